@@ -1,0 +1,1 @@
+"""Prune pretrained vision networks and prove every cut."""

@@ -1,0 +1,81 @@
+"""Every error that prunecli raises on purpose: a stable code, what, where, and what to do next."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PruneError(Exception):
+    """Base of all errors meant for the user.
+
+    `code` is stable and upper-case (`UNSAFE_PICKLE`), `where` names the file, layer or node, and
+    `hint` says what to do next. `exit_code` is the process exit status that the command line uses.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(
+        self, message: str, *, code: str, where: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.message if self.where is None else f"{self.message} ({self.where})"]
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return the `error` object of the JSON envelope."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "where": self.where,
+            "hint": self.hint,
+        }
+
+
+class GateError(PruneError):
+    """A stated gate was not met: an infeasible budget, `--min-accuracy`, `--min-speedup`."""
+
+    exit_code = 1
+
+
+class InputError(PruneError):
+    """Usage or input that cannot be worked with."""
+
+    exit_code = 2
+
+
+class GraphError(PruneError):
+    """The network cannot be traced, or holds nothing that can be cut."""
+
+    exit_code = 3
+
+
+class LoadRefusedError(PruneError):
+    """A file that is corrupt, or that would have to execute code to be read."""
+
+    exit_code = 4
+
+
+class ProofError(PruneError):
+    """A cut that is not equal to its mask, or an export that is not equal to its source."""
+
+    exit_code = 5
+
+
+class DeviceError(PruneError):
+    """A device or an execution provider that was asked for and is not there."""
+
+    exit_code = 6
+
+
+class InterruptedRunError(PruneError):
+    """The run was interrupted; what was reached is saved where `hint` says."""
+
+    exit_code = 130

@@ -1,0 +1,87 @@
+"""The choices behind every verb, as frozen data without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to read a checkpoint that does not say enough about itself."""
+
+    architecture: str | None = None
+    architecture_args: Mapping[str, Any] = field(default_factory=dict)
+    input_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """How channels are chosen.
+
+    `align` is the number that kept widths are a multiple of (None: chosen per group, see
+    `allocation.default_alignment`); `exclude` and `only` are layer patterns (`layer3.*`); `limit`
+    is the number of images that a signal which needs data may look at.
+    """
+
+    signal: str = "l2"
+    allocation: str = "greedy"
+    aggregate: str = "mean"
+    align: int | None = None
+    min_width: int = 1
+    exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    seed: int = 0
+    limit: int = 1024
+
+
+@dataclass(frozen=True)
+class AnalyzeOptions:
+    """How much `analyze` looks at."""
+
+    signal: str = "l2"
+    aggregate: str = "mean"
+    seed: int = 0
+    limit: int = 1024
+    sensitivity: bool = True
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How a network is trained; `lr=None` takes the optimiser's own default."""
+
+    epochs: int = 3
+    lr: float | None = None
+    optimizer: str = "sgd"
+    schedule: str = "one-cycle"
+    batch_size: int = 128
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    temperature: float = 4.0
+    alpha: float = 0.9
+    amp: str = "auto"
+    ema: float = 0.0
+    augment: str = "auto"
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+    held_out: float = 0.1
+    limit: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `export` writes and what it times; `threads=None` takes one per physical core."""
+
+    opset: int | None = None
+    devices: tuple[str, ...] = ("cpu",)
+    batches: tuple[int, ...] = (1, 8)
+    threads: int | None = None
+    runs: int = 100
+    benchmark: bool = True
+    tolerance: float = 1e-4
+    seed: int = 0

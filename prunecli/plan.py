@@ -1,0 +1,130 @@
+"""The pruning plan: which channels stay. Pure data, the meeting point of all methods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunecli.errors import InputError
+
+PLAN_SCHEMA = 1
+
+Indices = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Which channels of which group stay (`keep`), and what that means for every tensor (`slices`).
+
+    `keep` is the decision, for people: kept indices by channel-group name. `slices` is its
+    consequence, `{tensor: {dim: kept indices}}`, so that a plan is applied without a trace.
+    `mode` says how it was applied: `module` (the user's own class, narrower) or `graph` (the traced
+    graph, re-emitted).
+    """
+
+    fingerprint: str
+    keep: Mapping[str, Indices]
+    slices: Mapping[str, Mapping[int, Indices]]
+    mode: str = "module"
+    signal: str = ""
+    allocation: str = ""
+    budget: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    cost_before: Mapping[str, float] = field(default_factory=dict)
+    cost_after: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    schema: int = PLAN_SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data; index lists are written as ranges, `"0-3,7"`."""
+        return {
+            "schema": self.schema,
+            "fingerprint": self.fingerprint,
+            "mode": self.mode,
+            "signal": self.signal,
+            "allocation": self.allocation,
+            "budget": {kind: dict(limit) for kind, limit in self.budget.items()},
+            "cost_before": dict(self.cost_before),
+            "cost_after": dict(self.cost_after),
+            "seed": self.seed,
+            "keep": {name: format_indices(kept) for name, kept in self.keep.items()},
+            "slices": {
+                name: {str(dim): format_indices(kept) for dim, kept in dims.items()}
+                for name, dims in self.slices.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PruningPlan:
+        """Read what `to_json` wrote; raise `InputError` for anything else."""
+        try:
+            schema = data["schema"]
+            if schema != PLAN_SCHEMA:
+                raise InputError(
+                    f"this plan has schema {schema}, and this version reads {PLAN_SCHEMA}",
+                    code="PLAN_SCHEMA",
+                    hint="use the prunecli version that wrote it, or prune again",
+                )
+            return cls(
+                fingerprint=str(data["fingerprint"]),
+                keep={name: parse_indices(text) for name, text in data["keep"].items()},
+                slices={
+                    name: {int(dim): parse_indices(text) for dim, text in dims.items()}
+                    for name, dims in data["slices"].items()
+                },
+                mode=str(data["mode"]),
+                signal=str(data["signal"]),
+                allocation=str(data["allocation"]),
+                budget=data["budget"],
+                cost_before=data["cost_before"],
+                cost_after=data["cost_after"],
+                seed=int(data["seed"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"not a pruning plan: {error!r}", code="BAD_PLAN", hint="prune again to make one"
+            ) from error
+
+    def dumps(self) -> str:
+        """Return the plan as JSON text, the same text for the same plan."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+
+def format_indices(indices: Sequence[int]) -> str:
+    """Write ascending indices as ranges.
+
+    >>> format_indices((0, 1, 2, 5, 7, 8))
+    '0-2,5,7-8'
+    """
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def parse_indices(text: str) -> Indices:
+    """Read what `format_indices` wrote.
+
+    >>> parse_indices("0-2,5,7-8")
+    (0, 1, 2, 5, 7, 8)
+    """
+    if not text:
+        return ()
+    runs = [part.partition("-") for part in text.split(",")]
+    return tuple(
+        index for first, _, last in runs for index in range(int(first), int(last or first) + 1)
+    )
+
+
+def compose(first: PruningPlan, second: PruningPlan) -> dict[str, dict[int, Indices]]:
+    """Return the slices of cutting by `first` and then by `second`, on the original tensors."""
+    slices = {name: dict(dims) for name, dims in first.slices.items()}
+    for name, dims in second.slices.items():
+        for dim, kept in dims.items():
+            before = slices.setdefault(name, {}).get(dim)
+            slices[name][dim] = kept if before is None else tuple(before[index] for index in kept)
+    return slices

@@ -1,0 +1,87 @@
+"""One generic table for everything that can be added by name: signals, rules, costs, formats."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from prunecli.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered thing with the one line and the citation that people see."""
+
+    name: str
+    value: T
+    summary: str
+    source: str
+
+
+class Registry(Generic[T]):
+    """Entries by name, in the order of registration.
+
+    >>> colours: Registry[int] = Registry("colour")
+    >>> _ = colours.add("red", 1, summary="Like a rose.")
+    >>> colours.get("red")
+    1
+    >>> colours.get("rad")
+    Traceback (most recent call last):
+    prunecli.errors.InputError: unknown colour 'rad'
+    hint: did you mean 'red'? Known: red
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[T]] = {}
+
+    def add(self, name: str, value: T, *, summary: str, source: str = "prunecli") -> T:
+        """Register `value` under `name`; a name can be taken once."""
+        if name in self._entries:
+            raise ValueError(f"{self.kind} {name!r} is registered twice")
+        self._entries[name] = Entry(name, value, summary, source)
+        return value
+
+    def register(
+        self, name: str, *, summary: str, source: str = "prunecli"
+    ) -> Callable[[T], T]:
+        """Return the decorator form of `add`."""
+        return lambda value: self.add(name, value, summary=summary, source=source)
+
+    def get(self, name: str) -> T:
+        """Return the value under `name`; raise `InputError` with the nearest names otherwise."""
+        load_plugins()
+        entry = self._entries.get(name)
+        if entry is None:
+            near = difflib.get_close_matches(name, self._entries, n=1)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError(
+                f"unknown {self.kind} {name!r}",
+                code=f"UNKNOWN_{self.kind.upper().replace(' ', '_')}",
+                hint=f"{guess}Known: {', '.join(self._entries)}",
+            )
+        return entry.value
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        load_plugins()
+        return iter(tuple(self._entries.values()))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def names(self) -> tuple[str, ...]:
+        """Return all names in the order of registration."""
+        return tuple(entry.name for entry in self)
+
+
+@cache
+def load_plugins() -> None:
+    """Import every module of the entry-point group `prunecli.plugins`, once."""
+    for plugin in entry_points(group="prunecli.plugins"):
+        plugin.load()

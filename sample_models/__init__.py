@@ -1,0 +1,1 @@
+"""Small networks trained on handwritten digits, to try things on."""
