@@ -1,0 +1,42 @@
+"""Image data sets: found by format, split by seed, decoded once."""
+
+from prunecli.data import digits, folders
+from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
+from prunecli.data.load import check_classes, load_split
+from prunecli.data.source import (
+    BUILT_IN,
+    FORMATS,
+    Arrays,
+    DataFormat,
+    DataSource,
+    RawSplit,
+    Sample,
+    labels_of,
+    names_of,
+    open_source,
+)
+from prunecli.data.splits import available_splits, evaluation_split
+
+__all__ = [
+    "BUILT_IN",
+    "FORMATS",
+    "Arrays",
+    "Batch",
+    "DataFormat",
+    "DataSource",
+    "ImageSet",
+    "MemoryImageSet",
+    "RawSplit",
+    "Sample",
+    "StreamedImageSet",
+    "available_splits",
+    "check_classes",
+    "digits",
+    "evaluation_split",
+    "folders",
+    "labels_of",
+    "load_split",
+    "names_of",
+    "open_source",
+    "plan_batches",
+]

@@ -1,0 +1,113 @@
+"""Decoded images, in memory or streamed, handed out in batches."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+"""uint8 images [b, C, H, W] and int64 labels [b]."""
+
+
+def plan_batches(
+    count: int, batch_size: int, *, generator: torch.Generator | None = None
+) -> tuple[Tensor, ...]:
+    """Return the positions of every batch, in order or shuffled by `generator`."""
+    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    return torch.split(order, batch_size) if count else ()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(ABC):
+    """Images of one split with int64 `labels` [n]; `paths` says what each image is called."""
+
+    labels: Tensor
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    split: str
+    warnings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    @abstractmethod
+    def images(self) -> Tensor:
+        """All images, uint8 [n, C, H, W]; a streamed set decodes them all for this."""
+
+    @abstractmethod
+    def gather(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield the images and labels at each tensor of positions."""
+
+    def iterate(
+        self, batch_size: int, *, generator: torch.Generator | None = None
+    ) -> Iterator[Batch]:
+        """Yield all images in batches, in order or shuffled by `generator`."""
+        return self.gather(plan_batches(len(self), batch_size, generator=generator))
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryImageSet(ImageSet):
+    """Images decoded once: `pixels` is uint8 [n, C, H, W]."""
+
+    pixels: Tensor
+
+    @property
+    def images(self) -> Tensor:
+        """All images, uint8 [n, C, H, W]."""
+        return self.pixels
+
+    def gather(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield the images and labels at each tensor of positions."""
+        for positions in batches:
+            yield self.pixels[positions], self.labels[positions]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedImageSet(ImageSet):
+    """Images decoded anew whenever they are asked for, by threads that run ahead of the reader.
+
+    `decode(position)` returns uint8 [C, H, W], or None for a file that cannot be read; its name is
+    then found in `unreadable` and its batch is one smaller.
+    """
+
+    decode: Callable[[int], Tensor | None]
+    unreadable: set[str] = field(default_factory=set)
+    threads: int = field(default_factory=lambda: min(os.cpu_count() or 1, 16))
+
+    @property
+    def images(self) -> Tensor:
+        """All images, decoded now: uint8 [n, C, H, W]."""
+        return torch.cat([images for images, _ in self.iterate(256)])
+
+    def gather(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield the images and labels at each tensor of positions."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            ahead: deque[list[Future[Tensor | None]]] = deque()
+            waiting = iter(batches)
+            try:
+                for positions in batches:
+                    while len(ahead) < 3 and (upcoming := next(waiting, None)) is not None:
+                        ahead.append([pool.submit(self.decode, p) for p in upcoming.tolist()])
+                    batch = self._collect(positions, ahead.popleft())
+                    if batch is not None:
+                        yield batch
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _collect(self, positions: Tensor, futures: list[Future[Tensor | None]]) -> Batch | None:
+        decoded = [future.result() for future in futures]
+        whole = [index for index, image in enumerate(decoded) if image is not None]
+        if len(whole) < len(decoded):
+            lost = set(range(len(decoded))) - set(whole)
+            self.unreadable.update(self.paths[int(positions[index])] for index in lost)
+        images = [image for image in decoded if image is not None]
+        return (torch.stack(images), self.labels[positions[whole]]) if images else None

@@ -1,0 +1,211 @@
+"""Decode one split of a data set, once, for one network."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prunecli.data.decode import mode_for, read_image, to_image, to_pixels
+from prunecli.data.images import ImageSet, MemoryImageSet, StreamedImageSet
+from prunecli.data.source import Arrays, DataSource, RawSplit, labels_of, names_of
+from prunecli.data.splits import choose
+from prunecli.errors import InputError
+from prunecli.progress import Progress, Step, silent
+
+if TYPE_CHECKING:
+    from prunecli.checkpoint import InputSpec
+
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of decoded pixels above which images are streamed instead of kept."""
+
+CHUNK = 512
+"""Images that one thread decodes before it reports."""
+
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """One image, or why there is none."""
+
+    pixels: NDArray[np.uint8] | None
+    converted: str = ""
+
+
+def load_split(
+    source: DataSource,
+    split: str,
+    *,
+    input: InputSpec,  # noqa: A002 - the word that a network's input goes by everywhere here
+    seed: int = 0,
+    limit: int | None = None,
+    held_out: float = 0.1,
+    memory_limit: int = MEMORY_LIMIT,
+    progress: Progress = silent,
+) -> ImageSet:
+    """Decode the images of `split` to `input`'s channels and size as uint8 [n, C, H, W].
+
+    Files that cannot be read are left out and named in `warnings`. Above `memory_limit` bytes the
+    images are streamed. Raises `InputError`: `UNKNOWN_SPLIT`, `EMPTY_CLASS` (a class without any
+    image to train on), `UNREADABLE_IMAGES` (all of them), `UNSUPPORTED_CHANNELS`.
+    """
+    mode_for(input)
+    check_every_class(source, split)
+    raw = choose(source, split, seed=seed, held_out=held_out, limit=limit)
+    decode = _decoder(raw, input)
+    if len(raw) * input.channels * input.height * input.width > memory_limit:
+        return _streamed(source, split, raw, decode)
+    return _decoded(source, split, raw, decode, shape=input.shape, progress=progress)
+
+
+def check_every_class(source: DataSource, split: str) -> None:
+    """Raise `EMPTY_CLASS` when a class to be trained has no image at all."""
+    if split != "train":
+        return
+    raw = source.splits.get("train", source.splits.get("all", ()))
+    counts = np.bincount(labels_of(raw), minlength=len(source.classes))
+    empty = [name for name, count in zip(source.classes, counts, strict=True) if not count]
+    if empty:
+        raise InputError(
+            f"no image to train on for {_some(empty)}",
+            code="EMPTY_CLASS",
+            where=str(source.path),
+            hint="add images to the class, or remove its folder from every split",
+        )
+
+
+def check_classes(
+    model_classes: int, source: DataSource, *, names: tuple[str, ...] | None = None
+) -> None:
+    """Raise `InputError` when a network's classes are not those of the data.
+
+    `CLASS_COUNT_MISMATCH` for another number, `CLASS_ORDER_MISMATCH` when the network's own class
+    `names` are the same as the data's in another order, so that every score would be wrong.
+    """
+    if model_classes != len(source.classes):
+        raise InputError(
+            f"the network tells {model_classes} classes apart, the data has {len(source.classes)}",
+            code="CLASS_COUNT_MISMATCH",
+            where=str(source.path),
+            hint=f"the data's classes are {_some(source.classes)}; give the data that the network "
+            "was made for, or a network with as many outputs",
+        )
+    if names is not None and names != source.classes and sorted(names) == sorted(source.classes):
+        raise InputError(
+            "the network and the data have the same classes in a different order",
+            code="CLASS_ORDER_MISMATCH",
+            where=str(source.path),
+            hint=f"the network was trained with {_some(names)} in this order; rename the class "
+            "folders so that they sort like this",
+        )
+
+
+def _decoder(raw: RawSplit, spec: InputSpec) -> Callable[[int], _Decoded]:
+    if isinstance(raw, Arrays):
+        return lambda position: _Decoded(*to_pixels(to_image(raw.images[position]), spec))
+
+    def decode_file(position: int) -> _Decoded:
+        try:
+            return _Decoded(*to_pixels(read_image(raw[position].path), spec))
+        except Exception:  # noqa: BLE001 - Pillow's plug-ins raise anything on a broken file
+            return _Decoded(None)
+
+    return decode_file
+
+
+def _decoded(
+    source: DataSource,
+    split: str,
+    raw: RawSplit,
+    decode: Callable[[int], _Decoded],
+    *,
+    shape: tuple[int, int, int],
+    progress: Progress,
+) -> ImageSet:
+    pixels = np.empty((len(raw), *shape), dtype=np.uint8)
+    readable = np.ones(len(raw), dtype=np.bool_)
+    converted: Counter[str] = Counter()
+
+    def decode_chunk(start: int) -> Counter[str]:
+        seen: Counter[str] = Counter()
+        for position in range(start, min(start + CHUNK, len(raw))):
+            image = decode(position)
+            readable[position] = image.pixels is not None
+            if image.pixels is not None:
+                pixels[position] = image.pixels
+                seen[image.converted] += 1
+        return seen
+
+    starts = range(0, len(raw), CHUNK)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start, seen in zip(starts, pool.map(decode_chunk, starts), strict=True):
+            converted += seen
+            done = min(start + CHUNK, len(raw))
+            progress(Step(f"read {split} images", done, len(raw)))
+    names = names_of(raw)
+    warnings = _warnings(source, split, names, readable, converted)
+    whole = np.flatnonzero(readable)
+    complete = len(whole) == len(raw)
+    return MemoryImageSet(
+        labels=torch.from_numpy(labels_of(raw)[whole]),
+        classes=source.classes,
+        paths=names if complete else tuple(names[index] for index in whole.tolist()),
+        split=split,
+        warnings=warnings,
+        pixels=torch.from_numpy(pixels if complete else pixels[whole]),
+    )
+
+
+def _streamed(
+    source: DataSource, split: str, raw: RawSplit, decode: Callable[[int], _Decoded]
+) -> ImageSet:
+    def decode_one(position: int) -> Tensor | None:
+        pixels = decode(position).pixels
+        return None if pixels is None else torch.from_numpy(np.array(pixels))
+
+    return StreamedImageSet(
+        labels=torch.from_numpy(labels_of(raw)),
+        classes=source.classes,
+        paths=names_of(raw),
+        split=split,
+        warnings=(*source.problems, f"the {split} images do not fit into memory: streamed"),
+        decode=decode_one,
+    )
+
+
+def _warnings(
+    source: DataSource,
+    split: str,
+    names: tuple[str, ...],
+    readable: NDArray[np.bool_],
+    converted: Counter[str],
+) -> tuple[str, ...]:
+    warnings = list(source.problems)
+    broken = [names[index] for index in np.flatnonzero(~readable).tolist()]
+    if broken and len(broken) == len(names):
+        raise InputError(
+            f"none of the {len(names)} {split} images can be read",
+            code="UNREADABLE_IMAGES",
+            where=str(source.path),
+            hint=f"such as {_some(broken)}",
+        )
+    if broken:
+        warnings.append(f"{len(broken)} {split} images cannot be read, left out: {_some(broken)}")
+    kinds = [f"{count} {kind}" for kind, count in sorted(converted.items()) if kind]
+    if kinds:
+        warnings.append(f"{split} images converted to the network's channels: {', '.join(kinds)}")
+    return tuple(warnings)
+
+
+def _some(names: list[str] | tuple[str, ...]) -> str:
+    rest = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
