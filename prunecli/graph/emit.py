@@ -1,0 +1,377 @@
+"""Graph mode: write a traced graph as plain data, narrower, and run that data as a module.
+
+A program is JSON: a list of nodes in the order of execution. It holds no code; only operators of
+torch's own ATen library, arithmetic on sizes, and two modules that behave differently in training
+(batch norm and dropout) can be named in it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from prunecli.errors import InputError
+from prunecli.graph.coupling import CouplingGraph
+from prunecli.graph.rules import RULES
+from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments, shape_of
+from prunecli.graph.trace import Trace
+
+PROGRAM_SCHEMA = 1
+
+SIZE_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    name: getattr(operator, name)
+    for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "getitem")
+}
+_DATA_TYPES = (torch.dtype, torch.device, torch.memory_format, torch.layout)
+_EXTRA_OPERATORS = {"sym_size", "arange", "full", "zeros", "ones", "scalar_tensor", "new_zeros"}
+
+
+def emit(
+    trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return the program of the traced graph with every baked-in size recomputed.
+
+    `keep` has one entry per atom. Raises `GraphError` for an operator that cannot be written.
+    """
+    sizes = Sizes(trace, coupling, keep)
+    nodes = []
+    for node in trace.graph.nodes:
+        written = _write(node, trace, sizes)
+        if written is not None:
+            nodes.append(written)
+    return {"schema": PROGRAM_SCHEMA, "nodes": nodes, "output": trace.output_structure}
+
+
+class Sizes:
+    """Answers how many positions of a dimension are left, and which."""
+
+    def __init__(self, trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> None:
+        self.batch = trace.batch
+        self._keep = keep
+        self._coupling = coupling
+        self._names = trace.tensors
+
+    def atoms(self, node: fx.Node, dim: int) -> NDArray[np.int64] | None:
+        """Return the atoms of one dimension, None where nothing can be cut."""
+        if node.name in self._names:
+            return self._coupling.tensors.get(self._names[node.name], {}).get(dim)
+        return self._coupling.values.get(node.name, {}).get(dim)
+
+    def left(self, node: fx.Node, dim: int) -> int:
+        """Return the size of a dimension after the cut."""
+        size = shape_of(node, self.batch)
+        return self.count(node, dim % len(size), 0, size[dim])
+
+    def count(self, node: fx.Node, dim: int, start: int, end: int) -> int:
+        """Return how many of the positions `start` to `end` are left."""
+        atoms = self.atoms(node, dim)
+        if atoms is None:
+            return end - start
+        return int(self._coupling.kept(atoms[start:end], self._keep).size)
+
+    def is_cut(self, node: fx.Node, dim: int) -> bool:
+        """Tell whether a dimension loses anything."""
+        return self.left(node, dim) != shape_of(node, self.batch)[dim]
+
+
+def _write(node: fx.Node, trace: Trace, sizes: Sizes) -> dict[str, Any] | None:
+    if node.op == "placeholder":
+        if node.name in trace.tensors:
+            read = any(_module(user, trace) is None for user in node.users)
+            return _tensor(node.name, trace.tensors[node.name]) if read else None
+        if node.name in trace.constants:
+            return _tensor(node.name, constant_name(node.name)) if node.users else None
+        return {"name": node.name, "kind": "input"}
+    if node.op == "output":
+        return {"name": "output", "kind": "output", "args": [encode(node.args[0])]}
+    module = _module(node, trace)
+    if module is not None:
+        return {"name": node.name, **module}
+    name = operator_name(node.target)
+    arguments = schema_arguments(node)
+    changed = REWRITES[name](node, arguments, sizes) if name in REWRITES else {}
+    if "take" in changed:
+        source = encode(arguments["self"])
+        return {"name": node.name, "kind": "take", "args": [source], **changed["take"]}
+    target, arguments = changed.pop("operator", _target(node)), {**arguments, **changed}
+    positional, keywords = _positional(target, arguments)
+    return {
+        "name": node.name,
+        "kind": "call",
+        "target": target,
+        "args": [encode(value) for value in positional],
+        "kwargs": {key: encode(value) for key, value in keywords.items()},
+    }
+
+
+def _tensor(name: str, tensor: str) -> dict[str, Any]:
+    return {"name": name, "kind": "tensor", "tensor": tensor}
+
+
+def constant_name(placeholder: str) -> str:
+    """Return the state-dict name of a tensor that the forward made itself."""
+    return f"_constant_{placeholder}"
+
+
+def _target(node: fx.Node) -> str:
+    if isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001
+        overload = node.target._overloadname  # noqa: SLF001
+        return f"{_functional(operator_name(node.target), overload, node.target)}"
+    return operator_name(node.target)
+
+
+def _functional(name: str, overload: str, target: Any) -> str:
+    """Return `aten.relu.default` for `aten.relu_.default`: training must not write in place."""
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is not None and overload in packet.overloads():
+        return f"aten.{name}.{overload}"
+    return f"aten.{target._schema.name.rsplit('::', 1)[-1]}.{overload}"  # noqa: SLF001
+
+
+def _positional(target: str, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    if not target.startswith("aten."):
+        return list(arguments.values()), {}
+    schema = resolve(target)._schema.arguments  # noqa: SLF001
+    positional = [arguments[item.name] for item in schema if not item.kwarg_only]
+    keywords = {
+        item.name: arguments[item.name]
+        for item in schema
+        if item.kwarg_only and arguments.get(item.name) is not None
+    }
+    return positional, keywords
+
+
+# --- arguments that mirror sizes -----------------------------------------------------------------
+
+Rewrite = Callable[[fx.Node, dict[str, Any], Sizes], dict[str, Any]]
+
+
+def _rewrite_sizes(argument: str) -> Rewrite:
+    def rewrite(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+        rank = len(arguments[argument])
+        lead = len(node.meta["val"].shape) - rank
+        return {
+            argument: [
+                sizes.left(node, dim + lead)
+                if isinstance(size, int) and size != -1
+                else -1 if size != -1 and sizes.is_cut(node, dim + lead) else size
+                for dim, size in enumerate(arguments[argument])
+            ]
+        }
+
+    return rewrite
+
+
+def _rewrite_unflatten(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    at = arguments["dim"] % len(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
+    return {"sizes": [sizes.left(node, at + step) for step in range(len(arguments["sizes"]))]}
+
+
+def _rewrite_slice(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source = arguments["self"]
+    shape = shape_of(source, sizes.batch)
+    dim = arguments["dim"] % len(shape)
+    if sizes.atoms(source, dim) is None:
+        return {}
+    start, end, step = slice(arguments["start"], arguments["end"], arguments["step"]).indices(
+        shape[dim]
+    )
+    if step == 1:
+        first = sizes.count(source, dim, 0, start)
+        return {"start": first, "end": first + sizes.count(source, dim, start, end)}
+    # Every other channel, say: what is left of them is no longer evenly spaced.
+    left = [
+        sizes.count(source, dim, 0, at)
+        for at in range(start, end, step)
+        if sizes.count(source, dim, at, at + 1)
+    ]
+    return {"take": {"dim": dim, "indices": left}}
+
+
+def _rewrite_narrow(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source, start = arguments["self"], arguments["start"]
+    dim = arguments["dim"] % len(source.meta["val"].shape)
+    if not isinstance(start, int) or sizes.atoms(source, dim) is None:
+        return {}
+    return {"start": sizes.count(source, dim, 0, start), "length": sizes.left(node, dim)}
+
+
+def _rewrite_select(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source, index = arguments["self"], arguments["index"]
+    shape = shape_of(source, sizes.batch)
+    dim = arguments["dim"] % len(shape)
+    if not isinstance(index, int) or sizes.atoms(source, dim) is None:
+        return {}
+    return {"index": sizes.count(source, dim, 0, index % shape[dim])}
+
+
+def _rewrite_pieces(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source = arguments["self"]
+    dim = arguments["dim"] % len(source.meta["val"].shape)
+    if not sizes.is_cut(source, dim):
+        return {}
+    lengths, start = [], 0
+    for value in node.meta["val"]:
+        size = int(value.shape[dim])
+        lengths.append(sizes.count(source, dim, start, start + size))
+        start += size
+    return {"operator": "aten.split_with_sizes.default", "split_sizes": lengths, "dim": dim}
+
+
+def _rewrite_pad(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    rank = len(node.meta["val"].shape)
+    shape = shape_of(node, sizes.batch)
+    amounts = list(arguments["pad"])
+    for step in range(len(amounts) // 2):
+        dim = rank - 1 - step
+        before, after = amounts[2 * step : 2 * step + 2]
+        if sizes.atoms(node, dim) is not None and min(before, after) >= 0:
+            amounts[2 * step] = sizes.count(node, dim, 0, before)
+            amounts[2 * step + 1] = sizes.count(node, dim, shape[dim] - after, shape[dim])
+    return {"pad": amounts}
+
+
+def _rewrite_convolution(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    groups = arguments["groups"]
+    if groups == 1:
+        return {}
+    source, weight = arguments["input"], arguments["weight"]
+    channels = len(shape_of(source, sizes.batch)) - len(shape_of(weight, sizes.batch)) + 1
+    return {"groups": sizes.left(source, channels) // sizes.left(weight, 1)}
+
+
+def _rewrite_layer_norm(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    count = len(arguments["normalized_shape"])
+    source = arguments["input"]
+    return {"normalized_shape": [sizes.left(source, dim - count) for dim in range(count)]}
+
+
+def _rewrite_group_norm(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source, groups = arguments["input"], arguments["num_groups"]
+    width = shape_of(source, sizes.batch)[1] // groups
+    left = [sizes.count(source, 1, at * width, (at + 1) * width) for at in range(groups)]
+    return {"num_groups": sum(1 for count in left if count)}
+
+
+REWRITES: dict[str, Rewrite] = {
+    "view": _rewrite_sizes("size"),
+    "_unsafe_view": _rewrite_sizes("size"),
+    "reshape": _rewrite_sizes("shape"),
+    "expand": _rewrite_sizes("size"),
+    "broadcast_to": _rewrite_sizes("size"),
+    "unflatten": _rewrite_unflatten,
+    "slice": _rewrite_slice,
+    "narrow": _rewrite_narrow,
+    "select": _rewrite_select,
+    "chunk": _rewrite_pieces,
+    "split": _rewrite_pieces,
+    "split_with_sizes": _rewrite_pieces,
+    "unsafe_split": _rewrite_pieces,
+    "tensor_split": _rewrite_pieces,
+    "pad": _rewrite_pad,
+    "constant_pad_nd": _rewrite_pad,
+    "conv1d": _rewrite_convolution,
+    "conv2d": _rewrite_convolution,
+    "conv3d": _rewrite_convolution,
+    "layer_norm": _rewrite_layer_norm,
+    "group_norm": _rewrite_group_norm,
+}
+"""Which argument of an operator repeats a size that the cut changes."""
+
+
+# --- modules that behave differently in training ---------------------------------------------------
+
+
+def _batch_norm(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
+    arguments = schema_arguments(node)
+    names = {
+        key: trace.tensors.get(arguments[key].name) if arguments[key] is not None else None
+        for key in ("weight", "bias", "running_mean", "running_var")
+    }
+    prefix = (names["running_mean"] or "").removesuffix(".running_mean")
+    own = all(name is None or name == f"{prefix}.{key}" for key, name in names.items())
+    if not prefix or not own or arguments["training"]:
+        return None
+    return {
+        "kind": "batch_norm",
+        "args": [encode(arguments["input"])],
+        "tensors": names,
+        "momentum": arguments["momentum"],
+        "eps": arguments["eps"],
+    }
+
+
+def _dropout(node: fx.Node, _: Trace) -> dict[str, Any]:
+    # The in-place spelling calls its first argument `self`; both come first.
+    return {"kind": "dropout", "args": [encode(node.args[0])], "p": schema_arguments(node)["p"]}
+
+
+def _module(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
+    make = MODULES.get(operator_name(node.target)) if node.op == "call_function" else None
+    return make(node, trace) if make is not None else None
+
+
+MODULES: dict[str, Callable[[fx.Node, Trace], dict[str, Any] | None]] = {
+    "batch_norm": _batch_norm,
+    "dropout": _dropout,
+}
+
+
+# --- values as JSON ------------------------------------------------------------------------------
+
+
+def encode(value: Any) -> Any:
+    """Write an argument as JSON: nodes become `{"node": name}`, torch's constants their names."""
+    if isinstance(value, fx.Node):
+        return {"node": value.name}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, _DATA_TYPES):
+        return {"torch": str(value).removeprefix("torch.")}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InputError(
+        f"an argument of type {type(value).__name__} cannot be written into a graph",
+        code="NOT_WRITABLE",
+        hint="report this network; module mode (a known architecture) does not need it",
+    )
+
+
+def resolve(target: str) -> Any:
+    """Return the operator that a program names; only pure ATen operators are allowed."""
+    parts = target.split(".")
+    if len(parts) == 1 and target in SIZE_ARITHMETIC:
+        return SIZE_ARITHMETIC[target]
+    if len(parts) == 3 and parts[0] == "aten":
+        packet = getattr(torch.ops.aten, parts[1], None)
+        found = getattr(packet, parts[2], None) if packet is not None else None
+        name = parts[1].rstrip("_")
+        if found is not None and (
+            name in RULES
+            or name in _EXTRA_OPERATORS
+            or is_pointwise(found)
+            or torch.Tag.core in found.tags
+        ):
+            return found
+    raise InputError(
+        f"this file names the operator {target!r}, which a network graph may not use",
+        code="BAD_PROGRAM",
+        hint="the file is damaged or was not written by prunecli",
+    )
+
+
+def tensors_of(program: Mapping[str, Any]) -> Sequence[str]:
+    """Return the names of all tensors that a program reads."""
+    names = []
+    for node in program["nodes"]:
+        if node["kind"] == "tensor":
+            names.append(node["tensor"])
+        elif node["kind"] == "batch_norm":
+            names.extend(name for name in node["tensors"].values() if name)
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,160 @@
+"""Run a program: the module that graph mode yields, built from plain data and tensors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from prunecli.errors import InputError
+from prunecli.graph.emit import PROGRAM_SCHEMA, resolve
+
+
+def build(program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> fx.GraphModule:
+    """Return a module that executes `program` over `tensors`, in evaluation mode.
+
+    Parameters keep their names, so that `state_dict` has the keys of the network it came from;
+    batch norm and dropout follow `train()` and `eval()`. Raises `InputError` for a program that is
+    damaged or names anything but pure operators.
+    """
+    if program.get("schema") != PROGRAM_SCHEMA:
+        raise InputError(
+            f"graph schema {program.get('schema')} is not {PROGRAM_SCHEMA}",
+            code="BAD_PROGRAM",
+            hint="use the prunecli version that wrote this file, or prune again",
+        )
+    try:
+        return _Builder(tensors).run(program)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"the graph in this file is damaged: {error!r}", code="BAD_PROGRAM"
+        ) from error
+
+
+class _Builder:
+    """Turns nodes of a program into nodes of an `fx.Graph`, one at a time."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.root = nn.Module()
+        self.graph = fx.Graph()
+        self.nodes: dict[str, fx.Node] = {}
+
+    def run(self, program: Mapping[str, Any]) -> fx.GraphModule:
+        for node in program["nodes"]:
+            kind = node["kind"]
+            if kind == "output":
+                flat = self.decode(node["args"][0])
+                self.graph.output(_arrange(program["output"], flat))
+            else:
+                self.nodes[node["name"]] = getattr(self, f"add_{kind}")(node)
+        self.graph.lint()
+        module = fx.GraphModule(self.root, self.graph, class_name="GraphNetwork")
+        return module.eval()
+
+    def add_input(self, node: Mapping[str, Any]) -> fx.Node:
+        return self.graph.placeholder(node["name"])
+
+    def add_tensor(self, node: Mapping[str, Any]) -> fx.Node:
+        self._own(node["tensor"])
+        return self.graph.get_attr(node["tensor"])
+
+    def add_call(self, node: Mapping[str, Any]) -> fx.Node:
+        return self.graph.call_function(
+            resolve(node["target"]),
+            tuple(self.decode(value) for value in node["args"]),
+            {key: self.decode(value) for key, value in node["kwargs"].items()},
+        )
+
+    def add_take(self, node: Mapping[str, Any]) -> fx.Node:
+        name = f"_index_{node['name']}"
+        self.root.register_buffer(name, torch.tensor(node["indices"]), persistent=False)
+        index = self.graph.get_attr(name)
+        source = self.decode(node["args"][0])
+        return self.graph.call_function(
+            torch.ops.aten.index_select.default, (source, node["dim"], index)
+        )
+
+    def add_dropout(self, node: Mapping[str, Any]) -> fx.Node:
+        name = f"_dropout_{node['name']}"
+        self.root.add_module(name, nn.Dropout(node["p"]))
+        return self.graph.call_module(name, (self.decode(node["args"][0]),))
+
+    def add_batch_norm(self, node: Mapping[str, Any]) -> fx.Node:
+        names = node["tensors"]
+        prefix = names["running_mean"].removesuffix(".running_mean")
+        mean = self.tensors[names["running_mean"]]
+        # A batch norm of no particular rank: the graph knows the rank of its input.
+        module = _AnyBatchNorm(mean.numel(), eps=node["eps"], momentum=node["momentum"])
+        for key in ("weight", "bias"):
+            value = self.tensors[names[key]] if names[key] else None
+            module.register_parameter(key, None if value is None else nn.Parameter(value))
+        module.affine = names["weight"] is not None
+        for key in ("running_mean", "running_var"):
+            module.register_buffer(key, self.tensors[names[key]])
+        tracked = self.tensors.get(f"{prefix}.num_batches_tracked")
+        if tracked is not None:
+            module.register_buffer("num_batches_tracked", tracked)
+        holder, leaf = self._holder(prefix)
+        if leaf not in holder._modules:  # noqa: SLF001
+            holder.add_module(leaf, module)
+        return self.graph.call_module(prefix, (self.decode(node["args"][0]),))
+
+    def decode(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.decode(item) for item in value]
+        if isinstance(value, dict):
+            if "node" in value:
+                return self.nodes[value["node"]]
+            return _torch_constant(value["torch"])
+        return value
+
+    def _own(self, name: str) -> None:
+        holder, leaf = self._holder(name)
+        if hasattr(holder, leaf):
+            return
+        tensor = self.tensors[name]
+        if tensor.is_floating_point() and not _is_buffer(name):
+            holder.register_parameter(leaf, nn.Parameter(tensor))
+        else:
+            holder.register_buffer(leaf, tensor)
+
+    def _holder(self, name: str) -> tuple[nn.Module, str]:
+        module = self.root
+        *path, leaf = name.split(".")
+        for part in path:
+            if part not in module._modules:  # noqa: SLF001
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        return module, leaf
+
+
+class _AnyBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001
+    """Batch norm over dimension 1 of an input of any rank."""
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's own name
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
+
+
+def _is_buffer(name: str) -> bool:
+    return name.startswith("_constant_") or name.rpartition(".")[2].startswith("running_")
+
+
+def _arrange(structure: Any, flat: Any) -> Any:
+    if isinstance(structure, int):
+        return flat[structure]
+    if isinstance(structure, dict):
+        return {key: _arrange(item, flat) for key, item in structure.items()}
+    return tuple(_arrange(item, flat) for item in structure)
+
+
+def _torch_constant(name: str) -> Any:
+    if name.startswith(("cpu", "cuda", "meta", "mps")):
+        return torch.device(name)
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype | torch.memory_format | torch.layout):
+        raise TypeError(f"torch.{name} is no data type")
+    return found
