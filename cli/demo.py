@@ -1,0 +1,115 @@
+"""`prunecli demo`: the whole road on real digits, each step as one would type it."""
+
+import shlex
+import shutil
+import time
+from contextlib import chdir
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prunecli.errors import InputError
+from prunecli.report import to_json
+
+from . import options as shared
+from .chain import FOLDER, record
+from .outcome import Outcome
+from .render import Screen
+from .session import Session, start
+
+MODEL = "digits_resnet.safetensors"
+STEPS = (
+    f"analyze {MODEL} --data digits",
+    f"prune {MODEL} --flops 0.5 -o slim.pt",
+    f"finetune slim.pt --data digits --epochs 3 --teacher {MODEL} -o tuned.pt",
+    f"export tuned.pt --onnx slim.onnx --against {MODEL}",
+    "evaluate slim.onnx --data digits",
+)
+WRITING = ("prune", "finetune", "export")
+
+
+@dataclass(frozen=True)
+class DemoStep:
+    """One command of the demo and what came of it."""
+
+    command: str
+    seconds: float
+    data: Any
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """The outcome of `demo`."""
+
+    folder: Path
+    steps: tuple[DemoStep, ...]
+    seconds: float
+
+
+def demo(
+    context: typer.Context,
+    *,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder to work in.", rich_help_panel=shared.OUTPUT
+        ),
+    ] = Path("prunecli-demo"),
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> Outcome:
+    """Analyze, prune, fine-tune, export and evaluate a small network on handwritten digits.
+
+    Examples:
+    $ prunecli demo
+    $ prunecli demo --out /tmp/demo
+    """
+    screen = start(context, json=json, quiet=quiet, verbose=verbose).screen
+    began = time.perf_counter()
+    is_again = (out / FOLDER).exists()
+    prepare_folder(out)
+    screen.note(f"working in {out}/ on {MODEL}: a residual network, trained on real digits")
+    with chdir(out):
+        steps = tuple(_run(context, screen, _typed(step, again=is_again)) for step in STEPS)
+    report = DemoReport(out, steps, time.perf_counter() - began)
+    return Outcome("demo", report, output=out)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder and put the sample model into it."""
+    source = resources.files("prunecli_sample_models") / MODEL
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with resources.as_file(source) as path:
+            shutil.copyfile(path, folder / MODEL)
+    except OSError as error:
+        raise InputError(
+            f"the folder of the demo cannot be prepared: {error.strerror}",
+            code="UNWRITABLE_OUTPUT",
+            where=str(folder),
+            hint="choose another folder: prunecli demo --out DIR",
+        ) from error
+
+
+def _typed(step: str, *, again: bool) -> str:
+    """Return the command as one would type it, over the files of an earlier demo too."""
+    return f"{step} --overwrite" if again and step.startswith(WRITING) else step
+
+
+def _run(context: typer.Context, screen: Screen, text: str) -> DemoStep:
+    """Run one command in this process, as if it had been typed, and show what it shows."""
+    words = shlex.split(text)
+    screen.heading(f"\n$ prunecli {text}")
+    began = time.perf_counter()
+    inner = Screen(quiet=not screen.talks, verbose=screen.verbose)
+    outcome = context.find_root().command.main(
+        words, prog_name="prunecli", standalone_mode=False, obj=Session(tuple(words), inner)
+    )
+    if outcome.output is not None:
+        record(outcome.output, command=outcome.command)
+    inner.show_beside(outcome)
+    return DemoStep(f"prunecli {text}", time.perf_counter() - began, to_json(outcome.report))

@@ -1,0 +1,179 @@
+"""`prunecli export`: an ONNX file, compared with torch and timed against the dense network."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from prunecli.errors import GateError
+from prunecli.options import ExportOptions
+from prunecli.report import ExportReport
+
+from . import options as shared
+from .outcome import Outcome, at_least, first_missed
+from .session import start
+from .values import counts, load_options, names, output_path, usage_error
+
+TIMING = "Timing"
+
+
+class ExportCommand(TyperCommand):
+    """A command whose `--onnx` may stand without a path: the default name is taken then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, with an empty path behind an `--onnx` that has none."""
+        following = [*args[1:], "--"]
+        completed = [
+            f"{word}=" if word == "--onnx" and after.startswith("-") else word
+            for word, after in zip(args, following, strict=True)
+        ]
+        return super().parse_args(ctx, completed)
+
+
+def export(
+    context: typer.Context,
+    model: shared.Model = None,
+    *,
+    onnx: Annotated[
+        str | None,
+        typer.Option(
+            "--onnx",
+            "--out",
+            "-o",
+            metavar="[PATH]",
+            show_default=False,
+            help="Where to write. Default: <stem>.onnx, in this folder.",
+            rich_help_panel=shared.OUTPUT,
+        ),
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(min=7, metavar="N", help="ONNX opset (default: the exporter's).")
+    ] = ExportOptions.opset,
+    tolerance: Annotated[
+        float, typer.Option(min=0, metavar="X", help="Largest relative error against torch.")
+    ] = ExportOptions.tolerance,
+    seed: shared.Seed = ExportOptions.seed,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The dense checkpoint to be timed beside it.",
+            rich_help_panel=TIMING,
+        ),
+    ] = None,
+    benchmark: Annotated[
+        bool,
+        typer.Option("--benchmark/--no-benchmark", help="Time the result.", rich_help_panel=TIMING),
+    ] = ExportOptions.benchmark,
+    batch: Annotated[
+        str, typer.Option(metavar="N,N", help="Batch sizes to time.", rich_help_panel=TIMING)
+    ] = ",".join(map(str, ExportOptions.batches)),
+    device: Annotated[
+        str,
+        typer.Option(metavar="NAME,NAME", help="cpu, cuda, or both.", rich_help_panel=TIMING),
+    ] = ",".join(ExportOptions.devices),
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="CPU threads (default: one per physical core).",
+            rich_help_panel=TIMING,
+        ),
+    ] = ExportOptions.threads,
+    runs: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Timed runs.", rich_help_panel=TIMING)
+    ] = ExportOptions.runs,
+    min_speedup: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="FACTOR",
+            help="Lowest measured speed-up to accept, on every device and batch size.",
+            rich_help_panel=shared.GATES,
+        ),
+    ] = None,
+    arch: shared.Arch = None,
+    arch_arg: shared.ArchArg = None,
+    input_size: shared.InputSize = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    allow_pickle: shared.AllowPickle = False,
+    overwrite: shared.Overwrite = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> Outcome:
+    """Write an ONNX file, check it against torch, and time it beside the dense network.
+
+    Examples:
+    $ prunecli export resnet56.pruned.pt --onnx
+    $ prunecli export slim.pt --onnx --against dense.pt --min-speedup 1.3
+    $ prunecli export model.pruned.pt --device cpu,cuda --batch 1,32
+    """
+    session = start(context, json=json, quiet=quiet, verbose=verbose)
+    if onnx and not onnx.endswith(".onnx"):
+        raise usage_error(
+            f"--onnx {onnx} is not the name of an ONNX file",
+            hint="the path behind --onnx is the output and ends in .onnx; the model comes first",
+        )
+    if min_speedup is not None and not benchmark:
+        raise usage_error("--min-speedup needs the timing", hint="leave --no-benchmark out")
+    load = load_options(
+        arch=arch,
+        arch_arg=arch_arg,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        allow_pickle=allow_pickle,
+    )
+    choices = ExportOptions(
+        opset=opset,
+        devices=names("--device", device),
+        batches=counts("--batch", batch),
+        threads=threads,
+        runs=runs,
+        benchmark=benchmark,
+        tolerance=tolerance,
+        seed=seed,
+    )
+    path = session.checkpoint(model)
+    from prunecli import pipeline
+
+    with session.screen.working() as progress:
+        report = pipeline.export(
+            path,
+            output=output_path(Path(onnx) if onnx else None, model=path, ending=".onnx"),
+            against=against,
+            options=choices,
+            load=load,
+            overwrite=overwrite,
+            command=session.command_line,
+            progress=progress,
+        )
+    gate = _speed_gate(report, min_speedup)
+    return Outcome("export", report, output=report.output, gate=gate, warnings=report.warnings)
+
+
+def _speed_gate(report: ExportReport, required: float | None) -> GateError | None:
+    """Return the missed gate of `--min-speedup`; a speed-up that was not measured misses it."""
+    if required is not None and not any(row.speedup is not None for row in report.benchmark):
+        return GateError(
+            "no speed-up was measured: there is no dense network to compare with",
+            code="GATE_NOT_MET",
+            where="--min-speedup",
+            hint="name it: --against dense.pt",
+        )
+    return first_missed(
+        *(
+            at_least(
+                "--min-speedup",
+                what=f"the speed-up on {row.device} at batch {row.batch}",
+                actual=row.speedup,
+                required=required,
+            )
+            for row in report.benchmark
+            if row.speedup is not None
+        )
+    )

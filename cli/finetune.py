@@ -1,0 +1,252 @@
+"""`prunecli finetune`: train a cut network, with the dense one as teacher where it is given."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunecli.options import FinetuneOptions
+
+from . import options as shared
+from .outcome import Outcome, at_least, at_most, first_missed
+from .session import start
+from .values import load_options, output_path, share, usage_error
+
+
+def finetune(
+    context: typer.Context,
+    model: shared.Model = None,
+    *,
+    data: shared.NeededData,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Times through the images.", rich_help_panel=shared.TRAINING
+        ),
+    ] = FinetuneOptions.epochs,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Highest learning rate (default: the optimiser's own).",
+            rich_help_panel=shared.TRAINING,
+        ),
+    ] = FinetuneOptions.lr,
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="See 'prunecli methods'.", rich_help_panel=shared.TRAINING
+        ),
+    ] = FinetuneOptions.optimizer,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="See 'prunecli methods'.", rich_help_panel=shared.TRAINING
+        ),
+    ] = FinetuneOptions.schedule,
+    batch_size: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Images per step.", rich_help_panel=shared.TRAINING),
+    ] = FinetuneOptions.batch_size,
+    weight_decay: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="X", help="Pull of the weights to zero.", rich_help_panel=shared.TRAINING
+        ),
+    ] = FinetuneOptions.weight_decay,
+    momentum: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="X",
+            help="Share of the last step.",
+            rich_help_panel=shared.TRAINING,
+        ),
+    ] = FinetuneOptions.momentum,
+    amp: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="Mixed precision: auto, no, fp16 or bf16.",
+            rich_help_panel=shared.TRAINING,
+        ),
+    ] = FinetuneOptions.amp,
+    ema: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="X",
+            max=1,
+            help="Decay of the averaged weights; 0: none.",
+            rich_help_panel=shared.TRAINING,
+        ),
+    ] = FinetuneOptions.ema,
+    augment: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="See 'prunecli methods'.", rich_help_panel=shared.TRAINING
+        ),
+    ] = FinetuneOptions.augment,
+    label_smoothing: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="X",
+            help="Share given to the wrong labels.",
+            rich_help_panel=shared.TRAINING,
+        ),
+    ] = FinetuneOptions.label_smoothing,
+    clip: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="X",
+            help="Largest norm of the gradient; 0: any.",
+            rich_help_panel=shared.TRAINING,
+        ),
+    ] = FinetuneOptions.clip,
+    held_out: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="X",
+            max=0.9,
+            help="Share of the training images that choose the best epoch.",
+            rich_help_panel=shared.TRAINING,
+        ),
+    ] = FinetuneOptions.held_out,
+    limit: shared.Limit = FinetuneOptions.limit,
+    seed: shared.Seed = FinetuneOptions.seed,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="The dense checkpoint.", rich_help_panel=shared.DISTILLING
+        ),
+    ] = None,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="X",
+            help="Softness of the teacher.",
+            rich_help_panel=shared.DISTILLING,
+        ),
+    ] = FinetuneOptions.temperature,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="X",
+            max=1,
+            help="Weight of the teacher against the labels.",
+            rich_help_panel=shared.DISTILLING,
+        ),
+    ] = FinetuneOptions.alpha,
+    min_accuracy: shared.MinAccuracy = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Highest loss of accuracy against --teacher: 0.01 or 1%.",
+            rich_help_panel=shared.GATES,
+        ),
+    ] = None,
+    arch: shared.Arch = None,
+    arch_arg: shared.ArchArg = None,
+    input_size: shared.InputSize = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    allow_pickle: shared.AllowPickle = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where to write. Default: <stem>.finetuned.pt, in this folder.",
+            rich_help_panel=shared.OUTPUT,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on where a stopped run ended.", rich_help_panel=shared.OUTPUT
+        ),
+    ] = False,
+    overwrite: shared.Overwrite = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> Outcome:
+    """Train a cut network until it is good again; the best epoch is chosen on held-out images.
+
+    Examples:
+    $ prunecli finetune resnet56.pruned.pt --data images/ --epochs 20
+    $ prunecli finetune model.pruned.pt --data images/ --teacher model.pt
+    $ prunecli finetune model.pruned.pt --data images/ --resume
+    """
+    session = start(context, json=json, quiet=quiet, verbose=verbose)
+    lowest, highest_drop = share("--min-accuracy", min_accuracy), share("--max-drop", max_drop)
+    if highest_drop is not None and teacher is None:
+        raise usage_error("--max-drop needs something to compare with", hint="add --teacher MODEL")
+    load = load_options(
+        arch=arch,
+        arch_arg=arch_arg,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        allow_pickle=allow_pickle,
+    )
+    choices = FinetuneOptions(
+        epochs=epochs,
+        lr=lr,
+        optimizer=optimizer,
+        schedule=schedule,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        temperature=temperature,
+        alpha=alpha,
+        amp=amp,
+        ema=ema,
+        augment=augment,
+        label_smoothing=label_smoothing,
+        clip=clip,
+        held_out=held_out,
+        limit=limit,
+        seed=seed,
+    )
+    path = session.checkpoint(model)
+    from prunecli import pipeline
+
+    with session.screen.working() as progress:
+        report = pipeline.finetune(
+            path,
+            data=data,
+            output=output_path(out, model=path, ending=".finetuned.pt"),
+            teacher=teacher,
+            options=choices,
+            load=load,
+            resume=resume,
+            overwrite=overwrite,
+            command=session.command_line,
+            progress=progress,
+        )
+        drop = 0.0
+        if highest_drop is not None and teacher is not None:
+            reference = pipeline.evaluate(
+                teacher,
+                data=data,
+                split=report.accuracy.split or "auto",
+                batch_size=batch_size,
+                limit=limit,
+                load=load,
+                progress=progress,
+            )
+            drop = reference.accuracy - report.accuracy.after
+    gate = first_missed(
+        at_least("--min-accuracy", what="accuracy", actual=report.accuracy.after, required=lowest),
+        at_most("--max-drop", what="the drop in accuracy", actual=drop, allowed=highest_drop),
+    )
+    return Outcome("finetune", report, output=report.output, gate=gate, warnings=report.warnings)

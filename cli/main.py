@@ -1,0 +1,247 @@
+"""The command `prunecli`: one verb per file, every error turned into its exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from prunecli.errors import InputError, PruneError
+
+from . import config
+from .analyze import analyze
+from .chain import record
+from .demo import demo
+from .env import env
+from .evaluate import evaluate
+from .export import ExportCommand, export
+from .finetune import finetune
+from .methods import methods
+from .outcome import Outcome
+from .prune import prune
+from .render import Screen, interrupted
+from .session import Session
+from .values import usage_error
+
+EXIT_CODES = {
+    0: "done",
+    1: "a gate was not met, or the budget cannot be reached",
+    2: "usage, bad input, or an internal error",
+    3: "the network cannot be traced, or holds nothing to cut",
+    4: "the file was refused: it would run code, or it is damaged",
+    5: "a proof failed: a cut, or an exported network",
+    6: "a device or provider is missing",
+    130: "interrupted",
+}
+
+HELP = (
+    "Take a pretrained vision checkpoint to a smaller, faster, proven network.\n\n"
+    "$ prunecli prune model.pt --flops 0.5 -o slim.pt\n"
+    "$ prunecli finetune slim.pt --data images/ --teacher model.pt -o tuned.pt\n"
+    "$ prunecli export tuned.pt --onnx slim.onnx --against model.pt\n\n"
+    "Paths and data go to stdout, all talk to stderr; the verbs can be piped into each other. "
+    "Every option is also a variable (--seed: PRUNECLI_SEED) and a key of \\[tool.prunecli] in "
+    "pyproject.toml; flags win over variables, variables over the file."
+)
+
+app = typer.Typer(
+    name="prunecli",
+    help=HELP,
+    epilog="Exit codes: " + "; ".join(f"{code} {what}" for code, what in EXIT_CODES.items()) + ".",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# Every verb reads its options from PRUNECLI_<OPTION>, so that one variable serves all verbs.
+_SETTINGS = {"auto_envvar_prefix": "PRUNECLI", "help_option_names": ["-h", "--help"]}
+_ROAD, _ABOUT = "The road", "Besides"
+
+app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD)(analyze)
+app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD)(prune)
+app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD)(finetune)
+app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD)(evaluate)
+app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD, cls=ExportCommand)(export)
+app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(demo)
+app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(methods)
+app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(env)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        Screen().print_text(f"prunecli {metadata.version('prunecli')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def prepare(
+    context: typer.Context,
+    *,
+    version: Annotated[  # noqa: ARG001 - handled by the callback
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Read the settings of the project before a verb runs."""
+    if context.invoked_subcommand is None:
+        Screen().print_text(context.get_help())
+        raise typer.Exit(2)
+    context.default_map = config.load(command_options(), folder=Path.cwd())
+
+
+def command_options() -> dict[str, frozenset[str]]:
+    """Return the names of every verb's options: the live command table."""
+    return {
+        name: frozenset(
+            parameter.name
+            for parameter in command.params
+            if parameter.param_type_name == "option" and parameter.name
+        )
+        for name, command in root_command().commands.items()
+    }
+
+
+def root_command() -> TyperGroup:
+    """Return the command `prunecli` with all its verbs."""
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    for command in (root, *root.commands.values()):
+        for parameter in command.params:
+            _declutter(parameter)
+    return root
+
+
+def _declutter(parameter: Any) -> None:
+    """Keep the help short: the variables follow one rule, and a switch needs no type."""
+    parameter.show_envvar = False
+    if getattr(parameter, "is_flag", False):
+        parameter.metavar = ""
+
+
+def run() -> None:
+    """Run the command line and leave with its exit code: the entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(main())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; nothing escapes but a request to exit."""
+    words = tuple(sys.argv[1:] if arguments is None else arguments)
+    screen = _screen_before_parsing(words)
+    try:
+        outcome = _invoke(Session(words, screen))
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: told, and turned into a code
+        failure = _as_prune_error(error)
+        _guarded(screen.fail, failure, command=_command_name(words))
+        return failure.exit_code
+    if not isinstance(outcome, Outcome):
+        return outcome
+    if outcome.output is not None and outcome.output.is_file():
+        record(outcome.output, command=outcome.command)
+    _guarded(screen.show, outcome)
+    return outcome.exit_code
+
+
+def _invoke(session: Session) -> Outcome | int:
+    """Parse and run a verb; an int is the exit code of `--help`, `--version` and completion."""
+    _silence_libraries(verbose=session.screen.verbose)
+    result = root_command().main(
+        list(session.words), prog_name="prunecli", standalone_mode=False, obj=session
+    )
+    if result == interrupted().exit_code:  # the parser turns Ctrl-C into this number
+        raise interrupted()
+    return result if isinstance(result, Outcome) else int(result or 0)
+
+
+def _screen_before_parsing(words: Sequence[str]) -> Screen:
+    """Guess how to talk, so that an error in the options themselves is told in the same way."""
+    own = words[: words.index("--")] if "--" in words else words
+    return Screen(
+        json="--json" in own or _switched_on("PRUNECLI_JSON"),
+        quiet="--quiet" in own or "-q" in own,
+        verbose="--verbose" in own or _switched_on("PRUNECLI_TRACEBACK"),
+    )
+
+
+def _switched_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() not in {"", "0", "false", "no", "off"}
+
+
+def _command_name(words: Sequence[str]) -> str | None:
+    return next((word for word in words if word in root_command().commands), None)
+
+
+def _as_prune_error(error: Exception) -> PruneError:
+    if isinstance(error, PruneError):
+        return error
+    if isinstance(error, typer.Abort):
+        return interrupted()
+    # The class of parser errors has no public name in typer; what it can do identifies it.
+    if callable(getattr(error, "format_message", None)):
+        return _as_usage_error(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        wrapped = InputError(
+            "not enough memory", code="OUT_OF_MEMORY", hint="lower --batch-size or --limit"
+        )
+    elif isinstance(error, OSError) and error.filename is not None:
+        wrapped = InputError(
+            error.strerror or str(error),
+            code="FILE_ERROR",
+            where=str(error.filename),
+            hint="check the path, its permissions and the free space",
+        )
+    else:
+        wrapped = InputError(
+            f"internal error: {type(error).__name__}: {error}",
+            code="INTERNAL_ERROR",
+            hint="this is a fault of prunecli: run again with --verbose and report what it prints, "
+            "with the output of 'prunecli env'",
+        )
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _as_usage_error(error: Any) -> InputError:
+    """Return a parser's error with the place that its value came from."""
+    context = getattr(error, "ctx", None)
+    path = "prunecli" if context is None else context.command_path
+    message = str(error.format_message()).strip().rstrip(".")
+    parameter = getattr(error, "param", None)
+    source = None
+    if context is not None and parameter is not None:
+        source = context.get_parameter_source(parameter.name)
+    variable = f"PRUNECLI_{getattr(parameter, 'name', '')}".upper()
+    origin = {
+        "ENVIRONMENT": f"the value is that of {variable}; ",
+        "DEFAULT_MAP": "the value is set in pyproject.toml; ",
+    }.get(getattr(source, "name", ""), "")
+    return usage_error(message, hint=f"{origin}see '{path} --help'")
+
+
+def _guarded(print_it: Any, *arguments: Any, **options: Any) -> None:
+    """Print, and let a reader that went away (`| head -1`) be no error: the work is done."""
+    try:
+        print_it(*arguments, **options)
+    except BrokenPipeError:
+        # What is left in the buffer would raise again when the interpreter closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _silence_libraries(*, verbose: bool) -> None:
+    """Keep the warnings of libraries for `--verbose`: prunecli words its own."""
+    if verbose or sys.warnoptions:
+        return
+    import logging
+    import warnings
+
+    warnings.simplefilter("ignore")
+    logging.lastResort = None

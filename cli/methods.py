@@ -1,0 +1,99 @@
+"""`prunecli methods`: everything that can be chosen by name, with where it comes from."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from prunecli.registry import Registry
+
+from . import options as shared
+from .outcome import Outcome
+from .session import start
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of a registry."""
+
+    kind: str
+    name: str
+    summary: str
+    source: str
+
+
+@dataclass(frozen=True)
+class MethodsReport:
+    """The outcome of `methods`."""
+
+    methods: tuple[Method, ...]
+
+
+def methods(
+    context: typer.Context,
+    kind: Annotated[
+        str | None,
+        typer.Argument(show_default=False, help="One kind alone, such as 'signal'."),
+    ] = None,
+    *,
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Print Markdown tables.", rich_help_panel=shared.OUTPUT),
+    ] = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> Outcome | None:
+    """List all signals, allocations, optimisers and formats, each with its source.
+
+    Examples:
+    $ prunecli methods
+    $ prunecli methods signal --json
+    """
+    session = start(context, json=json, quiet=quiet, verbose=verbose)
+    with session.screen.working():
+        known = {registry.kind: registry for registry in registries()}
+    if kind is not None:
+        known = {kind: _kinds(known).get(kind)}
+    listed = tuple(
+        Method(name, entry.name, entry.summary, entry.source)
+        for name, registry in known.items()
+        for entry in registry
+    )
+    if markdown:
+        session.screen.print_text("\n\n".join(markdown_table(listed, of=name) for name in known))
+        return None
+    brief = "\n".join(method.name for method in listed)
+    return Outcome("methods", MethodsReport(listed), brief=brief)
+
+
+def registries() -> Iterator[Registry[Any]]:
+    """Yield every registry in prunecli, found by importing all its modules."""
+    import prunecli
+
+    seen: set[int] = set()
+    for module in pkgutil.walk_packages(prunecli.__path__, "prunecli."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, Registry) and id(value) not in seen:
+                seen.add(id(value))
+                yield value
+
+
+def markdown_table(methods: tuple[Method, ...], *, of: str) -> str:
+    """Return one kind as a Markdown table: the README holds these between markers."""
+    rows = [
+        f"| `{method.name}` | {method.summary} | {method.source} |"
+        for method in methods
+        if method.kind == of
+    ]
+    return "\n".join([f"| {of} | what it is | source |", "|---|---|---|", *rows])
+
+
+def _kinds(known: dict[str, Registry[Any]]) -> Registry[Registry[Any]]:
+    kinds: Registry[Registry[Any]] = Registry("kind of method")
+    for name, registry in known.items():
+        kinds.add(name, registry, summary=name)
+    return kinds

@@ -1,0 +1,206 @@
+"""The only place that prints: data on stdout, talk on stderr."""
+
+import json as json_text
+import math
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, TextIO
+
+from prunecli.errors import InterruptedRunError, PruneError
+from prunecli.progress import Progress
+from prunecli.report import to_json
+
+from .outcome import Outcome
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCHEMA_VERSION = 1
+SHOWN_ROWS = 20
+
+
+class Screen:
+    """How one run talks: as a person wants it, in JSON, or hardly at all."""
+
+    def __init__(self, *, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+        self.verbose = verbose
+
+    def configure(self, *, json: bool, quiet: bool, verbose: bool) -> None:
+        """Take over what the verb's options say; what was set before stays."""
+        self.json = self.json or json
+        self.quiet = self.quiet or quiet
+        self.verbose = self.verbose or verbose
+
+    @property
+    def talks(self) -> bool:
+        """Return whether people are told how things go."""
+        return not (self.json or self.quiet)
+
+    def note(self, text: str) -> None:
+        """Say one line on stderr, where talk is wanted."""
+        if self.talks:
+            _say(text)
+
+    def heading(self, text: str) -> None:
+        """Say one line that stands out."""
+        if self.talks:
+            _say(text, style="bold cyan")
+
+    @contextmanager
+    def working(self) -> Iterator[Progress]:
+        """Yield the callback that shows progress while the library works.
+
+        What libraries print meanwhile goes to stderr, so that stdout holds data only.
+        """
+        try:
+            with redirect_stdout(sys.stderr), self._progress() as progress:
+                yield progress
+        except KeyboardInterrupt as error:
+            raise interrupted() from error
+
+    def show(self, outcome: Outcome) -> None:
+        """Print a finished verb."""
+        if self.json:
+            self._show_envelope(outcome)
+            return
+        for warning in outcome.warnings:
+            _say(f"warning: {warning}", style="yellow")
+        if self.talks:
+            self._show_report(outcome)
+        if outcome.gate is not None:
+            _say_error(outcome.gate)
+        else:
+            self._show_path(outcome)
+
+    def show_beside(self, outcome: Outcome) -> None:
+        """Print a step of something larger: all of it is talk."""
+        for warning in outcome.warnings:
+            self.note(f"warning: {warning}")
+        if self.talks:
+            self._print_view(outcome.report, sys.stderr)
+
+    def fail(self, error: PruneError, *, command: str | None) -> None:
+        """Print an error: on stderr for people, and as an envelope on stdout with `--json`."""
+        if self.json:
+            _print_json(
+                {
+                    "schema_version": SCHEMA_VERSION,
+                    "command": command,
+                    "ok": False,
+                    "error": error.to_json(),
+                }
+            )
+        _say_error(error)
+        if self.verbose and error.__cause__ is not None:
+            _write(sys.stderr, "".join(traceback.format_exception(error.__cause__)))
+
+    def print_text(self, text: str) -> None:
+        """Print text that is the product itself, such as generated Markdown, on stdout."""
+        _write(sys.stdout, f"{text}\n")
+
+    def _progress(self) -> AbstractContextManager[Progress]:
+        from .bars import bars, lines, nothing
+
+        if not self.talks:
+            return nothing()
+        return bars(_console(sys.stderr)) if _is_animated(sys.stderr) else lines(self.note)
+
+    def _show_envelope(self, outcome: Outcome) -> None:
+        data = to_json(outcome.report)
+        data.pop("warnings", None)
+        envelope = {
+            "schema_version": SCHEMA_VERSION,
+            "command": outcome.command,
+            "ok": outcome.gate is None,
+            "data": data,
+            "warnings": list(outcome.warnings),
+        }
+        if outcome.gate is not None:
+            envelope["error"] = outcome.gate.to_json()
+        _print_json(envelope)
+        if outcome.gate is not None:
+            _say_error(outcome.gate)
+
+    def _show_report(self, outcome: Outcome) -> None:
+        """Print the report: on stderr beside a file that was written, else as the data it is."""
+        self._print_view(outcome.report, sys.stdout if outcome.output is None else sys.stderr)
+
+    def _print_view(self, report: Any, stream: TextIO) -> None:
+        from .tables import view
+
+        console = _console(stream)
+        for part in view(report, rows=None if self.verbose else SHOWN_ROWS):
+            console.print(part)
+
+    def _show_path(self, outcome: Outcome) -> None:
+        if outcome.output is None:
+            if self.quiet and outcome.brief is not None:
+                _write(sys.stdout, f"{outcome.brief}\n")
+        elif self.quiet or not _is_terminal(sys.stdout):
+            _write(sys.stdout, f"{outcome.output}\n")
+
+
+def interrupted() -> InterruptedRunError:
+    """Return the error of a run that was stopped with Ctrl-C."""
+    return InterruptedRunError(
+        "interrupted", code="INTERRUPTED", hint="nothing was written; run the command again"
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return JSON data without numbers that JSON does not have: they become null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print_json(envelope: dict[str, Any]) -> None:
+    indent = 2 if _is_terminal(sys.stdout) else None
+    _write(sys.stdout, json_text.dumps(plain(envelope), indent=indent, allow_nan=False) + "\n")
+
+
+def _say_error(error: PruneError) -> None:
+    _say(f"error: {error.message}", style="bold red")
+    if error.where is not None:
+        _say(f"  where: {error.where}")
+    if error.hint is not None:
+        _say(f"  hint: {error.hint}")
+    _say(f"  code: {error.code} (exit {error.exit_code})", style="dim")
+
+
+def _say(text: str, *, style: str | None = None) -> None:
+    try:
+        _console(sys.stderr).print(text, style=style, markup=False, soft_wrap=True)
+    except (OSError, ValueError):  # talk that nobody can hear must not stop the work
+        return
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text)
+    stream.flush()
+
+
+def _console(stream: TextIO) -> "Console":
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _is_animated(stream: TextIO) -> bool:
+    """Return whether bars may redraw themselves: a real terminal, and no continuous integration."""
+    in_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+    return _is_terminal(stream) and not in_ci and os.environ.get("TERM") != "dumb"
