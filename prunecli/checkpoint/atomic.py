@@ -1,0 +1,87 @@
+"""Write a file so that a kill at any moment leaves the old file or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NEW_FILE_MODE = 0o666  # narrowed by the process's umask, as for any other new file
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder, which becomes `path` when the block ends well.
+
+    The data is flushed to disk before the rename. If the block fails, the temporary file is removed
+    and an earlier `path` is untouched. Raises `InputError` (`UNWRITABLE_OUTPUT`) when the folder
+    cannot be written to or an `OSError` comes out of the block.
+    """
+    target = Path(os.path.realpath(path))  # replaces what a symbolic link points to, not the link
+    with writing_to(path):
+        mode = _check_target(target)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _NEW_FILE_MODE))
+        try:
+            if mode is not None:
+                temporary.chmod(mode)
+            yield temporary
+            _flush(temporary)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        with contextlib.suppress(OSError):  # some file systems cannot flush a folder
+            _flush(target.parent)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into `InputError` (`UNWRITABLE_OUTPUT`)."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error.strerror or str(error)) from error
+
+
+def unwritable(path: Path, reason: str, *, hint: str | None = None) -> InputError:
+    """Return the error for an output that cannot be written."""
+    return InputError(
+        f"cannot write the output: {reason}",
+        code="UNWRITABLE_OUTPUT",
+        where=str(path),
+        hint=hint or "nothing was changed; free some space or choose another place",
+    )
+
+
+def _check_target(target: Path) -> int | None:
+    """Return the permissions of an existing target; raise when it cannot be replaced."""
+    if not target.parent.is_dir():
+        raise unwritable(
+            target,
+            f"the folder {target.parent} does not exist",
+            hint=f"make it first: mkdir -p {target.parent}",
+        )
+    if not target.exists():
+        return None
+    status = target.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise unwritable(target, "there is something else than a file in that place")
+    return stat.S_IMODE(status.st_mode)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

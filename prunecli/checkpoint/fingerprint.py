@@ -1,0 +1,179 @@
+"""Recognise an architecture by the names and shapes in a state dict, whatever its class count.
+
+A fingerprint is a digest over all `name:shape` lines, in which the dimensions that depend on an
+argument (the classifier's outputs; the position table of a vision transformer) read `*`. A lookup
+therefore builds no network. For near misses, a bottom-k sketch of the lines (Broder 1997) estimates
+how much two state dicts share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+FreeDims = Mapping[str, tuple[tuple[str, int], ...]]
+
+_SKETCH = 64
+_COUNTER = "num_batches_tracked"  # absent from files written before torch 0.4.1
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The digest of an architecture, and which dimensions follow which argument.
+
+    `free` maps an argument (`num_classes`) to the `(tensor, dim)` pairs whose size it sets.
+    """
+
+    digest: str
+    free: FreeDims
+    sketch: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {
+            "digest": self.digest,
+            "free": {name: [list(pair) for pair in pairs] for name, pairs in self.free.items()},
+            "sketch": "".join(f"{value:08x}" for value in self.sketch),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Fingerprint:
+        """Read what `to_json` wrote."""
+        text = data["sketch"]
+        return cls(
+            digest=data["digest"],
+            free={
+                name: tuple((tensor, dim) for tensor, dim in pairs)
+                for name, pairs in data["free"].items()
+            },
+            sketch=tuple(int(text[at : at + 8], 16) for at in range(0, len(text), 8)),
+        )
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Return the shape of every tensor that tells architectures apart."""
+    return {
+        name: tuple(tensor.shape)
+        for name, tensor in tensors.items()
+        if name.rpartition(".")[2] != _COUNTER
+    }
+
+
+def fingerprint(reference: Shapes, variants: Mapping[str, Shapes]) -> Fingerprint:
+    """Return the fingerprint of the architecture that was built with `reference` shapes.
+
+    `variants` holds, by argument, the shapes of a build in which that argument alone is different;
+    the dimensions that differ are the free ones.
+    """
+    free = {
+        argument: tuple(
+            (name, dim)
+            for name, shape in reference.items()
+            for dim, (here, there) in enumerate(zip(shape, other[name], strict=True))
+            if here != there
+        )
+        for argument, other in variants.items()
+    }
+    lines = signature(reference, free)
+    return Fingerprint(digest(lines), free, sketch(lines))
+
+
+def signature(shapes: Shapes, free: FreeDims) -> list[str]:
+    """Return the sorted `name:shape` lines, with `*` for every free dimension.
+
+    >>> signature({"fc.weight": (10, 64)}, {"num_classes": (("fc.weight", 0),)})
+    ['fc.weight:*x64']
+    """
+    masked = {pair for pairs in free.values() for pair in pairs}
+    return sorted(
+        f"{name}:{'x'.join('*' if (name, dim) in masked else str(n) for dim, n in enumerate(s))}"
+        for name, s in shapes.items()
+    )
+
+
+def digest(lines: Iterable[str]) -> str:
+    """Return 32 hexadecimal digits for a signature."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def sketch(lines: Iterable[str]) -> tuple[int, ...]:
+    """Return the smallest hashes over the names and over the whole lines, a bottom-k sketch."""
+    words = {word for line in lines for word in (line, line.rpartition(":")[0])}
+    hashes = sorted({int(hashlib.sha256(word.encode()).hexdigest()[:8], 16) for word in words})
+    return tuple(hashes[:_SKETCH])
+
+
+def similarity(first: tuple[int, ...], second: tuple[int, ...]) -> float:
+    """Estimate the Jaccard index of two signatures from their sketches.
+
+    >>> similarity((1, 2, 3), (1, 2, 4))
+    0.5
+    """
+    union = sorted({*first, *second})[:_SKETCH]
+    both = {*first} & {*second}
+    return sum(value in both for value in union) / max(len(union), 1)
+
+
+def read_arguments(shapes: Shapes, free: FreeDims) -> dict[str, int] | None:
+    """Read the free arguments off the shapes; None when they contradict each other."""
+    arguments = {}
+    for argument, pairs in free.items():
+        sizes = {shapes[name][dim] for name, dim in pairs}
+        if len(sizes) != 1:
+            return None
+        value = _MEASURES.get(argument, _size)(shapes, sizes.pop())
+        if value is None:
+            return None
+        arguments[argument] = value
+    return arguments
+
+
+def has_free_dims(shapes: Shapes, free: FreeDims) -> bool:
+    """Tell whether every free dimension exists in `shapes`."""
+    return all(dim < len(shapes.get(name, ())) for pairs in free.values() for name, dim in pairs)
+
+
+def _size(_: Shapes, size: int) -> int | None:
+    return size
+
+
+def _image_size(shapes: Shapes, positions: int) -> int | None:
+    """Return the image size of a vision transformer: a class token and a square of patches."""
+    side = math.isqrt(max(positions - 1, 0))
+    square = side > 0 and side * side == positions - 1
+    return side * shapes["conv_proj.weight"][2] if square else None
+
+
+# How an argument follows from the size of its dimension; the others are the size itself.
+_MEASURES: Mapping[str, Callable[[Shapes, int], int | None]] = {"image_size": _image_size}
+
+
+def describe_difference(found: Shapes, expected: Shapes, *, name: str, shown: int = 3) -> str:
+    """Say in one line what keeps `found` from being `name`, with at most `shown` examples each."""
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
+    reshaped = [
+        f"{key} is {list(found[key])} and not {list(expected[key])}"
+        for key in expected
+        if key in found and found[key] != expected[key]
+    ]
+    parts = (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("of another shape", reshaped),
+    )
+    told = [f"{len(items)} {what} ({_some(items, shown)})" for what, items in parts if items]
+    return f"{name}: {'; '.join(told)}" if told else f"{name}: the same names and shapes"
+
+
+def _some(items: list[str], shown: int) -> str:
+    rest = len(items) - shown
+    return ", ".join(items[:shown]) + (f", and {rest} more" if rest > 0 else "")

@@ -1,0 +1,145 @@
+"""List what a pickle wants to import, by reading its opcodes. Nothing of it is ever executed."""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import zipfile
+from dataclasses import dataclass
+from io import BytesIO
+from typing import IO, TYPE_CHECKING, Any
+
+from prunecli.errors import LoadRefusedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
+_SHOWN = 8
+_DTYPE = re.compile(r"torch\.(b?float|complex|q?u?int)\d+\w*|torch\.bool")
+
+_SAFE_NAMES = frozenset(
+    {
+        "collections.OrderedDict",
+        "collections.Counter",
+        "collections.defaultdict",
+        "torch.Size",
+        "torch.Tensor",
+        "torch.device",
+        "torch.nn.parameter.Parameter",
+        "torch.nn.parameter.Buffer",
+        "torch._tensor._rebuild_from_type_v2",
+        "_codecs.encode",
+        "__builtin__.set",
+        "builtins.set",
+        "builtins.bytearray",
+        "builtins.complex",
+    }
+)
+
+
+@dataclass(frozen=True)
+class PickleScan:
+    """What the pickles in a file import, in order of appearance, and how many of them are whole."""
+
+    imported: tuple[str, ...]
+    whole: int
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether at least one pickle could be read to its end."""
+        return self.whole > 0
+
+    @property
+    def unsafe(self) -> tuple[str, ...]:
+        """Return the imported names that a file of plain tensors has no use for."""
+        return tuple(name for name in self.imported if not _is_plain(name))
+
+
+def scan_file(path: Path) -> PickleScan:
+    """Scan a file of `torch.save` in either format, or a plain pickle."""
+    if zipfile.is_zipfile(path):
+        return _scan_zip(path)
+    with path.open("rb") as file:
+        return _scan_stream(file)
+
+
+def refuse_unsafe(path: Path, scan: PickleScan) -> None:
+    """Raise `LoadRefusedError` (`UNSAFE_PICKLE`) when the scan found code that would be run."""
+    wanted = scan.unsafe
+    if not wanted:
+        return
+    names = ", ".join(wanted[:_SHOWN])
+    more = f", and {len(wanted) - _SHOWN} more" if len(wanted) > _SHOWN else ""
+    raise LoadRefusedError(
+        f"reading this file would run code: it wants {names}{more}. Nothing of it was run",
+        code="UNSAFE_PICKLE",
+        where=str(path),
+        hint="save the weights alone, torch.save(model.state_dict(), 'weights.pt'), and name the "
+        "network with --arch (resnet50, or mypackage.nets:make_net); or, if you trust whoever "
+        "made the file with your machine, --allow-pickle",
+    )
+
+
+def _scan_zip(path: Path) -> PickleScan:
+    scans = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".pkl")]
+            scans = [_scan_stream(BytesIO(archive.read(name))) for name in names]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return PickleScan((), whole=0)
+    imported = dict.fromkeys(name for scan in scans for name in scan.imported)
+    return PickleScan(tuple(imported), whole=sum(scan.whole for scan in scans))
+
+
+def _scan_stream(file: IO[bytes]) -> PickleScan:
+    """Scan the pickles that stand one after the other at the beginning of a stream."""
+    imported: list[str] = []
+    for whole in range(LEGACY_PICKLES):
+        try:
+            imported += _imports(file)
+        except _IncompleteError as stopped:
+            return PickleScan(tuple(dict.fromkeys(imported + stopped.imported)), whole=whole)
+    return PickleScan(tuple(dict.fromkeys(imported)), whole=LEGACY_PICKLES)
+
+
+class _IncompleteError(Exception):
+    """Carries what was found before the stream ended or stopped to make sense."""
+
+    def __init__(self, imported: list[str]) -> None:
+        super().__init__()
+        self.imported = imported
+
+
+def _imports(file: IO[bytes]) -> list[str]:
+    """Return `module.name` of every import in the next pickle of the stream.
+
+    `STACK_GLOBAL` takes its two names from the stack, so strings and the memo are followed.
+    """
+    found: list[str] = []
+    strings: list[str] = []
+    memo: dict[Any, str] = {}
+    try:
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name in {"GLOBAL", "INST"}:
+                found.append(str(argument).replace(" ", "."))
+            elif opcode.name == "STACK_GLOBAL":
+                found.append(".".join(strings[-2:]))
+            elif opcode.name in {"MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"}:
+                slot = len(memo) if argument is None else argument
+                memo[slot] = strings[-1] if strings else ""
+            elif opcode.name in {"GET", "BINGET", "LONG_BINGET"}:
+                strings.append(memo.get(argument, "?"))
+            elif isinstance(argument, str):
+                strings.append(argument)
+    except Exception as error:  # a damaged stream may fail anywhere in the disassembler
+        raise _IncompleteError(found) from error
+    return found
+
+
+def _is_plain(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    rebuilds = module == "torch._utils" and attribute.startswith("_rebuild_")
+    storage = module in {"torch", "torch.cuda", "torch.storage"} and attribute.endswith("Storage")
+    return name in _SAFE_NAMES or rebuilds or storage or _DTYPE.fullmatch(name) is not None

@@ -1,0 +1,340 @@
+"""Read a checkpoint of any known kind, without executing anything in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pickle
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from prunecli.checkpoint.artefact import (
+    FORMAT,
+    Checkpoint,
+    InputSpec,
+    Loaded,
+    checkpoint_from_header,
+)
+from prunecli.checkpoint.pickle_scan import refuse_unsafe, scan_file
+from prunecli.checkpoint.recognise import recognise
+from prunecli.checkpoint.sniff import (
+    PLAIN_PICKLE,
+    SAFETENSORS,
+    TORCH_LEGACY,
+    TORCH_ZIP,
+    corrupt,
+    not_a_checkpoint,
+    sniff,
+)
+from prunecli.checkpoint.state_dict import Unwrapped, unwrap
+from prunecli.errors import InputError, LoadRefusedError
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a file holds: any object, and our header when it is an artefact of ours."""
+
+    value: Any
+    header: Mapping[str, Any] | None = None
+
+
+def load(
+    path: Path | str,
+    *,
+    architecture: str | None = None,
+    architecture_args: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    allow_pickle: bool = False,
+) -> Loaded:
+    """Return the checkpoint in `path`, with its architecture found from names and shapes.
+
+    Reads what `torch.save` wrote (either format, bare or wrapped), safetensors, and our own
+    artefacts, by content and not by suffix. `architecture` names it instead: a registered name or
+    `package.module:factory`, which is imported and called with `architecture_args`. `input_size`
+    (height, width), `mean` and `std` override what comes with the architecture. `allow_pickle` lets
+    the file run code. Raises `LoadRefusedError` for files that cannot or must not be read, and
+    `InputError` for weights that fit no architecture or several, or are not finite.
+    """
+    file = Path(path)
+    kind = sniff(file)
+    sha256 = _sha256(file)
+    contents = _READERS[kind](file, allow_pickle)
+    told = (_PICKLE_RAN,) if allow_pickle and kind != SAFETENSORS else ()
+    if contents.header is not None:
+        trusted = architecture is not None or allow_pickle
+        loaded = _own(contents, file, trusted=trusted, expected=architecture)
+    else:
+        loaded = _foreign(
+            contents.value, file, sha256, architecture=architecture, arguments=architecture_args
+        )
+    checkpoint, notes = loaded
+    _check_finite(checkpoint.tensors, file)
+    spec = _override(checkpoint.input, input_size=input_size, mean=mean, std=std)
+    return Loaded(dataclasses.replace(checkpoint, input=spec), (*told, *notes), sha256)
+
+
+_PICKLE_RAN = "the file was read with --allow-pickle, so code in it could run"
+
+
+def _own(
+    contents: _Contents, path: Path, *, trusted: bool, expected: str | None
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Return an artefact of ours; a factory that it names is code, so somebody must ask for it."""
+    header: Mapping[str, Any] = contents.header or {}
+    checkpoint = checkpoint_from_header(header, contents.value, where=str(path))
+    name = checkpoint.architecture.name
+    dense = checkpoint.metadata.get("dense", {}).get("name", name)
+    if expected is not None and expected not in {name, dense}:
+        raise InputError(
+            f"this artefact holds the architecture {dense}, not {expected}",
+            code="ARCHITECTURE_MISMATCH",
+            where=str(path),
+            hint="leave --arch away: an artefact knows its architecture",
+        )
+    if checkpoint.architecture.is_factory and not trusted:
+        raise LoadRefusedError(
+            f"using this artefact would import and call {name}",
+            code="UNTRUSTED_FACTORY",
+            where=str(path),
+            hint=f"if you know that code, say so: --arch {name}",
+        )
+    return checkpoint, ()
+
+
+def _foreign(
+    value: Any,
+    path: Path,
+    sha256: str,
+    *,
+    architecture: str | None,
+    arguments: Mapping[str, Any] | None,
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    unwrapped = unwrap(value)
+    if unwrapped is None:
+        raise not_a_checkpoint(
+            path,
+            f"there is no state dict in this file, but {_describe(value)}",
+            hint="save the weights alone: torch.save(model.state_dict(), 'weights.pt')",
+        )
+    _check_kinds(unwrapped.tensors, path)
+    found = recognise(
+        unwrapped, where=str(path), sha256=sha256, architecture=architecture, arguments=arguments
+    )
+    tensors, notes = _as_float32(found.tensors)
+    checkpoint = Checkpoint(
+        architecture=found.architecture,
+        tensors=tensors,
+        input=found.input,
+        metadata=_provenance(unwrapped, path, sha256, published=found.published),
+    )
+    return checkpoint, (*_passed_over(unwrapped), *found.notes, *notes)
+
+
+def _provenance(
+    unwrapped: Unwrapped, path: Path, sha256: str, *, published: str | None
+) -> dict[str, Any]:
+    source = {"file": path.name, "sha256": sha256, "place": unwrapped.place}
+    optional = {"published": published, "claimed_accuracy": dict(unwrapped.accuracy)}
+    return {"source": source, **{key: item for key, item in optional.items() if item}}
+
+
+def _passed_over(unwrapped: Unwrapped) -> tuple[str, ...]:
+    if not unwrapped.others:
+        return ()
+    others = ", ".join(repr(name) for name in unwrapped.others)
+    return (f"the weights under {unwrapped.place!r} were taken; the file also has {others}",)
+
+
+def _read_torch(path: Path, allow_pickle: bool) -> _Contents:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's notes on its own old formats
+            value = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+    except pickle.UnpicklingError as error:
+        scan = scan_file(path)
+        refuse_unsafe(path, scan)
+        raise corrupt(path, "the description of its tensors cannot be read") from error
+    except Exception as error:
+        if allow_pickle:
+            raise _pickle_failed(path, error) from error
+        refuse_unsafe(path, scan_file(path))
+        raise corrupt(path, _first_line(error)) from error
+    if isinstance(value, Mapping) and value.get("format") == FORMAT:
+        return _Contents(value.get("state_dict", {}), header=value)
+    return _Contents(_modules_to_states(value) if allow_pickle else value)
+
+
+def _read_pickle(path: Path, allow_pickle: bool) -> _Contents:
+    if not allow_pickle:
+        scan = scan_file(path)
+        refuse_unsafe(path, scan)
+        if not scan.complete:
+            raise corrupt(path, "it starts like a pickle and ends before it is complete")
+        raise not_a_checkpoint(
+            path,
+            "this is a plain pickle, not written by torch.save",
+            hint="save it with torch.save(state_dict, 'weights.pt')",
+        )
+    try:
+        with path.open("rb") as file:
+            value = pickle.load(file)  # noqa: S301  # the user asked for it, and is warned
+    except Exception as error:
+        raise _pickle_failed(path, error) from error
+    return _Contents(_modules_to_states(value))
+
+
+def _read_safetensors(path: Path, allow_pickle: bool) -> _Contents:  # noqa: ARG001
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(metadata[FORMAT]) if FORMAT in metadata else None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise corrupt(path, _first_line(error)) from error
+    return _Contents(tensors, header)
+
+
+_READERS: Mapping[str, Callable[[Path, bool], _Contents]] = {
+    TORCH_ZIP: _read_torch,
+    TORCH_LEGACY: _read_torch,
+    PLAIN_PICKLE: _read_pickle,
+    SAFETENSORS: _read_safetensors,
+}
+
+
+def _pickle_failed(path: Path, error: Exception) -> LoadRefusedError:
+    return LoadRefusedError(
+        f"unpickling failed: {type(error).__name__}: {_first_line(error)}",
+        code="PICKLE_FAILED",
+        where=str(path),
+        hint="the classes it wants must be importable, in the versions that wrote it",
+    )
+
+
+def _modules_to_states(value: Any) -> Any:
+    """Replace whole pickled modules by their state dicts."""
+    if isinstance(value, nn.Module):
+        return dict(value.state_dict())
+    if isinstance(value, Mapping):
+        return {key: _modules_to_states(item) for key, item in value.items()}
+    return value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_kinds(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `InputError` for tensors that have no plain values."""
+    odd = {
+        name: kind
+        for name, tensor in tensors.items()
+        for kind, applies in (
+            ("quantised", tensor.is_quantized),
+            ("without values (meta)", tensor.is_meta),
+            ("sparse", tensor.layout != torch.strided),
+            ("complex", tensor.is_complex()),
+        )
+        if applies
+    }
+    if odd:
+        name, kind = next(iter(odd.items()))
+        raise InputError(
+            f"{len(odd)} tensors are not plain numbers; {name} is {kind}",
+            code="UNSUPPORTED_TENSORS",
+            where=str(path),
+            hint="save the float32 network",
+        )
+
+
+def _as_float32(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return floating tensors as float32, and a note when that changed any."""
+    changed = {
+        str(tensor.dtype).removeprefix("torch.")
+        for tensor in tensors.values()
+        if tensor.is_floating_point() and tensor.dtype != torch.float32
+    }
+    converted = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+    kinds = ", ".join(sorted(changed))
+    return converted, (f"{kinds} weights were converted to float32",) if changed else ()
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `InputError` (`NAN_WEIGHTS`) with the tensors that hold NaN or infinity."""
+    bad = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+    if not bad:
+        return
+    counts = [f"{name} ({int((~torch.isfinite(tensors[name])).sum())})" for name in bad[:_SHOWN]]
+    more = f", and {len(bad) - _SHOWN} more tensors" if len(bad) > _SHOWN else ""
+    raise InputError(
+        f"the weights hold values that are NaN or infinite: {', '.join(counts)}{more}",
+        code="NAN_WEIGHTS",
+        where=str(path),
+        hint="training has probably diverged; take an earlier checkpoint",
+    )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    # One pass and no temporary: NaN goes through minimum and maximum, infinity is one of them.
+    smallest, largest = torch.aminmax(tensor)
+    return bool(torch.isfinite(smallest) & torch.isfinite(largest))
+
+
+def _override(
+    spec: InputSpec,
+    *,
+    input_size: tuple[int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> InputSpec:
+    height, width = input_size or (spec.height, spec.width)
+    changed = dataclasses.replace(
+        spec,
+        height=height,
+        width=width,
+        mean=spec.mean if mean is None else tuple(mean),
+        std=spec.std if std is None else tuple(std),
+    )
+    wrong = (
+        (min(height, width) < 1, f"an input size of {height}x{width} has no pixels"),
+        (len(changed.mean) != spec.channels, f"mean needs {spec.channels} numbers"),
+        (len(changed.std) != spec.channels, f"std needs {spec.channels} numbers"),
+        (min(changed.std, default=1.0) <= 0, "std must be above 0"),
+    )
+    for applies, message in wrong:
+        if applies:
+            raise InputError(
+                message,
+                code="BAD_INPUT_SPEC",
+                hint=f"the network takes {spec.channels} channels; one number for each",
+            )
+    return changed
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        keys = ", ".join(repr(key) for key in list(value)[:_SHOWN])
+        return f"a dict with {keys}" if keys else "an empty dict"
+    return f"a {type(value).__name__}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
