@@ -117,5 +117,5 @@ def _is_image(path: Path) -> bool:
 FORMATS.add(
     "image-folder",
     DataFormat(recognises, read),
-    summary="folders of images: train/, val/, test/ with a folder per class, or one level of classes",
+    summary="folders of images: train/, val/, test/ with a folder per class, or classes alone",
 )

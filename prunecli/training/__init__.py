@@ -1,0 +1,20 @@
+"""Fine-tuning with or without a teacher, and evaluation."""
+
+from prunecli.training.augment import AUGMENTATIONS
+from prunecli.training.devices import PRECISIONS
+from prunecli.training.evaluation import evaluate
+from prunecli.training.finetune import FinetuneResult, finetune
+from prunecli.training.losses import distillation_loss
+from prunecli.training.optimizers import OPTIMIZERS
+from prunecli.training.schedules import SCHEDULES
+
+__all__ = [
+    "AUGMENTATIONS",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "SCHEDULES",
+    "FinetuneResult",
+    "distillation_loss",
+    "evaluate",
+    "finetune",
+]

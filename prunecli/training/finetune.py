@@ -1,0 +1,261 @@
+"""Train a network for some epochs and give back the best of them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from prunecli.data import DataSource, ImageSet, load_split
+from prunecli.errors import InputError
+from prunecli.options import FinetuneOptions
+from prunecli.progress import Progress, silent
+from prunecli.report import EpochReport, Evaluation
+from prunecli.training.augment import augmentation_for
+from prunecli.training.average import ExponentialAverage
+from prunecli.training.devices import make_accelerator
+from prunecli.training.loop import Recipe, Run, Teacher, epoch_batches
+from prunecli.training.losses import Objective
+from prunecli.training.optimizers import OPTIMIZERS, build_optimizer, peak_rate
+from prunecli.training.schedules import SCHEDULES
+from prunecli.training.session import Place, Session
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from prunecli.checkpoint import InputSpec
+
+SAVE_SECONDS = 300.0
+"""How much of an epoch a kill may cost; every epoch's end is saved besides."""
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A trained network: a copy with the weights of its best epoch, on the CPU, in eval mode."""
+
+    model: nn.Module
+    epochs: tuple[EpochReport, ...]
+    best_epoch: int
+    held_out_before: Evaluation
+    held_out_after: Evaluation
+    log: Path | None
+    warnings: tuple[str, ...]
+
+
+def finetune(
+    model: nn.Module,
+    source: DataSource,
+    *,
+    input: InputSpec,  # noqa: A002 - the word that a network's input goes by everywhere here
+    options: FinetuneOptions | None = None,
+    teacher: nn.Module | None = None,
+    teacher_input: InputSpec | None = None,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    save_seconds: float = SAVE_SECONDS,
+    progress: Progress = silent,
+) -> FinetuneResult:
+    """Train a copy of `model` on the training images, the best epoch chosen on held-out ones.
+
+    With a `teacher` the loss is `distillation_loss`. `run_dir` holds the log and a state from which
+    `resume` goes on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`, `RESUME_MISMATCH`,
+    `TOO_FEW_IMAGES`, and those of the data) and `InterruptedRunError` after Ctrl-C.
+    """
+    options = options or FinetuneOptions()
+    check_options(options)
+    with _reproducible():
+        accelerator = make_accelerator(options.amp)
+        train, held_out, warnings = _load_images(source, input, options, progress)
+        student = trainable_copy(model)
+        recipe = Recipe(
+            options=options,
+            input=input,
+            images=train,
+            augmentation=augmentation_for(options.augment, source, input),
+            schedule=SCHEDULES.get(options.schedule),
+            peak=peak_rate(options),
+            objective=Objective(options.temperature, options.alpha, options.label_smoothing),
+            teacher=_teacher(teacher, teacher_input or input, accelerator),
+            accelerator=accelerator,
+            steps_per_epoch=_steps_per_epoch(train, options, accelerator),
+            progress=progress,
+        )
+        settings = _settings(recipe, student, teacher)
+        place = Place(_ready(run_dir), save_seconds, settings)
+        session = Session(recipe, _start(student, recipe), held_out=held_out, place=place)
+        if resume and not session.restore():
+            warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
+        session.train()
+        return _result(session, warnings)
+
+
+def check_options(options: FinetuneOptions) -> None:
+    """Raise `InputError` for a choice that cannot be trained with."""
+    OPTIMIZERS.get(options.optimizer)
+    SCHEDULES.get(options.schedule)
+    for name, (fine, wanted) in RANGES.items():
+        value = getattr(options, name)
+        if value is not None and not fine(value):
+            raise InputError(
+                f"{name.replace('_', '-')} {value} is out of range",
+                code="BAD_OPTION",
+                hint=f"give {wanted}",
+            )
+
+
+RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "epochs": (lambda value: value >= 1, "1 or more"),
+    "batch_size": (lambda value: value >= 1, "1 or more"),
+    "lr": (lambda value: 0 < value < float("inf"), "a number above 0"),
+    "momentum": (lambda value: 0 <= value < 1, "0 to below 1"),
+    "weight_decay": (lambda value: 0 <= value < float("inf"), "0 or more"),
+    "temperature": (lambda value: 0 < value < float("inf"), "a number above 0"),
+    "alpha": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "ema": (lambda value: 0 <= value < 1, "0 (off) to below 1, such as 0.999"),
+    "label_smoothing": (lambda value: 0 <= value < 1, "0 to below 1"),
+    "clip": (lambda value: 0 <= value < float("inf"), "0 (off) or the largest norm"),
+    "held_out": (lambda value: 0 <= value < 1, "0 to below 1"),
+    "limit": (lambda value: value >= 2, "2 or more"),
+}
+"""What each number may be, and how that is said."""
+
+
+def trainable_copy(model: nn.Module) -> nn.Module:
+    """Return a float32 copy; a network that is wholly frozen, as loaded ones may be, is thawed."""
+    student = copy.deepcopy(model).float()
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        student.requires_grad_(requires_grad=True)
+    return student
+
+
+def tensors_digest(model: nn.Module | None) -> str:
+    """Return 16 hexadecimal digits for the names, shapes and values of a network."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items() if model is not None else ():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        flat = tensor.detach().to("cpu").contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
+def _load_images(
+    source: DataSource, input_spec: InputSpec, options: FinetuneOptions, progress: Progress
+) -> tuple[ImageSet, ImageSet, list[str]]:
+    def load(split: str) -> ImageSet:
+        return load_split(
+            source,
+            split,
+            input=input_spec,
+            seed=options.seed,
+            limit=options.limit,
+            held_out=options.held_out,
+            progress=progress,
+        )
+
+    train, held_out = load("train"), load("held_out")
+    warnings = list(dict.fromkeys((*train.warnings, *held_out.warnings)))
+    if len(train) < 2:
+        raise InputError(
+            f"there are too few images to train on: {len(train)}",
+            code="TOO_FEW_IMAGES",
+            where=str(source.path),
+            hint="training takes two images at least",
+        )
+    if not len(held_out):
+        warnings.append("no image is held out: the best epoch is chosen on the training images")
+        held_out = train
+    return train, held_out, warnings
+
+
+def _steps_per_epoch(images: ImageSet, options: FinetuneOptions, accelerator: Accelerator) -> int:
+    shard = (accelerator.process_index, accelerator.num_processes)
+    return len(epoch_batches(len(images), options.batch_size, seed=0, epoch=0, shard=shard))
+
+
+def _teacher(
+    model: nn.Module | None, input_spec: InputSpec, accelerator: Accelerator
+) -> Teacher | None:
+    if model is None:
+        return None
+    taught = copy.deepcopy(model).float().eval().requires_grad_(requires_grad=False)
+    return Teacher(_placed(taught, accelerator), input_spec)
+
+
+def _placed(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    return model.to(device=accelerator.device).to(memory_format=torch.channels_last)
+
+
+def _start(student: nn.Module, recipe: Recipe) -> Run:
+    bare = _placed(student, recipe.accelerator)
+    average = ExponentialAverage(bare, decay=recipe.options.ema) if recipe.options.ema else None
+    optimizer = build_optimizer(bare, recipe.options)
+    model, prepared = recipe.accelerator.prepare(bare, optimizer)
+    return Run(model=model, bare=bare, optimizer=prepared, average=average)
+
+
+def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(recipe.options),
+        "classes": list(recipe.images.classes),
+        "images": len(recipe.images),
+        "network": tensors_digest(student),
+        "teacher": tensors_digest(teacher),
+        "processes": recipe.accelerator.num_processes,
+        "precision": recipe.accelerator.mixed_precision,
+    }
+
+
+def _ready(run_dir: Path | None) -> Path | None:
+    if run_dir is not None:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the folder for the run cannot be made: {error.strerror}",
+                code="UNWRITABLE_OUTPUT",
+                where=str(run_dir),
+                hint="choose another place, or free some space",
+            ) from error
+    return run_dir
+
+
+def _result(session: Session, warnings: list[str]) -> FinetuneResult:
+    best, before = session.best, session.before
+    assert best is not None
+    assert before is not None
+    if best.evaluation.accuracy < before.accuracy:
+        warnings.append(
+            f"no epoch was as good on the held-out images as the network had been: "
+            f"{best.evaluation.accuracy:.4f} against {before.accuracy:.4f}"
+        )
+    model = session.recipe.accelerator.unwrap_model(session.run.model, keep_fp32_wrapper=False)
+    model.load_state_dict(best.tensors)
+    model = model.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    return FinetuneResult(
+        model=model,
+        epochs=session.reports,
+        best_epoch=best.epoch,
+        held_out_before=before,
+        held_out_after=best.evaluation,
+        log=session.log,
+        warnings=tuple(warnings),
+    )
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Leave the caller's random state alone, and take convolutions that repeat themselves."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        yield

@@ -1,0 +1,45 @@
+"""Ctrl-C that never tears a training step in two."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+HELD_SIGNALS: dict[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+"""What is held, as long as nobody has decided otherwise about it."""
+
+
+@contextmanager
+def held_interrupts() -> Iterator[None]:
+    """Let an interrupt that arrives within the block wait until its end, then raise it.
+
+    A step that is cut off between two parameters could not be resumed exactly. A second interrupt
+    is not held. Outside the main thread, where Python delivers no signals, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        if arrived:
+            raise KeyboardInterrupt
+        arrived.append(number)
+
+    held = [number for number, usual in HELD_SIGNALS.items() if signal.getsignal(number) is usual]
+    for number in held:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number in held:
+            signal.signal(number, HELD_SIGNALS[number])
+    if arrived:
+        raise KeyboardInterrupt

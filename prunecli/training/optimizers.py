@@ -1,0 +1,96 @@
+"""Optimisers by name, each with the learning rate that it is known to work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from prunecli.errors import InputError
+from prunecli.options import FinetuneOptions
+from prunecli.registry import Registry
+
+ParameterGroup: TypeAlias = dict[str, list[nn.Parameter] | float]
+
+
+@dataclass(frozen=True)
+class OptimizerKind:
+    """How an optimiser is built from parameter groups, and its peak learning rate."""
+
+    build: Callable[[list[ParameterGroup], FinetuneOptions, float], torch.optim.Optimizer]
+    learning_rate: float
+
+
+OPTIMIZERS: Registry[OptimizerKind] = Registry("optimizer")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup]:
+    """Return the trainable parameters in two groups: weights decay, vectors do not.
+
+    Decay on batch-norm scales and biases only changes the effective learning rate. Raises
+    `InputError` (`NOTHING_TO_TRAIN`) when no parameter requires a gradient.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise InputError(
+            "no parameter of the network can be trained",
+            code="NOTHING_TO_TRAIN",
+            hint="set requires_grad on the parameters to train",
+        )
+    weights = [parameter for parameter in trainable if parameter.ndim > 1]
+    vectors = [parameter for parameter in trainable if parameter.ndim <= 1]
+    groups: list[ParameterGroup] = [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(model: nn.Module, options: FinetuneOptions) -> torch.optim.Optimizer:
+    """Return the optimiser of `options` over a model; `peak_rate` is its first learning rate."""
+    groups = parameter_groups(model, options.weight_decay)
+    return OPTIMIZERS.get(options.optimizer).build(groups, options, peak_rate(options))
+
+
+def peak_rate(options: FinetuneOptions) -> float:
+    """Return the learning rate asked for, or the one that the optimiser is known to work with."""
+    if options.lr is not None:
+        return options.lr
+    return OPTIMIZERS.get(options.optimizer).learning_rate
+
+
+def _sgd(
+    groups: list[ParameterGroup], options: FinetuneOptions, peak: float
+) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        groups, lr=peak, momentum=options.momentum, nesterov=options.momentum > 0
+    )
+
+
+def _adam(
+    groups: list[ParameterGroup], _options: FinetuneOptions, peak: float
+) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=peak)
+
+
+def _adamw(
+    groups: list[ParameterGroup], _options: FinetuneOptions, peak: float
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=peak)
+
+
+OPTIMIZERS.add(
+    "sgd", OptimizerKind(_sgd, 0.02), summary="Stochastic gradient descent, Nesterov momentum."
+)
+OPTIMIZERS.add(
+    "adam", OptimizerKind(_adam, 1e-3), summary="Adam.", source="Kingma, Ba 2015, arXiv 1412.6980"
+)
+OPTIMIZERS.add(
+    "adamw",
+    OptimizerKind(_adamw, 1e-3),
+    summary="Adam with decoupled weight decay.",
+    source="Loshchilov, Hutter 2019, arXiv 1711.05101",
+)

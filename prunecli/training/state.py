@@ -1,0 +1,160 @@
+"""What a run has to remember to go on as if it had never stopped, on disk."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunecli.checkpoint.atomic import atomic_write
+from prunecli.errors import InputError
+from prunecli.report import EpochReport, Evaluation
+
+SCHEMA = 1
+STATE_FILE = "state.pt"
+LOG_FILES = ("log.jsonl", "log.csv")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far by held-out accuracy, then loss; its tensors are on the CPU."""
+
+    epoch: int
+    evaluation: Evaluation
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the images of the current epoch, and the seconds spent on them."""
+
+    loss: float = 0.0
+    hits: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two steps: `epoch` epochs are done, and `step` steps of the next one.
+
+    There is no random state: every draw is derived from the seed, the epoch and the step.
+    `settings` are those that must not change when the run is resumed.
+    """
+
+    settings: Mapping[str, Any]
+    epoch: int
+    step: int
+    totals: Totals
+    before: Evaluation
+    reports: tuple[EpochReport, ...]
+    best: Best | None
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    average: Mapping[str, Tensor] | None
+    scaler: Mapping[str, Any] | None
+
+
+def save_snapshot(snapshot: Snapshot, folder: Path) -> None:
+    """Write the snapshot to the run's folder, atomically."""
+    names = [field.name for field in dataclasses.fields(snapshot)]
+    fields = {name: getattr(snapshot, name) for name in names}
+    fields["before"] = dataclasses.asdict(snapshot.before)
+    fields["totals"] = dataclasses.asdict(snapshot.totals)
+    fields["reports"] = [dataclasses.asdict(report) for report in snapshot.reports]
+    if snapshot.best is not None:
+        fields["best"] = dataclasses.asdict(snapshot.best)
+    with atomic_write(folder / STATE_FILE) as path:
+        torch.save({"schema": SCHEMA, **fields}, path)
+
+
+def load_snapshot(folder: Path, *, settings: Mapping[str, Any]) -> Snapshot | None:
+    """Read a run's snapshot; None when there is none yet.
+
+    Raises `InputError`: `RESUME_MISMATCH` when the run was started with other settings,
+    `CORRUPT_STATE` when the file is not one of ours.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return None
+    fields = _read_fields(path)
+    _check_settings(fields["settings"], settings, path)
+    best = fields["best"]
+    if best is not None:
+        best = Best(best["epoch"], _evaluation(best["evaluation"]), best["tensors"])
+    return Snapshot(
+        **{
+            **fields,
+            "before": _evaluation(fields["before"]),
+            "totals": Totals(**fields["totals"]),
+            "reports": tuple(EpochReport(**report) for report in fields["reports"]),
+            "best": best,
+        }
+    )
+
+
+def write_logs(reports: tuple[EpochReport, ...], folder: Path) -> Path:
+    """Write one line per epoch as JSON lines and as CSV; return the path of the former.
+
+    Both are written anew each time, so that a resumed run holds every epoch once.
+    """
+    rows = [dataclasses.asdict(report) for report in reports]
+    with atomic_write(folder / LOG_FILES[0]) as path:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with (
+        atomic_write(folder / LOG_FILES[1]) as path,
+        path.open("w", encoding="utf-8", newline="") as file,
+    ):
+        names = [field.name for field in dataclasses.fields(EpochReport)]
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / LOG_FILES[0]
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    try:
+        fields = torch.load(path, map_location="cpu", weights_only=True)
+        schema = fields.pop("schema")
+    except Exception as error:  # a damaged zip or pickle raises any of a dozen types
+        raise InputError(
+            f"the saved state of the run cannot be read: {type(error).__name__}",
+            code="CORRUPT_STATE",
+            where=str(path),
+            hint="remove the file and start again without --resume",
+        ) from error
+    if schema != SCHEMA:
+        raise InputError(
+            f"the saved state has schema {schema}, this version reads {SCHEMA}",
+            code="CORRUPT_STATE",
+            where=str(path),
+            hint="finish the run with the version that started it",
+        )
+    return dict(fields)
+
+
+def _evaluation(fields: Mapping[str, Any]) -> Evaluation:
+    return Evaluation(**{**fields, "warnings": tuple(fields["warnings"])})
+
+
+def _check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    names = sorted({*saved, *wanted})
+    changed = [
+        f"{name} was {saved.get(name)}, is {wanted.get(name)}"
+        for name in names
+        if saved.get(name) != wanted.get(name)
+    ]
+    if changed:
+        raise InputError(
+            f"the run cannot be resumed with other settings: {'; '.join(changed)}",
+            code="RESUME_MISMATCH",
+            where=str(path),
+            hint="give the settings that it was started with, or start again without --resume",
+        )
