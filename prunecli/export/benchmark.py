@@ -214,7 +214,7 @@ def find_cuda(contestants: Sequence[Contestant]) -> Engine:
             where="--device cuda",
             hint="install onnxruntime-gpu: pip install 'prunecli[gpu]'",
         )
-    return Engine("torch", _torch_runner)
+    return Engine("torch", torch_runner("cuda"))
 
 
 def _onnx_runner(provider: str, device: str) -> Callable[[Contestant, Setting], Runner]:
@@ -256,19 +256,25 @@ def _preload_cuda() -> None:
         preload()
 
 
-def _torch_runner(contestant: Contestant, setting: Setting) -> Runner:
-    assert contestant.model is not None
-    model = copy.deepcopy(contestant.model).to("cuda").eval()
-    generator = torch.Generator().manual_seed(setting.seed)
-    values = torch.randn(setting.batch, *setting.shape, generator=generator)
-    values = values.to("cuda", dtype_of(model))
+def torch_runner(device: str) -> Callable[[Contestant, Setting], Runner]:
+    """Return what makes a runner of a contestant's `model` in torch on `device`."""
 
-    def once() -> None:
-        with torch.inference_mode():
-            model(values)
-        torch.cuda.synchronize()
+    def prepare(contestant: Contestant, setting: Setting) -> Runner:
+        assert contestant.model is not None
+        model = copy.deepcopy(contestant.model).to(device).eval()
+        generator = torch.Generator().manual_seed(setting.seed)
+        values = torch.randn(setting.batch, *setting.shape, generator=generator)
+        values = values.to(device, dtype_of(model))
 
-    return once
+        def once() -> None:
+            with torch.inference_mode():
+                model(values)
+            if values.is_cuda:  # a GPU is only told to work; waiting for it is the time
+                torch.cuda.synchronize()
+
+        return once
+
+    return prepare
 
 
 def _warm_up(runner: Runner, *, seconds: float) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from prunecli.checkpoint.atomic import atomic_write
-from prunecli.errors import GraphError, InputError
+from prunecli.errors import GraphError, InputError, LoadRefusedError
 from prunecli.export.metadata import encode_metadata
 from prunecli.export.parity import check_parity, device_of, dtype_of, evaluation_mode
 
@@ -91,9 +91,12 @@ def to_proven_onnx(
     proofs: list[Parity] = []
 
     def prove(written: Path) -> None:
-        proof = check_parity(
-            model, written, input=input, inputs=inputs, tolerance=tolerance, seed=seed
-        )
+        try:
+            proof = check_parity(
+                model, written, input=input, inputs=inputs, tolerance=tolerance, seed=seed
+            )
+        except LoadRefusedError as error:
+            raise _invalid(error.message) from error
         proofs.append(proof)
 
     file = to_onnx(
@@ -205,14 +208,17 @@ def _check_interface(proto: Any, *, opset: int) -> None:
             code="BAD_OPSET",
             hint=f"use --opset {written}, or none",
         )
-    shape = proto.graph.input[0].type.tensor_type.shape
-    if len(proto.graph.input) != 1 or not shape.dim[0].dim_param:
+    ends = [*proto.graph.input, *proto.graph.output]
+    if any(_fixes_batch(end.type.tensor_type.shape) for end in ends):
         raise GraphError(
             "the forward fixes the batch size, so the ONNX file would take one batch size only",
             code="EXPORT_FAILED",
-            where="input",
             hint="use x.shape[0] or flatten(1) in the forward, not a number",
         )
+
+
+def _fixes_batch(shape: Any) -> bool:
+    return len(shape.dim) == 0 or shape.dim[0].HasField("dim_value")
 
 
 @contextmanager
@@ -348,8 +354,12 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
-        raise GraphError(
-            f"the exported file is not valid ONNX: {error}",
-            code="EXPORT_FAILED",
-            hint="try another --opset, or report the network",
-        ) from error
+        raise _invalid(error) from error
+
+
+def _invalid(reason: object) -> GraphError:
+    return GraphError(
+        f"the exported file cannot be used: {reason}",
+        code="EXPORT_FAILED",
+        hint="nothing was written; try another --opset, or report the network",
+    )

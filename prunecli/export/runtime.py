@@ -75,7 +75,7 @@ def open_session(
         raise corrupt_file(path, error) from error
     session.disable_fallback()
     if provider not in session.get_providers():
-        raise _fell_back(provider, "it could not be started", path)
+        raise _fell_back(provider, "it could not be started", str(path))
     return session
 
 
@@ -98,12 +98,17 @@ def assert_provider(path: Path, *, provider: str, threads: int, shape: tuple[int
     #23372); only its profile tells. Every convolution and matrix product must be on `provider`.
     """
     use = profile_providers(path, provider=provider, threads=threads, shape=shape)
+    check_use(use, provider=provider, where=str(path))
+
+
+def check_use(use: ProviderUse, *, provider: str, where: str) -> None:
+    """Raise `DeviceError` (`PROVIDER_FELL_BACK`) unless `provider` ran all heavy nodes."""
     strays = sorted(node for node, used in use.heavy.items() if used != provider)
     used = {*use.heavy.values(), *use.light.values()}
     if strays:
-        raise _fell_back(provider, f"{len(strays)} heavy nodes ran elsewhere: {strays[:3]}", path)
+        raise _fell_back(provider, f"{len(strays)} heavy nodes ran elsewhere: {strays[:3]}", where)
     if provider not in used:
-        raise _fell_back(provider, f"only {sorted(used)} ran", path)
+        raise _fell_back(provider, f"only {sorted(used)} ran", where)
 
 
 def profile_providers(
@@ -133,11 +138,11 @@ def read_profile(events: list[dict[str, Any]]) -> ProviderUse:
     return ProviderUse(heavy, light)
 
 
-def _fell_back(provider: str, reason: str, path: Path) -> DeviceError:
+def _fell_back(provider: str, reason: str, where: str) -> DeviceError:
     return DeviceError(
         f"{provider} was asked for, but {reason}",
         code="PROVIDER_FELL_BACK",
-        where=str(path),
+        where=where,
         hint="check that the CUDA and cuDNN versions fit the installed onnxruntime-gpu",
     )
 
