@@ -55,32 +55,33 @@ class _Builder:
         return module.eval()
 
     def add_input(self, node: Mapping[str, Any]) -> fx.Node:
-        return self.graph.placeholder(node["name"])
+        return self._node("placeholder", node, node["name"])
 
     def add_tensor(self, node: Mapping[str, Any]) -> fx.Node:
         self._own(node["tensor"])
-        return self.graph.get_attr(node["tensor"])
+        return self._node("get_attr", node, node["tensor"])
 
     def add_call(self, node: Mapping[str, Any]) -> fx.Node:
-        return self.graph.call_function(
-            resolve(node["target"]),
-            tuple(self.decode(value) for value in node["args"]),
-            {key: self.decode(value) for key, value in node["kwargs"].items()},
-        )
+        arguments = tuple(self.decode(value) for value in node["args"])
+        keywords = {key: self.decode(value) for key, value in node["kwargs"].items()}
+        return self._node("call_function", node, resolve(node["target"]), arguments, keywords)
 
     def add_take(self, node: Mapping[str, Any]) -> fx.Node:
         name = f"_index_{node['name']}"
         self.root.register_buffer(name, torch.tensor(node["indices"]), persistent=False)
         index = self.graph.get_attr(name)
         source = self.decode(node["args"][0])
-        return self.graph.call_function(
-            torch.ops.aten.index_select.default, (source, node["dim"], index)
+        return self._node(
+            "call_function",
+            node,
+            torch.ops.aten.index_select.default,
+            (source, node["dim"], index),
         )
 
     def add_dropout(self, node: Mapping[str, Any]) -> fx.Node:
         name = f"_dropout_{node['name']}"
         self.root.add_module(name, nn.Dropout(node["p"]))
-        return self.graph.call_module(name, (self.decode(node["args"][0]),))
+        return self._node("call_module", node, name, (self.decode(node["args"][0]),))
 
     def add_batch_norm(self, node: Mapping[str, Any]) -> fx.Node:
         names = node["tensors"]
@@ -100,7 +101,20 @@ class _Builder:
         holder, leaf = self._holder(prefix)
         if leaf not in holder._modules:  # noqa: SLF001
             holder.add_module(leaf, module)
-        return self.graph.call_module(prefix, (self.decode(node["args"][0]),))
+        return self._node("call_module", node, prefix, (self.decode(node["args"][0]),))
+
+    def _node(
+        self,
+        operation: str,
+        node: Mapping[str, Any],
+        target: Any,
+        arguments: tuple[Any, ...] = (),
+        keywords: dict[str, Any] | None = None,
+    ) -> fx.Node:
+        # Nodes keep the names of the trace, so that what is known of one holds for the other.
+        return self.graph.create_node(
+            operation, target, arguments, keywords or {}, name=node["name"]
+        )
 
     def decode(self, value: Any) -> Any:
         if isinstance(value, list):

@@ -1,0 +1,351 @@
+"""What a network costs, as closed forms in the widths of its channel groups.
+
+One FLOP is one multiply-add, as fvcore counts: convolutions, linear layers and matrix products by
+their multiply-adds, batch norm by 2 and other norms by 5 per element, adaptive average pooling by 1
+per input element, upsampling by its output. Everything else is listed as not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from prunecli.graph.coupling import STAYS, CouplingGraph
+from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments, shape_of
+from prunecli.graph.trace import Trace
+from prunecli.registry import Registry
+from prunecli.report import Cost
+
+Widths = NDArray[np.int64]
+"""The number of channels left in each group, in the order of `CouplingGraph.groups`."""
+
+NOT_COUNTED_BUT_CHEAP = {
+    "alias", "arange", "cat", "chunk", "clone", "contiguous", "detach", "dropout", "expand",
+    "flatten", "getitem", "pad", "constant_pad_nd", "permute", "reshape", "select", "slice", "split",
+    "split_with_sizes", "squeeze", "stack", "sym_size", "t", "to", "transpose", "unbind",
+    "unflatten", "unsqueeze", "view", "_assert_tensor_metadata",
+}  # fmt: skip
+"""Operators that move data without arithmetic; leaving them out is no omission."""
+
+Dim = tuple[str, int]
+"""One dimension of a value or tensor of the traced graph, by node name."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """`coefficient` times the product of the sizes of some dimensions."""
+
+    node: str
+    coefficient: float
+    dims: tuple[Dim, ...]
+
+
+CostRule = Callable[[fx.Node, Mapping[str, Any], Any], list[Term]]
+COSTS: Registry[CostRule] = Registry("flop count")
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Closed forms of every cost kind.
+
+    A dimension's size is `base[d] + counts[d] @ widths`; a term is a coefficient times up to
+    `factors.shape[1]` such sizes. `kinds` maps a cost kind to its slice of terms.
+    """
+
+    base: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    factors: NDArray[np.int64]
+    kinds: Mapping[str, slice]
+    nodes: tuple[str, ...]
+    dense_widths: Widths
+    not_counted: Mapping[str, int]
+
+    def cost(self, widths: Widths) -> dict[str, float]:
+        """Return every cost kind at the given widths."""
+        terms = self._terms(widths)
+        return {kind: float(terms[at].sum()) for kind, at in self.kinds.items()}
+
+    def report(self, widths: Widths) -> Cost:
+        """Return the costs as they are reported."""
+        found = self.cost(widths)
+        return Cost(**{kind: round(value) for kind, value in found.items()})
+
+    @cached_property
+    def dense(self) -> dict[str, float]:
+        """The costs of the uncut network."""
+        return self.cost(self.dense_widths)
+
+    def gradient(self, kind: str, widths: Widths) -> NDArray[np.float64]:
+        """Return the cost of one more channel in each group, to first order, at these widths."""
+        at = self.kinds[kind]
+        sizes = self._sizes(widths)[self.factors[at]]
+        per_dim = np.zeros(self.base.size)
+        for column in range(sizes.shape[1]):
+            others = np.prod(np.delete(sizes, column, axis=1), axis=1)
+            np.add.at(per_dim, self.factors[at, column], self.coefficients[at] * others)
+        return np.asarray(per_dim @ self.counts)
+
+    def share(self, kind: str) -> NDArray[np.float64]:
+        """Return the share of the dense cost that goes when each group alone loses all channels."""
+        total = self.dense[kind] or 1.0
+        shares = np.zeros(self.dense_widths.size)
+        for group in range(shares.size):
+            widths = self.dense_widths.copy()
+            widths[group] = 0
+            shares[group] = 1.0 - self.cost(widths)[kind] / total
+        return shares
+
+    def _sizes(self, widths: Widths) -> NDArray[np.float64]:
+        return self.base + self.counts @ widths
+
+    def _terms(self, widths: Widths) -> NDArray[np.float64]:
+        return self.coefficients * np.prod(self._sizes(widths)[self.factors], axis=1)
+
+
+def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostModel:
+    """Return the closed-form costs of a coupled network, for one input."""
+    flops, activations, missing = _count_graph(trace)
+    tensors = _tensor_terms(model)
+    params = [term for term, is_parameter, _ in tensors if is_parameter]
+    stored = [
+        Term(term.node, term.coefficient * size, term.dims) for term, _, size in tensors
+    ]
+    dims = _Dims(trace, coupling)
+    channels = [
+        Term(group.name, 1.0, (dims.group(at),)) for at, group in enumerate(coupling.groups)
+    ]
+    listed = {
+        "flops": flops,
+        "params": params,
+        "activations": activations,
+        "bytes": stored,
+        "channels": channels,
+    }
+    return _pack(listed, dims, coupling, missing)
+
+
+def count_flops(model: nn.Module, example: tuple[Tensor, ...]) -> float:
+    """Return the FLOPs of a module for `example`, as fvcore counts them on the module itself."""
+    from fvcore.nn import FlopCountAnalysis
+
+    analysis = FlopCountAnalysis(model, example)
+    analysis.unsupported_ops_warnings(enabled=False).uncalled_modules_warnings(enabled=False)
+    return float(analysis.total())
+
+
+# --- FLOPs of one operator -----------------------------------------------------------------------
+
+
+def _count(*operators: str, summary: str) -> Callable[[CostRule], CostRule]:
+    def register(function: CostRule) -> CostRule:
+        for operator in operators:
+            COSTS.add(operator, function, summary=summary, source="fvcore.nn.jit_handles")
+        return function
+
+    return register
+
+
+@_count("conv1d", "conv2d", "conv3d", summary="Output positions times elements of the weight.")
+def _convolution(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    weight = arguments["weight"]
+    kernel = shape_of(weight, batch)[2:]
+    positions = shape_of(node, batch)[-len(kernel) :]
+    return [
+        Term(node.name, math.prod(kernel) * math.prod(positions), ((weight.name, 0), (weight.name, 1)))
+    ]
+
+
+@_count(
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    summary="Input positions times elements of the weight.",
+)  # fmt: skip
+def _transposed(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    weight = arguments["weight"]
+    kernel = shape_of(weight, batch)[2:]
+    positions = shape_of(arguments["input"], batch)[-len(kernel) :]
+    return [
+        Term(node.name, math.prod(kernel) * math.prod(positions), ((weight.name, 0), (weight.name, 1)))
+    ]
+
+
+@_count("linear", summary="Rows times inputs times outputs.")
+def _linear(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    rows = math.prod(shape_of(arguments["input"], batch)[:-1])
+    weight = arguments["weight"].name
+    return [Term(node.name, rows, ((weight, 0), (weight, 1)))]
+
+
+@_count("matmul", "bmm", "mm", summary="Elements of the first factor times columns of the second.")
+def _matmul(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    first, second = list(arguments.values())[:2]
+    rank = len(shape_of(first, batch))
+    columns = len(shape_of(second, batch)) - 1
+    return [Term(node.name, 1.0, (*_all(first, rank), (second.name, columns)))]
+
+
+@_count("batch_norm", summary="2 per element with an affine part, else 1.")
+def _batch_norm(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    scale = 1.0 if arguments["weight"] is None else 2.0
+    return [Term(node.name, scale, _all(node, len(shape_of(node, batch))))]
+
+
+@_count("layer_norm", "group_norm", "instance_norm", "rms_norm", summary="5 per element, else 4.")
+def _norm(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    scale = 4.0 if arguments["weight"] is None else 5.0
+    return [Term(node.name, scale, _all(node, len(shape_of(node, batch))))]
+
+
+@_count("adaptive_avg_pool2d", summary="1 per element of the input.")
+def _adaptive_pool(_: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    source = arguments.get("self") or arguments["input"]
+    return [Term(source.name, 1.0, _all(source, len(shape_of(source, batch))))]
+
+
+@_count("upsample_nearest2d", summary="1 per element of the output.")
+def _nearest(node: fx.Node, _: Mapping[str, Any], batch: Any) -> list[Term]:
+    return [Term(node.name, 1.0, _all(node, len(shape_of(node, batch))))]
+
+
+@_count("upsample_bilinear2d", summary="4 per element of the output.")
+def _bilinear(node: fx.Node, _: Mapping[str, Any], batch: Any) -> list[Term]:
+    return [Term(node.name, 4.0, _all(node, len(shape_of(node, batch))))]
+
+
+COUNTS_ACTIVATIONS = frozenset(
+    {
+        "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+        "linear", "matmul", "bmm",
+    }
+)  # fmt: skip
+"""Operators whose outputs count as activations, as in fvcore."""
+
+
+def _all(node: fx.Node, rank: int) -> tuple[Dim, ...]:
+    return tuple((node.name, dim) for dim in range(rank))
+
+
+# --- from terms to arrays ------------------------------------------------------------------------
+
+
+def _count_graph(trace: Trace) -> tuple[list[Term], list[Term], dict[str, int]]:
+    flops: list[Term] = []
+    activations: list[Term] = []
+    missing: dict[str, int] = {}
+    for node in trace.graph.nodes:
+        if node.op != "call_function":
+            continue
+        name = operator_name(node.target)
+        if name in COSTS:
+            flops.extend(COSTS.get(name)(node, schema_arguments(node), trace.batch))
+        elif name not in NOT_COUNTED_BUT_CHEAP and isinstance(node.meta.get("val"), Tensor):
+            kind = "pointwise" if is_pointwise(node.target) else name
+            missing[kind] = missing.get(kind, 0) + 1
+        if name in COUNTS_ACTIVATIONS:
+            activations.append(Term(node.name, 1.0, _all(node, len(shape_of(node, trace.batch)))))
+    return flops, activations, missing
+
+
+def _tensor_terms(model: nn.Module) -> list[tuple[Term, bool, int]]:
+    """Return the size of every stored tensor: its term, whether it is a parameter, bytes each."""
+    parameters = {name: True for name, _ in model.named_parameters()}
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return [
+        (
+            Term(name, 1.0, tuple((name, dim) for dim in range(tensor.dim()))),
+            name in parameters,
+            tensor.element_size(),
+        )
+        for name, tensor in tensors.items()
+    ]
+
+
+class _Dims:
+    """Numbers the dimensions that vary and writes down how their sizes follow from the widths."""
+
+    def __init__(self, trace: Trace, coupling: CouplingGraph) -> None:
+        self.coupling = coupling
+        self.tensors = trace.tensors
+        self.shapes = {
+            node.name: shape_of(node, trace.batch)
+            for node in trace.graph.nodes
+            if isinstance(node.meta.get("val"), Tensor)
+        }
+        self.by_tensor = {tensor: node for node, tensor in trace.tensors.items()}
+        starts = np.asarray([group.first for group in coupling.groups] or [0])
+        self.group_of = np.searchsorted(starts, np.arange(coupling.atom_count), side="right") - 1
+        self.widths = np.asarray([group.width for group in coupling.groups], np.float64)
+        # Dimension 0 always has size 1: it pads products that have fewer factors than others.
+        self.base: list[float] = [1.0]
+        self.counts: list[NDArray[np.float64]] = [np.zeros(len(coupling.groups))]
+        self.numbers: dict[bytes, int] = {}
+        self.groups: dict[int, Dim] = {}
+
+    def group(self, at: int) -> Dim:
+        """Return a made-up dimension that counts the channels of one group."""
+        return ("#group", at)
+
+    def number(self, dim: Dim) -> int | None:
+        """Return the number of a varying dimension, None for one of constant size."""
+        name, at = dim
+        if name == "#group":
+            return self._add(0.0, np.eye(1, self.widths.size, at)[0])
+        atoms = self._atoms(name, at)
+        if atoms is None:
+            return None
+        counts = np.bincount(self.group_of[atoms[atoms != STAYS]], minlength=self.widths.size)
+        return self._add(float((atoms == STAYS).sum()), counts / self.widths)
+
+    def size(self, dim: Dim) -> int:
+        """Return the dense size of a dimension."""
+        name, at = dim
+        return int(self.shapes[self.by_tensor.get(name, name)][at])
+
+    def _atoms(self, name: str, at: int) -> NDArray[np.int64] | None:
+        tensor = self.tensors.get(name, name)
+        found = self.coupling.tensors.get(tensor) or self.coupling.values.get(name)
+        return None if found is None else found.get(at)
+
+    def _add(self, base: float, counts: NDArray[np.float64]) -> int:
+        key = counts.tobytes() + np.float64(base).tobytes()
+        if key not in self.numbers:
+            self.numbers[key] = len(self.base)
+            self.base.append(base)
+            self.counts.append(counts)
+        return self.numbers[key]
+
+
+def _pack(
+    listed: Mapping[str, Sequence[Term]],
+    dims: _Dims,
+    coupling: CouplingGraph,
+    missing: Mapping[str, int],
+) -> CostModel:
+    coefficients, factors, nodes, kinds = [], [], [], {}
+    for kind, terms in listed.items():
+        start = len(coefficients)
+        for term in terms:
+            numbers = [dims.number(dim) for dim in term.dims]
+            fixed = [dims.size(dim) for dim, at in zip(term.dims, numbers, strict=True) if at is None]
+            coefficients.append(term.coefficient * math.prod(fixed))
+            factors.append([at for at in numbers if at is not None])
+            nodes.append(term.node)
+        kinds[kind] = slice(start, len(coefficients))
+    most = max((len(row) for row in factors), default=1) or 1
+    return CostModel(
+        base=np.asarray(dims.base),
+        counts=np.stack(dims.counts),
+        coefficients=np.asarray(coefficients, np.float64),
+        factors=np.asarray([row + [0] * (most - len(row)) for row in factors], np.int64),
+        kinds=kinds,
+        nodes=tuple(nodes),
+        dense_widths=np.asarray([group.width for group in coupling.groups], np.int64),
+        not_counted=missing,
+    )

@@ -1,0 +1,268 @@
+"""Prove a cut: the dense network, masked by the plan, must equal the slim network.
+
+References (see `docs` in the README's section on the proof):
+
+- *consumer-zero*: the user's own dense network with every weight zeroed that reads a removed
+  channel. Built from the dense network and the plan alone.
+- *masked-norm*: the traced dense graph with those weights zeroed, and with every norm over channels
+  taking its statistics over the kept channels. It is used where a norm runs over cut channels: the
+  plain mask cannot equal a cut there, and this defines what the cut network computes.
+
+Both run in float64, once on the real weights and once with every vector parameter and statistic
+perturbed, so that nothing is neutral by accident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+
+from prunecli.errors import PruneError, ProofError
+from prunecli.graph.coupling import CouplingGraph
+from prunecli.graph.emit import emit
+from prunecli.graph.network import build
+from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.trace import Trace
+from prunecli.report import Verified
+from prunecli.surgery import Slices, cut_tensor
+
+TOLERANCE = 1e-8
+"""Largest allowed max|slim - masked| / std(slim): correct cuts give 1e-13, wrong ones 1e-3."""
+
+SMALL_IMAGE = 64
+"""Side of the images of a proof, where the real ones are much larger."""
+
+Tensors = dict[str, Tensor]
+
+
+def prove(
+    model: nn.Module,
+    slim: nn.Module,
+    slices: Slices,
+    keep: NDArray[np.bool_],
+    *,
+    trace: Trace,
+    coupling: CouplingGraph,
+    seed: int = 0,
+) -> Verified:
+    """Return the largest relative error between the masked dense and the slim network.
+
+    Raises `ProofError` (`CUT_NOT_EQUAL`) when it exceeds `TOLERANCE`, when the slim network's own
+    forward fails, or when the check would be empty because the mask changes nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    norms = _cut_norms(trace, coupling, keep)
+    try:
+        inputs = [_random_like(value, generator, shrink=True) for value in trace.example]
+        return _prove(model, slim, slices, keep, trace, coupling, inputs, norms, generator)
+    except (ProofError, RuntimeError, ValueError) as error:
+        # Not every network takes a smaller image; only the real size has the last word.
+        if not any(_shrinks(value) for value in trace.example):
+            raise error
+    inputs = [_random_like(value, generator, shrink=False) for value in trace.example]
+    return _prove(model, slim, slices, keep, trace, coupling, inputs, norms, generator)
+
+
+def _prove(
+    model: nn.Module,
+    slim: nn.Module,
+    slices: Slices,
+    keep: NDArray[np.bool_],
+    trace: Trace,
+    coupling: CouplingGraph,
+    inputs: list[Tensor],
+    norms: Mapping[str, list[NDArray[np.int64]]],
+    generator: torch.Generator,
+) -> Verified:
+    method = "masked-norm" if norms else "consumer-zero"
+    dense = _tensors(model)
+    worst = 0.0
+    for state in (dense, _perturbed(dense, generator)):
+        reference = _zero_consumers(state, coupling, slices)
+        cut = {name: cut_tensor(value, slices.get(name, {})) for name, value in state.items()}
+        with torch.no_grad():
+            expected = (
+                _run_masked(trace, coupling, keep, reference, inputs, norms)
+                if norms
+                else functional_call(model, reference, tuple(inputs))
+            )
+            found = _run_slim(slim, cut, inputs)
+        worst = max(worst, relative_error(found, expected))
+        if not worst <= TOLERANCE:
+            raise ProofError(
+                f"the cut network differs from the masked one by {worst:.2e}",
+                code="CUT_NOT_EQUAL",
+                where=f"{method}, relative to the spread of the output",
+                hint="nothing was written; please report this network",
+            )
+    return Verified(method, worst)
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """Return max|found - expected| / std(found) over all outputs; NaN counts as infinite."""
+    worst = 0.0
+    for first, second in zip(flat_tensors(found), flat_tensors(expected), strict=True):
+        if first.shape != second.shape:
+            return float("inf")
+        spread = float(first.double().std()) if first.numel() > 1 else float(first.abs().max())
+        error = float((first - second).abs().max()) / max(spread, 1e-12)
+        worst = max(worst, error) if error == error else float("inf")  # noqa: PLR0124
+    return worst
+
+
+def flat_tensors(value: Any) -> list[Tensor]:
+    """Return the tensors of a nested output in a fixed order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [tensor for item in value.values() for tensor in flat_tensors(item)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [tensor for item in value for tensor in flat_tensors(item)]
+    return []
+
+
+def _run_slim(slim: nn.Module, state: Tensors, inputs: list[Tensor]) -> Any:
+    own = {name for name, _ in slim.named_parameters()} | {name for name, _ in slim.named_buffers()}
+    given = {name: value for name, value in state.items() if name in own}
+    try:
+        return functional_call(slim, given, tuple(inputs))
+    except PruneError:
+        raise
+    except Exception as error:
+        raise ProofError(
+            f"the cut network's own forward fails: {str(error).splitlines()[0]}",
+            code="CUT_DOES_NOT_RUN",
+            where=type(slim).__name__,
+            hint="nothing was written; please report this network",
+        ) from error
+
+
+def _shrinks(value: Tensor) -> bool:
+    return value.dim() == 4 and value.shape[2] == value.shape[3] > 2 * SMALL_IMAGE
+
+
+def _random_like(value: Tensor, generator: torch.Generator, *, shrink: bool) -> Tensor:
+    if not value.is_floating_point():
+        return value[:1]
+    shape = (1, *value.shape[1:]) if value.dim() else ()
+    if shrink and _shrinks(value):
+        # A third of the side costs a ninth of the time, and every tap of a kernel still counts.
+        side = max(SMALL_IMAGE, value.shape[2] // 3 // 32 * 32)
+        shape = (1, value.shape[1], side, side)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(value.device)
+
+
+def _tensors(model: nn.Module) -> Tensors:
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        name: value.detach().double() if value.is_floating_point() else value
+        for name, value in named.items()
+    }
+
+
+def _perturbed(state: Tensors, generator: torch.Generator) -> Tensors:
+    """Return the state with every vector (bias, scale, statistic) moved off its neutral value."""
+    result = {}
+    for name, value in state.items():
+        if not value.is_floating_point() or value.dim() > 1 and value.numel() != value.shape[0]:
+            result[name] = value
+            continue
+        noise = torch.rand(value.shape, generator=generator, dtype=torch.float64).to(value.device)
+        scale = value.abs().mean().clamp(min=1e-3)
+        shifted = value * (0.75 + 0.5 * noise)
+        positive = name.endswith(("running_var",))
+        result[name] = shifted + (0.1 * scale * noise if positive else scale * (noise - 0.5) * 0.4)
+    return result
+
+
+def _zero_consumers(state: Tensors, coupling: CouplingGraph, slices: Slices) -> Tensors:
+    result = dict(state)
+    for name, dim in {site for group in coupling.groups for site in group.consumers}:
+        kept = slices.get(name, {}).get(dim)
+        if kept is None:
+            continue
+        mask = torch.zeros(state[name].shape[dim], dtype=torch.float64, device=state[name].device)
+        mask[torch.tensor(kept, device=mask.device)] = 1
+        shape = [1] * state[name].dim()
+        shape[dim] = -1
+        result[name] = result[name] * mask.view(shape)
+    return result
+
+
+# --- norms over channels -------------------------------------------------------------------------
+
+
+def _cut_norms(
+    trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]
+) -> dict[str, list[NDArray[np.int64]]]:
+    """Return, for every layer norm over channels that lose something, the kept ones per dim."""
+    found = {}
+    for node in trace.graph.nodes:
+        if node.op != "call_function" or operator_name(node.target) != "layer_norm":
+            continue
+        arguments = schema_arguments(node)
+        shape = arguments["input"].meta["val"].shape
+        dims = range(len(shape) - len(arguments["normalized_shape"]), len(shape))
+        atoms = coupling.values.get(arguments["input"].name, {})
+        if any(dim in atoms and not keep_all(atoms[dim], keep) for dim in dims):
+            found[node.name] = [
+                coupling.kept(atoms[dim], keep) if dim in atoms else np.arange(int(shape[dim]))
+                for dim in dims
+            ]
+    return found
+
+
+def keep_all(atoms: NDArray[np.int64], keep: NDArray[np.bool_]) -> bool:
+    """Tell whether a dimension loses nothing."""
+    return bool(keep[atoms[atoms >= 0]].all())
+
+
+class _MaskedNorm(fx.Interpreter):
+    """Runs the dense graph; the listed layer norms see only the kept channels."""
+
+    def __init__(
+        self, module: fx.GraphModule, norms: Mapping[str, list[NDArray[np.int64]]]
+    ) -> None:
+        super().__init__(module)
+        self.norms = norms
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.name not in self.norms:
+            return super().run_node(n)
+        source, _, weight, bias, eps = self.map_nodes_to_values((*n.args, None)[:5], n)
+        kept = [torch.from_numpy(index).to(source.device) for index in self.norms[n.name]]
+        lead = source.dim() - len(kept)
+        slim = source
+        for at, index in enumerate(kept):
+            slim = slim.index_select(lead + at, index)
+        dims = tuple(range(lead, source.dim()))
+        centred = slim - slim.mean(dims, keepdim=True)
+        slim = centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt()
+        result = torch.zeros_like(source)
+        at = torch.meshgrid(*kept, indexing="ij")
+        result[(..., *at)] = slim
+        return result * (1 if weight is None else weight) + (0 if bias is None else bias)
+
+
+def _run_masked(
+    trace: Trace,
+    coupling: CouplingGraph,
+    keep: NDArray[np.bool_],
+    state: Tensors,
+    inputs: list[Tensor],
+    norms: Mapping[str, list[NDArray[np.int64]]],
+) -> Any:
+    module = build(emit(trace, coupling, np.ones_like(keep)), {**state, **_constants(trace)})
+    return _MaskedNorm(module, norms).run(*inputs)
+
+
+def _constants(trace: Trace) -> Tensors:
+    from prunecli.graph.emit import constant_name
+
+    return {constant_name(name): value for name, value in trace.constants.items()}
