@@ -23,7 +23,7 @@ class ExportCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, with an empty path behind an `--onnx` that has none."""
-        following = [*args[1:], "--"]
+        following = [*args, "--"][1:]
         completed = [
             f"{word}=" if word == "--onnx" and after.startswith("-") else word
             for word, after in zip(args, following, strict=True)

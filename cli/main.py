@@ -130,6 +130,8 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if not (_screen_before_parsing(sys.argv[1:]).verbose or sys.warnoptions):
+        _silence_libraries()
     sys.exit(main())
 
 
@@ -153,7 +155,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _invoke(session: Session) -> Outcome | int:
     """Parse and run a verb; an int is the exit code of `--help`, `--version` and completion."""
-    _silence_libraries(verbose=session.screen.verbose)
     result = root_command().main(
         list(session.words), prog_name="prunecli", standalone_mode=False, obj=session
     )
@@ -236,10 +237,8 @@ def _guarded(print_it: Any, *arguments: Any, **options: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _silence_libraries(*, verbose: bool) -> None:
+def _silence_libraries() -> None:
     """Keep the warnings of libraries for `--verbose`: prunecli words its own."""
-    if verbose or sys.warnoptions:
-        return
     import logging
     import warnings
 

@@ -188,9 +188,9 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def _console(stream: TextIO) -> "Console":
-    from rich.console import Console
+    from .console import PlainConsole
 
-    return Console(file=stream, highlight=False)
+    return PlainConsole(file=stream, highlight=False)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -1,0 +1,170 @@
+"""A pipeline that computes nothing, to test the command line apart from the library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from prunecli import report
+from prunecli.progress import Step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COST = report.Cost(flops=41e6, params=272e3, activations=188e3, bytes=1.09e6, channels=688)
+HALF = report.Cost(flops=20.3e6, params=151e3, activations=121e3, bytes=610e3, channels=401)
+EVALUATION = report.Evaluation(
+    accuracy=0.9,
+    top5=0.99,
+    loss=0.31,
+    count=360,
+    per_class={"zero": 0.95, "one": 0.85},
+    split="test",
+)
+
+
+def prune_report(output: Path | None, *, warnings: tuple[str, ...] = ()) -> report.PruneReport:
+    return report.PruneReport(
+        output=output,
+        plan={"schema": 1, "keep": {"layer1.0.conv1": "0-3,7"}},
+        cost=report.CutCost(COST, HALF, {"flops": 0.495, "params": 0.555}),
+        verified=None if output is None else report.Verified("masked == cut", 3e-16),
+        groups=tuple(
+            report.GroupReport(f"layer{stage}.{block}.conv1", 64, 32, 0.03, 0.02)
+            for stage in range(1, 5)
+            for block in range(7)
+        ),
+        frozen=(report.FrozenReport("linear", "the classifier's outputs stay", "linear", 0.0),),
+        architecture="cifar_resnet20",
+        mode="graph",
+        signal="l2",
+        allocation="greedy",
+        align="8",
+        seconds={"trace": 0.4, "cut": 0.1},
+        warnings=warnings,
+    )
+
+
+def finetune_report(output: Path, *, accuracy: float = 0.91) -> report.FinetuneReport:
+    epoch = report.EpochReport(1, 0.41, 0.90, 0.33, 0.05, 2400.0, 18.0)
+    return report.FinetuneReport(
+        output=output,
+        accuracy=report.AccuracyChange(0.52, accuracy, "test"),
+        held_out=report.AccuracyChange(0.51, 0.9, "held_out"),
+        epochs=(epoch,),
+        best_epoch=1,
+        log=output.with_suffix(".csv"),
+        seconds=18.0,
+    )
+
+
+def export_report(output: Path, *, speedup: float | None = 1.62) -> report.ExportReport:
+    row = report.BenchmarkRow(
+        device="cpu",
+        provider="CPUExecutionProvider",
+        batch=8,
+        threads=2,
+        dense_ms=None if speedup is None else 12.3,
+        slim_ms=7.6,
+        speedup=speedup,
+        speedup_low=None if speedup is None else 1.58,
+        speedup_high=None if speedup is None else 1.66,
+        flops_ratio=2.02,
+        dense_percentiles={"p50": 12.3},
+        slim_percentiles={"p50": 7.6},
+        runs=100,
+    )
+    return report.ExportReport(output, 20, 612_345, report.Parity(2.1e-6, 8), (row,), 4.0)
+
+
+def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
+    group = report.GroupAnalysis(
+        "layer1.0.conv1",
+        16,
+        1,
+        0.05,
+        0.01,
+        True,
+        {"min": 0.1, "median": 0.4, "max": 1.2},
+        ({"removed": 0.25, "loss": 0.4, "accuracy": 0.9},),
+    )
+    frozen = (report.FrozenReport("linear", "the classifier's outputs stay", None, 0.01),)
+    return report.AnalyzeReport(
+        model=report.ModelAnalysis(
+            "cifar_resnet20", COST, (group,), frozen, 0.97, 0.02, 0.9, {"aten::pad": 2}
+        )
+        if model
+        else None,
+        dataset=report.DatasetAnalysis(
+            "digits",
+            "digits",
+            1797,
+            (report.ClassCount("zero", 178), report.ClassCount("one", 182)),
+            {"8x8": 1797},
+            0.97,
+            (),
+            (),
+            0.4,
+            (0.38, 0.43),
+            {"samples": 250},
+            (0.0, 0.1),
+            ((1.0, 0.2), (0.2, 1.0)),
+            (("zero", "one", 0.2),),
+        )
+        if dataset
+        else None,
+        seconds=1.0,
+    )
+
+
+@dataclass
+class FakePipeline:
+    """Answers every verb with a ready report, and keeps what it was called with."""
+
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    raises: BaseException | None = None
+    accuracy: dict[str, float] = field(default_factory=dict)
+    speedup: float | None = 1.62
+    warnings: tuple[str, ...] = ()
+    prints: str = ""
+
+    def prune(self, model: Path, *, dry_run: bool, output: Path, **options: Any) -> Any:
+        self._called("prune", model=model, dry_run=dry_run, output=output, **options)
+        if dry_run:
+            return prune_report(None)
+        output.write_bytes(b"slim")
+        return prune_report(output, warnings=self.warnings)
+
+    def finetune(self, model: Path, *, output: Path, **options: Any) -> Any:
+        self._called("finetune", model=model, output=output, **options)
+        output.write_bytes(b"tuned")
+        return finetune_report(output)
+
+    def evaluate(self, model: Path, **options: Any) -> Any:
+        self._called("evaluate", model=model, **options)
+        accuracy = self.accuracy.get(str(model), EVALUATION.accuracy)
+        return _with_accuracy(accuracy)
+
+    def export(self, model: Path, *, output: Path, **options: Any) -> Any:
+        self._called("export", model=model, output=output, **options)
+        output.write_bytes(b"onnx")
+        return export_report(output, speedup=self.speedup)
+
+    def analyze(self, *, model: Path | None, data: str | None, **options: Any) -> Any:
+        self._called("analyze", model=model, data=data, **options)
+        return analyze_report(model=model is not None, dataset=data is not None)
+
+    def _called(self, verb: str, **options: Any) -> None:
+        self.calls.append((verb, options))
+        progress = options.get("progress")
+        if progress is not None:
+            progress(Step("working", 1, 2, {"loss": 0.4}))
+            progress(Step("working", 2, 2, {"loss": 0.3}))
+        if self.prints:
+            print(self.prints)
+        if self.raises is not None:
+            raise self.raises
+
+
+def _with_accuracy(accuracy: float) -> report.Evaluation:
+    return report.Evaluation(accuracy, 0.99, 0.31, 360, EVALUATION.per_class, "test")
