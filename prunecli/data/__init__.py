@@ -1,6 +1,6 @@
 """Image data sets: found by format, split by seed, decoded once."""
 
-from prunecli.data import digits, folders
+from prunecli.data import idx, cifar, folders, digits  # isort: skip - the order of recognition
 from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
 from prunecli.data.load import check_classes, load_split
 from prunecli.data.source import (
@@ -31,9 +31,11 @@ __all__ = [
     "StreamedImageSet",
     "available_splits",
     "check_classes",
+    "cifar",
     "digits",
     "evaluation_split",
     "folders",
+    "idx",
     "labels_of",
     "load_split",
     "names_of",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunecli.data.source import FORMATS, DataFormat, DataSource, Sample
 from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff", ".webp"}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from prunecli.data.decode import mode_for, read_image, to_image, to_pixels
@@ -22,6 +20,10 @@ from prunecli.errors import InputError
 from prunecli.progress import Progress, Step, silent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from prunecli.checkpoint import InputSpec
 
 MEMORY_LIMIT = 4 * 2**30

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prunecli.data.source import Arrays, DataSource, RawSplit, labels_of, select
 from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 TEST_SHARE = 0.2
 """Share of a data set without folders for its splits that becomes its test split."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from prunecli.data import DataSource
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
     from prunecli.checkpoint import InputSpec
+    from prunecli.data import DataSource
 
 Augmentation: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 """(uint8 [n, C, H, W] on any device, a generator on the CPU) -> images of the same shape."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +17,8 @@ from prunecli.training.augment import normalise
 from prunecli.training.losses import class_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from prunecli.checkpoint import InputSpec
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +16,6 @@ from prunecli.data import DataSource, ImageSet, load_split
 from prunecli.errors import InputError
 from prunecli.options import FinetuneOptions
 from prunecli.progress import Progress, silent
-from prunecli.report import EpochReport, Evaluation
 from prunecli.training.augment import augmentation_for
 from prunecli.training.average import ExponentialAverage
 from prunecli.training.devices import make_accelerator
@@ -29,9 +26,13 @@ from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
     from accelerate import Accelerator
 
     from prunecli.checkpoint import InputSpec
+    from prunecli.report import EpochReport, Evaluation
 
 SAVE_SECONDS = 300.0
 """How much of an epoch a kill may cost; every epoch's end is saved besides."""

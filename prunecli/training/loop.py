@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +13,22 @@ from torch import Tensor, nn
 
 from prunecli.data import ImageSet, plan_batches
 from prunecli.errors import InputError
-from prunecli.options import FinetuneOptions
 from prunecli.progress import Progress, Step
 from prunecli.training.augment import Augmentation, normalise
-from prunecli.training.average import ExponentialAverage
 from prunecli.training.evaluation import check_outputs
 from prunecli.training.interrupt import held_interrupts
 from prunecli.training.losses import Objective, class_logits
-from prunecli.training.schedules import Schedule
 from prunecli.training.state import Totals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from accelerate import Accelerator
 
     from prunecli.checkpoint import InputSpec
+    from prunecli.options import FinetuneOptions
+    from prunecli.training.average import ExponentialAverage
+    from prunecli.training.schedules import Schedule
 
 REPORT_SECONDS = 0.2
 """How often progress is reported; on a GPU every report waits for the work that was queued."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import nn
 
 from prunecli.errors import InputError
-from prunecli.options import FinetuneOptions
 from prunecli.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prunecli.options import FinetuneOptions
 
 ParameterGroup: TypeAlias = dict[str, list[nn.Parameter] | float]
 

@@ -27,7 +27,7 @@ def one_cycle(step: int, steps: int) -> float:
     """Return torch's `OneCycleLR` factor with its default constants.
 
     >>> [round(one_cycle(step, 11), 3) for step in (0, 2, 6, 10)]
-    [0.04, 0.96, 0.51, 0.0]
+    [0.04, 0.96, 0.531, 0.0]
     """
     top = max(RISE * steps - 1, 0.0)
     if step <= top:

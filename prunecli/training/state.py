@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +14,10 @@ from torch import Tensor
 from prunecli.checkpoint.atomic import atomic_write
 from prunecli.errors import InputError
 from prunecli.report import EpochReport, Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 SCHEMA = 1
 STATE_FILE = "state.pt"
