@@ -12,9 +12,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 from prunecli.checkpoint import InputSpec
 from prunecli.errors import GraphError, InputError, LoadRefusedError, ProofError
@@ -37,8 +37,8 @@ class PaddedNet(nn.Module):
         self.head = nn.Linear(16, len(CLASSES))
 
     def forward(self, x):
-        x = F.relu(self.norm(self.stem(x)))
-        x = F.relu(self.deep(x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4)))
+        x = functional.relu(self.norm(self.stem(x)))
+        x = functional.relu(self.deep(x) + functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4)))
         return self.head(x.mean((2, 3)))
 
 
@@ -114,7 +114,8 @@ def test_the_file_holds_no_path_of_this_machine(exported):
 
 def test_the_same_model_gives_the_same_bytes_in_another_process(exported, tmp_path):
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import test_export as t;"
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); "
+        "import test_export as t; "
         "t.to_onnx(t.make_net(), Path(sys.argv[2]), input=t.SPEC, classes=t.CLASSES,"
         " metadata={'command': 'prunecli export', 'seed': '7'})"
     )
@@ -188,7 +189,7 @@ class SharedWeight(nn.Module):
         self.second.load_state_dict(self.first.state_dict())
 
     def forward(self, x):
-        return self.second(F.relu(self.first(x))).flatten(1)
+        return self.second(functional.relu(self.first(x))).flatten(1)
 
 
 def test_equal_weights_are_written_once(tmp_path):
@@ -266,7 +267,7 @@ class FixedBatch(nn.Module):
 
 class Raising(nn.Module):
     def forward(self, x):
-        raise KeyError("no such layer")
+        raise KeyError("no such layer", len(x))
 
 
 @pytest.mark.parametrize(
