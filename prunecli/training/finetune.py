@@ -91,7 +91,7 @@ def finetune(
         )
         settings = _settings(recipe, student, teacher)
         place = Place(_ready(run_dir), save_seconds, settings)
-        session = Session(recipe, _start(student, recipe), held_out=held_out, place=place)
+        session = Session(recipe, start_run(student, recipe), held_out=held_out, place=place)
         if resume and not session.restore():
             warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
         session.train()
@@ -194,7 +194,8 @@ def _placed(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     return model.to(device=accelerator.device).to(memory_format=torch.channels_last)
 
 
-def _start(student: nn.Module, recipe: Recipe) -> Run:
+def start_run(student: nn.Module, recipe: Recipe) -> Run:
+    """Return the student on its device, in channels-last memory, with its optimiser."""
     bare = _placed(student, recipe.accelerator)
     average = ExponentialAverage(bare, decay=recipe.options.ema) if recipe.options.ema else None
     optimizer = build_optimizer(bare, recipe.options)
