@@ -14,6 +14,17 @@ from . import options as shared
 from .outcome import Outcome
 from .session import start
 
+# The kinds that an option chooses from come first, in the order of the road.
+FIRST = (
+    "signal",
+    "aggregate",
+    "allocation",
+    "data format",
+    "optimizer",
+    "schedule",
+    "augmentation",
+)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -55,7 +66,7 @@ def methods(
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     with session.screen.working():
-        known = {registry.kind: registry for registry in registries()}
+        known = {registry.kind: registry for registry in sorted(registries(), key=_rank)}
     if kind is not None:
         known = {kind: _kinds(known).get(kind)}
     listed = tuple(
@@ -90,6 +101,11 @@ def markdown_table(methods: tuple[Method, ...], *, of: str) -> str:
         if method.kind == of
     ]
     return "\n".join([f"| {of} | what it is | source |", "|---|---|---|", *rows])
+
+
+def _rank(registry: Registry[Any]) -> tuple[int, str]:
+    kind = registry.kind
+    return (FIRST.index(kind) if kind in FIRST else len(FIRST), kind)
 
 
 def _kinds(known: dict[str, Registry[Any]]) -> Registry[Registry[Any]]:

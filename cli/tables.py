@@ -139,9 +139,10 @@ def _(report: MethodsReport, *, rows: int | None) -> Parts:
     parts: Parts = []
     for kind in dict.fromkeys(method.kind for method in report.methods):
         table = _table(kind, "what it is", "source")
-        for method in report.methods:
-            if method.kind == kind:
-                table.add_row(method.name, method.summary, method.source)
+        entries = [method for method in report.methods if method.kind == kind]
+        for method in entries[:rows]:
+            table.add_row(method.name, method.summary, method.source)
+        _add_rest(table, len(entries), rows, "entries")
         parts.append(table)
     return parts
 
