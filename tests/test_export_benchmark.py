@@ -13,7 +13,15 @@ from torch import nn
 from prunecli.checkpoint import InputSpec
 from prunecli.errors import DeviceError, InputError, LoadRefusedError
 from prunecli.export import benchmark, physical_cores, to_onnx
-from prunecli.export.benchmark import (
+from prunecli.export.runtime import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    check_use,
+    open_session,
+    profile_providers,
+    read_profile,
+)
+from prunecli.export.timing import (
     Contestant,
     Setting,
     find_cuda,
@@ -22,14 +30,6 @@ from prunecli.export.benchmark import (
     summarise,
     time_interleaved,
     torch_runner,
-)
-from prunecli.export.runtime import (
-    CPU_PROVIDER,
-    CUDA_PROVIDER,
-    check_use,
-    open_session,
-    profile_providers,
-    read_profile,
 )
 
 SPEC = InputSpec(3, 32, 32, (0.5,) * 3, (0.2,) * 3)
@@ -105,6 +105,12 @@ def test_runners_take_turns():
     assert times.shape[1] == 2
     assert measured == "ab" * len(times)
     assert calls[:3] == ["a", "a", "a"]  # the warm-up is not measured
+
+
+def test_idle_threads_of_one_network_do_not_spin_beside_the_other(files):
+    options = open_session(files[0], threads=2).get_session_options()
+    assert options.intra_op_num_threads == 2
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
 def test_slow_networks_stop_at_the_time_limit_but_not_before_five_rounds():

@@ -65,6 +65,9 @@ def open_session(
     options.intra_op_num_threads = threads or physical_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = _SEVERITY_ERROR
+    # Idle workers of one session would otherwise spin on the cores of the next: of two copies of
+    # one network, timed in turns with two threads, one came out up to 1.27 times faster.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_profiling = bool(profile)
     if profile:
         options.profile_file_prefix = profile
