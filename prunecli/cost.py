@@ -56,7 +56,8 @@ class CostModel:
     """Closed forms of every cost kind.
 
     A dimension's size is `base[d] + counts[d] @ widths`; a term is a coefficient times up to
-    `factors.shape[1]` such sizes. `kinds` maps a cost kind to its slice of terms.
+    `factors.shape[1]` such sizes. `kinds` maps a cost kind to its slice of terms; `nodes` names each
+    term's operator, and `weights` the weight that an operator reads.
     """
 
     base: NDArray[np.float64]
@@ -65,6 +66,7 @@ class CostModel:
     factors: NDArray[np.int64]
     kinds: Mapping[str, slice]
     nodes: tuple[str, ...]
+    weights: Mapping[str, str]
     dense_widths: Widths
     not_counted: Mapping[str, int]
 
@@ -103,6 +105,13 @@ class CostModel:
             shares[group] = 1.0 - self.cost(widths)[kind] / total
         return shares
 
+    def share_of_tensors(self, tensors: set[str]) -> float:
+        """Return the share of the dense FLOPs of the operators that read these weights."""
+        at = self.kinds["flops"]
+        costs = self._terms(self.dense_widths)[at]
+        reading = [self.weights.get(node) in tensors for node in self.nodes[at]]
+        return float(costs[reading].sum() / (costs.sum() or 1.0))
+
     def _sizes(self, widths: Widths) -> NDArray[np.float64]:
         return self.base + self.counts @ widths
 
@@ -129,7 +138,7 @@ def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostM
         "bytes": stored,
         "channels": channels,
     }
-    return _pack(listed, dims, coupling, missing)
+    return _pack(listed, dims, coupling, _weights(trace), missing)
 
 
 def count_flops(model: nn.Module, example: tuple[Tensor, ...]) -> float:
@@ -253,6 +262,16 @@ def _count_graph(trace: Trace) -> tuple[list[Term], list[Term], dict[str, int]]:
     return flops, activations, missing
 
 
+def _weights(trace: Trace) -> dict[str, str]:
+    """Return the weight that each operator with one reads, by node name."""
+    found = {}
+    for node in trace.graph.nodes:
+        weight = schema_arguments(node).get("weight") if node.op == "call_function" else None
+        if weight is not None and weight.name in trace.tensors:
+            found[node.name] = trace.tensors[weight.name]
+    return found
+
+
 def _tensor_terms(model: nn.Module) -> list[tuple[Term, bool, int]]:
     """Return the size of every stored tensor: its term, whether it is a parameter, bytes each."""
     parameters = {name: True for name, _ in model.named_parameters()}
@@ -326,6 +345,7 @@ def _pack(
     listed: Mapping[str, Sequence[Term]],
     dims: _Dims,
     coupling: CouplingGraph,
+    weights: Mapping[str, str],
     missing: Mapping[str, int],
 ) -> CostModel:
     coefficients, factors, nodes, kinds = [], [], [], {}
@@ -346,6 +366,7 @@ def _pack(
         factors=np.asarray([row + [0] * (most - len(row)) for row in factors], np.int64),
         kinds=kinds,
         nodes=tuple(nodes),
+        weights=weights,
         dense_widths=np.asarray([group.width for group in coupling.groups], np.int64),
         not_counted=missing,
     )

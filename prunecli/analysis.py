@@ -1,0 +1,108 @@
+"""What a network is made of: which groups matter, how small they can get, what is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from prunecli.allocation import Saliency, allowed_widths, keep_mask
+from prunecli.checkpoint import InputSpec
+from prunecli.data import ImageSet
+from prunecli.options import AnalyzeOptions, PruneOptions
+from prunecli.progress import Progress, Step, silent
+from prunecli.pruning import Network, frozen_reports, score_network
+from prunecli.report import GroupAnalysis, ModelAnalysis
+from prunecli.signals.score import Batches
+from prunecli.training import evaluate
+
+CUTS = (0.25, 0.5, 0.75)
+"""Shares of a group that are cut alone to see how sensitive the network is to it."""
+
+
+def analyze_network(
+    network: Network,
+    *,
+    options: AnalyzeOptions,
+    architecture: str,
+    images: ImageSet | None = None,
+    input: InputSpec | None = None,  # noqa: A002 - the word for it everywhere here
+    batches: Callable[[], Batches] | None = None,
+    progress: Progress = silent,
+) -> ModelAnalysis:
+    """Return costs, saliencies and, with `images`, the sensitivity of every channel group."""
+    groups, cost = network.coupling.groups, network.cost
+    choice = PruneOptions(signal=options.signal, aggregate=options.aggregate, seed=options.seed)
+    saliency = score_network(network, choice, batches=batches, progress=progress)
+    flops, params = cost.share("flops"), cost.share("params")
+    widths = allowed_widths(groups, eligible=lambda _: True, align=1, min_width=1)
+    smallest = np.asarray([options_[0] for options_ in widths], np.int64)
+    lowest = cost.cost(smallest)["flops"] / (cost.dense["flops"] or 1.0)
+    accuracy, sensitivity = None, {}
+    if images is not None and input is not None:
+        whole, _ = network.graph_network(np.ones(network.coupling.atom_count, np.bool_))
+        accuracy = evaluate(whole, images, input=input).accuracy
+        if options.sensitivity:
+            sensitivity = _sensitivity(network, saliency, images, input, progress)
+    return ModelAnalysis(
+        architecture=architecture,
+        cost=cost.report(cost.dense_widths),
+        groups=tuple(
+            GroupAnalysis(
+                name=group.name,
+                width=group.width,
+                minimum=int(smallest[at]),
+                flops_share=float(flops[at]),
+                params_share=float(params[at]),
+                exact=group.exact,
+                saliency=_summary(saliency[group.atoms]),
+                sensitivity=sensitivity.get(at, ()),
+            )
+            for at, group in enumerate(groups)
+        ),
+        frozen=frozen_reports(network),
+        prunable_flops=1.0 - lowest,
+        lowest_flops=lowest,
+        accuracy=accuracy,
+        not_counted=cost.not_counted,
+    )
+
+
+def _summary(values: Saliency) -> dict[str, float]:
+    if np.isnan(values).any():
+        return {}
+    return {
+        "min": float(values.min()),
+        "median": float(np.median(values)),
+        "mean": float(values.mean()),
+        "max": float(values.max()),
+    }
+
+
+def _sensitivity(
+    network: Network,
+    saliency: Saliency,
+    images: ImageSet,
+    spec: InputSpec,
+    progress: Progress,
+) -> dict[int, tuple[Mapping[str, float], ...]]:
+    """Return loss and accuracy after cutting shares of each group alone, least salient first."""
+    groups = network.coupling.groups
+    ranked = np.nan_to_num(saliency, nan=np.inf)
+    found: dict[int, list[Mapping[str, float]]] = {}
+    total = len(groups) * len(CUTS)
+    for at, group in enumerate(groups):
+        for share in CUTS:
+            progress(Step("sensitivity", at * len(CUTS) + CUTS.index(share), total))
+            kept = max(1, round(group.width * (1 - share)))
+            if kept == group.width:
+                continue
+            widths = network.cost.dense_widths.copy()
+            widths[at] = kept
+            slim, _ = network.graph_network(keep_mask(groups, ranked, widths))
+            scores = evaluate(slim, images, input=spec)
+            found.setdefault(at, []).append(
+                {"cut": share, "loss": scores.loss, "accuracy": scores.accuracy}
+            )
+    progress(Step("sensitivity", total, total))
+    return {at: tuple(rows) for at, rows in found.items()}

@@ -1,0 +1,45 @@
+"""From a checkpoint to a module that runs, without pickle and without a trace."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from prunecli.checkpoint import Checkpoint, build_dense
+from prunecli.checkpoint.artefact import GRAPH
+from prunecli.errors import InputError
+from prunecli.graph.network import build
+from prunecli.surgery import cut_module
+
+
+def instantiate(checkpoint: Checkpoint) -> nn.Module:
+    """Return the checkpoint's network on the CPU, in evaluation mode.
+
+    A network cut in module mode is the architecture's own class, narrowed by the plan; one cut in
+    graph mode is built from the graph in the file. Raises `InputError` when weights, plan and
+    architecture do not belong together.
+    """
+    if checkpoint.architecture.name == GRAPH:
+        if checkpoint.graph is None:
+            raise InputError("this artefact names a graph and holds none", code="BAD_PROGRAM")
+        return build(checkpoint.graph, checkpoint.tensors)
+    model = _module(checkpoint, device="meta")
+    stored = [*model.parameters(), *model.buffers()]
+    if any(tensor.is_meta for tensor in stored):
+        # Something that the state dict does not hold (a non-persistent buffer) needs real values.
+        model = _module(checkpoint, device="cpu")
+    return model.eval()
+
+
+def _module(checkpoint: Checkpoint, *, device: str) -> nn.Module:
+    model = build_dense(checkpoint.architecture, device=device)
+    if checkpoint.plan is not None:
+        model = cut_module(model, checkpoint.plan.slices)
+    try:
+        model.load_state_dict(dict(checkpoint.tensors), assign=True)
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights do not fit {checkpoint.architecture}: {str(error).splitlines()[-1].strip()}",
+            code="WEIGHTS_MISMATCH",
+            hint="the file is damaged, or the architecture's code has changed since it was written",
+        ) from error
+    return model

@@ -1,0 +1,605 @@
+"""The verbs, on files: the only place that knows the order of things."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunecli.budget import Budget
+from prunecli.checkpoint import (
+    ArchitectureRef,
+    Checkpoint,
+    InputSpec,
+    Loaded,
+    build_dense,
+    load,
+    save,
+)
+from prunecli.checkpoint.artefact import GRAPH
+from prunecli.data import (
+    DataSource,
+    ImageSet,
+    check_classes,
+    evaluation_split,
+    load_split,
+    open_source,
+)
+from prunecli.errors import InputError
+from prunecli.instantiate import instantiate
+from prunecli.options import (
+    AnalyzeOptions,
+    ExportOptions,
+    FinetuneOptions,
+    LoadOptions,
+    PruneOptions,
+)
+from prunecli.plan import PruningPlan, compose
+from prunecli.progress import Progress, Step, silent
+from prunecli.pruning import Clock, PruneResult, prune_network, read_network
+from prunecli.report import (
+    AccuracyChange,
+    AnalyzeReport,
+    DatasetAnalysis,
+    Evaluation,
+    ExportReport,
+    FinetuneReport,
+    ModelAnalysis,
+    PruneReport,
+)
+from prunecli.signals import needs_data
+
+SCORING_BATCH = 64
+
+
+def prune(
+    model: Path,
+    *,
+    output: Path | None = None,
+    budget: Budget,
+    options: PruneOptions | None = None,
+    load: LoadOptions | None = None,
+    data: str | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> PruneReport:
+    """Cut the network in `model` until it keeps `budget`, prove the cut, and write it.
+
+    `output` defaults to `<stem>.pruned.pt` in the current folder. Nothing is written for a dry run,
+    nor when anything fails.
+    """
+    options = options or PruneOptions()
+    target = output or Path(f"{model.stem}.pruned.pt")
+    if not dry_run:
+        check_output(target, inputs=[model], overwrite=overwrite)
+    clock = Clock(progress)
+    with clock.stage("load"):
+        loaded = read(model, load)
+        network = instantiate(loaded.checkpoint)
+    checkpoint = loaded.checkpoint
+    result = prune_network(
+        network,
+        [example_input(checkpoint.input)],
+        budget=budget,
+        options=options,
+        batches=_batches(checkpoint, data, options, progress),
+        dry_run=dry_run,
+        architecture=str(dense_architecture(checkpoint)),
+        progress=progress,
+    )
+    seconds = {**clock.seconds, **result.report.seconds}
+    report = dataclasses.replace(
+        result.report, seconds=seconds, warnings=(*loaded.warnings, *result.report.warnings)
+    )
+    if dry_run or result.model is None:
+        return report
+    with clock.stage("save"):
+        save(cut_checkpoint(loaded, result, model, command=command), target)
+    seconds = {**seconds, "save": clock.seconds["save"]}
+    return dataclasses.replace(report, output=target, seconds=seconds)
+
+
+def analyze(
+    *,
+    model: Path | None = None,
+    data: str | None = None,
+    options: AnalyzeOptions | None = None,
+    load: LoadOptions | None = None,
+    progress: Progress = silent,
+) -> AnalyzeReport:
+    """Look at a model, at a data set, or at a model with a data set."""
+    start = time.perf_counter()
+    options = options or AnalyzeOptions()
+    warnings: list[str] = []
+    source = None if data is None else open_source(data)
+    found_model, found_data = None, None
+    if model is not None:
+        found_model = _analyze_model(model, source, options, load, warnings, progress)
+    if source is not None:
+        found_data = _analyze_data(source, options, progress)
+        warnings.extend(source.problems)
+    return AnalyzeReport(
+        model=found_model,
+        dataset=found_data,
+        seconds=round(time.perf_counter() - start, 3),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def finetune(
+    model: Path,
+    *,
+    data: str,
+    output: Path | None = None,
+    teacher: Path | None = None,
+    options: FinetuneOptions | None = None,
+    load: LoadOptions | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> FinetuneReport:
+    """Train the network in `model` on `data`, with `teacher` as the teacher where one is given.
+
+    `output` defaults to `<stem>.finetuned.pt` in the current folder; the log and the state that
+    `resume` goes on from lie in `<output stem>.run/` beside it.
+    """
+    from prunecli import training
+
+    start = time.perf_counter()
+    options = options or FinetuneOptions()
+    target = output or Path(f"{model.stem}.finetuned.pt")
+    check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
+    loaded = read(model, load)
+    checkpoint, source = loaded.checkpoint, open_source(data)
+    network = instantiate(checkpoint)
+    taught = None if teacher is None else read(teacher, load)
+    check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
+    split = evaluation_split(source)
+    test = load_split(
+        source, split, input=checkpoint.input, seed=options.seed, progress=progress
+    )
+    before = training.evaluate(network, test, input=checkpoint.input, progress=progress)
+    result = training.finetune(
+        network,
+        source,
+        input=checkpoint.input,
+        options=options,
+        teacher=None if taught is None else instantiate(taught.checkpoint),
+        teacher_input=None if taught is None else taught.checkpoint.input,
+        run_dir=target.with_suffix(".run"),
+        resume=resume,
+        progress=progress,
+    )
+    after = training.evaluate(result.model, test, input=checkpoint.input, progress=progress)
+    accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
+    trained = dataclasses.replace(
+        checkpoint,
+        tensors=state_of(result.model),
+        classes=source.classes,
+        metadata=provenance(
+            loaded,
+            model,
+            command=command,
+            seed=options.seed,
+            facts={"accuracy": dataclasses.asdict(accuracy), "data": data},
+        ),
+    )
+    save(trained, target)
+    return FinetuneReport(
+        output=target,
+        accuracy=accuracy,
+        held_out=AccuracyChange(
+            result.held_out_before.accuracy, result.held_out_after.accuracy, "held_out"
+        ),
+        epochs=result.epochs,
+        best_epoch=result.best_epoch,
+        log=result.log,
+        seconds=round(time.perf_counter() - start, 3),
+        warnings=_merge(loaded.warnings, result.warnings, test.warnings),
+    )
+
+
+def evaluate(
+    model: Path,
+    *,
+    data: str,
+    split: str = "auto",
+    batch_size: int = 256,
+    limit: int | None = None,
+    load: LoadOptions | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Score a checkpoint or an ONNX file on the images of one split."""
+    from prunecli import export, training
+
+    source = open_source(data)
+    chosen = evaluation_split(source) if split == "auto" else split
+    load = load or LoadOptions()
+    if model.suffix.lower() == ".onnx":
+        spec = _onnx_input(model, load)
+        images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
+        return export.evaluate_onnx(
+            model, images, batch_size=batch_size, input=spec, progress=progress
+        )
+    loaded = read(model, load)
+    network = instantiate(loaded.checkpoint)
+    spec = loaded.checkpoint.input
+    check_classes(class_count(network, spec), source, names=loaded.checkpoint.classes)
+    images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
+    scores = training.evaluate(
+        network, images, input=spec, batch_size=batch_size, progress=progress
+    )
+    return dataclasses.replace(scores, warnings=_merge(loaded.warnings, scores.warnings))
+
+
+def export(
+    model: Path,
+    *,
+    output: Path | None = None,
+    against: Path | None = None,
+    options: ExportOptions | None = None,
+    load: LoadOptions | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> ExportReport:
+    """Write ONNX, prove it equal to torch, and time it beside the dense network.
+
+    The dense network is `against`; without it, the architecture that the artefact was cut from, with
+    random weights (its speed does not depend on them).
+    """
+    from prunecli import export as onnx_export
+
+    start = time.perf_counter()
+    options = options or ExportOptions()
+    target = output or Path(f"{model.stem}.onnx")
+    check_output(target, inputs=[model], overwrite=overwrite)
+    loaded = read(model, load)
+    checkpoint = loaded.checkpoint
+    network = instantiate(checkpoint)
+    progress(Step("export", 0))
+    file, parity = onnx_export.to_proven_onnx(
+        network,
+        target,
+        input=checkpoint.input,
+        opset=options.opset,
+        classes=checkpoint.classes,
+        metadata=_onnx_metadata(loaded, model, command, options.seed),
+        tolerance=options.tolerance,
+        seed=options.seed,
+    )
+    warnings = list(loaded.warnings)
+    rows = ()
+    if options.benchmark:
+        with tempfile.TemporaryDirectory() as folder:
+            dense = _dense_network(checkpoint, against, load, warnings)
+            dense_file = Path(folder) / "dense.onnx"
+            if dense is not None:
+                progress(Step("export dense", 0))
+                onnx_export.to_onnx(
+                    dense, dense_file, input=checkpoint.input, opset=options.opset
+                )
+            rows = onnx_export.benchmark(
+                target,
+                None if dense is None else dense_file,
+                input=checkpoint.input,
+                devices=options.devices,
+                batches=options.batches,
+                threads=options.threads,
+                flops_ratio=_flops_ratio(network, dense, checkpoint.input),
+                slim_model=network,
+                dense_model=dense,
+                runs=options.runs,
+                seed=options.seed,
+                progress=progress,
+            )
+        warnings.extend(
+            f"the slim network is slower than the dense one on {row.device} at batch {row.batch}: "
+            f"{row.speedup:.2f}x"
+            for row in rows
+            if row.speedup is not None and row.speedup < 1
+        )
+    return ExportReport(
+        output=target,
+        opset=file.opset,
+        bytes=file.bytes,
+        parity=parity,
+        benchmark=rows,
+        seconds=round(time.perf_counter() - start, 3),
+        warnings=tuple(warnings),
+    )
+
+
+# --- reading and writing -------------------------------------------------------------------------
+
+
+def read(path: Path, options: LoadOptions | None = None) -> Loaded:
+    """Load a checkpoint with the choices of `options`."""
+    options = options or LoadOptions()
+    return load(
+        path,
+        architecture=options.architecture,
+        architecture_args=options.architecture_args,
+        input_size=options.input_size,
+        mean=options.mean,
+        std=options.std,
+        allow_pickle=options.allow_pickle,
+    )
+
+
+def check_output(target: Path, *, inputs: list[Path], overwrite: bool) -> None:
+    """Raise `InputError` for an output that would destroy an input or another file, before work."""
+    for given in inputs:
+        if target.exists() and given.exists() and target.samefile(given):
+            raise InputError(
+                "the output is the input",
+                code="OUTPUT_IS_INPUT",
+                where=str(target),
+                hint="give another name: --out slim.pt",
+            )
+    if target.exists() and not overwrite:
+        raise InputError(
+            "the output exists already",
+            code="OUTPUT_EXISTS",
+            where=str(target),
+            hint="give another name (--out) or replace it (--overwrite)",
+        )
+    if not target.parent.is_dir():
+        raise InputError(
+            "the folder of the output does not exist",
+            code="UNWRITABLE_OUTPUT",
+            where=str(target.parent),
+            hint="make it first, or write somewhere else (--out)",
+        )
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a network by name, detached, on the CPU."""
+    return {name: value.detach().cpu() for name, value in model.state_dict().items()}
+
+
+def cut_checkpoint(
+    loaded: Loaded, result: PruneResult, source: Path, *, command: str
+) -> Checkpoint:
+    """Return the artefact of a cut: slim tensors, the plan from the dense network, provenance."""
+    assert result.model is not None
+    checkpoint = loaded.checkpoint
+    architecture, graph = checkpoint.architecture, checkpoint.graph
+    if result.program is not None:
+        architecture, graph = ArchitectureRef(GRAPH), result.program
+    return dataclasses.replace(
+        checkpoint,
+        architecture=architecture,
+        tensors=state_of(result.model),
+        plan=_from_dense(checkpoint.plan, result.plan),
+        graph=graph,
+        metadata=provenance(loaded, source, command=command, seed=result.plan.seed),
+    )
+
+
+def _from_dense(first: PruningPlan | None, second: PruningPlan) -> PruningPlan:
+    """Return the plan that leads from the dense network to the second cut in one step."""
+    if first is None:
+        return second
+    keep = {
+        name: tuple(first.keep[name][index] for index in kept)
+        if name in first.keep and max(kept) < len(first.keep[name])
+        else kept
+        for name, kept in second.keep.items()
+    }
+    return dataclasses.replace(
+        second,
+        keep=keep,
+        slices=compose(first, second),
+        cost_before=first.cost_before,
+        fingerprint=first.fingerprint,
+    )
+
+
+def provenance(
+    loaded: Loaded,
+    source: Path,
+    *,
+    command: str,
+    seed: int,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return where an artefact comes from, as JSON data."""
+    before = loaded.checkpoint.metadata
+    step = {"command": command, "input": source.name, "sha256": loaded.sha256, "seed": seed}
+    return {
+        **before,
+        **(facts or {}),
+        "dense": before.get("dense") or loaded.checkpoint.architecture.to_json(),
+        "history": [*before.get("history", []), step],
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what an artefact depends on."""
+    names = ("prunecli", "torch", "torchvision", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def dense_architecture(checkpoint: Checkpoint) -> ArchitectureRef:
+    """Return the architecture that a checkpoint was cut from; its own when it is not cut."""
+    dense = checkpoint.metadata.get("dense")
+    return checkpoint.architecture if dense is None else ArchitectureRef.from_json(dense)
+
+
+def example_input(spec: InputSpec) -> Tensor:
+    """Return a batch of two random images for a trace."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, *spec.shape, generator=generator)
+
+
+def class_count(model: nn.Module, spec: InputSpec) -> int:
+    """Return how many classes a network tells apart, by running it once."""
+    from prunecli.training.losses import class_logits
+
+    with torch.no_grad():
+        logits, _ = class_logits(model(example_input(spec)))
+    return int(logits.shape[-1])
+
+
+# --- parts of the verbs --------------------------------------------------------------------------
+
+
+def _batches(
+    checkpoint: Checkpoint, data: str | None, options: PruneOptions, progress: Progress
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
+    """Return what yields the training images that a signal looks at; None where none is needed."""
+    if data is None or not needs_data(options.signal):
+        return None
+    source = open_source(data)
+    images = load_split(
+        source,
+        "train",
+        input=checkpoint.input,
+        seed=options.seed,
+        limit=options.limit,
+        progress=progress,
+    )
+    return lambda: normalised(images, checkpoint.input)
+
+
+def normalised(images: ImageSet, spec: InputSpec) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield normalised images with labels, in order."""
+    from prunecli.training.augment import normalise
+
+    for pixels, labels in images.iterate(SCORING_BATCH):
+        yield normalise(pixels, spec), labels
+
+
+def _analyze_model(
+    path: Path,
+    source: DataSource | None,
+    options: AnalyzeOptions,
+    load: LoadOptions | None,
+    warnings: list[str],
+    progress: Progress,
+) -> ModelAnalysis:
+    from prunecli.analysis import analyze_network
+
+    loaded = read(path, load)
+    checkpoint = loaded.checkpoint
+    warnings.extend(loaded.warnings)
+    model = instantiate(checkpoint)
+    network = read_network(model, [example_input(checkpoint.input)], clock=Clock(progress))
+    images, batches = None, None
+    if source is not None:
+        check_classes(network.outputs, source, names=checkpoint.classes)
+        images = load_split(
+            source,
+            "held_out",
+            input=checkpoint.input,
+            seed=options.seed,
+            limit=options.limit,
+            progress=progress,
+        )
+        choice = PruneOptions(signal=options.signal, seed=options.seed, limit=options.limit)
+        batches = _batches(checkpoint, str(source.path), choice, progress)
+    return analyze_network(
+        network,
+        options=options,
+        architecture=str(dense_architecture(checkpoint)),
+        images=images,
+        input=checkpoint.input,
+        batches=batches,
+        progress=progress,
+    )
+
+
+def _analyze_data(
+    source: DataSource, options: AnalyzeOptions, progress: Progress
+) -> DatasetAnalysis:
+    from prunecli.complexity import analyze_dataset
+
+    return analyze_dataset(source, seed=options.seed, progress=progress)
+
+
+def _onnx_input(path: Path, load: LoadOptions) -> InputSpec:
+    from prunecli.export import read_metadata
+
+    spec = read_metadata(path).input
+    if spec is None and not (load.input_size and load.mean and load.std):
+        raise InputError(
+            "the file does not say how images become its input",
+            code="NO_INPUT_SPEC",
+            where=str(path),
+            hint="add --input-size, --mean and --std",
+        )
+    mean = load.mean or (spec.mean if spec else ())
+    height, width = load.input_size or (spec.height if spec else 0, spec.width if spec else 0)
+    return InputSpec(len(mean), height, width, mean, load.std or (spec.std if spec else ()))
+
+
+def _onnx_metadata(loaded: Loaded, model: Path, command: str, seed: int) -> dict[str, str]:
+    import json
+
+    facts = provenance(loaded, model, command=command, seed=seed)
+    return {"provenance": json.dumps(facts, sort_keys=True)}
+
+
+def _dense_network(
+    checkpoint: Checkpoint,
+    against: Path | None,
+    load: LoadOptions | None,
+    warnings: list[str],
+) -> nn.Module | None:
+    """Return the dense network to time against; None (with a warning) where there is none."""
+    if against is not None:
+        return instantiate(read(against, load).checkpoint)
+    architecture = dense_architecture(checkpoint)
+    if architecture.name == GRAPH:
+        warnings.append("no dense network to compare with: give it with --against")
+        return None
+    return randomised(build_dense(architecture, device="cpu"))
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Fill a network with small random weights, in place: its speed is that of real ones."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in (*model.named_parameters(), *model.named_buffers()):
+            if not value.is_floating_point():
+                continue
+            if name.endswith("running_var"):
+                value.fill_(1.0)
+            else:
+                value.normal_(0, max(1, value[0].numel() if value.dim() > 1 else 1) ** -0.5,
+                              generator=generator)  # fmt: skip
+    return model
+
+
+def _flops_ratio(slim: nn.Module, dense: nn.Module | None, spec: InputSpec) -> float | None:
+    """Return how many times fewer FLOPs the slim network has, counted on the modules themselves."""
+    if dense is None:
+        return None
+    from prunecli.cost import count_flops
+
+    example = (example_input(spec)[:1],)
+    return count_flops(dense, example) / max(count_flops(slim, example), 1.0)
+
+
+def _merge(*warnings: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item for group in warnings for item in group))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

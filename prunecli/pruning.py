@@ -1,0 +1,458 @@
+"""The road of one cut: trace, couple, cost, score, allocate, cut, prove. No files, no screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prunecli.allocation import (
+    ALLOCATIONS,
+    Problem,
+    Saliency,
+    allocate,
+    allowed_widths,
+    ceilings_of,
+    keep_mask,
+)
+from prunecli.budget import Budget
+from prunecli.cost import CostModel, Widths, model_cost
+from prunecli.errors import GateError, GraphError, InputError, ProofError
+from prunecli.graph.coupling import ChannelGroup, CouplingGraph, couple
+from prunecli.graph.emit import constant_name, emit
+from prunecli.graph.network import build
+from prunecli.graph.trace import Trace, trace
+from prunecli.options import PruneOptions
+from prunecli.plan import PruningPlan
+from prunecli.progress import Progress, Step, silent
+from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport, Verified
+from prunecli.signals import AGGREGATES, PRESETS, needs_data, parse_signal, score
+from prunecli.signals.score import Batches
+from prunecli.surgery import cut_module, cut_tensor, slices_of
+from prunecli.verify import prove
+
+MODULE, GRAPH = "module", "graph"
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A cut network with its plan; `program` is the graph as JSON where graph mode was needed.
+
+    For a dry run `model` is None.
+    """
+
+    model: nn.Module | None
+    plan: PruningPlan
+    report: PruneReport
+    program: Mapping[str, Any] | None
+
+    @property
+    def frozen(self) -> tuple[FrozenReport, ...]:
+        """What could not be cut, and why."""
+        return self.report.frozen
+
+
+@dataclass(frozen=True)
+class Network:
+    """A traced and coupled network: what every question about it starts from."""
+
+    model: nn.Module
+    trace: Trace
+    coupling: CouplingGraph
+
+    @cached_property
+    def cost(self) -> CostModel:
+        """The closed forms of its costs."""
+        return model_cost(self.trace, self.coupling, self.model)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, buffers and constants by name, detached."""
+        named = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        constants = {constant_name(name): value for name, value in self.trace.constants.items()}
+        return {**{name: value.detach() for name, value in named.items()}, **constants}
+
+    @property
+    def outputs(self) -> int:
+        """The size of the last dimension of the first output: the number of classes."""
+        output = next(node for node in self.trace.graph.nodes if node.op == "output")
+        return int(output.all_input_nodes[0].meta["val"].shape[-1])
+
+    def weights_removed(self) -> NDArray[np.float64]:
+        """Return, per atom, the parameters that go when it alone is removed."""
+        per_group = self.cost.gradient("params", self.cost.dense_widths)
+        return np.repeat(per_group, [group.width for group in self.coupling.groups])
+
+    def graph_network(self, keep: NDArray[np.bool_]) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the re-emitted network that keeps these atoms, and its program."""
+        program = emit(self.trace, self.coupling, keep)
+        slices = slices_of(self.coupling, keep)
+        tensors = {
+            name: cut_tensor(value, slices.get(name, {})) for name, value in self.tensors.items()
+        }
+        return build(program, tensors), program
+
+
+@dataclass
+class Clock:
+    """Seconds by stage, and the stage reported as progress."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage."""
+        self.progress(Step(name, 0))
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 4)
+
+
+def read_network(
+    model: nn.Module, example: Sequence[Tensor], *, clock: Clock | None = None
+) -> Network:
+    """Trace and couple a network; raises what `trace` raises, and `InputError` for bad weights."""
+    clock = clock or Clock(silent)
+    check_finite(model)
+    with clock.stage("trace"):
+        traced = trace(model, example)
+    with clock.stage("couple"):
+        coupling = couple(traced)
+    return Network(model, traced, coupling)
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise `InputError` when a weight is NaN or infinite."""
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            raise InputError(
+                f"{bad} of {value.numel()} weights are not finite",
+                code="NAN_WEIGHTS",
+                where=name,
+                hint="the training run diverged; use an earlier checkpoint",
+            )
+
+
+def prune_network(
+    model: nn.Module,
+    example: Sequence[Tensor],
+    *,
+    budget: Budget,
+    options: PruneOptions | None = None,
+    batches: Callable[[], Batches] | None = None,
+    dry_run: bool = False,
+    architecture: str = "",
+    progress: Progress = silent,
+) -> PruneResult:
+    """Cut `model` until it keeps `budget`, and prove the cut; `model` itself is left untouched.
+
+    `example` holds the inputs of one forward (any batch size); `batches` yields normalised images
+    and labels for signals that look at data. Raises `GraphError` (cannot be traced, nothing can be
+    cut), `GateError` (infeasible budget), `InputError` and `ProofError`.
+    """
+    options = options or PruneOptions()
+    check_options(options)
+    clock = Clock(progress)
+    network = read_network(model, example, clock=clock)
+    warnings = _trace_warnings(network)
+    with clock.stage("cost"):
+        cost = network.cost
+    with clock.stage("score"):
+        saliency = score_network(network, options, batches=batches, progress=progress)
+    with clock.stage("allocate"):
+        widths, excluded = _choose(network, saliency, budget, options, warnings)
+    keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
+    plan = _plan(network, keep, budget, options, cost, widths)
+    slim, program, verified = None, None, None
+    if not dry_run:
+        slim, program, verified = _cut(network, plan, keep, options, clock)
+        plan = dataclasses.replace(plan, mode=GRAPH if program is not None else MODULE)
+    report = PruneReport(
+        output=None,
+        plan=plan.to_json(),
+        cost=cut_cost(cost, widths),
+        verified=verified,
+        groups=_group_reports(network, widths),
+        frozen=(*frozen_reports(network), *excluded),
+        architecture=architecture or type(model).__name__,
+        mode=plan.mode,
+        signal=options.signal,
+        allocation=options.allocation,
+        align="auto" if options.align is None else str(options.align),
+        seconds=clock.seconds,
+        warnings=tuple(warnings),
+    )
+    return PruneResult(slim, plan, report, program)
+
+
+def check_options(options: PruneOptions) -> None:
+    """Raise `InputError` for a name or number that means nothing, before any work."""
+    if "/" in options.signal:
+        parse_signal(options.signal)
+    else:
+        PRESETS.get(options.signal)
+    ALLOCATIONS.get(options.allocation)
+    AGGREGATES.get(options.aggregate)
+    for name, value in (("align", options.align), ("min-width", options.min_width)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value} is below 1", code="BAD_OPTION")
+
+
+def score_network(
+    network: Network,
+    options: PruneOptions,
+    *,
+    batches: Callable[[], Batches] | None = None,
+    progress: Progress = silent,
+) -> Saliency:
+    """Return one saliency per atom; NaN where the signal cannot see it."""
+    return score(
+        options.signal,
+        network.trace,
+        network.coupling,
+        network.tensors,
+        weights_removed=network.weights_removed(),
+        batches=batches if needs_data(options.signal) else None,
+        aggregate=options.aggregate,
+        seed=options.seed,
+        progress=progress,
+    )
+
+
+def cut_cost(cost: CostModel, widths: Widths) -> CutCost:
+    """Return the costs before and after, and the fraction kept of each."""
+    before, after = cost.dense, cost.cost(widths)
+    return CutCost(
+        before=cost.report(cost.dense_widths),
+        after=cost.report(widths),
+        kept={kind: after[kind] / before[kind] if before[kind] else 1.0 for kind in before},
+    )
+
+
+def frozen_reports(network: Network) -> tuple[FrozenReport, ...]:
+    """Return what the network itself holds fast, with the share of FLOPs of those layers."""
+    cost = network.cost
+    return tuple(
+        FrozenReport(
+            item.name,
+            item.reason,
+            item.where,
+            cost.share_of_tensors({name for name, _ in item.sites}),
+        )
+        for item in network.coupling.frozen
+    )
+
+
+# --- which groups may be cut ---------------------------------------------------------------------
+
+
+def matches(group: ChannelGroup, patterns: Sequence[str]) -> bool:
+    """Tell whether a pattern names the group or a layer that makes its channels."""
+    layers = {group.name} | {name.rpartition(".")[0] for name, _ in group.producers}
+    return any(fnmatch.fnmatchcase(layer, pattern) for layer in layers for pattern in patterns)
+
+
+def _choose(
+    network: Network,
+    saliency: Saliency,
+    budget: Budget,
+    options: PruneOptions,
+    warnings: list[str],
+) -> tuple[Widths, tuple[FrozenReport, ...]]:
+    """Return the widths under the budget; exact cuts alone where they suffice."""
+    groups = network.coupling.groups
+    _check_patterns(groups, options)
+    reasons = _reasons(network, saliency, options)
+    if not groups or len(reasons) == len(groups):
+        raise GraphError(
+            f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them held fast",
+            code="NOTHING_TO_CUT",
+            where=next(iter(reasons.values()), "no layer makes channels that another one reads"),
+            hint="prunecli analyze shows what is frozen and why",
+        )
+    cost, ceilings = network.cost, ceilings_of(budget, network.cost.dense)
+    _check_not_met(cost, ceilings)
+
+    def problem(*, inexact: bool) -> Problem:
+        return Problem(
+            groups,
+            saliency,
+            cost,
+            ceilings,
+            allowed_widths(
+                groups,
+                eligible=lambda group: group.name not in reasons and (inexact or group.exact),
+                align=options.align,
+                min_width=options.min_width,
+            ),
+        )
+
+    try:
+        widths = allocate(options.allocation, problem(inexact=False))
+    except GateError:
+        if all(group.exact for group in groups):
+            raise
+        widths = allocate(options.allocation, problem(inexact=True))
+        changed = [g for g, width in zip(groups, widths, strict=True) if not g.exact and width < g.width]
+        warnings.append(
+            f"{len(changed)} groups are cut under a norm over channels (exact cuts alone do not "
+            "reach the budget): the kept channels are normalised anew"
+        )
+    if bool((widths == problem(inexact=True).full).all()):
+        raise GraphError(
+            "nothing was cut: no group can lose a channel at this alignment",
+            code="NOTHING_TO_CUT",
+            hint="try --align 1",
+        )
+    excluded = tuple(
+        FrozenReport(group.name, reasons[group.name], None, float(share))
+        for group, share in zip(groups, cost.share("flops"), strict=True)
+        if group.name in reasons
+    )
+    return widths, excluded
+
+
+def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
+    if all(cost.dense[kind] <= ceiling for kind, ceiling in ceilings.items()):
+        kind, ceiling = next(iter(ceilings.items()))
+        raise InputError(
+            f"nothing to cut: the network has {cost.dense[kind]:.4g} {kind}, "
+            f"already within {ceiling:.4g}",
+            code="ALREADY_WITHIN_BUDGET",
+            hint="ask for less",
+        )
+
+
+def _check_patterns(groups: Sequence[ChannelGroup], options: PruneOptions) -> None:
+    for flag, patterns in (("--exclude", options.exclude), ("--only", options.only)):
+        for pattern in patterns:
+            if not any(matches(group, [pattern]) for group in groups):
+                names = ", ".join(group.name for group in groups[:5])
+                raise InputError(
+                    f"{flag} {pattern} matches no layer",
+                    code="NO_SUCH_LAYER",
+                    hint=f"layers are called {names} ...; prunecli analyze lists them all",
+                )
+
+
+def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
+    """Return why a group stays whole, for every group that an option or the signal holds fast."""
+    reasons: dict[str, str] = {}
+    for group in network.coupling.groups:
+        if options.exclude and matches(group, options.exclude):
+            reasons[group.name] = "--exclude"
+        elif options.only and not matches(group, options.only):
+            reasons[group.name] = "not named by --only"
+        elif np.isnan(saliency[group.atoms]).any():
+            reasons[group.name] = f"the signal {options.signal} cannot see its channels"
+        elif group.width <= max(options.min_width, options.align or 1):
+            reasons[group.name] = f"has only {group.width} channels"
+    return reasons
+
+
+def _trace_warnings(network: Network) -> list[str]:
+    warnings = []
+    if network.trace.unused:
+        first = network.trace.unused[0]
+        warnings.append(
+            f"{len(network.trace.unused)} parameters are not used in evaluation ({first}, ...): "
+            "they are left as they are"
+        )
+    warnings.extend(
+        f"operator {name} has no rule ({count} times): the channels that it touches are frozen"
+        for name, count in network.coupling.unknown.items()
+    )
+    return warnings
+
+
+# --- cut and prove -------------------------------------------------------------------------------
+
+
+def _plan(
+    network: Network,
+    keep: NDArray[np.bool_],
+    budget: Budget,
+    options: PruneOptions,
+    cost: CostModel,
+    widths: Widths,
+) -> PruningPlan:
+    return PruningPlan(
+        fingerprint=network.coupling.fingerprint,
+        keep={
+            group.name: tuple(np.flatnonzero(keep[group.atoms]).tolist())
+            for group in network.coupling.groups
+        },
+        slices=slices_of(network.coupling, keep),
+        signal=options.signal,
+        allocation=options.allocation,
+        budget=budget.to_json(),
+        cost_before=cost.dense,
+        cost_after=cost.cost(widths),
+        seed=options.seed,
+    )
+
+
+def _cut(
+    network: Network,
+    plan: PruningPlan,
+    keep: NDArray[np.bool_],
+    options: PruneOptions,
+    clock: Clock,
+) -> tuple[nn.Module, dict[str, Any] | None, Verified]:
+    """Cut in module mode; where the forward has sizes baked in, in graph mode. Either is proven."""
+    with clock.stage("cut"):
+        slim = cut_module(network.model, plan.slices)
+    try:
+        with clock.stage("prove"):
+            return slim, None, _prove(network, slim, plan, keep, options)
+    except ProofError:
+        del slim
+    with clock.stage("cut"):
+        rebuilt, program = network.graph_network(keep)
+    with clock.stage("prove"):
+        return rebuilt, program, _prove(network, rebuilt, plan, keep, options)
+
+
+def _prove(
+    network: Network,
+    slim: nn.Module,
+    plan: PruningPlan,
+    keep: NDArray[np.bool_],
+    options: PruneOptions,
+) -> Verified:
+    return prove(
+        network.model,
+        slim,
+        plan.slices,
+        keep,
+        trace=network.trace,
+        coupling=network.coupling,
+        seed=options.seed,
+    )
+
+
+def _group_reports(network: Network, widths: Widths) -> tuple[GroupReport, ...]:
+    flops, params = network.cost.share("flops"), network.cost.share("params")
+    return tuple(
+        GroupReport(
+            group.name,
+            group.width,
+            int(widths[at]),
+            float(flops[at]),
+            float(params[at]),
+            group.exact,
+        )
+        for at, group in enumerate(network.coupling.groups)
+    )
