@@ -70,11 +70,14 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Match:
-    """An architecture that a state dict fits exactly, and the arguments read off its shapes."""
+    """An architecture that a state dict fits exactly, and the arguments read off its shapes.
+
+    `keeps_auxiliary` says that the fit is with the auxiliary heads, not without them.
+    """
 
     name: str
     arguments: Mapping[str, int]
-    dropped: tuple[str, ...] = ()
+    keeps_auxiliary: bool = False
 
 
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
@@ -142,8 +145,7 @@ def match_all(shapes: Shapes) -> list[Match]:
             continue
         arguments = read_arguments(kept, known.free)
         if arguments is not None:
-            dropped = tuple(name for name in shapes if name not in kept)
-            found.append(Match(entry.name, arguments, dropped))
+            found.append(Match(entry.name, arguments))
     return found
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from prunecli.errors import LoadRefusedError
 from prunecli.plan import PruningPlan
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
 
 FORMAT = "prunecli"
 FORMAT_VERSION = 1
@@ -135,6 +133,8 @@ def checkpoint_from_header(
     header: Mapping[str, Any], tensors: Mapping[str, Tensor], *, where: str
 ) -> Checkpoint:
     """Put a checkpoint together again; raise `LoadRefusedError` when the header is not ours."""
+    if not isinstance(header, Mapping) or not _are_tensors(tensors):
+        raise _damaged("it is not a set of named tensors with a description", where)
     version = header.get("format_version")
     if version != FORMAT_VERSION:
         raise LoadRefusedError(
@@ -146,19 +146,30 @@ def checkpoint_from_header(
     try:
         classes = header["classes"]
         plan = header["plan"]
+        graph = header["graph"]
         return Checkpoint(
             architecture=ArchitectureRef.from_json(header["architecture"]),
             tensors=tensors,
             input=InputSpec.from_json(header["input"]),
             plan=None if plan is None else PruningPlan.from_json(plan),
-            graph=header["graph"],
+            graph=None if graph is None else dict(graph),
             classes=None if classes is None else tuple(str(name) for name in classes),
-            metadata=header["metadata"],
+            metadata=dict(header["metadata"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise LoadRefusedError(
-            f"the header of this artefact is damaged: {error!r}",
-            code="CORRUPT_FILE",
-            where=where,
-            hint="write it again",
-        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(repr(error), where) from error
+
+
+def _are_tensors(tensors: object) -> bool:
+    return isinstance(tensors, Mapping) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    )
+
+
+def _damaged(reason: str, where: str) -> LoadRefusedError:
+    return LoadRefusedError(
+        f"the description in this artefact is damaged: {reason}",
+        code="CORRUPT_FILE",
+        where=where,
+        hint="write it again, or take another copy",
+    )

@@ -20,6 +20,7 @@ _DTYPE = re.compile(r"torch\.(b?float|complex|q?u?int)\d+\w*|torch\.bool")
 
 _SAFE_NAMES = frozenset(
     {
+        "argparse.Namespace",
         "collections.OrderedDict",
         "collections.Counter",
         "collections.defaultdict",

@@ -103,15 +103,16 @@ def _finish(
         for argument, assumption in entry.hidden.items()
         if argument not in arguments
     ]
-    if match.dropped:
+    auxiliary = () if match.keeps_auxiliary else entry.auxiliary
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(auxiliary)}
+    if len(kept) < len(tensors):
         heads = ", ".join(prefix.rstrip(".") for prefix in entry.auxiliary)
         notes.append(
-            f"{len(match.dropped)} tensors of auxiliary heads ({heads}) were dropped: they are "
-            "used in training only"
+            f"{len(tensors) - len(kept)} tensors of auxiliary heads ({heads}) were dropped: they "
+            "are used in training only"
         )
     spec = published.input if published else entry.input
     size = arguments.get("image_size")
-    kept = {name: tensor for name, tensor in tensors.items() if name not in match.dropped}
     return Recognised(
         ArchitectureRef(match.name, arguments),
         _with_counters(kept),
@@ -135,10 +136,9 @@ def _with_arguments(
         arguments = {**read, **given}
         expected = shapes_of(build_dense(ArchitectureRef(name, arguments)).state_dict())
         # With the user's arguments the auxiliary heads may be part of the network.
-        fitting = next((s for s in (shapes, kept) if s == expected), None)
-        if fitting is not None:
-            dropped = tuple(key for key in shapes if key not in fitting)
-            return _finish(Match(name, read, dropped), tensors, given, sha256=sha256)
+        if expected in (shapes, kept):
+            match = Match(name, read, keeps_auxiliary=expected == shapes)
+            return _finish(match, tensors, given, sha256=sha256)
         differences.append((_distance(kept, expected), kept, expected))
     raise _mismatch(name, differences, where=where)
 

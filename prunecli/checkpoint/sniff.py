@@ -20,7 +20,7 @@ PLAIN_PICKLE = "pickle"
 
 _LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")  # torch.serialization.MAGIC_NUMBER
 _PICKLE = b"\x80"
-_NEWEST_PICKLE_PROTOCOL = 5
+_NEWEST_PICKLE_PROTOCOL = b"\x05"
 _ZIP_MAGIC = b"PK\x03\x04"
 _HEAD = 64
 _LARGEST_SAFETENSORS_HEADER = 100_000_000  # the limit of the safetensors library itself
@@ -147,7 +147,7 @@ def _safetensors(path: Path, head: bytes, size: int) -> str | None:
 
 def _pickle(path: Path, head: bytes, _size: int) -> str | None:
     # The oldest pickles are text without a magic number: they are told by being readable to an end.
-    if head.startswith(_PICKLE) and head[1] <= _NEWEST_PICKLE_PROTOCOL:
+    if head.startswith(_PICKLE) and head[1:2] <= _NEWEST_PICKLE_PROTOCOL:
         return PLAIN_PICKLE
     return PLAIN_PICKLE if scan_file(path).complete else None
 
