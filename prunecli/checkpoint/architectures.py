@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+_NEAR = 0.1  # below this two networks share little more than words like `classifier`
 INDEX_PATH = Path(__file__).with_name("index.json")
 
 
@@ -161,7 +162,7 @@ def nearest(shapes: Shapes, *, count: int = 3) -> list[tuple[float, str]]:
         free = {a: pairs for a, pairs in known.free.items() if has_free_dims(kept, {a: pairs})}
         scored.append((similarity(sketch(signature(kept, free)), known.sketch), entry.name))
     scored.sort(key=lambda pair: -pair[0])
-    return [pair for pair in scored[:count] if pair[0] > 0]
+    return [pair for pair in scored[:count] if pair[0] >= _NEAR]
 
 
 def expected_shapes(name: str, shapes: Shapes) -> dict[str, tuple[int, ...]]:

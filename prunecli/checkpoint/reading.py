@@ -82,7 +82,7 @@ def load(
         )
     checkpoint, notes = loaded
     _check_finite(checkpoint.tensors, file)
-    spec = _override(checkpoint.input, input_size=input_size, mean=mean, std=std)
+    spec = _override(checkpoint.input, file, input_size=input_size, mean=mean, std=std)
     return Loaded(dataclasses.replace(checkpoint, input=spec), (*told, *notes), sha256)
 
 
@@ -302,6 +302,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _override(
     spec: InputSpec,
+    path: Path,
     *,
     input_size: tuple[int, int] | None,
     mean: Sequence[float] | None,
@@ -312,6 +313,7 @@ def _override(
         raise InputError(
             "the size of the images that this network takes is not known",
             code="UNKNOWN_INPUT_SIZE",
+            where=str(path),
             hint="say it: --input-size 224 or --input-size 224x320",
         )
     changed = dataclasses.replace(
@@ -332,6 +334,7 @@ def _override(
             raise InputError(
                 message,
                 code="BAD_INPUT_SPEC",
+                where=str(path),
                 hint=f"the network takes {spec.channels} channels; one number for each",
             )
     return changed
