@@ -12,7 +12,7 @@ from torch import nn
 
 from prunecli.checkpoint import InputSpec
 from prunecli.errors import DeviceError, InputError, LoadRefusedError
-from prunecli.export import benchmark, physical_cores, to_onnx
+from prunecli.export import benchmark, check_devices, physical_cores, to_onnx
 from prunecli.export.runtime import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -155,6 +155,9 @@ def test_a_device_that_is_not_there_is_exit_6_before_anything_is_timed(files, mo
         benchmark(*files, input=SPEC, devices=("cpu", "cuda"), progress=steps.append)
     assert (caught.value.code, caught.value.exit_code) == ("DEVICE_MISSING", 6)
     assert steps == []
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        check_devices(("cpu", "cuda"))
+    check_devices(("cpu",))
 
 
 def test_an_unknown_device_is_refused(files):

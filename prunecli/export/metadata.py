@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 METADATA_SCHEMA = 1
 _PREFIX = "prunecli."
+_REASON_LENGTH = 300  # a runtime's message can hold its own source paths and a stack
 _RESERVED = ("schema", "input", "classes")
 
 
@@ -102,8 +103,9 @@ def require_file(path: Path) -> None:
 
 def corrupt_file(path: Path, reason: object) -> LoadRefusedError:
     """Return the error for a file that is not a readable ONNX model."""
+    first = next(iter(str(reason).splitlines()), "")
     return LoadRefusedError(
-        f"this is not a readable ONNX model: {reason}",
+        f"this is not a readable ONNX model: {first[:_REASON_LENGTH]}",
         code="CORRUPT_FILE",
         where=str(path),
         hint="export it again with `prunecli export MODEL --onnx FILE`",

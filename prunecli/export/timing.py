@@ -122,6 +122,12 @@ def benchmark(
     return tuple(rows)
 
 
+def check_devices(devices: Sequence[str]) -> None:
+    """Raise what `benchmark` would raise for devices that are not there, before any work."""
+    for name in devices:
+        DEVICES.get(name)(())
+
+
 def time_interleaved(
     runners: Sequence[Runner], *, runs: int, time_limit: float
 ) -> NDArray[np.float64]:
