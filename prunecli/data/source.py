@@ -44,7 +44,7 @@ class DataSource:
     """A data set that was found, but not decoded.
 
     `splits` holds what is on disk under the names `train`, `val` and `test`, or one split `all`
-    that is divided by seed when it is loaded. `problems` are sentences for people.
+    that is divided when it is loaded. `problems` are sentences for people.
     """
 
     path: Path

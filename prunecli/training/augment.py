@@ -78,10 +78,15 @@ def _shift_and_flip(
     return pixels[flat.to(images.device)].permute(0, 3, 1, 2)
 
 
-def normalise(images: Tensor, input_spec: InputSpec) -> Tensor:
-    """Return (images / 255 - mean) / std as float32 in channels-last memory, from uint8 NCHW."""
+def normalise(
+    images: Tensor,
+    input_spec: InputSpec,
+    *,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Tensor:
+    """Return (images / 255 - mean) / std as float32 [n, C, H, W], from uint8 alike."""
     shape = (1, -1, 1, 1)
     mean = torch.tensor(input_spec.mean, device=images.device).view(shape) * 255
     std = torch.tensor(input_spec.std, device=images.device).view(shape) * 255
-    pixels = images.to(dtype=torch.float32, memory_format=torch.channels_last)
+    pixels = images.to(dtype=torch.float32, memory_format=memory_format)
     return pixels.sub_(mean).div_(std)

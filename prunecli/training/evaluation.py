@@ -14,6 +14,7 @@ from prunecli.errors import InputError
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import Evaluation
 from prunecli.training.augment import normalise
+from prunecli.training.devices import memory_format_for
 from prunecli.training.losses import class_logits
 
 if TYPE_CHECKING:
@@ -80,9 +81,11 @@ def tally_batches(
     total = sum(len(positions) for positions in batches)
     tally = _empty_tally(classes)
     done = 0
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.no_grad():
+        layout = memory_format_for(model, input)
         for pixels, labels in images.gather(batches):
-            logits, _ = class_logits(model(normalise(pixels.to(device), input)))
+            seen = normalise(pixels.to(device), input, memory_format=layout)
+            logits, _ = class_logits(model(seen))
             check_outputs(logits, classes)
             tally = tally.plus(tally_logits(logits.cpu(), labels))
             done += len(labels)

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from prunecli.data import DataSource, ImageSet, load_split
-from prunecli.errors import InputError
+from prunecli.errors import InputError, InterruptedRunError
 from prunecli.options import FinetuneOptions
 from prunecli.progress import Progress, silent
 from prunecli.training.augment import augmentation_for
 from prunecli.training.average import ExponentialAverage
-from prunecli.training.devices import make_accelerator
+from prunecli.training.devices import make_accelerator, memory_format_for
+from prunecli.training.evaluation import evaluating
 from prunecli.training.loop import Recipe, Run, Teacher, epoch_batches
 from prunecli.training.losses import Objective
 from prunecli.training.optimizers import OPTIMIZERS, build_optimizer, peak_rate
@@ -72,8 +73,10 @@ def finetune(
     """
     options = options or FinetuneOptions()
     check_options(options)
-    with _reproducible():
+    with _reproducible(), _interruptible():
         accelerator = make_accelerator(options.amp)
+        if not accelerator.is_main_process:
+            progress = silent
         train, held_out, warnings = _load_images(source, input, options, progress)
         student = trainable_copy(model)
         recipe = Recipe(
@@ -187,20 +190,28 @@ def _teacher(
     if model is None:
         return None
     taught = copy.deepcopy(model).float().eval().requires_grad_(requires_grad=False)
-    return Teacher(_placed(taught, accelerator), input_spec)
+    placed, memory_format = _placed(taught, input_spec, accelerator)
+    return Teacher(placed, input_spec, memory_format)
 
 
-def _placed(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    return model.to(device=accelerator.device).to(memory_format=torch.channels_last)
+def _placed(
+    model: nn.Module, input_spec: InputSpec, accelerator: Accelerator
+) -> tuple[nn.Module, torch.memory_format]:
+    moved = model.to(device=accelerator.device)
+    with evaluating(moved):
+        memory_format = memory_format_for(moved, input_spec)
+    return moved.to(memory_format=memory_format), memory_format
 
 
 def start_run(student: nn.Module, recipe: Recipe) -> Run:
-    """Return the student on its device, in channels-last memory, with its optimiser."""
-    bare = _placed(student, recipe.accelerator)
+    """Return the student on its device, in channels-last memory if it can, with its optimiser."""
+    bare, memory_format = _placed(student, recipe.input, recipe.accelerator)
     average = ExponentialAverage(bare, decay=recipe.options.ema) if recipe.options.ema else None
     optimizer = build_optimizer(bare, recipe.options)
     model, prepared = recipe.accelerator.prepare(bare, optimizer)
-    return Run(model=model, bare=bare, optimizer=prepared, average=average)
+    return Run(
+        model=model, bare=bare, memory_format=memory_format, optimizer=prepared, average=average
+    )
 
 
 def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> dict[str, Any]:
@@ -261,3 +272,16 @@ def _reproducible() -> Iterator[None]:
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
         yield
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Say it in our words when Ctrl-C comes while there is nothing to save."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            "stopped before training began",
+            code="INTERRUPTED",
+            hint="nothing was saved, start again with the same command",
+        ) from None

@@ -40,6 +40,7 @@ class Teacher:
 
     model: nn.Module
     input: InputSpec
+    memory_format: torch.memory_format
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Run:
 
     model: nn.Module
     bare: nn.Module
+    memory_format: torch.memory_format
     optimizer: Any
     average: ExponentialAverage | None
     epoch: int = 0
@@ -145,9 +147,9 @@ def train_step(recipe: Recipe, run: Run, images: Tensor, labels: Tensor) -> tupl
     images = recipe.augmentation(images, generator)
     step = run.epoch * recipe.steps_per_epoch + run.step
     set_learning_rate(run.optimizer, recipe.peak * recipe.schedule(step, recipe.steps))
-    pixels = normalise(images, recipe.input)
+    pixels = normalise(images, recipe.input, memory_format=run.memory_format)
     with accelerator.autocast():
-        taught = teach(recipe, images, pixels)
+        taught = teach(recipe.teacher, images)
         output = run.model(pixels)
     logits, auxiliary = class_logits(output)
     check_teacher(logits, taught)
@@ -162,15 +164,13 @@ def train_step(recipe: Recipe, run: Run, images: Tensor, labels: Tensor) -> tupl
     return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
 
-def teach(recipe: Recipe, images: Tensor, pixels: Tensor) -> Tensor | None:
+def teach(teacher: Teacher | None, images: Tensor) -> Tensor | None:
     """Return the teacher's logits for the batch that the student sees, or None without teacher."""
-    teacher = recipe.teacher
     if teacher is None:
         return None
-    same = (teacher.input.mean, teacher.input.std) == (recipe.input.mean, recipe.input.std)
     with torch.no_grad():
-        seen = pixels if same else normalise(images, teacher.input)
-        return class_logits(teacher.model(seen))[0]
+        pixels = normalise(images, teacher.input, memory_format=teacher.memory_format)
+        return class_logits(teacher.model(pixels))[0]
 
 
 def check_teacher(logits: Tensor, taught: Tensor | None) -> None:

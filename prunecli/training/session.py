@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from prunecli.data import ImageSet, plan_batches
-from prunecli.errors import InterruptedRunError
+from prunecli.errors import InputError, InterruptedRunError
 from prunecli.report import EpochReport, Evaluation
 from prunecli.training.evaluation import Tally, tally_batches, to_evaluation
 from prunecli.training.interrupt import held_interrupts
@@ -84,6 +85,13 @@ class Session:
                 self._train_one_epoch()
         except KeyboardInterrupt:
             self._interrupted()
+        except torch.OutOfMemoryError as error:
+            smaller = max(self.recipe.options.batch_size // 2, 1)
+            raise InputError(
+                f"the device has too little memory for batches of {smaller * 2}",
+                code="OUT_OF_MEMORY",
+                hint=f"train with smaller batches: --batch-size {smaller}",
+            ) from error
 
     def score(self) -> Evaluation:
         """Evaluate the network as it would be given back now on the held-out images."""
@@ -176,7 +184,8 @@ class Session:
 
     def _interrupted(self) -> NoReturn:
         where = self.place.folder
-        if self.run.between_steps:  # otherwise the last state that was saved stands
+        # A torn step or a loss of NaN is not kept: the last state that was saved stands.
+        if self.run.between_steps and math.isfinite(self.run.totals.loss):
             self.save()
         saved = where is not None and (where / STATE_FILE).exists()
         raise InterruptedRunError(
