@@ -9,6 +9,7 @@ from prunecli.progress import Progress, Step, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
 LINE_EVERY = 10.0  # seconds between two lines about the same stage
@@ -34,7 +35,9 @@ def bars(console: "Console") -> Iterator[Progress]:
 
     def report(step: Step) -> None:
         if step.stage not in tasks:
-            tasks[step.stage] = shown.add_task(step.stage, count="", facts="")
+            for stage in [stage for stage, task in tasks.items() if _is_endless(shown, task)]:
+                shown.remove_task(tasks.pop(stage))  # a stage without a total ends with the next
+            tasks[step.stage] = shown.add_task(step.stage, total=step.total, count="", facts="")
         shown.update(
             tasks[step.stage],
             completed=step.done,
@@ -85,6 +88,10 @@ def facts_text(facts: Mapping[str, float | str]) -> str:
     return " ".join(f"{name} {_fact(name, value)}" for name, value in facts.items())
 
 
+def _is_endless(shown: "RichProgress", task: "TaskID") -> bool:
+    return shown.tasks[shown.task_ids.index(task)].total is None
+
+
 def _fact(name: str, value: float | str) -> str:
     if isinstance(value, str):
         return value
@@ -94,7 +101,9 @@ def _fact(name: str, value: float | str) -> str:
 
 
 def _count(step: Step) -> str:
-    return str(step.done) if step.total is None else f"{step.done}/{step.total}"
+    if step.total is None:
+        return str(step.done) if step.done else ""
+    return f"{step.done}/{step.total}"
 
 
 def _is_finished(step: Step) -> bool:
