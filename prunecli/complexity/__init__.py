@@ -1,0 +1,23 @@
+"""How hard a data set is to classify, before anything is trained on it."""
+
+from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg, csg_repeated
+from prunecli.complexity.embedding import EMBEDDINGS, embed_pixels
+from prunecli.complexity.neighbours import Neighbours, nearest_neighbours
+from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
+from prunecli.complexity.volumes import VOLUMES
+
+__all__ = [
+    "EMBEDDINGS",
+    "SCORES",
+    "VOLUMES",
+    "CsgResult",
+    "CsgSettings",
+    "Neighbours",
+    "RepeatedCsg",
+    "class_similarity",
+    "csg",
+    "csg_repeated",
+    "embed_pixels",
+    "laplacian_spectrum",
+    "nearest_neighbours",
+]
