@@ -17,7 +17,7 @@ from prunecli.report import to_json
 from . import options as shared
 from .chain import FOLDER, record
 from .outcome import Outcome
-from .render import Screen
+from .render import Screen, interrupted
 from .session import Session, start
 
 MODEL = "digits_resnet.safetensors"
@@ -109,6 +109,8 @@ def _run(context: typer.Context, screen: Screen, text: str) -> DemoStep:
     outcome = context.find_root().command.main(
         words, prog_name="prunecli", standalone_mode=False, obj=Session(tuple(words), inner)
     )
+    if not isinstance(outcome, Outcome):  # the parser turns Ctrl-C into an exit code
+        raise interrupted()
     if outcome.output is not None:
         record(outcome.output, command=outcome.command)
     inner.show_beside(outcome)

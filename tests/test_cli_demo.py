@@ -1,0 +1,121 @@
+"""The demo: each step as one would type it, and the artefacts left behind."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli_fakes import FakePipeline
+
+import prunecli
+from prunecli.errors import ProofError
+from prunecli_cli import demo
+from prunecli_cli.main import main, root_command
+
+DEMO_LIMIT = 60.0  # seconds, on two cores
+
+
+@pytest.fixture
+def pipeline(monkeypatch, tmp_path):
+    fake = FakePipeline()
+    monkeypatch.setitem(sys.modules, "prunecli.pipeline", fake)
+    monkeypatch.setattr(prunecli, "pipeline", fake, raising=False)
+    monkeypatch.setattr(demo, "prepare_folder", lambda folder: folder.mkdir(exist_ok=True))
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+def test_every_step_is_a_command_that_one_can_type():
+    verbs = [shlex.split(step)[0] for step in demo.STEPS]
+    assert verbs == ["analyze", "prune", "finetune", "export", "evaluate"]
+    assert set(verbs) <= set(root_command().commands)
+
+
+def test_the_steps_are_shown_run_in_the_folder_and_recorded(pipeline, capsys, tmp_path):
+    assert main(["demo"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "prunecli-demo\n"
+    for step in demo.STEPS:
+        assert f"$ prunecli {step}\n" in err
+    assert [verb for verb, _ in pipeline.calls] == [
+        "analyze",
+        "prune",
+        "finetune",
+        "export",
+        "evaluate",
+    ]
+    assert Path.cwd() == tmp_path
+    left = {path.name for path in Path("prunecli-demo").iterdir()}
+    assert {"slim.pt", "tuned.pt", "slim.onnx", ".prunecli"} <= left
+    assert not Path(".prunecli").exists()
+
+
+def test_the_artefacts_say_the_commands_that_were_shown(pipeline):
+    assert main(["demo", "-q"]) == 0
+    commands = [options["command"] for _, options in pipeline.calls if "command" in options]
+    assert commands == [f"prunecli {step}" for step in demo.STEPS if step.startswith(demo.WRITING)]
+
+
+def test_a_second_demo_in_the_same_folder_begins_anew(pipeline, capsys):
+    assert main(["demo"]) == 0
+    assert "--overwrite" not in capsys.readouterr().err
+    assert main(["demo"]) == 0
+    assert capsys.readouterr().err.count("--overwrite\n") == 3
+    assert [options["overwrite"] for verb, options in pipeline.calls if verb == "prune"] == [
+        False,
+        True,
+    ]
+
+
+def test_json_holds_every_step_with_its_data(pipeline, capsys):
+    assert main(["demo", "--json"]) == 0
+    out, err = capsys.readouterr()
+    data = json.loads(out)["data"]
+    assert set(data) == {"folder", "steps", "seconds"}
+    assert [set(step) for step in data["steps"]] == [{"command", "seconds", "data"}] * 5
+    assert data["steps"][-1]["data"]["accuracy"] == 0.9
+    assert err == ""
+
+
+def test_quiet_prints_the_folder_alone(pipeline, capsys):
+    assert main(["demo", "--out", "elsewhere", "-q"]) == 0
+    assert capsys.readouterr() == ("elsewhere\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ProofError("not equal", code="PROOF_FAILED", hint="h"), 5), (KeyboardInterrupt(), 130)],
+)
+def test_a_step_that_fails_ends_the_demo_with_its_exit_code(
+    pipeline, capsys, tmp_path, error, code
+):
+    pipeline.raises = error
+    assert main(["demo"]) == code
+    assert Path.cwd() == tmp_path
+    assert capsys.readouterr().out == ""
+
+
+def test_a_folder_that_cannot_be_made_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert main(["demo", "--out", "file"]) == 2
+    assert "UNWRITABLE_OUTPUT" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_takes_less_than_a_minute_and_loses_little(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    began = time.perf_counter()
+    assert main(["demo", "--json"]) == 0
+    assert time.perf_counter() - began < DEMO_LIMIT
+    analyzed, pruned, tuned, exported, scored = (
+        step["data"] for step in json.loads(capsys.readouterr().out)["data"]["steps"]
+    )
+    assert pruned["cost"]["kept"]["flops"] <= 0.5
+    assert tuned["accuracy"]["after"] > analyzed["model"]["accuracy"] - 0.05
+    assert exported["parity"]["max_rel_error"] <= 1e-4
+    assert scored["accuracy"] == pytest.approx(tuned["accuracy"]["after"], abs=1e-3)
