@@ -90,6 +90,11 @@ def test_a_folder_called_test_is_evaluated_as_a_whole(tmp_path):
     assert data.evaluation_split(data.open_source(tmp_path / "train")) == "test"
 
 
+def test_a_folder_called_test_that_was_trained_on_is_not_evaluated_as_a_whole(tmp_path):
+    source = data.open_source(make_folder(tmp_path) / "test")
+    assert data.evaluation_split(source, trained=True) == "test"
+
+
 def test_without_a_test_folder_scores_are_those_of_the_held_out_images(tmp_path):
     source = data.open_source(make_folder(tmp_path, splits=("train", "val")))
     assert data.evaluation_split(source) == "held_out"

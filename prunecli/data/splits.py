@@ -41,12 +41,14 @@ def available_splits(source: DataSource) -> tuple[str, ...]:
     return tuple(name for name, there in answers.items() if there)
 
 
-def evaluation_split(source: DataSource) -> str:
+def evaluation_split(source: DataSource, *, trained: bool = False) -> str:
     """Return the split that a score is to be reported on: never one that was trained on.
 
-    A folder that is called `test` or `val` itself, and holds the classes directly, is all test.
+    A folder that is called `test` or `val` itself, and holds the classes directly, is all test,
+    unless the run at hand has `trained` on it.
     """
-    if set(source.splits) == {"all"} and source.path.name.lower() in TEST_NAMES:
+    whole = set(source.splits) == {"all"} and source.path.name.lower() in TEST_NAMES
+    if whole and not trained:
         return "all"
     return "test" if "test" in available_splits(source) else "held_out"
 

@@ -53,11 +53,11 @@ def evaluate(
 ) -> Evaluation:
     """Score a classifier on images, in eval mode; the model is given back as it was.
 
-    `device` is the model's own when None. Raises `InputError`: `NO_IMAGES`, `NO_LOGITS`,
+    `device` is a GPU when None and there is one, else the model's own. Raises `InputError`: `NO_IMAGES`, `NO_LOGITS`,
     `CLASS_COUNT_MISMATCH`.
     """
     home = _device_of(model)
-    place = home if device is None else torch.device(device)
+    place = _usual_device(home) if device is None else torch.device(device)
     batches = plan_batches(len(images), batch_size)
     model.to(place)
     try:
@@ -159,6 +159,10 @@ def _empty_tally(classes: int) -> Tally:
         return torch.zeros(length, dtype=torch.float64)
 
     return Tally(zeros(1), zeros(1), zeros(classes), zeros(classes))
+
+
+def _usual_device(home: torch.device) -> torch.device:
+    return torch.device("cuda") if home.type == "cpu" and torch.cuda.is_available() else home
 
 
 def _device_of(model: nn.Module) -> torch.device:

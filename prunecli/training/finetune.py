@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 SAVE_SECONDS = 300.0
 """How much of an epoch a kill may cost; every epoch's end is saved besides."""
 
+FEWEST_HELD_OUT = 256
+"""Held-out images that a limited run still looks at, where there are as many."""
+
 
 @dataclass(frozen=True)
 class FinetuneResult:
@@ -153,18 +156,21 @@ def tensors_digest(model: nn.Module | None) -> str:
 def _load_images(
     source: DataSource, input_spec: InputSpec, options: FinetuneOptions, progress: Progress
 ) -> tuple[ImageSet, ImageSet, list[str]]:
-    def load(split: str) -> ImageSet:
+    def load(split: str, limit: int | None) -> ImageSet:
         return load_split(
             source,
             split,
             input=input_spec,
             seed=options.seed,
-            limit=options.limit,
+            limit=limit,
             held_out=options.held_out,
             progress=progress,
         )
 
-    train, held_out = load("train"), load("held_out")
+    limit = options.limit
+    train = load("train", limit)
+    fewer = limit and max(round(limit * options.held_out), FEWEST_HELD_OUT)
+    held_out = load("held_out", fewer)
     warnings = list(dict.fromkeys((*train.warnings, *held_out.warnings)))
     if len(train) < 2:
         raise InputError(
