@@ -53,8 +53,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a classifier on images, in eval mode; the model is given back as it was.
 
-    `device` is a GPU when None and there is one, else the model's own. Raises `InputError`: `NO_IMAGES`, `NO_LOGITS`,
-    `CLASS_COUNT_MISMATCH`.
+    `device` is a GPU when None and there is one, else the model's own. Raises `InputError`:
+    `NO_IMAGES`, `NO_LOGITS`, `CLASS_COUNT_MISMATCH`.
     """
     home = _device_of(model)
     place = _usual_device(home) if device is None else torch.device(device)
