@@ -266,7 +266,7 @@ def _model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
 
 
 def _analysis_table(model: ModelAnalysis, rows: int | None) -> Table:
-    cuts = model.groups[0].sensitivity if model.groups else ()
+    shares = sorted({cut["cut"] for group in model.groups for cut in group.sensitivity})
     table = _table(
         "channel group",
         ">width",
@@ -274,9 +274,10 @@ def _analysis_table(model: ModelAnalysis, rows: int | None) -> Table:
         ">FLOPs",
         ">params",
         ">saliency",
-        *(f">-{cut.get('removed', 0):.0%}" for cut in cuts),
+        *(f">-{share:.0%}" for share in shares),
     )
     for group in model.groups[:rows]:
+        accuracy = {cut["cut"]: cut["accuracy"] for cut in group.sensitivity}
         table.add_row(
             _shorten(group.name, 28),
             str(group.width),
@@ -284,10 +285,10 @@ def _analysis_table(model: ModelAnalysis, rows: int | None) -> Table:
             _percent(group.flops_share),
             _percent(group.params_share),
             _saliency(group.saliency),
-            *(_percent(cut["accuracy"]) if "accuracy" in cut else "" for cut in group.sensitivity),
+            *(_percent(accuracy[share]) if share in accuracy else "" for share in shares),
         )
     _add_rest(table, len(model.groups), rows, "groups")
-    if cuts:
+    if shares:
         table.caption = "last columns: accuracy after cutting that share of the group alone"
     return table
 

@@ -86,7 +86,7 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
         0.01,
         True,
         {"min": 0.1, "median": 0.4, "max": 1.2},
-        ({"removed": 0.25, "loss": 0.4, "accuracy": 0.9},),
+        ({"cut": 0.25, "loss": 0.4, "accuracy": 0.9},),
     )
     frozen = (report.FrozenReport("linear", "the classifier's outputs stay", None, 0.01),)
     return report.AnalyzeReport(

@@ -67,6 +67,12 @@ def test_the_settings_and_gates_that_the_readme_names_exist():
     assert named <= options
 
 
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL))
+def test_the_python_in_the_readme_runs(block, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+
+
 @pytest.mark.parametrize("name", ["demo-command", "test-command"])
 def test_the_two_commands_are_one_line_each_and_bring_their_own_environment(name):
     assert command(TEXT, name).startswith("python3 -m venv .venv && .venv/bin/pip install ")
