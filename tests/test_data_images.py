@@ -234,6 +234,7 @@ def test_a_streamed_set_leaves_out_what_cannot_be_read(folder, rgb8):
     sizes = [len(labels) for _, labels in streamed.iterate(2)]
     assert sum(sizes) == 22
     assert {Path(path).name for path in streamed.unreadable} == {"00.png", "01.png"}
+    assert "2 all images cannot be read" in streamed.found()[-1]
 
 
 # classes

@@ -49,6 +49,10 @@ class ImageSet(ABC):
     def gather(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield the images and labels at each tensor of positions."""
 
+    def found(self) -> tuple[str, ...]:
+        """Return the warnings, with those that only reading the images brought up."""
+        return self.warnings
+
     def iterate(
         self, batch_size: int, *, generator: torch.Generator | None = None
     ) -> Iterator[Batch]:
@@ -104,6 +108,14 @@ class StreamedImageSet(ImageSet):
                         yield batch
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def found(self) -> tuple[str, ...]:
+        """Return the warnings, with the number of images that could not be read so far."""
+        lost = sorted(self.unreadable)
+        if not lost:
+            return self.warnings
+        note = f"{len(lost)} {self.split} images cannot be read, left out, such as {lost[0]}"
+        return (*self.warnings, note)
 
     def _collect(self, positions: Tensor, futures: list[Future[Tensor | None]]) -> Batch | None:
         decoded = [future.result() for future in futures]

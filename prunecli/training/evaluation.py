@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from prunecli.data import ImageSet, plan_batches
 from prunecli.errors import InputError
+from prunecli.modes import evaluating
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import Evaluation
 from prunecli.training.augment import normalise
@@ -18,7 +18,7 @@ from prunecli.training.devices import memory_format_for
 from prunecli.training.losses import class_logits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from prunecli.checkpoint import InputSpec
 
@@ -128,7 +128,7 @@ def to_evaluation(tally: Tally, images: ImageSet) -> Evaluation:
             if any_
         },
         split=images.split,
-        warnings=images.warnings,
+        warnings=images.found(),
     )
 
 
@@ -140,18 +140,6 @@ def check_outputs(logits: Tensor, classes: int) -> None:
             code="CLASS_COUNT_MISMATCH",
             hint="give the data that the network was made for",
         )
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Hold a model in eval mode, then restore the mode of every module."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _empty_tally(classes: int) -> Tally:

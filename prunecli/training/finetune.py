@@ -14,12 +14,12 @@ from torch import nn
 
 from prunecli.data import DataSource, ImageSet, load_split
 from prunecli.errors import InputError, InterruptedRunError
+from prunecli.modes import evaluating
 from prunecli.options import FinetuneOptions
 from prunecli.progress import Progress, silent
 from prunecli.training.augment import augmentation_for
 from prunecli.training.average import ExponentialAverage
 from prunecli.training.devices import make_accelerator, memory_format_for
-from prunecli.training.evaluation import evaluating
 from prunecli.training.loop import Recipe, Run, Teacher, epoch_batches
 from prunecli.training.losses import Objective
 from prunecli.training.optimizers import OPTIMIZERS, build_optimizer, peak_rate
@@ -255,6 +255,7 @@ def _result(session: Session, warnings: list[str]) -> FinetuneResult:
             f"no epoch was as good on the held-out images as the network had been: "
             f"{best.evaluation.accuracy:.4f} against {before.accuracy:.4f}"
         )
+    warnings.extend(note for note in session.recipe.images.found() if note not in warnings)
     model = session.recipe.accelerator.unwrap_model(session.run.model, keep_fp32_wrapper=False)
     model.load_state_dict(best.tensors)
     model = model.to("cpu").to(memory_format=torch.contiguous_format).eval()

@@ -186,7 +186,8 @@ class Session:
         where = self.place.folder
         # A torn step or a loss of NaN is not kept: the last state that was saved stands.
         if self.run.between_steps and math.isfinite(self.run.totals.loss):
-            self.save()
+            with held_interrupts():
+                self.save()
         saved = where is not None and (where / STATE_FILE).exists()
         raise InterruptedRunError(
             f"stopped in epoch {self.run.epoch + 1} of {self.recipe.options.epochs}",
