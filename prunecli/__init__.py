@@ -3,7 +3,7 @@
     import prunecli
     result = prunecli.prune(model, example_inputs, flops=0.5, signal="l1")
     result.model, result.plan, result.report, result.frozen
-    prunecli.save(result, "slim.pt", model=model)
+    prunecli.save(result, "slim.pt", input=input_spec)
     network = prunecli.load("slim.pt")
 
 Everything heavy is imported when it is first used.
@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunecli.api import analyze, evaluate, export, finetune, load, prune
+    from prunecli.api import analyze, evaluate, export, finetune, load, prune, save
 
-__all__ = ["analyze", "evaluate", "export", "finetune", "load", "prune"]
+__all__ = ["analyze", "evaluate", "export", "finetune", "load", "prune", "save"]
 
 
 def __getattr__(name: str) -> Any:

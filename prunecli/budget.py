@@ -122,7 +122,11 @@ def _limit(kind: str, value: float | str, *, whole: str = "leaves nothing to cut
     if not math.isfinite(number) or number <= 0:
         raise _bad(kind, value, "must be above 0")
     if unit or byte:
-        factor = _UNITS[unit] if byte is None or byte.lower() == "b" else 1024 ** "kmgt".index(unit) * 1024
+        factor = (
+            _UNITS[unit]
+            if byte is None or byte.lower() == "b"
+            else 1024 ** "kmgt".index(unit) * 1024
+        )
         return Limit(kind, absolute=number * factor)
     number = number / 100 if percent else number
     if number == 1:

@@ -8,6 +8,7 @@ per input element, upsampling by its output. Everything else is listed as not co
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,9 +125,7 @@ def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostM
     flops, activations, missing = _count_graph(trace)
     tensors = _tensor_terms(model)
     params = [term for term, is_parameter, _ in tensors if is_parameter]
-    stored = [
-        Term(term.node, term.coefficient * size, term.dims) for term, _, size in tensors
-    ]
+    stored = [Term(term.node, term.coefficient * size, term.dims) for term, _, size in tensors]
     dims = _Dims(trace, coupling)
     channels = [
         Term(group.name, 1.0, (dims.group(at),)) for at, group in enumerate(coupling.groups)
@@ -143,11 +142,14 @@ def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostM
 
 def count_flops(model: nn.Module, example: tuple[Tensor, ...]) -> float:
     """Return the FLOPs of a module for `example`, as fvcore counts them on the module itself."""
-    from fvcore.nn import FlopCountAnalysis
+    # fvcore traces with torch.jit, whose deprecation is no news to the user.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fvcore.nn import FlopCountAnalysis
 
-    analysis = FlopCountAnalysis(model, example)
-    analysis.unsupported_ops_warnings(enabled=False).uncalled_modules_warnings(enabled=False)
-    return float(analysis.total())
+        analysis = FlopCountAnalysis(model, example)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        return float(analysis.total())
 
 
 # --- FLOPs of one operator -----------------------------------------------------------------------
@@ -168,7 +170,11 @@ def _convolution(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> lis
     kernel = shape_of(weight, batch)[2:]
     positions = shape_of(node, batch)[-len(kernel) :]
     return [
-        Term(node.name, math.prod(kernel) * math.prod(positions), ((weight.name, 0), (weight.name, 1)))
+        Term(
+            node.name,
+            math.prod(kernel) * math.prod(positions),
+            ((weight.name, 0), (weight.name, 1)),
+        )
     ]
 
 
@@ -181,7 +187,11 @@ def _transposed(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list
     kernel = shape_of(weight, batch)[2:]
     positions = shape_of(arguments["input"], batch)[-len(kernel) :]
     return [
-        Term(node.name, math.prod(kernel) * math.prod(positions), ((weight.name, 0), (weight.name, 1)))
+        Term(
+            node.name,
+            math.prod(kernel) * math.prod(positions),
+            ((weight.name, 0), (weight.name, 1)),
+        )
     ]
 
 
@@ -353,7 +363,9 @@ def _pack(
         start = len(coefficients)
         for term in terms:
             numbers = [dims.number(dim) for dim in term.dims]
-            fixed = [dims.size(dim) for dim, at in zip(term.dims, numbers, strict=True) if at is None]
+            fixed = [
+                dims.size(dim) for dim, at in zip(term.dims, numbers, strict=True) if at is None
+            ]
             coefficients.append(term.coefficient * math.prod(fixed))
             factors.append([at for at in numbers if at is not None])
             nodes.append(term.node)

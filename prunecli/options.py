@@ -28,9 +28,9 @@ class PruneOptions:
     is the number of images that a signal which needs data may look at.
     """
 
-    signal: str = "l2"
+    signal: str = "magnitude"
     allocation: str = "greedy"
-    aggregate: str = "mean"
+    aggregate: str = "sum"
     align: int | None = None
     min_width: int = 1
     exclude: tuple[str, ...] = ()
@@ -43,10 +43,10 @@ class PruneOptions:
 class AnalyzeOptions:
     """How much `analyze` looks at."""
 
-    signal: str = "l2"
-    aggregate: str = "mean"
+    signal: str = "magnitude"
+    aggregate: str = "sum"
     seed: int = 0
-    limit: int = 1024
+    limit: int = 256
     sensitivity: bool = True
 
 

@@ -167,9 +167,7 @@ def finetune(
     taught = None if teacher is None else read(teacher, load)
     check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
     split = evaluation_split(source)
-    test = load_split(
-        source, split, input=checkpoint.input, seed=options.seed, progress=progress
-    )
+    test = load_split(source, split, input=checkpoint.input, seed=options.seed, progress=progress)
     before = training.evaluate(network, test, input=checkpoint.input, progress=progress)
     result = training.finetune(
         network,
@@ -222,7 +220,7 @@ def evaluate(
     progress: Progress = silent,
 ) -> Evaluation:
     """Score a checkpoint or an ONNX file on the images of one split."""
-    from prunecli import export, training
+    from prunecli import exporting, training
 
     source = open_source(data)
     chosen = evaluation_split(source) if split == "auto" else split
@@ -230,7 +228,7 @@ def evaluate(
     if model.suffix.lower() == ".onnx":
         spec = _onnx_input(model, load)
         images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
-        return export.evaluate_onnx(
+        return exporting.evaluate_onnx(
             model, images, batch_size=batch_size, input=spec, progress=progress
         )
     loaded = read(model, load)
@@ -260,17 +258,19 @@ def export(
     The dense network is `against`; without it, the architecture that the artefact was cut from, with
     random weights (its speed does not depend on them).
     """
-    from prunecli import export as onnx_export
+    from prunecli import exporting
 
     start = time.perf_counter()
     options = options or ExportOptions()
     target = output or Path(f"{model.stem}.onnx")
     check_output(target, inputs=[model], overwrite=overwrite)
+    if options.benchmark:
+        exporting.check_devices(options.devices)
     loaded = read(model, load)
     checkpoint = loaded.checkpoint
     network = instantiate(checkpoint)
     progress(Step("export", 0))
-    file, parity = onnx_export.to_proven_onnx(
+    file, parity = exporting.to_proven_onnx(
         network,
         target,
         input=checkpoint.input,
@@ -288,10 +288,8 @@ def export(
             dense_file = Path(folder) / "dense.onnx"
             if dense is not None:
                 progress(Step("export dense", 0))
-                onnx_export.to_onnx(
-                    dense, dense_file, input=checkpoint.input, opset=options.opset
-                )
-            rows = onnx_export.benchmark(
+                exporting.to_onnx(dense, dense_file, input=checkpoint.input, opset=options.opset)
+            rows = exporting.benchmark(
                 target,
                 None if dense is None else dense_file,
                 input=checkpoint.input,
@@ -532,7 +530,7 @@ def _analyze_data(
 
 
 def _onnx_input(path: Path, load: LoadOptions) -> InputSpec:
-    from prunecli.export import read_metadata
+    from prunecli.exporting import read_metadata
 
     spec = read_metadata(path).input
     if spec is None and not (load.input_size and load.mean and load.std):

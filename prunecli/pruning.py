@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from prunecli.allocation import (
     ALLOCATIONS,
+    Alignment,
     Problem,
     Saliency,
     allocate,
     allowed_widths,
     ceilings_of,
+    default_alignment,
     keep_mask,
 )
 from prunecli.budget import Budget
@@ -284,33 +286,31 @@ def _choose(
         )
     cost, ceilings = network.cost, ceilings_of(budget, network.cost.dense)
     _check_not_met(cost, ceilings)
-
-    def problem(*, inexact: bool) -> Problem:
-        return Problem(
+    widths = None
+    attempts = _attempts(groups, options)
+    for inexact, align in attempts:
+        problem = Problem(
             groups,
             saliency,
             cost,
             ceilings,
             allowed_widths(
                 groups,
-                eligible=lambda group: group.name not in reasons and (inexact or group.exact),
-                align=options.align,
+                eligible=lambda group: group.name not in reasons and (inexact or group.exact),  # noqa: B023
+                align=align,
                 min_width=options.min_width,
             ),
         )
-
-    try:
-        widths = allocate(options.allocation, problem(inexact=False))
-    except GateError:
-        if all(group.exact for group in groups):
-            raise
-        widths = allocate(options.allocation, problem(inexact=True))
-        changed = [g for g, width in zip(groups, widths, strict=True) if not g.exact and width < g.width]
-        warnings.append(
-            f"{len(changed)} groups are cut under a norm over channels (exact cuts alone do not "
-            "reach the budget): the kept channels are normalised anew"
-        )
-    if bool((widths == problem(inexact=True).full).all()):
+        try:
+            widths = allocate(options.allocation, problem)
+        except GateError:
+            if (inexact, align) == attempts[-1]:
+                raise
+            continue
+        warnings.extend(_concessions(groups, widths, options, align))
+        break
+    assert widths is not None
+    if bool((widths == cost.dense_widths).all()):
         raise GraphError(
             "nothing was cut: no group can lose a channel at this alignment",
             code="NOTHING_TO_CUT",
@@ -322,6 +322,41 @@ def _choose(
         if group.name in reasons
     )
     return widths, excluded
+
+
+def _attempts(
+    groups: Sequence[ChannelGroup], options: PruneOptions
+) -> list[tuple[bool, Alignment]]:
+    """Return what is tried in turn: (inexact cuts too?, alignment), the best first.
+
+    An alignment that the user names is kept; the default one is relaxed before cuts that are not
+    exact are made, since a slower network is still the same network.
+    """
+    aligns: tuple[Alignment, ...] = (
+        (default_alignment, 4, 1) if options.align is None else (options.align,)
+    )
+    inexact = (False,) if all(group.exact for group in groups) else (False, True)
+    return [(legal, align) for legal in inexact for align in aligns]
+
+
+def _concessions(
+    groups: Sequence[ChannelGroup], widths: Widths, options: PruneOptions, align: Alignment
+) -> list[str]:
+    """Say what had to be given up for the budget."""
+    said = []
+    if options.align is None and isinstance(align, int):
+        said.append(
+            f"the budget is out of reach at the default alignment; widths are multiples of {align}"
+        )
+    cut = sum(
+        width < group.width and not group.exact for group, width in zip(groups, widths, strict=True)
+    )
+    if cut:
+        said.append(
+            f"{cut} groups are cut under a norm over channels (exact cuts alone do not reach the "
+            "budget): the kept channels are normalised anew"
+        )
+    return said
 
 
 def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
@@ -357,7 +392,7 @@ def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dic
             reasons[group.name] = "not named by --only"
         elif np.isnan(saliency[group.atoms]).any():
             reasons[group.name] = f"the signal {options.signal} cannot see its channels"
-        elif group.width <= max(options.min_width, options.align or 1):
+        elif group.width <= max(options.min_width, (options.align or 1) // group.multiplicity):
             reasons[group.name] = f"has only {group.width} channels"
     return reasons
 
@@ -421,6 +456,7 @@ def _cut(
         del slim
     with clock.stage("cut"):
         rebuilt, program = network.graph_network(keep)
+    rebuilt.train(network.model.training)
     with clock.stage("prove"):
         return rebuilt, program, _prove(network, rebuilt, plan, keep, options)
 

@@ -48,9 +48,7 @@ class Registry(Generic[T]):
         self._entries[name] = Entry(name, value, summary, source)
         return value
 
-    def register(
-        self, name: str, *, summary: str, source: str = "prunecli"
-    ) -> Callable[[T], T]:
+    def register(self, name: str, *, summary: str, source: str = "prunecli") -> Callable[[T], T]:
         """Return the decorator form of `add`."""
         return lambda value: self.add(name, value, summary=summary, source=source)
 

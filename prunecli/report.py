@@ -209,7 +209,14 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class DatasetAnalysis:
-    """What `analyze data/` finds; similarity is the symmetric class matrix W of the CSG paper."""
+    """What `analyze data/` finds.
+
+    `balance` is the smallest class over the largest; `duplicates` are groups of equal images. `csg`
+    is the mean over repeats with its 95 % interval, `similarity` the symmetric class matrix W of
+    the CSG paper and `eigenvalues` its spectrum, both means over repeats. `csg_votes` is the same
+    score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes that
+    these take for each other most: both are steadier, and free of the scale of pixels.
+    """
 
     path: str
     format: str
@@ -225,6 +232,9 @@ class DatasetAnalysis:
     eigenvalues: tuple[float, ...]
     similarity: tuple[tuple[float, ...], ...]
     confused_pairs: tuple[tuple[str, str, float], ...]
+    csg_votes: float | None = None
+    csg_votes_interval: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

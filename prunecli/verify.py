@@ -1,7 +1,6 @@
 """Prove a cut: the dense network, masked by the plan, must equal the slim network.
 
-References (see `docs` in the README's section on the proof):
-
+References:
 - *consumer-zero*: the user's own dense network with every weight zeroed that reads a removed
   channel. Built from the dense network and the plan alone.
 - *masked-norm*: the traced dense graph with those weights zeroed, and with every norm over channels
@@ -23,12 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from prunecli.errors import PruneError, ProofError
+from prunecli.errors import ProofError, PruneError
 from prunecli.graph.coupling import CouplingGraph
 from prunecli.graph.emit import emit
 from prunecli.graph.network import build
 from prunecli.graph.rules.call import operator_name, schema_arguments
 from prunecli.graph.trace import Trace
+from prunecli.modes import evaluating
 from prunecli.report import Verified
 from prunecli.surgery import Slices, cut_tensor
 
@@ -58,15 +58,17 @@ def prove(
     """
     generator = torch.Generator().manual_seed(seed)
     norms = _cut_norms(trace, coupling, keep)
-    try:
-        inputs = [_random_like(value, generator, shrink=True) for value in trace.example]
+    shrinks = any(_shrinks(value) for value in trace.example)
+    with evaluating(model, slim):
+        try:
+            inputs = [_random_like(value, generator, shrink=True) for value in trace.example]
+            return _prove(model, slim, slices, keep, trace, coupling, inputs, norms, generator)
+        except (ProofError, RuntimeError, ValueError):
+            # Not every network takes a smaller image; only the real size has the last word.
+            if not shrinks:
+                raise
+        inputs = [_random_like(value, generator, shrink=False) for value in trace.example]
         return _prove(model, slim, slices, keep, trace, coupling, inputs, norms, generator)
-    except (ProofError, RuntimeError, ValueError) as error:
-        # Not every network takes a smaller image; only the real size has the last word.
-        if not any(_shrinks(value) for value in trace.example):
-            raise error
-    inputs = [_random_like(value, generator, shrink=False) for value in trace.example]
-    return _prove(model, slim, slices, keep, trace, coupling, inputs, norms, generator)
 
 
 def _prove(
@@ -170,7 +172,7 @@ def _perturbed(state: Tensors, generator: torch.Generator) -> Tensors:
     """Return the state with every vector (bias, scale, statistic) moved off its neutral value."""
     result = {}
     for name, value in state.items():
-        if not value.is_floating_point() or value.dim() > 1 and value.numel() != value.shape[0]:
+        if not value.is_floating_point() or (value.dim() > 1 and value.numel() != value.shape[0]):
             result[name] = value
             continue
         noise = torch.rand(value.shape, generator=generator, dtype=torch.float64).to(value.device)

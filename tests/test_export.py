@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from prunecli.checkpoint import InputSpec
 from prunecli.errors import GraphError, InputError, LoadRefusedError, ProofError
-from prunecli.export import check_parity, read_metadata, to_onnx, to_proven_onnx
-from prunecli.export.onnx_file import deduplicate_, initializer_bytes, model_bytes
-from prunecli.export.parity import relative_errors
+from prunecli.exporting import check_parity, read_metadata, to_onnx, to_proven_onnx
+from prunecli.exporting.onnx_file import deduplicate_, initializer_bytes, model_bytes
+from prunecli.exporting.parity import relative_errors
 
 SPEC = InputSpec(3, 16, 16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 CLASSES = ("cat", "dog", "bird", "frog")

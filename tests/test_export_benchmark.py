@@ -12,8 +12,8 @@ from torch import nn
 
 from prunecli.checkpoint import InputSpec
 from prunecli.errors import DeviceError, InputError, LoadRefusedError
-from prunecli.export import benchmark, check_devices, physical_cores, to_onnx
-from prunecli.export.runtime import (
+from prunecli.exporting import benchmark, check_devices, physical_cores, to_onnx
+from prunecli.exporting.runtime import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
     check_use,
@@ -21,7 +21,7 @@ from prunecli.export.runtime import (
     profile_providers,
     read_profile,
 )
-from prunecli.export.timing import (
+from prunecli.exporting.timing import (
     Contestant,
     Setting,
     find_cuda,

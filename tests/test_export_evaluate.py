@@ -12,8 +12,8 @@ from torch.nn import functional
 from prunecli.checkpoint import InputSpec
 from prunecli.data import MemoryImageSet
 from prunecli.errors import InputError
-from prunecli.export import evaluate_onnx, to_onnx
-from prunecli.export.evaluate import match_classes, normalise, score
+from prunecli.exporting import evaluate_onnx, to_onnx
+from prunecli.exporting.evaluate import match_classes, normalise, score
 
 SPEC = InputSpec(3, 8, 8, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 CLASSES = tuple("abcdefg")

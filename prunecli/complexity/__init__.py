@@ -1,6 +1,7 @@
 """How hard a data set is to classify, before anything is trained on it."""
 
 from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg, csg_repeated
+from prunecli.complexity.dataset import analyze_dataset
 from prunecli.complexity.embedding import EMBEDDINGS, embed_pixels
 from prunecli.complexity.neighbours import Neighbours, nearest_neighbours
 from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
@@ -14,6 +15,7 @@ __all__ = [
     "CsgSettings",
     "Neighbours",
     "RepeatedCsg",
+    "analyze_dataset",
     "class_similarity",
     "csg",
     "csg_repeated",

@@ -142,7 +142,9 @@ def csg(
         variant=variant,
         min_class_size=min_class_size,
     )
-    return _estimate(_Labelled.of(features, labels, min_class_size), settings, workspace)
+    data = _Labelled.of(features, labels, min_class_size)
+    drawn = _draw(data, settings)
+    return _estimate(data, settings, drawn, _Surroundings.of(data, settings, drawn, workspace))
 
 
 def csg_repeated(
@@ -162,11 +164,14 @@ def csg_repeated(
     _require(repeats >= 1, f"repeats is at least 1, not {repeats}")
     first = settings or CsgSettings()
     data = _Labelled.of(features, labels, first.min_class_size)
+    series = [replace(first, seed=(first.seed + number) % 2**32) for number in range(repeats)]
+    draws = [_draw(data, settings) for settings in series]
+    # Draws overlap: looking around every sample once saves most of the work of many repeats.
+    around = _Surroundings.of(data, first, np.unique(np.concatenate(draws)), workspace)
     runs: list[CsgResult] = []
-    for number in range(repeats):
-        seed = (first.seed + number) % 2**32
-        runs.append(_estimate(data, replace(first, seed=seed), workspace))
-        progress(Step("complexity", number + 1, repeats))
+    for each, drawn in zip(series, draws, strict=True):
+        runs.append(_estimate(data, each, drawn, around))
+        progress(Step("complexity", len(runs), repeats))
     scores = np.array([run.csg for run in runs])
     mean = float(scores.mean())
     deviation = float(scores.std(ddof=1)) if repeats > 1 else float("nan")
@@ -207,14 +212,37 @@ class _Labelled:
         return cls(points, targets, tuple(names.tolist()), counts, rows, warnings)
 
 
-def _estimate(data: _Labelled, settings: CsgSettings, workspace: int) -> CsgResult:
-    chosen = _draw(data.targets, data.counts, settings)
-    nearest = nearest_neighbours(
-        data.features, chosen, neighbours=settings.neighbours, workspace=workspace
-    ).indices
-    volumes = VOLUMES.get(settings.volume)(data.features, chosen, nearest, workspace)
+@dataclass(frozen=True, eq=False)
+class _Surroundings:
+    """The neighbours [m, k] and log volumes [m] of some rows [m] of labelled features."""
+
+    rows: Indices
+    nearest: Indices
+    log_volumes: Floats
+
+    @classmethod
+    def of(
+        cls, data: _Labelled, settings: CsgSettings, rows: Indices, workspace: int
+    ) -> _Surroundings:
+        found = nearest_neighbours(
+            data.features, rows, neighbours=settings.neighbours, workspace=workspace
+        ).indices
+        volumes = VOLUMES.get(settings.volume)(data.features, rows, found, workspace)
+        return cls(rows, found, volumes)
+
+    def at(self, rows: Indices) -> tuple[Indices, Floats]:
+        """Return the neighbours and log volumes of rows that are among `self.rows`."""
+        order = np.argsort(self.rows)
+        places = order[np.searchsorted(self.rows, rows, sorter=order)]
+        return self.nearest[places], self.log_volumes[places]
+
+
+def _estimate(
+    data: _Labelled, settings: CsgSettings, drawn: Indices, around: _Surroundings
+) -> CsgResult:
+    nearest, volumes = around.at(drawn)
     clamped = np.maximum(volumes, np.log(settings.min_volume))
-    own, others = data.targets[chosen], data.targets[nearest]
+    own, others = data.targets[drawn], data.targets[nearest]
     weights = _weights(own, clamped, len(data.classes))
     likelihood = _likelihood(own, others, weights, len(data.classes))
     effective = np.bincount(own, weights) ** 2 / np.bincount(own, weights**2)
@@ -227,7 +255,7 @@ def _estimate(data: _Labelled, settings: CsgSettings, workspace: int) -> CsgResu
         eigenvalues=eigenvalues,
         similarity=similarity,
         likelihood=likelihood,
-        samples=data.rows[chosen],
+        samples=data.rows[drawn],
         sample_classes=own,
         neighbours=data.rows[nearest],
         neighbour_classes=others,
@@ -238,14 +266,14 @@ def _estimate(data: _Labelled, settings: CsgSettings, workspace: int) -> CsgResu
     )
 
 
-def _draw(targets: Indices, counts: Indices, settings: CsgSettings) -> Indices:
+def _draw(data: _Labelled, settings: CsgSettings) -> Indices:
     """Return the positions sampled from every class in turn.
 
     The reference draws from numpy's RandomState. NumPy has frozen that stream for good, so the
     published numbers can be met and a seed means the same samples on every version.
     """
     random = np.random.RandomState(settings.seed)
-    members = np.split(np.argsort(targets, kind="stable"), np.cumsum(counts)[:-1])
+    members = np.split(np.argsort(data.targets, kind="stable"), np.cumsum(data.counts)[:-1])
     drawn = [random.permutation(rows)[: _amount(settings.samples, len(rows))] for rows in members]
     return np.concatenate(drawn)
 

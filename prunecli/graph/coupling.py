@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
 
-from prunecli.graph.ids import FIXED, Axes, Axis, Family, Freeze, IdSpace
+from prunecli.graph.ids import FIXED, Axis, Family, Freeze, IdSpace
 from prunecli.graph.rules import RULES, Annotation, Call
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
 from prunecli.graph.trace import Trace, source_line
@@ -30,7 +30,9 @@ class ChannelGroup:
 
     An atom is the smallest set of channels that must be cut together; it counts as one channel.
     `producers` and `consumers` are the (tensor, dim) sites that make and read the channels;
-    `exact` is False where a cut is legal but differs from a mask (a norm runs over the channels).
+    `multiplicity` is how many of a layer's channels one atom stands for (the channels of a group of
+    a grouped convolution). `exact` is False where a cut is legal but differs from a mask (a norm
+    runs over the channels).
     """
 
     name: str
@@ -39,6 +41,7 @@ class ChannelGroup:
     sites: tuple[tuple[str, int], ...]
     producers: tuple[tuple[str, int], ...]
     consumers: tuple[tuple[str, int], ...]
+    multiplicity: int
     exact: bool
 
     @property
@@ -92,9 +95,7 @@ def couple(trace: Trace) -> CouplingGraph:
     roots = _choose_axes(ids, roots)
     stays = _frozen_roots(ids, roots)
     tensors = {
-        trace.tensors[name]: _dims(known[name], roots)
-        for name in trace.tensors
-        if name in known
+        trace.tensors[name]: _dims(known[name], roots) for name in trace.tensors if name in known
     }
     producers, consumers = _roles(trace)
     stays |= _not_channels(tensors, producers, roots.max() + 1)
@@ -327,6 +328,7 @@ def _groups(
                 sites=own,
                 producers=made,
                 consumers=tuple(site for site in own if site in consumers),
+                multiplicity=int((tensors[made[0][0]][made[0][1]] == roots[0]).sum()),
                 exact=not bool(inexact[roots[0]]),
             )
         )

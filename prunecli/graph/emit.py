@@ -32,9 +32,7 @@ _DATA_TYPES = (torch.dtype, torch.device, torch.memory_format, torch.layout)
 _EXTRA_OPERATORS = {"sym_size", "arange", "full", "zeros", "ones", "scalar_tensor", "new_zeros"}
 
 
-def emit(
-    trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]
-) -> dict[str, Any]:
+def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the program of the traced graph with every baked-in size recomputed.
 
     `keep` has one entry per atom. Raises `GraphError` for an operator that cannot be written.
@@ -160,7 +158,9 @@ def _rewrite_sizes(argument: str) -> Rewrite:
             argument: [
                 sizes.left(node, dim + lead)
                 if isinstance(size, int) and size != -1
-                else -1 if size != -1 and sizes.is_cut(node, dim + lead) else size
+                else -1
+                if size != -1 and sizes.is_cut(node, dim + lead)
+                else size
                 for dim, size in enumerate(arguments[argument])
             ]
         }

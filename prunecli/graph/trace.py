@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunecli.errors import GraphError, InputError
+from prunecli.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,8 @@ def trace(model: nn.Module, example: Sequence[Tensor]) -> Trace:
     fails on the example. The mode of the model is restored.
     """
     example = tuple(_at_least_two(value) for value in example)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         program = _export(model, example)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     signature = program.graph_signature
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = {
@@ -98,7 +94,8 @@ def _export(model: nn.Module, example: tuple[Tensor, ...]) -> Any:
     failures = []
     for shapes in (free, None):
         try:
-            with quiet():
+            # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
+            with quiet(), torch.no_grad():
                 return torch.export.export(model, example, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # noqa: BLE001 - whatever the user's forward raises
             failures.append(error)

@@ -141,9 +141,7 @@ SCALINGS.add(
 AGGREGATES: Registry[Callable[[Tensor], Tensor]] = Registry("aggregate")
 AGGREGATES.add("sum", lambda s: s.nansum(0), summary="Sum over the sites of a group.")
 AGGREGATES.add("mean", lambda s: s.nanmean(0), summary="Mean over the sites of a group.")
-AGGREGATES.add(
-    "max", lambda s: s.nan_to_num(-torch.inf).amax(0), summary="Largest over the sites."
-)
+AGGREGATES.add("max", lambda s: s.nan_to_num(-torch.inf).amax(0), summary="Largest over the sites.")
 AGGREGATES.add("first", lambda s: s[0], summary="Only the first site that has the channel.")
 
 

@@ -19,6 +19,12 @@ from prunecli.signals.score import (
 )
 
 PRESETS.add(
+    "magnitude",
+    "weight/value/l2/l1",
+    summary="Squared weights as a share of their layer's: comparable across layers (default).",
+    source="prunecli; see the table of defaults in the README",
+)
+PRESETS.add(
     "l1",
     "weight/value/l1/none",
     summary="Sum of absolute weights.",
@@ -35,6 +41,12 @@ PRESETS.add(
     "activation/taylor/abs-sum/l2",
     summary="Absolute first-order loss change per image, layerwise L2.",
     source="Molchanov et al. 2017, arXiv 1611.06440",
+)
+PRESETS.add(
+    "taylor-share",
+    "activation/taylor/abs-sum/l1",
+    summary="Absolute first-order loss change per image, as a share of its layer's.",
+    source="prunecli; Molchanov et al. 2017 with layerwise L1",
 )
 PRESETS.add(
     "fisher",

@@ -84,9 +84,7 @@ def score(
     one entry per atom. Raises `InputError` when the signal needs images and there are none, or when
     a saliency is not finite.
     """
-    subject = Subject(
-        trace, coupling, tensors, weights_removed, batches, aggregate, seed, progress
-    )
+    subject = Subject(trace, coupling, tensors, weights_removed, batches, aggregate, seed, progress)
     if needs_data(signal) and batches is None:
         raise InputError(
             f"the signal {signal} looks at images, and none were given",
@@ -95,8 +93,10 @@ def score(
         )
     preset = PRESETS.get(signal) if "/" not in signal else signal
     with torch.no_grad():
-        found = grid_signal(parse_signal(preset), subject) if isinstance(preset, str) else preset(
-            subject
+        found = (
+            grid_signal(parse_signal(preset), subject)
+            if isinstance(preset, str)
+            else preset(subject)
         )
     values = found.double().cpu().numpy()
     if np.isinf(values).any():
@@ -138,10 +138,7 @@ def combine(subject: Subject, sites: Iterable[Site]) -> Tensor:
 def producer_sites(subject: Subject) -> list[tuple[str, int, NDArray[np.int64]]]:
     """Return every weight that makes channels, the dimension on which, and its atoms."""
     wanted = {site for group in subject.coupling.groups for site in group.producers}
-    return [
-        (name, dim, subject.coupling.tensors[name][dim])
-        for name, dim in sorted(wanted)
-    ]
+    return [(name, dim, subject.coupling.tensors[name][dim]) for name, dim in sorted(wanted)]
 
 
 def rows_of(subject: Subject, name: str, dim: int) -> Tensor:
@@ -239,7 +236,9 @@ def _activation_sites(signal: Signal, subject: Subject) -> Iterable[Site]:
         images += len(labels)
         for tap, value, gradient in zip(watched, values, gradients, strict=True):
             scalars = metric.function(value, gradient).double().movedim(tap.dim, -1)
-            inside = reduction.inside(scalars).flatten(1, -2).sum(1)
+            positions = tuple(range(1, scalars.dim() - 1))
+            inside = reduction.inside(scalars)
+            inside = inside.sum(positions) if positions else inside
             atoms[tap.node], per_image = by_atom(inside, tap.atoms)
             outside = reduction.outside(per_image).sum(0)
             sums[tap.node] = sums.get(tap.node, torch.zeros_like(outside)) + outside
@@ -259,7 +258,7 @@ def _forward(
     watched: list[Tap],
     inputs: Tensor,
     labels: Tensor,
-    gradient: bool,  # noqa: FBT001
+    gradient: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run one batch; the loss is summed, so that every gradient is that of its own image."""
     watcher = _Watcher(module, {tap.node for tap in watched})

@@ -90,7 +90,9 @@ def _grouped(call: Call, channels: Axis, rows: Axis, columns: Axis, groups: int)
         call.ids.freeze(rows, "a grouped convolution over channels that cannot be cut")
         call.ids.freeze(columns, "a grouped convolution over channels that cannot be cut")
         return None
-    by_group, inside = (channels, None) if inputs == 1 else call.ids.split(channels, (groups, inputs))
+    by_group, inside = (
+        (channels, None) if inputs == 1 else call.ids.split(channels, (groups, inputs))
+    )
     call.ids.tie(columns, inside)
     if outputs == groups:
         return call.ids.tie(rows, by_group)

@@ -80,9 +80,7 @@ def permute(call: Call) -> Axes:
 @rule("transpose", "t", "swapaxes", "numpy_T", summary="Two dimensions change places.")
 def transpose(call: Call) -> Axes:
     source = list(call.axes("self"))
-    first, second = (
-        (call.dim("dim0"), call.dim("dim1")) if "dim0" in call.arguments else (-1, -2)
-    )
+    first, second = (call.dim("dim0"), call.dim("dim1")) if "dim0" in call.arguments else (-1, -2)
     source[first], source[second] = source[second], source[first]
     return tuple(source)
 
@@ -202,8 +200,7 @@ def expand(call: Call) -> Axes:
     before = (1,) * (len(after) - len(source)) + call.shape("self")
     axes: tuple[Any, ...] = (None,) * (len(after) - len(source)) + source
     return tuple(
-        axis if old == new else None
-        for axis, old, new in zip(axes, before, after, strict=True)
+        axis if old == new else None for axis, old, new in zip(axes, before, after, strict=True)
     )
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from prunecli.errors import DeviceError
-from prunecli.export.parity import dtype_of
-from prunecli.export.runtime import (
+from prunecli.exporting.parity import dtype_of
+from prunecli.exporting.runtime import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
     assert_provider,

@@ -18,8 +18,9 @@ from torch import nn
 
 from prunecli.checkpoint.atomic import atomic_write
 from prunecli.errors import GraphError, InputError, LoadRefusedError
-from prunecli.export.metadata import encode_metadata
-from prunecli.export.parity import check_parity, device_of, dtype_of, evaluation_mode
+from prunecli.exporting.metadata import encode_metadata
+from prunecli.exporting.parity import check_parity, device_of, dtype_of
+from prunecli.modes import evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -179,7 +180,7 @@ def deduplicate_(graph: Any) -> None:
 def _trace(model: nn.Module, spec: InputSpec, *, opset: int, optimize: bool) -> Any:
     # A batch of two: torch.export would take a batch of one for a constant.
     example = torch.zeros(2, *spec.shape, dtype=dtype_of(model), device=device_of(model))
-    with evaluation_mode(model), _no_chatter(), torch.no_grad():
+    with evaluating(model), _no_chatter(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 model,

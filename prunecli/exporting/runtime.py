@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from prunecli.errors import DeviceError
-from prunecli.export.metadata import corrupt_file, require_file
+from prunecli.exporting.metadata import corrupt_file, require_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

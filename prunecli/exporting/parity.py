@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import torch
 from torch import nn
 
 from prunecli.errors import ProofError
-from prunecli.export.runtime import open_session, random_inputs, run
+from prunecli.exporting.runtime import open_session, random_inputs, run
+from prunecli.modes import evaluating
 from prunecli.report import Parity
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def relative_errors(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.
 def run_torch(model: nn.Module, values: NDArray[Any]) -> NDArray[Any]:
     """Return the model's output for `values`, in eval mode on the model's own device."""
     tensor = torch.from_numpy(values).to(device_of(model))
-    with evaluation_mode(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         output = model(tensor)
     return np.asarray(output.detach().cpu().numpy())
 
@@ -87,18 +87,6 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     """Return the type of the model's first floating-point tensor; float32 without any."""
     floats = (tensor.dtype for tensor in _tensors(model) if tensor.is_floating_point())
     return next(floats, torch.float32)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode and leave every module as it was before."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:

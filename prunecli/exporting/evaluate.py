@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecli.errors import InputError
-from prunecli.export.metadata import read_metadata
-from prunecli.export.runtime import open_session, run
+from prunecli.exporting.metadata import read_metadata
+from prunecli.exporting.runtime import open_session, run
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import Evaluation
 
