@@ -1,0 +1,198 @@
+"""The Python API: the verbs on modules instead of files. It never prints and never exits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from prunecli import pipeline
+from prunecli.analysis import analyze_network
+from prunecli.budget import make_budget
+from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec
+from prunecli.checkpoint import save as save_checkpoint
+from prunecli.checkpoint.artefact import GRAPH
+from prunecli.data import evaluation_split, load_split, open_source
+from prunecli.errors import InputError
+from prunecli.instantiate import instantiate
+from prunecli.options import AnalyzeOptions, FinetuneOptions, LoadOptions, PruneOptions
+from prunecli.progress import Progress, silent
+from prunecli.pruning import PruneResult, prune_network, read_network
+from prunecli.report import Evaluation, ModelAnalysis, Parity
+from prunecli.signals.score import Batches
+from prunecli.training import FinetuneResult
+from prunecli.training import evaluate as evaluate_network
+from prunecli.training import finetune as finetune_network
+
+Example = Tensor | Sequence[Tensor]
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    flops: float | str | None = None,
+    params: float | str | None = None,
+    activations: float | str | None = None,
+    bytes: float | str | None = None,  # noqa: A002 - the option is called --bytes
+    sparsity: float | str | None = None,
+    signal: str = PruneOptions.signal,
+    allocation: str = PruneOptions.allocation,
+    aggregate: str = PruneOptions.aggregate,
+    align: int | None = None,
+    min_width: int = 1,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+    seed: int = 0,
+    batches: Callable[[], Batches] | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+) -> PruneResult:
+    """Return a narrower copy of any module that keeps a budget, proven equal to its mask.
+
+    `example_inputs` is one input or a sequence of them, with the batch first. `flops=0.5` keeps at
+    most half; `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches`
+    yields normalised images and labels for signals that look at data. `model` is left untouched.
+    Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
+    """
+    budget = make_budget(
+        flops=flops, params=params, activations=activations, bytes=bytes, sparsity=sparsity
+    )
+    options = PruneOptions(
+        signal=signal,
+        allocation=allocation,
+        aggregate=aggregate,
+        align=align,
+        min_width=min_width,
+        exclude=tuple(exclude),
+        only=tuple(only),
+        seed=seed,
+    )
+    return prune_network(
+        model,
+        _inputs(example_inputs),
+        budget=budget,
+        options=options,
+        batches=batches,
+        dry_run=dry_run,
+        progress=progress,
+    )
+
+
+def analyze(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    signal: str = AnalyzeOptions.signal,
+    batches: Callable[[], Batches] | None = None,
+    progress: Progress = silent,
+) -> ModelAnalysis:
+    """Return every channel group of a module, what is frozen and why, and what it can be cut to."""
+    network = read_network(model, _inputs(example_inputs))
+    return analyze_network(
+        network,
+        options=AnalyzeOptions(signal=signal, sensitivity=False),
+        architecture=type(model).__name__,
+        batches=batches,
+        progress=progress,
+    )
+
+
+def finetune(
+    model: nn.Module,
+    data: str | Path,
+    *,
+    input: InputSpec,  # noqa: A002 - the word for it everywhere here
+    options: FinetuneOptions | None = None,
+    teacher: nn.Module | None = None,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> FinetuneResult:
+    """Return a trained copy of `model`, its best epoch chosen on images held out from training."""
+    return finetune_network(
+        model,
+        open_source(data),
+        input=input,
+        options=options,
+        teacher=teacher,
+        run_dir=run_dir,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def evaluate(
+    model: nn.Module,
+    data: str | Path,
+    *,
+    input: InputSpec,  # noqa: A002
+    split: str | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Return the scores of `model` on one split of a data set; by default the one to report on."""
+    source = open_source(data)
+    images = load_split(source, split or evaluation_split(source), input=input, progress=progress)
+    return evaluate_network(model, images, input=input, progress=progress)
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    input: InputSpec,  # noqa: A002
+    opset: int | None = None,
+    classes: tuple[str, ...] | None = None,
+    tolerance: float = 1e-4,
+) -> Parity:
+    """Write `model` as ONNX, only if ONNX Runtime computes what torch computes."""
+    from prunecli.exporting import to_proven_onnx
+
+    _, parity = to_proven_onnx(
+        model, Path(path), input=input, opset=opset, classes=classes, tolerance=tolerance
+    )
+    return parity
+
+
+def load(path: str | Path, *, architecture: str | None = None) -> nn.Module:
+    """Return the network in a file as an `nn.Module` in evaluation mode, without pickle."""
+    return instantiate(pipeline.read(Path(path), LoadOptions(architecture=architecture)).checkpoint)
+
+
+def save(
+    model: nn.Module | PruneResult,
+    path: str | Path,
+    *,
+    input: InputSpec,  # noqa: A002
+    classes: Iterable[str] | None = None,
+) -> None:
+    """Write any traceable module so that `load` gives it back without its code and without pickle.
+
+    The network is traced and stored as a graph of plain operators with its tensors (`.pt` or
+    `.safetensors`).
+    """
+    plan = model.plan if isinstance(model, PruneResult) else None
+    module = model.model if isinstance(model, PruneResult) else model
+    if module is None:
+        raise InputError("a dry run has no network to save", code="DRY_RUN")
+    network = read_network(module, [pipeline.example_input(input)])
+    whole = np.ones(network.coupling.atom_count, np.bool_)
+    rebuilt, program = network.graph_network(whole)
+    save_checkpoint(
+        Checkpoint(
+            architecture=ArchitectureRef(GRAPH),
+            tensors=pipeline.state_of(rebuilt),
+            input=input,
+            plan=plan,
+            graph=program,
+            classes=None if classes is None else tuple(classes),
+            metadata={"versions": pipeline.versions()},
+        ),
+        Path(path),
+    )
+
+
+def _inputs(example: Example) -> Sequence[Tensor]:
+    return [example] if isinstance(example, Tensor) else list(example)
