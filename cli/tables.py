@@ -219,7 +219,7 @@ def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:
             else f"{row.speedup_low:.2f} to {row.speedup_high:.2f}"
         )
         table.add_row(
-            f"{row.device}, {row.provider.removesuffix('ExecutionProvider')}",
+            _device(row),
             str(row.batch),
             "" if row.dense_ms is None else f"{row.dense_ms:.2f}",
             f"{row.slim_ms:.2f}",
@@ -230,6 +230,11 @@ def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:
     threads = sorted({row.threads for row in benchmark})
     table.caption = f"medians of interleaved runs, threads: {', '.join(map(str, threads))}"
     return table
+
+
+def _device(row: BenchmarkRow) -> str:
+    provider = row.provider.removesuffix("ExecutionProvider")
+    return row.device if provider.lower() == row.device else f"{row.device}, {provider}"
 
 
 def _dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
@@ -266,30 +271,25 @@ def _model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
 
 
 def _analysis_table(model: ModelAnalysis, rows: int | None) -> Table:
+    """Return one row per group; bare percentages, so that all columns fit beside the names."""
     shares = sorted({cut["cut"] for group in model.groups for cut in group.sensitivity})
-    table = _table(
-        "channel group",
-        ">width",
-        ">min",
-        ">FLOPs",
-        ">params",
-        ">saliency",
-        *(f">-{share:.0%}" for share in shares),
-    )
+    columns = (">width", ">min", ">FLOPs", ">params", ">saliency")
+    table = _table("channel group", *columns, *(f">-{share:.0%}" for share in shares))
     for group in model.groups[:rows]:
-        accuracy = {cut["cut"]: cut["accuracy"] for cut in group.sensitivity}
+        accuracy = {cut["cut"]: f"{100 * cut['accuracy']:.1f}" for cut in group.sensitivity}
         table.add_row(
-            _shorten(group.name, 28),
+            _shorten(group.name, 22 if shares else 34),
             str(group.width),
             str(group.minimum),
-            _percent(group.flops_share),
-            _percent(group.params_share),
+            f"{100 * group.flops_share:.1f}",
+            f"{100 * group.params_share:.1f}",
             _saliency(group.saliency),
-            *(_percent(accuracy[share]) if share in accuracy else "" for share in shares),
+            *(accuracy.get(share, "") for share in shares),
         )
     _add_rest(table, len(model.groups), rows, "groups")
+    table.caption = "FLOPs and params: % that goes with the group"
     if shares:
-        table.caption = "last columns: accuracy after cutting that share of the group alone"
+        table.caption += "; -25%: accuracy (%) after cutting that share of it alone"
     return table
 
 

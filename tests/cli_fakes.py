@@ -79,8 +79,8 @@ def export_report(output: Path, *, speedup: float | None = 1.62) -> report.Expor
 
 def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
     group = report.GroupAnalysis(
-        "layer1.0.conv1",
-        16,
+        "features.denseblock3.denselayer24.conv1",
+        1024,
         1,
         0.05,
         0.01,

@@ -95,7 +95,7 @@ def test_the_nested_keys_of_the_envelopes_are_pinned(pipeline, capsys):
     assert {"before", "after"} <= set(tuned["accuracy"])
     analyzed = envelope(capsys, "analyze", "m.pt", "--data", "digits")[1]["data"]
     assert "csg" in analyzed["dataset"]
-    assert analyzed["model"]["groups"][0]["name"] == "layer1.0.conv1"
+    assert {"name", "width", "minimum", "sensitivity"} <= set(analyzed["model"]["groups"][0])
 
 
 def test_json_mode_says_nothing_on_stderr(pipeline, capsys):
