@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prunecli.budget import Budget
 from prunecli.cost import CostModel, Widths
 from prunecli.errors import GateError
-from prunecli.graph.coupling import ChannelGroup
 from prunecli.registry import Registry
+
+if TYPE_CHECKING:
+    from prunecli.budget import Budget
+    from prunecli.graph.coupling import ChannelGroup
 
 Saliency = NDArray[np.float64]
 """One number per atom, larger is more important."""
@@ -168,7 +171,7 @@ def refill(problem: Problem, widths: Widths) -> Widths:
             return widths
         group = int(np.argmax(value))
         trial = widths.copy()
-        trial[group] = _next(problem.widths[group], widths[group])
+        trial[group] = _next(problem.widths[group], widths[group]) or widths[group]
         if problem.load(trial) <= 1.0:
             widths = trial
         else:
@@ -213,7 +216,7 @@ def global_threshold(problem: Problem) -> Widths:
     def widths(threshold: float) -> Widths:
         return np.asarray(
             [
-                _floor(options, np.searchsorted(-own, -threshold, side="right"))
+                _floor(options, float(np.searchsorted(-own, -threshold, side="right")))
                 for own, options in zip(ranked, problem.widths, strict=True)
             ],
             np.int64,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prunecli.allocation import Saliency, allowed_widths, keep_mask
-from prunecli.checkpoint import InputSpec
-from prunecli.data import ImageSet
 from prunecli.options import AnalyzeOptions, PruneOptions
 from prunecli.progress import Progress, Step, silent
 from prunecli.pruning import Network, frozen_reports, score_network
 from prunecli.report import GroupAnalysis, ModelAnalysis
-from prunecli.signals.score import Batches
 from prunecli.training import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from prunecli.checkpoint import InputSpec
+    from prunecli.data import ImageSet
+    from prunecli.signals.score import Batches
 
 CUTS = (0.25, 0.5, 0.75)
 """Shares of a group that are cut alone to see how sensitive the network is to it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,11 +21,13 @@ from prunecli.instantiate import instantiate
 from prunecli.options import AnalyzeOptions, FinetuneOptions, LoadOptions, PruneOptions
 from prunecli.progress import Progress, silent
 from prunecli.pruning import PruneResult, prune_network, read_network
-from prunecli.report import Evaluation, ModelAnalysis, Parity
-from prunecli.signals.score import Batches
 from prunecli.training import FinetuneResult
 from prunecli.training import evaluate as evaluate_network
 from prunecli.training import finetune as finetune_network
+
+if TYPE_CHECKING:
+    from prunecli.report import Evaluation, ModelAnalysis, Parity
+    from prunecli.signals.score import Batches
 
 Example = Tensor | Sequence[Tensor]
 

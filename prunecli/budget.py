@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CostKind = Literal["flops", "params", "activations", "bytes", "channels"]
 COST_KINDS: tuple[str, ...] = get_args(CostKind)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,19 @@ from torch import Tensor, fx, nn
 
 from prunecli.graph.coupling import STAYS, CouplingGraph
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments, shape_of
-from prunecli.graph.trace import Trace
 from prunecli.registry import Registry
 from prunecli.report import Cost
+
+if TYPE_CHECKING:
+    from prunecli.graph.trace import Trace
 
 Widths = NDArray[np.int64]
 """The number of channels left in each group, in the order of `CouplingGraph.groups`."""
 
 NOT_COUNTED_BUT_CHEAP = {
     "alias", "arange", "cat", "chunk", "clone", "contiguous", "detach", "dropout", "expand",
-    "flatten", "getitem", "pad", "constant_pad_nd", "permute", "reshape", "select", "slice", "split",
+    "flatten", "getitem", "pad", "constant_pad_nd", "permute", "reshape", "select", "slice",
+    "split",
     "split_with_sizes", "squeeze", "stack", "sym_size", "t", "to", "transpose", "unbind",
     "unflatten", "unsqueeze", "view", "_assert_tensor_metadata",
 }  # fmt: skip
@@ -57,8 +60,8 @@ class CostModel:
     """Closed forms of every cost kind.
 
     A dimension's size is `base[d] + counts[d] @ widths`; a term is a coefficient times up to
-    `factors.shape[1]` such sizes. `kinds` maps a cost kind to its slice of terms; `nodes` names each
-    term's operator, and `weights` the weight that an operator reads.
+    `factors.shape[1]` such sizes. `kinds` maps a cost kind to its slice of terms; `nodes` names
+    each term's operator, and `weights` the weight that an operator reads.
     """
 
     base: NDArray[np.float64]
@@ -114,10 +117,11 @@ class CostModel:
         return float(costs[reading].sum() / (costs.sum() or 1.0))
 
     def _sizes(self, widths: Widths) -> NDArray[np.float64]:
-        return self.base + self.counts @ widths
+        return np.asarray(self.base + self.counts @ widths)
 
     def _terms(self, widths: Widths) -> NDArray[np.float64]:
-        return self.coefficients * np.prod(self._sizes(widths)[self.factors], axis=1)
+        sizes = self._sizes(widths)[self.factors]
+        return np.asarray(self.coefficients * np.prod(sizes, axis=1))
 
 
 def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostModel:
@@ -358,7 +362,10 @@ def _pack(
     weights: Mapping[str, str],
     missing: Mapping[str, int],
 ) -> CostModel:
-    coefficients, factors, nodes, kinds = [], [], [], {}
+    coefficients: list[float] = []
+    factors: list[list[int]] = []
+    nodes: list[str] = []
+    kinds: dict[str, slice] = {}
     for kind, terms in listed.items():
         start = len(coefficients)
         for term in terms:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
 from prunecli.checkpoint import Checkpoint, build_dense
 from prunecli.checkpoint.artefact import GRAPH
 from prunecli.errors import InputError
 from prunecli.graph.network import build
 from prunecli.surgery import cut_module
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def instantiate(checkpoint: Checkpoint) -> nn.Module:
@@ -37,8 +40,9 @@ def _module(checkpoint: Checkpoint, *, device: str) -> nn.Module:
     try:
         model.load_state_dict(dict(checkpoint.tensors), assign=True)
     except RuntimeError as error:
+        misfit = str(error).splitlines()[-1].strip()
         raise InputError(
-            f"the weights do not fit {checkpoint.architecture}: {str(error).splitlines()[-1].strip()}",
+            f"the weights do not fit {checkpoint.architecture}: {misfit}",
             code="WEIGHTS_MISMATCH",
             hint="the file is damaged, or the architecture's code has changed since it was written",
         ) from error

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from prunecli.budget import Budget
 from prunecli.checkpoint import (
     ArchitectureRef,
     Checkpoint,
@@ -49,6 +46,7 @@ from prunecli.pruning import Clock, PruneResult, prune_network, read_network
 from prunecli.report import (
     AccuracyChange,
     AnalyzeReport,
+    BenchmarkRow,
     DatasetAnalysis,
     Evaluation,
     ExportReport,
@@ -57,6 +55,11 @@ from prunecli.report import (
     PruneReport,
 )
 from prunecli.signals import needs_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from prunecli.budget import Budget
 
 SCORING_BATCH = 64
 
@@ -125,7 +128,9 @@ def analyze(
     source = None if data is None else open_source(data)
     found_model, found_data = None, None
     if model is not None:
-        found_model = _analyze_model(model, source, options, load, warnings, progress)
+        found_model = _analyze_model(
+            model, source, options=options, load=load, warnings=warnings, progress=progress
+        )
     if source is not None:
         found_data = _analyze_data(source, options, progress)
         warnings.extend(source.problems)
@@ -166,7 +171,7 @@ def finetune(
     network = instantiate(checkpoint)
     taught = None if teacher is None else read(teacher, load)
     check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
-    split = evaluation_split(source)
+    split = evaluation_split(source, trained=True)
     test = load_split(source, split, input=checkpoint.input, seed=options.seed, progress=progress)
     before = training.evaluate(network, test, input=checkpoint.input, progress=progress)
     result = training.finetune(
@@ -255,8 +260,8 @@ def export(
 ) -> ExportReport:
     """Write ONNX, prove it equal to torch, and time it beside the dense network.
 
-    The dense network is `against`; without it, the architecture that the artefact was cut from, with
-    random weights (its speed does not depend on them).
+    The dense network is `against`; without it, the architecture that the artefact was cut from,
+    with random weights (its speed does not depend on them).
     """
     from prunecli import exporting
 
@@ -281,7 +286,7 @@ def export(
         seed=options.seed,
     )
     warnings = list(loaded.warnings)
-    rows = ()
+    rows: tuple[BenchmarkRow, ...] = ()
     if options.benchmark:
         with tempfile.TemporaryDirectory() as folder:
             dense = _dense_network(checkpoint, against, load, warnings)
@@ -485,6 +490,7 @@ def normalised(images: ImageSet, spec: InputSpec) -> Iterator[tuple[Tensor, Tens
 def _analyze_model(
     path: Path,
     source: DataSource | None,
+    *,
     options: AnalyzeOptions,
     load: LoadOptions | None,
     warnings: list[str],
@@ -595,9 +601,3 @@ def _flops_ratio(slim: nn.Module, dense: nn.Module | None, spec: InputSpec) -> f
 
 def _merge(*warnings: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item for group in warnings for item in group))
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunecli.allocation import (
@@ -27,7 +25,6 @@ from prunecli.allocation import (
     default_alignment,
     keep_mask,
 )
-from prunecli.budget import Budget
 from prunecli.cost import CostModel, Widths, model_cost
 from prunecli.errors import GateError, GraphError, InputError, ProofError
 from prunecli.graph.coupling import ChannelGroup, CouplingGraph, couple
@@ -39,9 +36,16 @@ from prunecli.plan import PruningPlan
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport, Verified
 from prunecli.signals import AGGREGATES, PRESETS, needs_data, parse_signal, score
-from prunecli.signals.score import Batches
 from prunecli.surgery import cut_module, cut_tensor, slices_of
 from prunecli.verify import prove
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from prunecli.budget import Budget
+    from prunecli.signals.score import Batches
 
 MODULE, GRAPH = "module", "graph"
 
@@ -176,7 +180,7 @@ def prune_network(
     with clock.stage("allocate"):
         widths, excluded = _choose(network, saliency, budget, options, warnings)
     keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
-    plan = _plan(network, keep, budget, options, cost, widths)
+    plan = _plan(network, keep, widths, budget=budget, options=options)
     slim, program, verified = None, None, None
     if not dry_run:
         slim, program, verified = _cut(network, plan, keep, options, clock)
@@ -418,10 +422,10 @@ def _trace_warnings(network: Network) -> list[str]:
 def _plan(
     network: Network,
     keep: NDArray[np.bool_],
+    widths: Widths,
+    *,
     budget: Budget,
     options: PruneOptions,
-    cost: CostModel,
-    widths: Widths,
 ) -> PruningPlan:
     return PruningPlan(
         fingerprint=network.coupling.fingerprint,
@@ -433,8 +437,8 @@ def _plan(
         signal=options.signal,
         allocation=options.allocation,
         budget=budget.to_json(),
-        cost_before=cost.dense,
-        cost_after=cost.cost(widths),
+        cost_before=network.cost.dense,
+        cost_after=network.cost.cost(widths),
         seed=options.seed,
     )
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunecli.errors import InputError
-from prunecli.graph.coupling import CouplingGraph
 from prunecli.plan import Indices
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from prunecli.graph.coupling import CouplingGraph
 
 Slices = Mapping[str, Mapping[int, Indices]]
 
@@ -44,11 +47,13 @@ def cut_module(model: nn.Module, slices: Slices) -> nn.Module:
     allocated. Raises `InputError` when the slices do not fit the model.
     """
     replaced: dict[int, Any] = {}
-    tensors = dict(model.named_parameters(remove_duplicate=False))
-    tensors.update(model.named_buffers(remove_duplicate=False))
+    tensors: dict[str, Tensor] = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     check_slices(tensors, slices)
     shared = _by_identity(tensors, slices)
-    for name, tensor in tensors.items():
+    for tensor in tensors.values():
         if id(tensor) in replaced:
             continue
         slim = cut_tensor(tensor, shared.get(id(tensor), {}))

@@ -14,7 +14,8 @@ perturbed, so that nothing is neutral by accident.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,14 +24,16 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from prunecli.errors import ProofError, PruneError
-from prunecli.graph.coupling import CouplingGraph
-from prunecli.graph.emit import emit
+from prunecli.graph.emit import constant_name, emit
 from prunecli.graph.network import build
 from prunecli.graph.rules.call import operator_name, schema_arguments
-from prunecli.graph.trace import Trace
 from prunecli.modes import evaluating
 from prunecli.report import Verified
 from prunecli.surgery import Slices, cut_tensor
+
+if TYPE_CHECKING:
+    from prunecli.graph.coupling import CouplingGraph
+    from prunecli.graph.trace import Trace
 
 TOLERANCE = 1e-8
 """Largest allowed max|slim - masked| / std(slim): correct cuts give 1e-13, wrong ones 1e-3."""
@@ -39,6 +42,8 @@ SMALL_IMAGE = 64
 """Side of the images of a proof, where the real ones are much larger."""
 
 Tensors = dict[str, Tensor]
+Norms = Mapping[str, list[NDArray[np.int64]]]
+"""Per norm, the kept positions of each dimension that it runs over."""
 
 
 def prove(
@@ -57,53 +62,61 @@ def prove(
     forward fails, or when the check would be empty because the mask changes nothing.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms = _cut_norms(trace, coupling, keep)
+    claim = _Claim(model, slim, slices, keep, trace, coupling)
     shrinks = any(_shrinks(value) for value in trace.example)
     with evaluating(model, slim):
         try:
-            inputs = [_random_like(value, generator, shrink=True) for value in trace.example]
-            return _prove(model, slim, slices, keep, trace, coupling, inputs, norms, generator)
+            return claim.prove(generator, shrink=True)
         except (ProofError, RuntimeError, ValueError):
             # Not every network takes a smaller image; only the real size has the last word.
             if not shrinks:
                 raise
-        inputs = [_random_like(value, generator, shrink=False) for value in trace.example]
-        return _prove(model, slim, slices, keep, trace, coupling, inputs, norms, generator)
+        return claim.prove(generator, shrink=False)
 
 
-def _prove(
-    model: nn.Module,
-    slim: nn.Module,
-    slices: Slices,
-    keep: NDArray[np.bool_],
-    trace: Trace,
-    coupling: CouplingGraph,
-    inputs: list[Tensor],
-    norms: Mapping[str, list[NDArray[np.int64]]],
-    generator: torch.Generator,
-) -> Verified:
-    method = "masked-norm" if norms else "consumer-zero"
-    dense = _tensors(model)
-    worst = 0.0
-    for state in (dense, _perturbed(dense, generator)):
-        reference = _zero_consumers(state, coupling, slices)
-        cut = {name: cut_tensor(value, slices.get(name, {})) for name, value in state.items()}
+@dataclass(frozen=True)
+class _Claim:
+    """That `slim` is what is left of `model` when the channels outside `keep` are masked."""
+
+    model: nn.Module
+    slim: nn.Module
+    slices: Slices
+    keep: NDArray[np.bool_]
+    trace: Trace
+    coupling: CouplingGraph
+
+    def prove(self, generator: torch.Generator, *, shrink: bool) -> Verified:
+        """Compare on the real weights and on perturbed ones; raise `ProofError` if they differ."""
+        inputs = [_random_like(value, generator, shrink=shrink) for value in self.trace.example]
+        norms = _cut_norms(self.trace, self.coupling, self.keep)
+        method = "masked-norm" if norms else "consumer-zero"
+        dense = _tensors(self.model)
+        worst = 0.0
+        for state in (dense, _perturbed(dense, generator)):
+            worst = max(worst, self._error(state, inputs, norms))
+            if not worst <= TOLERANCE:
+                raise ProofError(
+                    f"the cut network differs from the masked one by {worst:.2e}",
+                    code="CUT_NOT_EQUAL",
+                    where=f"{method}, relative to the spread of the output",
+                    hint="nothing was written; please report this network",
+                )
+        return Verified(method, worst)
+
+    def _error(self, state: Tensors, inputs: list[Tensor], norms: Norms) -> float:
+        reference = _zero_consumers(state, self.coupling, self.slices)
+        cut = {name: cut_tensor(value, self.slices.get(name, {})) for name, value in state.items()}
         with torch.no_grad():
-            expected = (
-                _run_masked(trace, coupling, keep, reference, inputs, norms)
-                if norms
-                else functional_call(model, reference, tuple(inputs))
-            )
-            found = _run_slim(slim, cut, inputs)
-        worst = max(worst, relative_error(found, expected))
-        if not worst <= TOLERANCE:
-            raise ProofError(
-                f"the cut network differs from the masked one by {worst:.2e}",
-                code="CUT_NOT_EQUAL",
-                where=f"{method}, relative to the spread of the output",
-                hint="nothing was written; please report this network",
-            )
-    return Verified(method, worst)
+            if norms:
+                expected = self._run_masked(reference, inputs, norms)
+            else:
+                expected = functional_call(self.model, reference, tuple(inputs))
+            return relative_error(_run_slim(self.slim, cut, inputs), expected)
+
+    def _run_masked(self, state: Tensors, inputs: list[Tensor], norms: Norms) -> Any:
+        program = emit(self.trace, self.coupling, np.ones_like(self.keep))
+        constants = {constant_name(name): value for name, value in self.trace.constants.items()}
+        return _MaskedNorm(build(program, {**state, **constants}), norms).run(*inputs)
 
 
 def relative_error(found: Any, expected: Any) -> float:
@@ -228,43 +241,39 @@ def keep_all(atoms: NDArray[np.int64], keep: NDArray[np.bool_]) -> bool:
 class _MaskedNorm(fx.Interpreter):
     """Runs the dense graph; the listed layer norms see only the kept channels."""
 
-    def __init__(
-        self, module: fx.GraphModule, norms: Mapping[str, list[NDArray[np.int64]]]
-    ) -> None:
+    def __init__(self, module: fx.GraphModule, norms: Norms) -> None:
         super().__init__(module)
         self.norms = norms
 
     def run_node(self, n: fx.Node) -> Any:
         if n.name not in self.norms:
             return super().run_node(n)
-        source, _, weight, bias, eps = self.map_nodes_to_values((*n.args, None)[:5], n)
-        kept = [torch.from_numpy(index).to(source.device) for index in self.norms[n.name]]
-        lead = source.dim() - len(kept)
-        slim = source
-        for at, index in enumerate(kept):
-            slim = slim.index_select(lead + at, index)
-        dims = tuple(range(lead, source.dim()))
-        centred = slim - slim.mean(dims, keepdim=True)
-        slim = centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt()
-        result = torch.zeros_like(source)
-        at = torch.meshgrid(*kept, indexing="ij")
-        result[(..., *at)] = slim
-        return result * (1 if weight is None else weight) + (0 if bias is None else bias)
+        values: Any = self.map_nodes_to_values((*n.args, None)[:5], n)
+        source, _, weight, bias, eps = values
+        return masked_layer_norm(source, self.norms[n.name], weight, bias, eps)
 
 
-def _run_masked(
-    trace: Trace,
-    coupling: CouplingGraph,
-    keep: NDArray[np.bool_],
-    state: Tensors,
-    inputs: list[Tensor],
-    norms: Mapping[str, list[NDArray[np.int64]]],
-) -> Any:
-    module = build(emit(trace, coupling, np.ones_like(keep)), {**state, **_constants(trace)})
-    return _MaskedNorm(module, norms).run(*inputs)
+def masked_layer_norm(
+    source: Tensor,
+    kept: Sequence[NDArray[np.int64]],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """Return a layer norm whose statistics run over the kept positions of the last dims alone.
 
-
-def _constants(trace: Trace) -> Tensors:
-    from prunecli.graph.emit import constant_name
-
-    return {constant_name(name): value for name, value in trace.constants.items()}
+    `kept` lists the kept positions of each normalised dimension; everything else comes out as 0
+    before the affine part.
+    """
+    indices = [torch.from_numpy(index).to(source.device) for index in kept]
+    lead = source.dim() - len(indices)
+    slim = source
+    for at, index in enumerate(indices):
+        slim = slim.index_select(lead + at, index)
+    dims = tuple(range(lead, source.dim()))
+    centred = slim - slim.mean(dims, keepdim=True)
+    slim = centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt()
+    result = torch.zeros_like(source)
+    place: Any = (..., *torch.meshgrid(*indices, indexing="ij"))
+    result[place] = slim
+    return result * (1 if weight is None else weight) + (0 if bias is None else bias)

@@ -85,10 +85,11 @@ def test_a_concatenation_keeps_its_parts_apart_and_its_reader_sees_both() -> Non
 
 
 def test_a_tensor_joined_to_itself_is_cut_in_both_places() -> None:
-    model = Net(
-        lambda self, x: head(self, (lambda y: torch.cat([y, y], 1))(self.a(x))),
-        a=conv(3, 4), fc=nn.Linear(8, 2),
-    )  # fmt: skip
+    def forward(self, x):
+        y = self.a(x)
+        return head(self, torch.cat([y, y], 1))
+
+    model = Net(forward, a=conv(3, 4), fc=nn.Linear(8, 2))
     coupling, groups = groups_of(model, 3, 8, 8)
     assert groups["a"].width == 4
     assert coupling.tensors["fc.weight"][1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
@@ -99,7 +100,7 @@ def test_padded_channels_get_ids_of_their_own() -> None:
         lambda self, x: head(self, functional.pad(self.a(x), (0, 0, 0, 0, 2, 2)) + self.b(x)),
         a=conv(3, 4), b=conv(3, 8), fc=nn.Linear(8, 2),
     )  # fmt: skip
-    coupling, groups = groups_of(model, 3, 8, 8)
+    _, groups = groups_of(model, 3, 8, 8)
     assert groups["a"].width == 4
     assert set(groups["a"].producers) == {("a.weight", 0), ("b.weight", 0)}
     assert groups["b"].width == 4

@@ -135,7 +135,7 @@ def test_module_mode_keeps_the_class_and_mirrors_the_sizes() -> None:
 
 def test_graph_mode_takes_over_where_the_forward_has_sizes_baked_in() -> None:
     model = residual()
-    result = prunecli.prune(model, IMAGE, flops=0.8, only=["stem"], align=1)
+    result = prunecli.prune(model, IMAGE, flops=0.95, exclude=["stem", "first", "third"], align=1)
     assert result.report.mode == "graph"
     assert result.report.verified.max_rel_error < 1e-10
     assert set(result.model.state_dict()) == set(model.state_dict())
@@ -186,7 +186,7 @@ def test_the_same_call_makes_the_same_plan() -> None:
 
 
 def test_an_unreachable_budget_names_the_lowest_and_what_holds_it() -> None:
-    with pytest.raises(GateError, match="the lowest reachable is 0.0") as caught:
+    with pytest.raises(GateError, match=r"the lowest reachable is 0\.0") as caught:
         prunecli.prune(residual(), IMAGE, flops=1e-4)
     assert caught.value.code == "INFEASIBLE_BUDGET"
     assert caught.value.exit_code == 1
@@ -401,7 +401,8 @@ def test_any_random_network_is_proven_within_budget_or_says_why_not(
     try:
         result = prunecli.prune(model, example, flops=0.7, signal="random", seed=seed, align=1)
     except (GateError, GraphError) as error:
-        assert error.code in {"INFEASIBLE_BUDGET", "NOTHING_TO_CUT"}
+        if error.code not in {"INFEASIBLE_BUDGET", "NOTHING_TO_CUT"}:
+            raise
         return
     assert result.report.verified.max_rel_error < 1e-8
     assert result.report.cost.kept["flops"] <= 0.7

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,9 @@ from prunecli.graph.ids import FIXED, Axis, Family, Freeze, IdSpace
 from prunecli.graph.rules import RULES, Annotation, Call
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
 from prunecli.graph.trace import Trace, source_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 Atoms = NDArray[np.int64]
 """Per position of a tensor dimension: the atom that it belongs to, or -1 if it must stay."""
@@ -120,7 +122,9 @@ def couple(trace: Trace) -> CouplingGraph:
 
 def propagate(trace: Trace) -> tuple[dict[str, Annotation], IdSpace, dict[str, int]]:
     """Run the op rules over the graph; return each node's axes, the ids, and unknown operators."""
-    ids, known, unknown = IdSpace(), {}, {}
+    ids = IdSpace()
+    known: dict[str, Annotation] = {}
+    unknown: dict[str, int] = {}
     for node in trace.graph.nodes:
         ids.node, ids.where = node.name, source_line(node)
         if node.op == "placeholder":
@@ -188,7 +192,7 @@ def _roots(count: int, ties: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]
     second = np.concatenate([pair[1] for pair in pairs]) if pairs else np.zeros(0, np.int64)
     edges = coo_array((np.ones(first.size, np.bool_), (first, second)), shape=(count, count))
     _, labels = connected_components(edges, directed=False)
-    return labels.astype(np.int64)
+    return np.asarray(labels, np.int64)
 
 
 def _choose_axes(ids: IdSpace, roots: Atoms) -> Atoms:

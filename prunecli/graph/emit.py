@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import fx
 
 from prunecli.errors import InputError
-from prunecli.graph.coupling import CouplingGraph
 from prunecli.graph.rules import RULES
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments, shape_of
-from prunecli.graph.trace import Trace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prunecli.graph.coupling import CouplingGraph
+    from prunecli.graph.trace import Trace
 
 PROGRAM_SCHEMA = 1
 
@@ -80,25 +83,32 @@ class Sizes:
 
 def _write(node: fx.Node, trace: Trace, sizes: Sizes) -> dict[str, Any] | None:
     if node.op == "placeholder":
-        if node.name in trace.tensors:
-            read = any(_module(user, trace) is None for user in node.users)
-            return _tensor(node.name, trace.tensors[node.name]) if read else None
-        if node.name in trace.constants:
-            return _tensor(node.name, constant_name(node.name)) if node.users else None
-        return {"name": node.name, "kind": "input"}
+        return _write_placeholder(node, trace)
     if node.op == "output":
         return {"name": "output", "kind": "output", "args": [encode(node.args[0])]}
     module = _module(node, trace)
     if module is not None:
         return {"name": node.name, **module}
-    name = operator_name(node.target)
-    arguments = schema_arguments(node)
+    return _write_call(node, sizes)
+
+
+def _write_placeholder(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
+    if node.name in trace.tensors:
+        read = any(_module(user, trace) is None for user in node.users)
+        return _tensor(node.name, trace.tensors[node.name]) if read else None
+    if node.name in trace.constants:
+        return _tensor(node.name, constant_name(node.name)) if node.users else None
+    return {"name": node.name, "kind": "input"}
+
+
+def _write_call(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
+    name, arguments = operator_name(node.target), schema_arguments(node)
     changed = REWRITES[name](node, arguments, sizes) if name in REWRITES else {}
     if "take" in changed:
         source = encode(arguments["self"])
         return {"name": node.name, "kind": "take", "args": [source], **changed["take"]}
-    target, arguments = changed.pop("operator", _target(node)), {**arguments, **changed}
-    positional, keywords = _positional(target, arguments)
+    target = changed.pop("operator", None) or _target(node)
+    positional, keywords = _positional(target, {**arguments, **changed})
     return {
         "name": node.name,
         "kind": "call",
@@ -173,7 +183,7 @@ def _rewrite_unflatten(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -
     return {"sizes": [sizes.left(node, at + step) for step in range(len(arguments["sizes"]))]}
 
 
-def _rewrite_slice(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+def _rewrite_slice(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     source = arguments["self"]
     shape = shape_of(source, sizes.batch)
     dim = arguments["dim"] % len(shape)
@@ -285,7 +295,7 @@ REWRITES: dict[str, Rewrite] = {
 """Which argument of an operator repeats a size that the cut changes."""
 
 
-# --- modules that behave differently in training ---------------------------------------------------
+# --- modules that behave differently in training -------------------------------------------------
 
 
 def _batch_norm(node: fx.Node, trace: Trace) -> dict[str, Any] | None:

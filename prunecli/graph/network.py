@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from prunecli.errors import InputError
 from prunecli.graph.emit import PROGRAM_SCHEMA, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def build(program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> fx.GraphModule:

@@ -6,14 +6,17 @@ The taxonomy is that of Persand, Anderson and Gregg (arXiv 1906.04675): the sign
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from prunecli.errors import InputError
 from prunecli.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TAXONOMY = "Persand, Anderson, Gregg 2019, arXiv 1906.04675"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from prunecli.signals.score import (
     producer_sites,
     rows_of,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PRESETS.add(
     "magnitude",

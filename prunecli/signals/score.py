@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch.nn import functional
 
@@ -17,7 +16,6 @@ from prunecli.graph.coupling import PRODUCERS, STAYS, CouplingGraph
 from prunecli.graph.emit import emit
 from prunecli.graph.network import build
 from prunecli.graph.rules.call import operator_name, schema_arguments
-from prunecli.graph.trace import Trace
 from prunecli.progress import Progress, Step, silent
 from prunecli.registry import Registry
 from prunecli.signals.components import (
@@ -29,6 +27,11 @@ from prunecli.signals.components import (
     Signal,
     parse_signal,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from prunecli.graph.trace import Trace
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Normalised images `[n, channels, height, width]` with their labels `[n]`."""

@@ -65,12 +65,12 @@ Rule = Callable[[Call], Annotation]
 RULES: Registry[Rule] = Registry("operator")
 
 
-def rule(*operators: str, summary: str) -> Callable[[Rule], Rule]:
-    """Register one function as the rule of several operators of one kind."""
+def rule(*operators: str) -> Callable[[Rule], Rule]:
+    """Register one function as the rule of operators of one kind; its docstring is the summary."""
 
     def register(function: Rule) -> Rule:
         for operator in operators:
-            RULES.add(operator, function, summary=summary)
+            RULES.add(operator, function, summary=function.__doc__ or "")
         return function
 
     return register

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from prunecli.graph.ids import Axes, Axis
+from typing import TYPE_CHECKING
+
 from prunecli.graph.rules.call import Call, rule
 
+if TYPE_CHECKING:
+    from prunecli.graph.ids import Axes, Axis
 
-@rule("conv1d", "conv2d", "conv3d", summary="Weight dim 0 starts the ids, dim 1 owns the input's.")
+
+@rule("conv1d", "conv2d", "conv3d")
 def convolution(call: Call) -> Axes:
+    """Weight dim 0 starts the ids, dim 1 owns the input's."""
     source, weight, groups = call.axes("input"), call.axes("weight"), call.arguments["groups"]
     spatial = len(weight) - 2
     channels = source[-spatial - 1]
@@ -21,13 +26,9 @@ def convolution(call: Call) -> Axes:
     return (*_batch(source, spatial), output, *(None,) * spatial)
 
 
-@rule(
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "conv_transpose3d",
-    summary="Weight dim 0 owns the input's ids, dim 1 starts the ids.",
-)
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def transposed_convolution(call: Call) -> Axes:
+    """Weight dim 0 owns the input's ids, dim 1 starts the ids."""
     source, weight, groups = call.axes("input"), call.axes("weight"), call.arguments["groups"]
     spatial = len(weight) - 2
     channels = source[-spatial - 1]
@@ -42,16 +43,18 @@ def transposed_convolution(call: Call) -> Axes:
     return (*_batch(source, spatial), output, *(None,) * spatial)
 
 
-@rule("linear", summary="Weight dim 0 starts the ids, dim 1 owns the input's.")
+@rule("linear")
 def linear(call: Call) -> Axes:
+    """Weight dim 0 starts the ids, dim 1 owns the input's."""
     source, weight = call.axes("input"), call.axes("weight")
     call.ids.tie(weight[1], source[-1])
     _bias(call, weight[0])
     return (*source[:-1], weight[0])
 
 
-@rule("matmul", "bmm", "mm", summary="The contracted dimensions are tied; the others pass.")
+@rule("matmul", "bmm", "mm")
 def matrix_product(call: Call) -> Axes:
+    """Tie the contracted dimensions; the others pass."""
     names = list(call.arguments)
     first, second = call.axes(names[0]), call.axes(names[1])
     call.ids.tie(first[-1], second[-2] if len(second) > 1 else second[-1])

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from prunecli.graph.ids import Axes, Axis
+from typing import TYPE_CHECKING
+
 from prunecli.graph.rules.call import Call, rule, shape_of
 from prunecli.graph.rules.compute import broadcast
 
+if TYPE_CHECKING:
+    from prunecli.graph.ids import Axes
+
 
 @rule(
-    "alias", "contiguous", "detach", "dropout", "feature_dropout", "hardswish", "lift_fresh_copy",
-    "log_sigmoid", "relu6", "rsub", "square", "to", "type_as", "_to_copy", "_assert_tensor_metadata",
-    summary="Ids pass; operands of the same size are tied, a broadcast size of 1 is not.",
-)  # fmt: skip
+    "alias",
+    "contiguous",
+    "detach",
+    "dropout",
+    "feature_dropout",
+    "hardswish",
+    "lift_fresh_copy",
+    "log_sigmoid",
+    "relu6",
+    "rsub",
+    "square",
+    "to",
+    "type_as",
+    "_to_copy",
+    "_assert_tensor_metadata",
+)
 def pointwise(call: Call) -> Axes:
+    """Ids pass; operands of the same size are tied, a broadcast size of 1 is not."""
     operands = [(call.axes_of(node), shape_of(node, call.batch)) for node in call.tensors()]
     rank = max(len(axes) for axes, _ in operands)
     return tuple(
@@ -21,16 +38,18 @@ def pointwise(call: Call) -> Axes:
     )
 
 
-@rule("prelu", summary="Ids pass; the slopes own them.")
+@rule("prelu")
 def prelu(call: Call) -> Axes:
+    """Ids pass; the slopes own them."""
     source, weight = call.axes("self"), call.axes("weight")
     if call.shape("weight")[0] > 1:
         call.ids.tie(source[1], weight[0])
     return source
 
 
-@rule("batch_norm", "instance_norm", summary="Ids pass; statistics and affine own them.")
+@rule("batch_norm", "instance_norm")
 def channel_norm(call: Call) -> Axes:
+    """Ids pass; statistics and affine own them."""
     source = call.axes("input")
     for name in ("weight", "bias", "running_mean", "running_var"):
         if call.arguments[name] is not None:
@@ -38,8 +57,9 @@ def channel_norm(call: Call) -> Axes:
     return source
 
 
-@rule("layer_norm", "rms_norm", summary="Ids pass, but the statistics run over what is left.")
+@rule("layer_norm", "rms_norm")
 def layer_norm(call: Call) -> Axes:
+    """Ids pass, but the statistics run over what is left."""
     source = call.axes("input")
     normalised = source[-len(call.arguments["normalized_shape"]) :]
     for name in ("weight", "bias"):
@@ -51,8 +71,9 @@ def layer_norm(call: Call) -> Axes:
     return source
 
 
-@rule("group_norm", summary="Ids pass; every group keeps the same count.")
+@rule("group_norm")
 def group_norm(call: Call) -> Axes:
+    """Ids pass; every group keeps the same count."""
     source, groups = call.axes("input"), call.arguments["num_groups"]
     channels = call.shape("input")[1]
     for name in ("weight", "bias"):
@@ -64,19 +85,31 @@ def group_norm(call: Call) -> Axes:
 
 
 @rule(
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d",
-    "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
-    "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_nearest_exact2d",
-    summary="Ids pass; positions change.",
-)  # fmt: skip
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool2d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "upsample_nearest_exact2d",
+)
 def spatial(call: Call) -> Axes:
+    """Ids pass; positions change."""
     source = call.axes(next(iter(call.arguments)))
     positions = 3 if "3d" in call.operator else 2 if "2d" in call.operator else 1
     return (*source[:-positions], *(None,) * positions)
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std", summary="Ids of the reduced dimensions end.")
+@rule("mean", "sum", "amax", "amin", "var", "std")
 def reduction(call: Call) -> Axes:
+    """Ids of the reduced dimensions end."""
     source = call.axes("self")
     wanted = call.arguments.get("dim")
     dims = range(len(source)) if not wanted and wanted != 0 else wanted
@@ -88,14 +121,9 @@ def reduction(call: Call) -> Axes:
     return tuple(axis for dim, axis in enumerate(source) if dim not in dims)
 
 
-@rule("softmax", "log_softmax", "_softmax", summary="Ids pass; channels that compete are frozen.")
+@rule("softmax", "log_softmax", "_softmax")
 def softmax(call: Call) -> Axes:
+    """Ids pass; channels that compete are frozen."""
     source = call.axes("self")
     call.ids.freeze(source[call.dim("dim")], f"{call.operator} lets these channels compete")
     return source
-
-
-def first_axis(axes: Axes) -> Axis:
-    """Return the only axis of a vector."""
-    (axis,) = axes
-    return axis

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunecli.graph.ids import Axes, Axis
 from prunecli.graph.rules.call import Call, rule, shape_of
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze",
-      summary="Dimensions are read as products of dimensions, or back.")  # fmt: skip
+    from prunecli.graph.ids import Axes, Axis
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
 def view(call: Call) -> Axes:
+    """Dimensions are read as products of dimensions, or back."""
     before, after = call.shape("self"), call.output_shape
     result: list[Axis] = []
     for sources, targets in reshape_blocks(before, after):
@@ -71,22 +74,25 @@ def _product(sizes: Sequence[int], dims: Sequence[int]) -> int:
     return int(np.prod([sizes[dim] for dim in dims], dtype=np.int64))
 
 
-@rule("permute", summary="Ids move with their dimensions.")
+@rule("permute")
 def permute(call: Call) -> Axes:
+    """Ids move with their dimensions."""
     source = call.axes("self")
     return tuple(source[dim % len(source)] for dim in call.arguments["dims"])
 
 
-@rule("transpose", "t", "swapaxes", "numpy_T", summary="Two dimensions change places.")
+@rule("transpose", "t", "swapaxes", "numpy_T")
 def transpose(call: Call) -> Axes:
+    """Two dimensions change places."""
     source = list(call.axes("self"))
     first, second = (call.dim("dim0"), call.dim("dim1")) if "dim0" in call.arguments else (-1, -2)
     source[first], source[second] = source[second], source[first]
     return tuple(source)
 
 
-@rule("cat", "concat", "concatenate", summary="Ids are joined.")
+@rule("cat", "concat", "concatenate")
 def concatenate(call: Call) -> Axes:
+    """Ids are joined."""
     parts = call.arguments["tensors"]
     known = [call.axes_of(part) for part in parts]
     at = int(call.arguments["dim"]) % len(known[0])
@@ -114,8 +120,9 @@ def _joined(axes: Sequence[Axis], sizes: Sequence[int]) -> Axis:
     )
 
 
-@rule("stack", summary="Tensors are tied; the new dimension is fixed.")
+@rule("stack")
 def stack(call: Call) -> Axes:
+    """Tensors are tied; the new dimension is fixed."""
     parts = [call.axes_of(part) for part in call.arguments["tensors"]]
     axes = list(parts[0])
     for other in parts[1:]:
@@ -124,9 +131,9 @@ def stack(call: Call) -> Axes:
     return tuple(axes)
 
 
-@rule("chunk", "split", "split_with_sizes", "unsafe_split", "tensor_split",
-      summary="Ids are cut into runs.")  # fmt: skip
+@rule("chunk", "split", "split_with_sizes", "unsafe_split", "tensor_split")
 def pieces(call: Call) -> list[Axes]:
+    """Ids are cut into runs."""
     source, at = call.axes("self"), call.dim("dim")
     result, start = [], 0
     for value in call.node.meta["val"]:
@@ -138,22 +145,26 @@ def pieces(call: Call) -> list[Axes]:
     return result
 
 
-@rule("unbind", summary="The dimension ends; what picks from it by position stays whole.")
+@rule("unbind")
 def unbind(call: Call) -> list[Axes]:
+    """End the dimension; what is picked from it by position stays whole."""
     source, at = call.axes("self"), call.dim("dim")
     call.ids.freeze(source[at], "is taken apart by position")
     return [(*source[:at], *source[at + 1 :])] * len(call.node.meta["val"])
 
 
-@rule("getitem", summary="One of several outputs.")
+@rule("getitem")
 def getitem(call: Call) -> Axes:
+    """One of several outputs."""
     annotation = call.known[call.arguments["0"].name]
     assert isinstance(annotation, list)
-    return annotation[call.arguments["1"]]
+    axes: Axes = annotation[call.arguments["1"]]
+    return axes
 
 
-@rule("select", summary="One position is taken, and must stay.")
+@rule("select")
 def select(call: Call) -> Axes:
+    """One position is taken, and must stay."""
     source, at = call.axes("self"), call.dim("dim")
     axis = source[at]
     if axis is not None:
@@ -162,8 +173,9 @@ def select(call: Call) -> Axes:
     return (*source[:at], *source[at + 1 :])
 
 
-@rule("slice", "narrow", summary="A run of ids is taken.")
+@rule("slice", "narrow")
 def take_run(call: Call) -> Axes:
+    """Take a run of ids."""
     source, at = call.axes("self"), call.dim("dim")
     axis = source[at]
     if axis is None:
@@ -176,8 +188,9 @@ def take_run(call: Call) -> Axes:
     return (*source[:at], axis[run], *source[at + 1 :])
 
 
-@rule("pad", "constant_pad_nd", summary="Padding of channels gets new ids.")
+@rule("pad", "constant_pad_nd")
 def pad(call: Call) -> Axes:
+    """Give padded channels new ids."""
     source, amounts = list(call.axes("self")), call.arguments["pad"]
     constant = call.arguments.get("mode", "constant") == "constant"
     for step in range(len(amounts) // 2):
@@ -194,8 +207,9 @@ def pad(call: Call) -> Axes:
     return tuple(source)
 
 
-@rule("expand", "expand_as", "broadcast_to", summary="Ids pass; what is repeated carries none.")
+@rule("expand", "expand_as", "broadcast_to")
 def expand(call: Call) -> Axes:
+    """Ids pass; what is repeated carries none."""
     source, after = call.axes("self"), call.output_shape
     before = (1,) * (len(after) - len(source)) + call.shape("self")
     axes: tuple[Any, ...] = (None,) * (len(after) - len(source)) + source
@@ -204,8 +218,9 @@ def expand(call: Call) -> Axes:
     )
 
 
-@rule("flip", "roll", summary="Order changes: channels are frozen, positions pass.")
+@rule("flip", "roll")
 def reorder(call: Call) -> Axes:
+    """Order changes: channels are frozen, positions pass."""
     source = call.axes("self")
     for dim in call.arguments["dims"]:
         call.ids.freeze(source[dim], f"{call.operator} moves these channels")
