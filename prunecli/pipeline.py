@@ -133,6 +133,7 @@ def analyze(
         )
     if source is not None:
         found_data = _analyze_data(source, options, progress)
+        warnings.extend(found_data.warnings)
         warnings.extend(source.problems)
     return AnalyzeReport(
         model=found_model,
@@ -199,7 +200,8 @@ def finetune(
             facts={"accuracy": dataclasses.asdict(accuracy), "data": data},
         ),
     )
-    save(trained, target)
+    if training.is_main_process():
+        save(trained, target)
     return FinetuneReport(
         output=target,
         accuracy=accuracy,

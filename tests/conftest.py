@@ -16,6 +16,8 @@ from prunecli.checkpoint.architectures import ARCHITECTURES
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+torch.set_num_threads(1)  # the tests run in parallel processes
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("PRUNECLI_CACHE", "~/.cache/prunecli-data")).expanduser()
 CIFAR_CLASSES = 10

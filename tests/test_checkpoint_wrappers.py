@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -148,3 +149,10 @@ def test_accuracies_are_numbers_only(tmp_path, tensors):
     metadata = load(tmp_path / "m.pt").checkpoint.metadata
     assert metadata["claimed_accuracy"] == {"best_prec1": 91.5, "acc": 0.5, "top1": 88.0}
     assert metadata["source"]["place"] == "state_dict"
+
+
+def test_numpy_numbers_beside_the_weights_are_data(tmp_path: Path, make_checkpoint) -> None:
+    path = tmp_path / "trained.pt"
+    state = dict(make_checkpoint("digits_vgg").tensors)
+    torch.save({"state_dict": state, "best_acc": np.float64(0.91), "step": np.int64(7)}, path)
+    assert load(path).checkpoint.architecture.name == "digits_vgg"

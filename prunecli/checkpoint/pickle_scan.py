@@ -35,6 +35,10 @@ _SAFE_NAMES = frozenset(
         "builtins.set",
         "builtins.bytearray",
         "builtins.complex",
+        # A numpy number beside the weights (best_acc) is data; numpy's own loader builds it.
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+        "numpy.dtype",
     }
 )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -159,10 +160,21 @@ def _passed_over(unwrapped: Unwrapped) -> tuple[str, ...]:
     return (f"the weights under {unwrapped.place!r} were taken; the file also has {others}",)
 
 
+# What many scripts save beside the weights: their arguments, and numbers from numpy.
+_PLAIN_DATA: list[Any] = [
+    Namespace,
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    np.dtypes.Int64DType,
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # noqa: SLF001
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # noqa: SLF001
+]
+
+
 def _read_torch(path: Path, allow_pickle: bool) -> _Contents:
     try:
-        # A Namespace of arguments, which many scripts save beside the weights, is plain data.
-        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_DATA):
             warnings.simplefilter("ignore")  # torch's notes on its own old formats
             value = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:

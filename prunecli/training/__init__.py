@@ -1,7 +1,7 @@
 """Fine-tuning with or without a teacher, and evaluation."""
 
 from prunecli.training.augment import AUGMENTATIONS
-from prunecli.training.devices import PRECISIONS
+from prunecli.training.devices import PRECISIONS, is_main_process
 from prunecli.training.evaluation import evaluate
 from prunecli.training.finetune import FinetuneResult, finetune
 from prunecli.training.losses import distillation_loss
@@ -17,4 +17,5 @@ __all__ = [
     "distillation_loss",
     "evaluate",
     "finetune",
+    "is_main_process",
 ]

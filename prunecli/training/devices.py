@@ -32,6 +32,13 @@ def make_accelerator(amp: str) -> Accelerator:
     return Accelerator(mixed_precision=precision)
 
 
+def is_main_process() -> bool:
+    """Tell whether this process writes the results; the others of `torchrun` only compute."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
 def memory_format_for(model: nn.Module, input_spec: InputSpec) -> torch.memory_format:
     """Return channels-last, or contiguous for a network that cannot be run in it.
 
