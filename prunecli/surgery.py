@@ -150,6 +150,7 @@ MIRRORS: dict[type, Callable[[Any, Mapping[int, Indices]], None]] = {
     nn.Linear: _mirror_linear,
     nn.modules.batchnorm._NormBase: _mirror_features,  # noqa: SLF001 - the base of every batch norm
     nn.LayerNorm: _mirror_layer_norm,
+    nn.RMSNorm: _mirror_layer_norm,
     nn.GroupNorm: _mirror_group_norm,
     nn.PReLU: _mirror_prelu,
 }

@@ -256,6 +256,14 @@ def _rewrite_convolution(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) ->
     return {"groups": sizes.left(source, channels) // sizes.left(weight, 1)}
 
 
+def _rewrite_transposed(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    if arguments["groups"] == 1:
+        return {}
+    weight = arguments["weight"]
+    channels = len(shape_of(node, sizes.batch)) - len(shape_of(weight, sizes.batch)) + 1
+    return {"groups": sizes.left(node, channels) // sizes.left(weight, 1)}
+
+
 def _rewrite_layer_norm(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     count = len(arguments["normalized_shape"])
     source = arguments["input"]
@@ -289,7 +297,11 @@ REWRITES: dict[str, Rewrite] = {
     "conv1d": _rewrite_convolution,
     "conv2d": _rewrite_convolution,
     "conv3d": _rewrite_convolution,
+    "conv_transpose1d": _rewrite_transposed,
+    "conv_transpose2d": _rewrite_transposed,
+    "conv_transpose3d": _rewrite_transposed,
     "layer_norm": _rewrite_layer_norm,
+    "rms_norm": _rewrite_layer_norm,
     "group_norm": _rewrite_group_norm,
 }
 """Which argument of an operator repeats a size that the cut changes."""
