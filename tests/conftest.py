@@ -59,7 +59,7 @@ def randomize_(module: nn.Module, *, seed: int = 0) -> nn.Module:
             if not tensor.is_floating_point():
                 continue
             if tensor.dim() > 1:
-                bound = (3 / max(tensor[0].numel(), 1)) ** 0.5
+                bound = (6 / max(tensor[0].numel(), 1)) ** 0.5  # keeps the variance through ReLU
                 uniform(tensor, -bound, bound)
             elif name.endswith(("running_var", "weight")):
                 uniform(tensor, 0.5, 1.5)

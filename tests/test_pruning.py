@@ -292,6 +292,14 @@ def test_a_consumer_displaced_by_one_is_caught(make) -> None:
         prove(model, result.model, slices, keep, trace=network.trace, coupling=network.coupling)
 
 
+def test_a_network_whose_output_ignores_its_input_proves_nothing() -> None:
+    model = tiny_vgg()
+    model[-1].weight.data.zero_()
+    with pytest.raises(ProofError) as caught:
+        prunecli.prune(model, IMAGE, flops=0.5)
+    assert (caught.value.code, caught.value.exit_code) == ("EMPTY_PROOF", 5)
+
+
 def test_a_norm_over_channels_is_proven_against_the_masked_norm() -> None:
     model = randomize_(
         nn.Sequential(nn.Linear(4, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 3)), seed=0

@@ -161,14 +161,15 @@ def _passed_over(unwrapped: Unwrapped) -> tuple[str, ...]:
 
 
 # What many scripts save beside the weights: their arguments, and numbers from numpy.
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 _PLAIN_DATA: list[Any] = [
     Namespace,
     np.dtype,
     np.dtypes.Float64DType,
     np.dtypes.Float32DType,
     np.dtypes.Int64DType,
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # noqa: SLF001
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # noqa: SLF001
+    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
 ]
 
 

@@ -162,11 +162,17 @@ def _apply(
         return RULES.get(operator)(call)
     if is_pointwise(node.target):
         return RULES.get("alias")(call)
+    if not _holds_tensors(node.meta.get("val")):
+        return None  # a size or a check: emission computes it anew
     unknown[operator] = unknown.get(operator, 0) + 1
     for value in node.all_input_nodes:
         for axis in _flat(known.get(value.name)):
             ids.freeze(axis, f"no rule for operator {operator}")
     return _unknown_axes(node)
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and bool(value))
 
 
 def _unknown_axes(node: fx.Node) -> Annotation:
