@@ -58,8 +58,8 @@ def prove(
 ) -> Verified:
     """Return the largest relative error between the masked dense and the slim network.
 
-    Raises `ProofError` (`CUT_NOT_EQUAL`) when it exceeds `TOLERANCE`, when the slim network's own
-    forward fails, or when the check would be empty because the mask changes nothing.
+    Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
+    slim network's own forward fails, `EMPTY_PROOF` when the outputs do not depend on the inputs.
     """
     generator = torch.Generator().manual_seed(seed)
     claim = _Claim(model, slim, slices, keep, trace, coupling)
@@ -90,10 +90,12 @@ class _Claim:
         inputs = [_random_like(value, generator, shrink=shrink) for value in self.trace.example]
         norms = _cut_norms(self.trace, self.coupling, self.keep)
         method = "masked-norm" if norms else "consumer-zero"
-        dense = _tensors(self.model)
+        real, own = _tensors(self.model), _tensors(self.slim)
+        perturbed = _perturbed(real, generator)
         worst = 0.0
-        for state in (dense, _perturbed(dense, generator)):
-            worst = max(worst, self._error(state, inputs, norms))
+        for state, slim_state in ((real, own), (perturbed, self._cut(perturbed, own))):
+            found = _run_slim(self.slim, slim_state, inputs)
+            worst = max(worst, relative_error(found, self._masked(state, inputs, norms)))
             if not worst <= TOLERANCE:
                 raise ProofError(
                     f"the cut network differs from the masked one by {worst:.2e}",
@@ -101,22 +103,36 @@ class _Claim:
                     where=f"{method}, relative to the spread of the output",
                     hint="nothing was written; please report this network",
                 )
+        if worst == 0.0:
+            # Different orders of summation leave a trace; none at all may mean a dead network.
+            others = [_random_like(value, generator, shrink=shrink) for value in self.trace.example]
+            _check_alive(_run_slim(self.slim, own, others), _run_slim(self.slim, own, inputs))
         return Verified(method, worst)
 
-    def _error(self, state: Tensors, inputs: list[Tensor], norms: Norms) -> float:
-        reference = _zero_consumers(state, self.coupling, self.slices)
-        cut = {name: cut_tensor(value, self.slices.get(name, {})) for name, value in state.items()}
-        with torch.no_grad():
-            if norms:
-                expected = self._run_masked(reference, inputs, norms)
-            else:
-                expected = functional_call(self.model, reference, tuple(inputs))
-            return relative_error(_run_slim(self.slim, cut, inputs), expected)
+    def _cut(self, state: Tensors, names: Tensors) -> Tensors:
+        return {
+            name: cut_tensor(value, self.slices.get(name, {}))
+            for name, value in state.items()
+            if name in names
+        }
 
-    def _run_masked(self, state: Tensors, inputs: list[Tensor], norms: Norms) -> Any:
-        program = emit(self.trace, self.coupling, np.ones_like(self.keep))
-        constants = {constant_name(name): value for name, value in self.trace.constants.items()}
-        return _MaskedNorm(build(program, {**state, **constants}), norms).run(*inputs)
+    def _masked(self, state: Tensors, inputs: list[Tensor], norms: Norms) -> Any:
+        reference = _zero_consumers(state, self.coupling, self.slices)
+        with torch.no_grad():
+            if not norms:
+                return functional_call(self.model, reference, tuple(inputs))
+            program = emit(self.trace, self.coupling, np.ones_like(self.keep))
+            constants = {constant_name(name): value for name, value in self.trace.constants.items()}
+            return _MaskedNorm(build(program, {**reference, **constants}), norms).run(*inputs)
+
+
+def _check_alive(first: Any, second: Any) -> None:
+    if relative_error(first, second) < TOLERANCE:
+        raise ProofError(
+            "the network's output does not depend on its input, so no proof means anything",
+            code="EMPTY_PROOF",
+            hint="nothing was written; the weights are dead or were never loaded",
+        )
 
 
 def relative_error(found: Any, expected: Any) -> float:
@@ -143,10 +159,10 @@ def flat_tensors(value: Any) -> list[Tensor]:
 
 
 def _run_slim(slim: nn.Module, state: Tensors, inputs: list[Tensor]) -> Any:
-    own = {name for name, _ in slim.named_parameters()} | {name for name, _ in slim.named_buffers()}
-    given = {name: value for name, value in state.items() if name in own}
+    given = {name: _double(value) for name, value in state.items()}
     try:
-        return functional_call(slim, given, tuple(inputs))
+        with torch.no_grad():
+            return functional_call(slim, given, tuple(inputs))
     except PruneError:
         raise
     except Exception as error:
@@ -175,10 +191,11 @@ def _random_like(value: Tensor, generator: torch.Generator, *, shrink: bool) -> 
 
 def _tensors(model: nn.Module) -> Tensors:
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {
-        name: value.detach().double() if value.is_floating_point() else value
-        for name, value in named.items()
-    }
+    return {name: value.detach() for name, value in named.items()}
+
+
+def _double(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
 
 
 def _perturbed(state: Tensors, generator: torch.Generator) -> Tensors:
@@ -197,7 +214,7 @@ def _perturbed(state: Tensors, generator: torch.Generator) -> Tensors:
 
 
 def _zero_consumers(state: Tensors, coupling: CouplingGraph, slices: Slices) -> Tensors:
-    result = dict(state)
+    result = {name: _double(value) for name, value in state.items()}
     for name, dim in {site for group in coupling.groups for site in group.consumers}:
         kept = slices.get(name, {}).get(dim)
         if kept is None:
@@ -206,7 +223,9 @@ def _zero_consumers(state: Tensors, coupling: CouplingGraph, slices: Slices) -> 
         mask[torch.tensor(kept, device=mask.device)] = 1
         shape = [1] * state[name].dim()
         shape[dim] = -1
-        result[name] = result[name] * mask.view(shape)
+        if result[name] is state[name]:
+            result[name] = result[name].clone()
+        result[name].mul_(mask.view(shape))
     return result
 
 

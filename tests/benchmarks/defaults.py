@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from prunecli.instantiate import instantiate
 from prunecli.options import PruneOptions
 from prunecli.pruning import read_network, score_network
 from prunecli.training import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TABLE = Path(__file__).with_suffix(".csv")
 SIGNALS = (
