@@ -39,7 +39,10 @@ NOT_COUNTED_BUT_CHEAP = {
 """Operators that move data without arithmetic; leaving them out is no omission."""
 
 Dim = tuple[str, int]
-"""One dimension of a value or tensor of the traced graph, by node name."""
+"""One dimension of a value of the traced graph, by node name, or of a stored tensor."""
+
+_STORED = "#stored "
+"""Marks the name of a stored tensor: a parameter may be called as a node of the graph is."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +295,7 @@ def _tensor_terms(model: nn.Module) -> list[tuple[Term, bool, int]]:
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return [
         (
-            Term(name, 1.0, tuple((name, dim) for dim in range(tensor.dim()))),
+            Term(name, 1.0, tuple((_STORED + name, dim) for dim in range(tensor.dim()))),
             name in parameters,
             tensor.element_size(),
         )
@@ -311,7 +314,8 @@ class _Dims:
             for node in trace.graph.nodes
             if isinstance(node.meta.get("val"), Tensor)
         }
-        self.by_tensor = {tensor: node for node, tensor in trace.tensors.items()}
+        for node, tensor in trace.tensors.items():
+            self.shapes[_STORED + tensor] = self.shapes[node]
         starts = np.asarray([group.first for group in coupling.groups] or [0])
         self.group_of = np.searchsorted(starts, np.arange(coupling.atom_count), side="right") - 1
         self.widths = np.asarray([group.width for group in coupling.groups], np.float64)
@@ -339,12 +343,14 @@ class _Dims:
     def size(self, dim: Dim) -> int:
         """Return the dense size of a dimension."""
         name, at = dim
-        return int(self.shapes[self.by_tensor.get(name, name)][at])
+        return int(self.shapes[name][at])
 
     def _atoms(self, name: str, at: int) -> NDArray[np.int64] | None:
-        tensor = self.tensors.get(name, name)
-        found = self.coupling.tensors.get(tensor) or self.coupling.values.get(name)
-        return None if found is None else found.get(at)
+        if name.startswith(_STORED):
+            return self.coupling.tensors.get(name.removeprefix(_STORED), {}).get(at)
+        if name in self.tensors:
+            return self.coupling.tensors.get(self.tensors[name], {}).get(at)
+        return self.coupling.values.get(name, {}).get(at)
 
     def _add(self, base: float, counts: NDArray[np.float64]) -> int:
         key = counts.tobytes() + np.float64(base).tobytes()
@@ -382,7 +388,9 @@ def _pack(
         base=np.asarray(dims.base),
         counts=np.stack(dims.counts),
         coefficients=np.asarray(coefficients, np.float64),
-        factors=np.asarray([row + [0] * (most - len(row)) for row in factors], np.int64),
+        factors=np.asarray([row + [0] * (most - len(row)) for row in factors], np.int64).reshape(
+            -1, most
+        ),
         kinds=kinds,
         nodes=tuple(nodes),
         weights=weights,
