@@ -214,10 +214,15 @@ def _perturbed(state: Tensors, generator: torch.Generator) -> Tensors:
 
 
 def _zero_consumers(state: Tensors, coupling: CouplingGraph, slices: Slices) -> Tensors:
+    """Return the state with every weight zeroed that reads a removed channel.
+
+    Channels that no weight reads (queries and keys, which multiply each other) are zeroed where
+    they are made.
+    """
     result = {name: _double(value) for name, value in state.items()}
-    for name, dim in {site for group in coupling.groups for site in group.consumers}:
+    for name, dim in {site for group in coupling.groups for site in group.consumers or group.sites}:
         kept = slices.get(name, {}).get(dim)
-        if kept is None:
+        if kept is None or name not in state:
             continue
         mask = torch.zeros(state[name].shape[dim], dtype=torch.float64, device=state[name].device)
         mask[torch.tensor(kept, device=mask.device)] = 1

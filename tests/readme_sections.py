@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from prunecli_cli.main import EXIT_CODES, root_command
 from prunecli_cli.methods import FIRST, Method, markdown_table, registries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from prunecli.registry import Registry
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
 
 
 def section(text: str, name: str) -> str:
@@ -30,7 +35,17 @@ def command(text: str, name: str) -> str:
 
 def generated() -> dict[str, str]:
     """Return the text of every generated section."""
-    return {"verbs": _verbs(), "exit-codes": _exit_codes(), "methods": _methods()}
+    return {
+        "verbs": _verbs(),
+        "exit-codes": _exit_codes(),
+        "methods": _methods(),
+        "recovery": _recovery(),
+        "defaults": _defaults(),
+        "alignment": _alignment(),
+        "networks": _networks(),
+        "speed": _speed(),
+        "csg": _csg(),
+    }
 
 
 def write(text: str) -> str:
@@ -63,6 +78,93 @@ def _methods() -> str:
         )
         tables.append(markdown_table(listed, of=kind))
     return "\n\n".join(tables)
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    path = BENCHMARKS / name
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _percent(text: str) -> str:
+    return f"{100 * float(text):.1f} %" if text else ""
+
+
+def _recovery() -> str:
+    rows = [
+        (row["checkpoint"], row["row"], _percent(row["kept_flops"]), _percent(row["before"]),
+         _percent(row["after"]))
+        for row in _read("recovery.csv")
+    ]  # fmt: skip
+    return table(("checkpoint", "network", "FLOPs kept", "before training", "after"), rows)
+
+
+def _defaults() -> str:
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in _read("defaults.csv"):
+        key = (row["checkpoint"], row["signal"], row["aggregate"], row["allocation"])
+        groups.setdefault(key, []).append(row)
+    rows = [
+        (*key, *(_percent(str(mean(float(row[kept]) for row in group))) for kept in ("0.7", "0.5")))
+        for key, group in groups.items()
+        if key[3] != "global" and key[2] != "mean"
+    ]
+    head = ("checkpoint", "signal", "aggregate", "allocation", "at 0.7", "at 0.5")
+    return table(head, rows)
+
+
+def _alignment() -> str:
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for row in _read("alignment.csv"):
+        if row["experiment"] == "network" and row["threads"] == "1":
+            key = (row["align"], row["network"], row["batch"])
+            found.setdefault(key, []).append(float(row["dense_ms"]) / float(row["ms"]))
+    networks = sorted({key[1] for key in found})
+    rows = [
+        (align, *(" / ".join(f"{mean(found[align, name, batch]):.2f}" for batch in ("1", "8"))
+                  for name in networks))
+        for align in dict.fromkeys(key[0] for key in found)
+    ]  # fmt: skip
+    return table(("multiples of", *networks), rows)
+
+
+def _networks() -> str:
+    rows = _read("networks.csv")
+    proven = [row for row in rows if row["outcome"] == "proven"]
+    if not proven:
+        return "not measured yet"
+    modes = {mode: sum(row["mode"] == mode for row in proven) for mode in ("module", "graph")}
+    kept = [float(row["kept_flops"]) for row in proven]
+    worst = max(float(row["max_rel_error"]) for row in proven)
+    return (
+        f"{len(proven)} of {len(rows)} networks are cut and proven, {modes['module']} in module "
+        f"mode and {modes['graph']} in graph mode; FLOPs kept {min(kept):.3f} to {max(kept):.3f}; "
+        f"largest relative error {worst:.1e}."
+    )
+
+
+def _speed() -> str:
+    rows = _read("speed.csv")
+    names = ("command", "seconds", "peak_gib", "trace_to_cut_s", "couple_s", "prove_s")
+    head = ("command", "seconds", "peak GiB", "trace to cut, s", "coupling, s", "proof, s")
+    return table(head, [tuple(row[name] for name in names) for row in rows])
+
+
+def _csg() -> str:
+    rows = [
+        (row["data"], row["embedding"], row["volume"], f"{float(row['csg_mean']):.2f}",
+         f"{float(row['csg_min']):.2f} to {float(row['csg_max']):.2f}", row["csg_seconds"])
+        for row in _read("csg.csv")
+    ]  # fmt: skip
+    return table(("data", "embedding", "volume", "CSG", "3 seeds", "seconds"), rows)
 
 
 if __name__ == "__main__":

@@ -94,3 +94,24 @@ def test_graph_mode_recomputes_the_groups_of_a_transposed_convolution() -> None:
     rebuilt, _ = network.graph_network(keep)
     assert result.model[2].groups < 4
     assert torch.allclose(rebuilt(image), result.model(image), atol=1e-6)
+
+
+class Attention(nn.Module):
+    """Attention of one head; its queries and keys meet each other, never a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(8, 12) for _ in range(3))
+        self.fc = nn.Linear(12, 3)
+
+    def forward(self, x):
+        weights = (self.query(x) @ self.key(x).transpose(1, 2) * 0.3).softmax(-1)
+        return self.fc((weights @ self.value(x)).mean(1))
+
+
+def test_queries_and_keys_are_cut_together_and_proven() -> None:
+    model = randomize_(Attention(), seed=0).eval()
+    result = prunecli.prune(model, torch.zeros(1, 5, 8), flops=0.6, align=1, only=["query"])
+    assert result.plan.keep["value"] == tuple(range(12))
+    assert result.model.query.out_features == result.model.key.out_features < 12
+    assert result.report.verified.method == "consumer-zero"

@@ -23,7 +23,7 @@ CALLS = [
 PRUNECLI_CALLS = [call for call in CALLS if call.startswith(("prunecli ", ".venv/bin/prunecli "))]
 
 
-@pytest.mark.parametrize("name", ["verbs", "exit-codes", "methods"])
+@pytest.mark.parametrize("name", list(generated()))
 def test_a_generated_section_is_up_to_date(name):
     """When this fails: python tests/readme_sections.py."""
     assert section(TEXT, name).strip() == generated()[name].strip()
