@@ -41,6 +41,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 class Subject:
     """A traced network with its tensors, as signals see it."""
 
+    signal: str
     trace: Trace
     coupling: CouplingGraph
     tensors: Mapping[str, Tensor]
@@ -87,13 +88,11 @@ def score(
     one entry per atom. Raises `InputError` when the signal needs images and there are none, or when
     a saliency is not finite.
     """
-    subject = Subject(trace, coupling, tensors, weights_removed, batches, aggregate, seed, progress)
+    subject = Subject(
+        signal, trace, coupling, tensors, weights_removed, batches, aggregate, seed, progress
+    )
     if needs_data(signal) and batches is None:
-        raise InputError(
-            f"the signal {signal} looks at images, and none were given",
-            code="SIGNAL_NEEDS_DATA",
-            hint="add --data DIR, or use a signal of the weights alone (l1, l2, bn-gamma)",
-        )
+        raise _no_images(signal)
     preset = PRESETS.get(signal) if "/" not in signal else signal
     with torch.no_grad():
         found = (
@@ -102,13 +101,26 @@ def score(
             else preset(subject)
         )
     values = found.double().cpu().numpy()
-    if np.isinf(values).any():
+    _check_finite(signal, values[~np.isnan(values)])
+    return np.asarray(values, np.float64)
+
+
+def _no_images(signal: str) -> InputError:
+    return InputError(
+        f"the signal {signal} looks at images, and none were given",
+        code="SIGNAL_NEEDS_DATA",
+        hint="add --data DIR, or use a signal of the weights alone (l1, l2, bn-gamma)",
+    )
+
+
+def _check_finite(signal: str, values: NDArray[np.float64]) -> None:
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
         raise InputError(
-            f"the signal {signal} is infinite for {int(np.isinf(values).sum())} channels",
+            f"the signal {signal} is not finite for {bad} channels",
             code="BAD_SALIENCY",
             hint="the weights or activations overflow; try another signal",
         )
-    return np.asarray(values, np.float64)
 
 
 def grid_signal(signal: Signal, subject: Subject) -> Tensor:
@@ -123,6 +135,8 @@ def combine(subject: Subject, sites: Iterable[Site]) -> Tensor:
     count = subject.coupling.atom_count
     rows = []
     for site in sites:
+        # NaN stands for "not at this site" below, so a signal that is NaN must not get there.
+        _check_finite(subject.signal, site.values.double().cpu().numpy())
         row = torch.full((count,), torch.nan, dtype=torch.float64)
         row[site.atoms.cpu()] = site.values.double().cpu()
         rows.append(row)
@@ -230,29 +244,26 @@ def _activation_sites(signal: Signal, subject: Subject) -> Iterable[Site]:
     metric, reduction = METRICS.get(signal.pointwise_metric), REDUCTIONS.get(signal.reduction)
     everything = np.ones(subject.coupling.atom_count, np.bool_)
     module = build(emit(subject.trace, subject.coupling, everything), subject.tensors)
-    sums: dict[str, Tensor] = {}
-    elements: dict[str, Tensor] = {}
-    atoms: dict[str, Tensor] = {}
+    sums: list[Tensor | float] = [0.0] * len(watched)
     images = 0
     for inputs, labels in subject.batches():
         values, gradients = _forward(module, watched, inputs, labels, metric.needs_gradient)
         images += len(labels)
-        for tap, value, gradient in zip(watched, values, gradients, strict=True):
+        for at, (tap, value, gradient) in enumerate(zip(watched, values, gradients, strict=True)):
             scalars = metric.function(value, gradient).double().movedim(tap.dim, -1)
             positions = tuple(range(1, scalars.dim() - 1))
             inside = reduction.inside(scalars)
             inside = inside.sum(positions) if positions else inside
-            atoms[tap.node], per_image = by_atom(inside, tap.atoms)
-            outside = reduction.outside(per_image).sum(0)
-            sums[tap.node] = sums.get(tap.node, torch.zeros_like(outside)) + outside
-            count = value[0].numel() / value.shape[tap.dim]
-            ones = torch.full((value.shape[tap.dim],), count, dtype=torch.float64)
-            elements[tap.node] = by_atom(ones, tap.atoms)[1]
+            sums[at] = sums[at] + reduction.outside(by_atom(inside, tap.atoms)[1]).sum(0)
         subject.progress(Step("scoring", images))
-    for tap in watched:
-        mean = sums[tap.node] / images
+    if not images:
+        raise _no_images(subject.signal)
+    for tap, value, total in zip(watched, values, sums, strict=True):
+        size = value.shape[tap.dim]
+        count = torch.full((size,), value[0].numel() / size, dtype=torch.float64)
+        atoms, elements = by_atom(count, tap.atoms)
         yield Site(
-            atoms[tap.node], _scaled(signal, subject, atoms[tap.node], mean, elements[tap.node])
+            atoms, _scaled(signal, subject, atoms, torch.as_tensor(total) / images, elements)
         )
 
 
@@ -271,8 +282,16 @@ def _forward(
         return values, values
     with torch.enable_grad():
         output = watcher.run(inputs.detach().requires_grad_())
-        logits = output[0] if isinstance(output, tuple | list) else output
+        logits = _first(output)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         values = [watcher.values[tap.node] for tap in watched]
-        gradients = torch.autograd.grad(loss, values)
+        # What the loss does not depend on (a second output) has a gradient of zero.
+        gradients = torch.autograd.grad(loss, values, allow_unused=True, materialize_grads=True)
     return [value.detach() for value in values], list(gradients)
+
+
+def _first(output: Any) -> Tensor:
+    """Return the first tensor of a nested output: the logits."""
+    while not isinstance(output, Tensor):
+        output = next(iter(output.values() if isinstance(output, Mapping) else output))
+    return output
