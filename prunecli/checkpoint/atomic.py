@@ -34,7 +34,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         try:
             if mode is not None:
                 temporary.chmod(mode)
+            wanted = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
+            temporary.chmod(wanted)  # safetensors puts a file of its own there, for the owner alone
             _flush(temporary)
             temporary.replace(target)
         except BaseException:
