@@ -138,9 +138,16 @@ def check_feasible(problem: Problem) -> None:
             f"the lowest reachable is {lowest[kind] / dense:.3f}",
             code="INFEASIBLE_BUDGET",
             where=_what_holds(problem, kind),
-            hint=f"ask for --{kind} {lowest[kind] / dense + 0.005:.2f} or more; a smaller --align, "
+            hint=f"ask for {_reachable(kind, lowest[kind] / dense)}; a smaller --align, "
             "--min-width or fewer --exclude patterns reach lower",
         )
+
+
+def _reachable(kind: str, lowest: float) -> str:
+    """Return the option that asks for as little as can be reached, rounded to the safe side."""
+    if kind == "channels":
+        return f"--sparsity {math.floor((1 - lowest) * 100 - 1e-6) / 100:g} or less"
+    return f"--{kind} {math.ceil(lowest * 100 + 1e-6) / 100:g} or more"
 
 
 def _what_holds(problem: Problem, kind: str) -> str:
