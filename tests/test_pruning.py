@@ -388,3 +388,45 @@ def test_a_graph_in_a_file_can_name_nothing_but_pure_operators(target: str) -> N
     with pytest.raises(InputError) as caught:
         build(forged, whole.state_dict())
     assert caught.value.code == "BAD_PROGRAM"
+
+
+def a_program(name: str = "x", tensor: str = "w", keyword: str = "") -> dict[str, object]:
+    """Return a program that adds a stored tensor to its input."""
+    total = {"args": [{"node": name}, {"node": "w"}], "kwargs": {keyword: 1} if keyword else {}}
+    return {
+        "schema": 1,
+        "output": 0,
+        "nodes": [
+            {"name": name, "kind": "input"},
+            {"name": "w", "kind": "tensor", "tensor": tensor},
+            {"name": "sum", "kind": "call", "target": "aten.add.Tensor", **total},
+            {"name": "output", "kind": "output", "args": [[{"node": "sum"}]]},
+        ],
+    }
+
+
+def test_a_program_over_unusual_names_runs() -> None:
+    network = build(a_program(tensor="layers.3x3 wide-net.w"), {"layers.3x3 wide-net.w": IMAGE})
+    assert torch.equal(network(IMAGE + 2), IMAGE + 2)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"name": "x=exec('raise SystemExit')"},
+        {"name": "lambda"},
+        {"keyword": "alpha=exec('raise SystemExit'), alpha"},
+        {"tensor": 'w", exec("raise SystemExit")) or getattr(self, "w'},
+        {"tensor": "w\\"},
+        {"tensor": "forward"},
+        {"tensor": "a.__class__"},
+        {"tensor": "graph"},
+    ],
+)
+def test_a_graph_in_a_file_can_neither_run_code_nor_replace_an_attribute(
+    forged: dict[str, str],
+) -> None:
+    tensor = forged.get("tensor", "w")
+    with pytest.raises(InputError) as caught:
+        build(a_program(**forged), {tensor: IMAGE})
+    assert caught.value.code == "BAD_PROGRAM"

@@ -374,7 +374,7 @@ def resolve(target: str) -> Any:
         packet = getattr(torch.ops.aten, parts[1], None)
         found = getattr(packet, parts[2], None) if packet is not None else None
         name = parts[1].rstrip("_")
-        if found is not None and (
+        if isinstance(found, torch._ops.OpOverload) and (  # noqa: SLF001
             name in RULES
             or name in _EXTRA_OPERATORS
             or is_pointwise(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,10 +30,17 @@ def build(program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> fx.Graph
         )
     try:
         return _Builder(tensors).run(program)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"the graph in this file is damaged: {error!r}", code="BAD_PROGRAM"
         ) from error
+
+
+_NETWORK_NAMES = frozenset({*dir(fx.GraphModule), "meta", "_graph"})
+"""Attributes that the rebuilt network has already: none of its layers can be called so."""
+
+_MODULE_NAMES = frozenset(dir(nn.Module()))
+"""Attributes of every module."""
 
 
 class _Builder:
@@ -51,7 +59,7 @@ class _Builder:
                 flat = self.decode(node["args"][0])
                 self.graph.output(_arrange(program["output"], flat))
             else:
-                self.nodes[node["name"]] = getattr(self, f"add_{kind}")(node)
+                self.nodes[_identifier(node["name"])] = getattr(self, f"add_{kind}")(node)
         self.graph.lint()
         module = fx.GraphModule(self.root, self.graph, class_name="GraphNetwork")
         return module.eval()
@@ -65,7 +73,7 @@ class _Builder:
 
     def add_call(self, node: Mapping[str, Any]) -> fx.Node:
         arguments = tuple(self.decode(value) for value in node["args"])
-        keywords = {key: self.decode(value) for key, value in node["kwargs"].items()}
+        keywords = {_identifier(key): self.decode(item) for key, item in node["kwargs"].items()}
         return self._node("call_function", node, resolve(node["target"]), arguments, keywords)
 
     def add_take(self, node: Mapping[str, Any]) -> fx.Node:
@@ -129,7 +137,7 @@ class _Builder:
 
     def _own(self, name: str) -> None:
         holder, leaf = self._holder(name)
-        if hasattr(holder, leaf):
+        if leaf in holder._parameters or leaf in holder._buffers:  # noqa: SLF001
             return
         tensor = self.tensors[name]
         if tensor.is_floating_point() and not _is_buffer(name):
@@ -139,6 +147,7 @@ class _Builder:
 
     def _holder(self, name: str) -> tuple[nn.Module, str]:
         module = self.root
+        _check_attribute(name)
         *path, leaf = name.split(".")
         for part in path:
             if part not in module._modules:  # noqa: SLF001
@@ -153,6 +162,23 @@ class _AnyBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's own name
         if input.dim() < 2:
             raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
+
+
+def _identifier(name: str) -> str:
+    """Return a name that torch.fx may write into the Python that it runs; refuse anything else."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"{name!r} is no name")
+    return name
+
+
+def _check_attribute(name: str) -> None:
+    """Refuse a tensor name that hides an attribute, or that ends the string fx quotes it in."""
+    parts = name.split(".")
+    for part in parts:
+        if not part.isprintable() or '"' in part or "\\" in part or part in _MODULE_NAMES:
+            raise ValueError(f"no tensor can be called {name!r}")
+    if parts[0] in _NETWORK_NAMES:
+        raise ValueError(f"{parts[0]!r} is no name for a layer of a rebuilt network")
 
 
 def _is_buffer(name: str) -> bool:
