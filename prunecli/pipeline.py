@@ -573,7 +573,18 @@ def _dense_network(
     if architecture.name == GRAPH:
         warnings.append("no dense network to compare with: give it with --against")
         return None
+    if architecture.is_factory and not _is_trusted(architecture, load):
+        warnings.append(
+            f"no dense network to compare with: it would take a call of {architecture.name}, which "
+            f"the file names; allow it with --arch {architecture.name}, or use --against"
+        )
+        return None
     return randomised(build_dense(architecture, device="cpu"))
+
+
+def _is_trusted(architecture: ArchitectureRef, load: LoadOptions | None) -> bool:
+    """Tell whether the user, and not only the file, names the code that would be called."""
+    return load is not None and (load.allow_pickle or load.architecture == architecture.name)
 
 
 def randomised(model: nn.Module) -> nn.Module:

@@ -15,6 +15,9 @@ PLAN_SCHEMA = 1
 
 Indices = tuple[int, ...]
 
+MOST_INDICES = 2**22
+"""No dimension of a network is longer; a few letters in a file could otherwise fill the memory."""
+
 
 @dataclass(frozen=True)
 class PruningPlan:
@@ -116,10 +119,14 @@ def parse_indices(text: str) -> Indices:
     """
     if not text:
         return ()
-    runs = [part.partition("-") for part in text.split(",")]
-    return tuple(
-        index for first, _, last in runs for index in range(int(first), int(last or first) + 1)
-    )
+    pairs = [part.partition("-") for part in text.split(",")]
+    runs = [range(int(first), int(last or first) + 1) for first, _, last in pairs]
+    ends = [end for run in runs for end in (run.start, run.stop)]
+    if ends[-1] > MOST_INDICES or any(a >= b for a, b in zip(ends[::2], ends[1::2], strict=True)):
+        raise ValueError(f"{text[:40]!r} is no list of channels")
+    if any(later < earlier for earlier, later in zip(ends[1::2], ends[2::2], strict=False)):
+        raise ValueError(f"{text[:40]!r} is not ascending")
+    return tuple(index for run in runs for index in run)
 
 
 def compose(first: PruningPlan, second: PruningPlan) -> dict[str, dict[int, Indices]]:

@@ -70,8 +70,8 @@ def check_slices(tensors: Mapping[str, Tensor], slices: Slices) -> None:
     """Raise `InputError` when a slice names a tensor, dimension or index that is not there."""
     for name, dims in slices.items():
         shape = tuple(tensors[name].shape) if name in tensors else ()
-        for dim, kept in dims.items():
-            if dim >= len(shape) or not kept or max(kept) >= shape[dim]:
+        for dim, kept in (dims or {0: ()}).items():
+            if not 0 <= dim < len(shape) or not kept or max(kept) >= shape[dim]:
                 raise InputError(
                     f"the plan does not fit this network: {name} {shape} has no such channels",
                     code="PLAN_MISMATCH",
