@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-8
 """Largest allowed difference, relative to that between two inputs: correct cuts give 1e-13."""
 
+ROUNDING = 1e-6
+"""An output that follows the input less than this, relative to its size, is judged by its size."""
+
 SMALL_IMAGE = 64
 """Side of the images of a proof, where the real ones are much larger."""
 
@@ -141,8 +144,8 @@ def relative_error(found: Any, expected: Any) -> float:
         differences.append(float((first - second).abs().max()))
         if not math.isfinite(scales[-1] + differences[-1]):
             return float("inf")
-    size = max((float(tensor.abs().max()) for tensor in flat_tensors(found)), default=0.0)
-    if max(scales, default=0.0) <= TOLERANCE * size:
+    sizes = [float(tensor.abs().max()) for tensor in flat_tensors(found) if tensor.numel()]
+    if max(scales, default=0.0) <= TOLERANCE * max(sizes, default=0.0):
         raise ProofError(
             "the network's output does not depend on its input, so no proof means anything",
             code="EMPTY_PROOF",
@@ -150,8 +153,8 @@ def relative_error(found: Any, expected: Any) -> float:
         )
     floor = TOLERANCE * max(scales)
     return max(
-        difference / max(scale, floor)
-        for difference, scale in zip(differences, scales, strict=True)
+        difference / max(scale, ROUNDING * size, floor)
+        for difference, scale, size in zip(differences, scales, sizes, strict=True)
     )
 
 

@@ -11,7 +11,13 @@ from torch.nn import functional
 
 import prunecli
 from prunecli.pruning import read_network
-from prunecli.verify import masked_group_norm, masked_layer_norm, masked_rms_norm
+from prunecli.verify import (
+    TOLERANCE,
+    masked_group_norm,
+    masked_layer_norm,
+    masked_rms_norm,
+    relative_error,
+)
 
 
 class Baked(nn.Module):
@@ -115,3 +121,10 @@ def test_queries_and_keys_are_cut_together_and_proven() -> None:
     assert result.plan.keep["value"] == tuple(range(12))
     assert result.model.query.out_features == result.model.key.out_features < 12
     assert result.report.verified.method == "consumer-zero"
+
+
+def test_rounding_in_a_constant_second_output_is_no_error_but_a_difference_is() -> None:
+    live = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64)
+    constant = torch.ones(2, 3, dtype=torch.float64)
+    assert relative_error([live, constant], [live, constant * (1 + 4e-16)]) < TOLERANCE
+    assert relative_error([live, constant], [live, constant * (1 + 1e-9)]) > TOLERANCE
