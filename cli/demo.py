@@ -1,9 +1,11 @@
 """`prunecli demo`: the whole road on real digits, each step as one would type it."""
 
+import re
 import shlex
 import shutil
 import time
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -28,6 +30,7 @@ STEPS = (
     f"export tuned.pt --onnx slim.onnx --against {MODEL}",
     "evaluate slim.onnx --data digits",
 )
+WIDTH = 80  # columns of a terminal that has not been widened
 WRITING = ("prune", "finetune", "export")
 
 
@@ -72,8 +75,8 @@ def demo(
     began = time.perf_counter()
     is_again = (out / FOLDER).exists()
     prepare_folder(out)
-    screen.note(f"working in {out}/ on {MODEL}: a residual network, trained on real digits")
-    with chdir(out):
+    screen.note(f"working in {out}/ on {MODEL},\na small residual network for handwritten digits")
+    with chdir(out), _one_thread():
         steps = tuple(_run(context, screen, _typed(step, again=is_again)) for step in STEPS)
     report = DemoReport(out, steps, time.perf_counter() - began)
     return Outcome("demo", report, output=out)
@@ -100,10 +103,33 @@ def _typed(step: str, *, again: bool) -> str:
     return f"{step} --overwrite" if again and step.startswith(WRITING) else step
 
 
+def _shown(text: str) -> str:
+    """Return the command behind its prompt, continued before an option as a shell allows it."""
+    lines = ["$ prunecli"]
+    for part in re.split(r" (?=-)", text):
+        if len(lines[-1]) + len(part) + 1 > WIDTH - len(" \\"):
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return " \\\n".join(lines)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Take one thread: on images of 8 by 8, several mostly wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _run(context: typer.Context, screen: Screen, text: str) -> DemoStep:
     """Run one command in this process, as if it had been typed, and show what it shows."""
     words = shlex.split(text)
-    screen.heading(f"\n$ prunecli {text}")
+    screen.heading(f"\n{_shown(text)}")
     began = time.perf_counter()
     inner = Screen(quiet=not screen.talks, verbose=screen.verbose)
     outcome = context.find_root().command.main(

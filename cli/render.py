@@ -176,8 +176,9 @@ def _say_error(error: PruneError) -> None:
 
 
 def _say(text: str, *, style: str | None = None) -> None:
+    whole = not _is_terminal(sys.stderr)  # a terminal breaks at words, a log keeps its lines
     try:
-        _console(sys.stderr).print(text, style=style, markup=False, soft_wrap=True)
+        _console(sys.stderr).print(text, style=style, markup=False, soft_wrap=whole)
     except (OSError, ValueError):  # talk that nobody can hear must not stop the work
         return
 

@@ -196,6 +196,7 @@ def _group_table(groups: Sequence[GroupReport], rows: int | None) -> Table:
             _percent(group.params_share),
         )
     _add_rest(table, len(groups), rows, "groups")
+    table.caption = "FLOPs and parameters: share of the dense network that goes with the group"
     return table
 
 
@@ -249,9 +250,9 @@ def _dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
         "duplicates": f"{len(dataset.duplicates)} groups of equal files",
         "CSG": f"{dataset.csg:.3f}, 95 % {low:.3f} to {high:.3f} (higher is harder)",
     }
-    table = _table("classes taken for each other", "", ">similarity")
+    table = _table("classes taken for each other", ">similarity")
     for first, second, similarity in dataset.confused_pairs[: rows and 5]:
-        table.add_row(first, second, f"{similarity:.3f}")
+        table.add_row(f"{first} and {second}", f"{similarity:.3f}")
     return [_facts(facts), *([table] if dataset.confused_pairs else [])]
 
 

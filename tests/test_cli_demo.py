@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from cli_fakes import FakePipeline
 
 import prunecli
@@ -39,8 +41,9 @@ def test_the_steps_are_shown_run_in_the_folder_and_recorded(pipeline, capsys, tm
     assert main(["demo"]) == 0
     out, err = capsys.readouterr()
     assert out == "prunecli-demo\n"
+    typed = err.replace(" \\\n   ", "")  # as a shell reads a line that goes on
     for step in demo.STEPS:
-        assert f"$ prunecli {step}\n" in err
+        assert f"$ prunecli {step}\n" in typed
     assert [verb for verb, _ in pipeline.calls] == [
         "analyze",
         "prune",
@@ -52,6 +55,40 @@ def test_the_steps_are_shown_run_in_the_folder_and_recorded(pipeline, capsys, tm
     left = {path.name for path in Path("prunecli-demo").iterdir()}
     assert {"slim.pt", "tuned.pt", "slim.onnx", ".prunecli"} <= left
     assert not Path(".prunecli").exists()
+
+
+def test_every_line_of_a_command_fits_into_80_columns_and_ends_before_an_option(pipeline, capsys):
+    assert main(["demo"]) == 0
+    assert main(["demo"]) == 0  # the longer commands, which overwrite
+    shown = capsys.readouterr().err.splitlines()
+    commands = [line for line in shown if line.startswith(("$ prunecli", "    -"))]
+    assert len(commands) > 2 * len(demo.STEPS)
+    assert all(len(line) <= 80 for line in commands)
+    assert all(
+        later.startswith("    -")
+        for line, later in itertools.pairwise(shown)
+        if line.startswith("$") and line.endswith("\\")
+    )
+
+
+def test_the_demo_takes_one_thread_and_gives_the_others_back(pipeline, monkeypatch):
+    threads = []
+    original = pipeline.prune
+    monkeypatch.setattr(
+        pipeline,
+        "prune",
+        lambda *given, **options: (
+            threads.append(torch.get_num_threads()) or original(*given, **options)
+        ),
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert main(["demo", "-q"]) == 0
+        assert threads == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_artefacts_say_the_commands_that_were_shown(pipeline):
