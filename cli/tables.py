@@ -196,7 +196,7 @@ def _group_table(groups: Sequence[GroupReport], rows: int | None) -> Table:
             _percent(group.params_share),
         )
     _add_rest(table, len(groups), rows, "groups")
-    table.caption = "FLOPs and parameters: share of the dense network that goes with the group"
+    table.caption = "FLOPs, parameters: the shares that go with the group"
     return table
 
 
