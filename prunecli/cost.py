@@ -284,7 +284,7 @@ def _weights(trace: Trace) -> dict[str, str]:
     found = {}
     for node in trace.graph.nodes:
         weight = schema_arguments(node).get("weight") if node.op == "call_function" else None
-        if weight is not None and weight.name in trace.tensors:
+        if isinstance(weight, fx.Node) and weight.name in trace.tensors:
             found[node.name] = trace.tensors[weight.name]
     return found
 

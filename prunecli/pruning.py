@@ -106,7 +106,11 @@ class Network:
         tensors = {
             name: cut_tensor(value, slices.get(name, {})) for name, value in self.tensors.items()
         }
-        return build(program, tensors), program
+        network = build(program, tensors)
+        held = {name for name, value in self.model.named_parameters() if not value.requires_grad}
+        for name, value in network.named_parameters():
+            value.requires_grad_(value.requires_grad and name not in held)
+        return network, program
 
 
 @dataclass
@@ -141,6 +145,13 @@ def read_network(
 def check_finite(model: nn.Module) -> None:
     """Raise `InputError` when a weight is NaN or infinite."""
     for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(value):
+            raise InputError(
+                "this layer has no weights yet: its size follows from a first input",
+                code="NO_WEIGHTS",
+                where=name,
+                hint="run the network once on an input, then prune it",
+            )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
             raise InputError(

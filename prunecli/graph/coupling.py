@@ -125,10 +125,14 @@ def propagate(trace: Trace) -> tuple[dict[str, Annotation], IdSpace, dict[str, i
     ids = IdSpace()
     known: dict[str, Annotation] = {}
     unknown: dict[str, int] = {}
+    owned: dict[str, Annotation] = {}
     for node in trace.graph.nodes:
         ids.node, ids.where = node.name, source_line(node)
         if node.op == "placeholder":
-            known[node.name] = _placeholder(node, trace, ids)
+            # A tied weight has several placeholders, which are one tensor.
+            name = trace.tensors.get(node.name, node.name)
+            known[node.name] = owned.get(name) or _placeholder(node, trace, ids)
+            owned[name] = known[node.name]
         elif node.op == "output":
             for value in node.all_input_nodes:
                 for axis in _flat(known.get(value.name)):

@@ -95,9 +95,11 @@ def _write(node: fx.Node, trace: Trace, sizes: Sizes) -> dict[str, Any] | None:
 def _write_placeholder(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
     if node.name in trace.tensors:
         read = any(_module(user, trace) is None for user in node.users)
-        return _tensor(node.name, trace.tensors[node.name]) if read else None
+        name = trace.tensors[node.name]
+        return _tensor(node.name, name, trained=name not in trace.buffers) if read else None
     if node.name in trace.constants:
-        return _tensor(node.name, constant_name(node.name)) if node.users else None
+        name = constant_name(node.name)
+        return _tensor(node.name, name, trained=False) if node.users else None
     return {"name": node.name, "kind": "input"}
 
 
@@ -118,8 +120,8 @@ def _write_call(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def _tensor(name: str, tensor: str) -> dict[str, Any]:
-    return {"name": name, "kind": "tensor", "tensor": tensor}
+def _tensor(name: str, tensor: str, *, trained: bool) -> dict[str, Any]:
+    return {"name": name, "kind": "tensor", "tensor": tensor, "trained": trained}
 
 
 def constant_name(placeholder: str) -> str:

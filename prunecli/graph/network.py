@@ -68,7 +68,7 @@ class _Builder:
         return self._node("placeholder", node, node["name"])
 
     def add_tensor(self, node: Mapping[str, Any]) -> fx.Node:
-        self._own(node["tensor"])
+        self._own(node["tensor"], trained=node.get("trained", True))
         return self._node("get_attr", node, node["tensor"])
 
     def add_call(self, node: Mapping[str, Any]) -> fx.Node:
@@ -109,8 +109,11 @@ class _Builder:
         if tracked is not None:
             module.register_buffer("num_batches_tracked", tracked)
         holder, leaf = self._holder(prefix)
-        if leaf not in holder._modules:  # noqa: SLF001
-            holder.add_module(leaf, module)
+        known = holder._modules.get(leaf)  # noqa: SLF001
+        if not isinstance(known, _AnyBatchNorm):
+            if known is not None:
+                _move_in(known, module)
+            holder._modules[leaf] = module  # noqa: SLF001
         return self._node("call_module", node, prefix, (self.decode(node["args"][0]),))
 
     def _node(
@@ -135,13 +138,14 @@ class _Builder:
             return _torch_constant(value["torch"])
         return value
 
-    def _own(self, name: str) -> None:
+    def _own(self, name: str, *, trained: bool) -> None:
         holder, leaf = self._holder(name)
         if leaf in holder._parameters or leaf in holder._buffers:  # noqa: SLF001
             return
         tensor = self.tensors[name]
-        if tensor.is_floating_point() and not _is_buffer(name):
-            holder.register_parameter(leaf, nn.Parameter(tensor))
+        if trained:
+            trainable = tensor.is_floating_point() or tensor.is_complex()
+            holder.register_parameter(leaf, nn.Parameter(tensor, requires_grad=trainable))
         else:
             holder.register_buffer(leaf, tensor)
 
@@ -164,6 +168,13 @@ class _AnyBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001
             raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
 
 
+def _move_in(holder: nn.Module, module: nn.Module) -> None:
+    """Let a module take over what a bare holder of its name has: the rest of a user's subclass."""
+    module._parameters.update(holder._parameters)  # noqa: SLF001
+    module._buffers.update(holder._buffers)  # noqa: SLF001
+    module._modules.update(holder._modules)  # noqa: SLF001
+
+
 def _identifier(name: str) -> str:
     """Return a name that torch.fx may write into the Python that it runs; refuse anything else."""
     if not name.isidentifier() or keyword.iskeyword(name):
@@ -179,10 +190,6 @@ def _check_attribute(name: str) -> None:
             raise ValueError(f"no tensor can be called {name!r}")
     if parts[0] in _NETWORK_NAMES:
         raise ValueError(f"{parts[0]!r} is no name for a layer of a rebuilt network")
-
-
-def _is_buffer(name: str) -> bool:
-    return name.startswith("_constant_") or name.rpartition(".")[2].startswith("running_")
 
 
 def _arrange(structure: Any, flat: Any) -> Any:

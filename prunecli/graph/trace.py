@@ -25,7 +25,7 @@ class Trace:
     `tensors` maps a placeholder to the name of its parameter, buffer or constant; `constants`
     holds tensors that the forward made itself. `batch` is the symbol of the batch dimension, or
     None where the network fixes its batch size. `unused` names parameters that evaluation never
-    reads.
+    reads, `buffers` the tensors that are no parameters. A tensor with several names has its first.
     """
 
     graph: fx.Graph
@@ -36,6 +36,7 @@ class Trace:
     batch: Any
     unused: tuple[str, ...]
     example: tuple[Tensor, ...]
+    buffers: frozenset[str] = frozenset()
 
 
 def trace(model: nn.Module, example: Sequence[Tensor]) -> Trace:
@@ -48,7 +49,14 @@ def trace(model: nn.Module, example: Sequence[Tensor]) -> Trace:
     with evaluating(model):
         program = _export(model, example)
     signature = program.graph_signature
-    tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    first = _first_names(model)
+    tensors = {
+        placeholder: first.get(name, name)
+        for placeholder, name in (
+            *signature.inputs_to_parameters.items(),
+            *signature.inputs_to_buffers.items(),
+        )
+    }
     constants = {
         name: program.constants[target]
         for name, target in signature.inputs_to_lifted_tensor_constants.items()
@@ -63,7 +71,18 @@ def trace(model: nn.Module, example: Sequence[Tensor]) -> Trace:
         batch=_batch_symbol(program, signature.user_inputs),
         unused=tuple(sorted(named - _read(program.graph_module.graph, tensors))),
         example=example,
+        buffers=frozenset(name for name, _ in model.named_buffers()),
     )
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Return the first name of every tensor by each of its names: tied weights have several."""
+    named = (
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    )
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
 def source_line(node: fx.Node) -> str | None:

@@ -1,0 +1,104 @@
+"""Networks whose weights are tied, frozen, buffers, lazy or oddly named are cut all the same."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomize_
+from torch import nn
+from torch.nn import functional
+
+import prunecli
+from prunecli.errors import InputError
+from prunecli.pruning import read_network
+
+IMAGE = torch.zeros(1, 3, 8, 8)
+
+
+class Activated(nn.BatchNorm2d):
+    """A batch norm that owns its activation, slopes and all."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.act = nn.PReLU(width)
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+class Tied(nn.Module):
+    """Two convolutions with one weight, a buffer with channels, and a size that is baked in."""
+
+    def __init__(self, *, baked: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.first, self.second = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(2))
+        self.second.weight = self.first.weight
+        self.norm = Activated(16)
+        self.register_buffer("kernel", torch.ones(16, 1, 3, 3))
+        self.fc = nn.Linear(16, 5)
+        self.width = 16 if baked else -1
+
+    def forward(self, x):
+        x = self.norm(self.second(self.first(self.stem(x)).relu()))
+        x = functional.conv2d(x, self.kernel, groups=16 if self.width > 0 else x.shape[1])
+        return self.fc(x.view(x.shape[0], self.width, 36).mean(2))
+
+
+def tied(*, baked: bool) -> nn.Module:
+    return randomize_(Tied(baked=baked), seed=0).eval()
+
+
+@pytest.mark.parametrize(("baked", "mode"), [(False, "module"), (True, "graph")])
+def test_tied_weights_are_one_tensor(baked: bool, mode: str) -> None:
+    model = tied(baked=baked)
+    result = prunecli.prune(model, IMAGE, params=0.6, align=1)
+    assert result.report.mode == mode
+    kept = sum(value.numel() for value in result.model.parameters())
+    assert kept == result.report.cost.after.params <= 0.6 * result.report.cost.before.params
+    assert result.model(IMAGE).shape == (1, 5)
+
+
+def test_graph_mode_keeps_what_is_trained_and_what_is_not() -> None:
+    model = tied(baked=True)
+    model.stem.requires_grad_(requires_grad=False)
+    rebuilt = prunecli.prune(model, IMAGE, params=0.6, align=1).model
+    before = {name: value.requires_grad for name, value in model.named_parameters()}
+    assert {name: value.requires_grad for name, value in rebuilt.named_parameters()} == before
+    assert "kernel" in dict(rebuilt.named_buffers())
+
+
+def test_graph_mode_keeps_the_rest_of_a_subclass_of_batch_norm() -> None:
+    model = tied(baked=True)
+    network = read_network(model, [IMAGE])
+    whole, _ = network.graph_network(np.ones(network.coupling.atom_count, np.bool_))
+    assert isinstance(whole.norm, nn.modules.batchnorm._BatchNorm)
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.allclose(whole(x), model(x), atol=1e-6)
+    before = copy.deepcopy(whole.norm.running_mean)
+    whole.train()(x)
+    assert not torch.equal(whole.norm.running_mean, before)
+
+
+def test_an_operator_whose_weight_is_a_number_has_no_weight() -> None:
+    class Blend(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 16), nn.Linear(4, 16)
+            self.fc = nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.fc(torch.lerp(self.first(x), self.second(x), 0.3))
+
+    result = prunecli.prune(Blend().eval(), torch.zeros(2, 4), flops=0.6, align=1)
+    assert result.report.cost.kept["flops"] <= 0.6
+
+
+def test_a_layer_without_weights_yet_is_named() -> None:
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.Linear(144, 2))
+    with pytest.raises(InputError) as caught:
+        prunecli.prune(model, IMAGE, flops=0.5)
+    assert (caught.value.code, caught.value.where) == ("NO_WEIGHTS", "0.weight")
