@@ -290,13 +290,16 @@ def _choose(
 ) -> tuple[Widths, tuple[FrozenReport, ...]]:
     """Return the widths under the budget; exact cuts alone where they suffice."""
     groups = network.coupling.groups
-    _check_patterns(groups, options)
+    _check_patterns(network, options)
     reasons = _reasons(network, saliency, options)
     if not groups or len(reasons) == len(groups):
         raise GraphError(
             f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them held fast",
             code="NOTHING_TO_CUT",
-            where=next(iter(reasons.values()), "no layer makes channels that another one reads"),
+            where=next(
+                iter((*reasons.values(), *_why_frozen(network))),
+                "no layer makes channels that another one reads",
+            ),
             hint="prunecli analyze shows what is frozen and why",
         )
     cost, ceilings = network.cost, ceilings_of(budget, network.cost.dense)
@@ -337,6 +340,13 @@ def _choose(
         if group.name in reasons
     )
     return widths, excluded
+
+
+def _why_frozen(network: Network) -> Iterator[str]:
+    """Yield what holds layers fast beside being the output, which some layer always is."""
+    for item in network.coupling.frozen:
+        if item.reason != "output of the network":
+            yield f"{item.name}: {item.reason}"
 
 
 def _attempts(
@@ -385,10 +395,15 @@ def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
         )
 
 
-def _check_patterns(groups: Sequence[ChannelGroup], options: PruneOptions) -> None:
+def _check_patterns(network: Network, options: PruneOptions) -> None:
+    groups = network.coupling.groups
+    # To exclude what stays whole anyway (the classifier) is no mistake; to ask for it alone is.
+    layers = [name for name, _ in network.model.named_modules()]
+    whole = {"--exclude": layers, "--only": []}
     for flag, patterns in (("--exclude", options.exclude), ("--only", options.only)):
         for pattern in patterns:
-            if not any(matches(group, [pattern]) for group in groups):
+            found = any(matches(group, [pattern]) for group in groups)
+            if not found and not fnmatch.filter(whole[flag], pattern):
                 names = ", ".join(group.name for group in groups[:5])
                 raise InputError(
                     f"{flag} {pattern} matches no layer",

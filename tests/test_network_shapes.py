@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import prunecli
-from prunecli.errors import InputError
+from prunecli.errors import GraphError, InputError
 from prunecli.pruning import read_network
 
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -102,3 +102,42 @@ def test_a_layer_without_weights_yet_is_named() -> None:
     with pytest.raises(InputError) as caught:
         prunecli.prune(model, IMAGE, flops=0.5)
     assert (caught.value.code, caught.value.where) == ("NO_WEIGHTS", "0.weight")
+
+
+def chain() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
+    )  # fmt: skip
+
+
+def test_small_half_precision_weights_are_told_apart() -> None:
+    model = randomize_(chain(), seed=0)
+    model[0].weight.data.mul_(1e-4)
+    model[0].bias.data.zero_()
+    exact = prunecli.prune(model, IMAGE, sparsity=0.5, align=1).plan.keep
+    half = prunecli.prune(model.half(), IMAGE.half(), sparsity=0.5, align=1).plan.keep
+    assert half == exact
+
+
+def test_what_stays_whole_anyway_can_be_excluded_but_not_asked_for_alone() -> None:
+    model = randomize_(chain(), seed=0)
+    result = prunecli.prune(model, IMAGE, flops=0.6, align=1, exclude=["6", "2"])
+    assert result.model[2].out_channels == 16
+    for wrong in ({"only": ["6"]}, {"exclude": ["7"]}):
+        with pytest.raises(InputError) as caught:
+            prunecli.prune(model, IMAGE, flops=0.6, **wrong)
+        assert caught.value.code == "NO_SUCH_LAYER"
+
+
+def test_a_network_that_cannot_be_cut_says_what_holds_it() -> None:
+    class Compete(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.fc = nn.Linear(4, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.fc(self.first(x).softmax(1))
+
+    with pytest.raises(GraphError, match="softmax lets these channels compete"):
+        prunecli.prune(Compete(), torch.zeros(2, 4), flops=0.6)
