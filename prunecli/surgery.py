@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunecli.errors import InputError
+from prunecli.errors import GraphError, InputError
 from prunecli.plan import Indices
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def cut_module(model: nn.Module, slices: Slices) -> nn.Module:
     """Return a copy of `model` with sliced parameters and the size fields that mirror them.
 
     The copy shares nothing with `model`, which stays as it is; only the slim tensors are
-    allocated. Raises `InputError` when the slices do not fit the model.
+    allocated. Raises `InputError` when the slices do not fit the model, `GraphError` when the model
+    cannot be copied.
     """
     replaced: dict[int, Any] = {}
     tensors: dict[str, Tensor] = {
@@ -60,7 +61,16 @@ def cut_module(model: nn.Module, slices: Slices) -> nn.Module:
         if isinstance(tensor, nn.Parameter):
             slim = nn.Parameter(slim, requires_grad=tensor.requires_grad)
         replaced[id(tensor)] = slim
-    cut = copy.deepcopy(model, replaced)
+    try:
+        cut = copy.deepcopy(model, replaced)
+    except RuntimeError as error:
+        raise GraphError(
+            f"this network cannot be copied: {str(error).splitlines()[0]}",
+            code="NOT_COPYABLE",
+            where=type(model).__name__,
+            hint="a weight that is computed from others may be kept as an attribute (the old "
+            "weight_norm): remove it first (torch.nn.utils.remove_weight_norm)",
+        ) from error
     for path, module in cut.named_modules():
         _mirror_sizes(module, path, slices)
     return cut

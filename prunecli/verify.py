@@ -134,7 +134,9 @@ def relative_error(found: Any, expected: Any) -> float:
     counts as infinite. Raises `ProofError` (`EMPTY_PROOF`) where no output follows the input.
     """
     differences, scales = [], []
-    for first, second in zip(flat_tensors(found), flat_tensors(expected), strict=True):
+    outputs = [_signed(tensor) for tensor in flat_tensors(found)]
+    for first, other in zip(outputs, flat_tensors(expected), strict=True):
+        second = _signed(other)
         if first.shape != second.shape:
             return float("inf")
         if not first.numel():
@@ -144,7 +146,7 @@ def relative_error(found: Any, expected: Any) -> float:
         differences.append(float((first - second).abs().max()))
         if not math.isfinite(scales[-1] + differences[-1]):
             return float("inf")
-    sizes = [float(tensor.abs().max()) for tensor in flat_tensors(found) if tensor.numel()]
+    sizes = [float(tensor.abs().max()) for tensor in outputs if tensor.numel()]
     if max(scales, default=0.0) <= TOLERANCE * max(sizes, default=0.0):
         raise ProofError(
             "the network's output does not depend on its input, so no proof means anything",
@@ -190,9 +192,9 @@ def _shrinks(value: Tensor) -> bool:
 
 
 def _random_like(value: Tensor, generator: torch.Generator, *, shrink: bool) -> Tensor:
-    if not value.is_floating_point():
-        return value
     shape = (2, *value.shape[1:]) if value.dim() else ()
+    if not value.is_floating_point():
+        return _random_integers(value, shape, generator)
     if shrink and _shrinks(value):
         # A third of the side costs a ninth of the time, and every tap of a kernel still counts.
         side = max(SMALL_IMAGE, value.shape[2] // 3 // 32 * 32)
@@ -200,9 +202,23 @@ def _random_like(value: Tensor, generator: torch.Generator, *, shrink: bool) -> 
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(value.device)
 
 
+def _random_integers(value: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return the first of the example inputs and, second, one drawn from the range of them all."""
+    if not value.dim() or not value.numel():
+        return value
+    low, high = int(value.min()), int(value.max())
+    drawn = torch.randint(low, high + 1, tuple(shape), generator=generator).to(value)
+    drawn[0] = value[0]
+    return drawn
+
+
 def _tensors(model: nn.Module) -> Tensors:
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {name: value.detach() for name, value in named.items()}
+
+
+def _signed(value: Tensor) -> Tensor:
+    return value if value.is_floating_point() or value.is_complex() else value.double()
 
 
 def _double(value: Tensor) -> Tensor:

@@ -141,3 +141,28 @@ def test_a_network_that_cannot_be_cut_says_what_holds_it() -> None:
 
     with pytest.raises(GraphError, match="softmax lets these channels compete"):
         prunecli.prune(Compete(), torch.zeros(2, 4), flops=0.6)
+
+
+def test_token_inputs_and_yes_or_no_outputs_can_be_proven() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.hidden = nn.Embedding(20, 8), nn.Linear(8, 16)
+            self.fc = nn.Linear(16, 3)
+
+        def forward(self, tokens):
+            scores = self.fc(self.hidden(self.table(tokens).mean(1)).relu())
+            return scores, scores > 0
+
+    tokens = torch.randint(0, 20, (1, 7), generator=torch.Generator().manual_seed(0))
+    result = prunecli.prune(randomize_(Words(), seed=0), tokens, flops=0.6, align=1)
+    assert result.report.verified.max_rel_error < 1e-8
+    assert result.model(tokens)[1].dtype == torch.bool
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_a_network_that_cannot_be_copied_is_told_what_to_do() -> None:
+    model = randomize_(chain(), seed=0)
+    nn.utils.weight_norm(model[0])
+    with pytest.raises(GraphError, match="remove_weight_norm"):
+        prunecli.prune(model, IMAGE, flops=0.6, align=1)
