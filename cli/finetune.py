@@ -10,7 +10,7 @@ from prunecli.options import FinetuneOptions
 from . import options as shared
 from .outcome import Outcome, at_least, at_most, first_missed
 from .session import start
-from .values import load_options, output_path, share, usage_error
+from .values import checkpoint_path, load_options, share, usage_error
 
 
 def finetune(
@@ -224,7 +224,7 @@ def finetune(
         report = pipeline.finetune(
             path,
             data=data,
-            output=output_path(out, model=path, ending=".finetuned.pt"),
+            output=checkpoint_path(out, model=path, ending=".finetuned.pt"),
             teacher=teacher,
             options=choices,
             load=load,

@@ -10,7 +10,7 @@ from prunecli.options import PruneOptions
 from . import options as shared
 from .outcome import Outcome
 from .session import start
-from .values import load_options, output_path
+from .values import checkpoint_path, load_options
 
 BUDGET = "Budget (at least one)"
 
@@ -154,7 +154,7 @@ def prune(
     with session.screen.working() as progress:
         report = pipeline.prune(
             path,
-            output=output_path(out, model=path, ending=".pruned.pt"),
+            output=checkpoint_path(out, model=path, ending=".pruned.pt"),
             budget=budget,
             options=choices,
             load=load,

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions
 
+CHECKPOINTS = (".pt", ".pth", ".safetensors")
 _SIZE = re.compile(r"^(\d+)(?:[x,](\d+))?$")
 
 
@@ -103,6 +104,19 @@ def load_options(
 def output_path(given: Path | None, *, model: Path, ending: str) -> Path:
     """Return the path to write: what was given, else `<stem><ending>` in the current folder."""
     return given if given is not None else Path(f"{model.stem}{ending}")
+
+
+def checkpoint_path(given: Path | None, *, model: Path, ending: str) -> Path:
+    """Return the checkpoint to write; refuse a name of no format before any work is done."""
+    path = output_path(given, model=model, ending=ending)
+    if path.suffix.lower() not in CHECKPOINTS:
+        raise InputError(
+            f"cannot write the output: the suffix {path.suffix!r} names no format",
+            code="UNWRITABLE_OUTPUT",
+            where=str(path),
+            hint=f"end the name in one of {', '.join(CHECKPOINTS)}",
+        )
+    return path
 
 
 def _json_or_text(value: str) -> Any:

@@ -11,7 +11,9 @@ from cli_fakes import FakePipeline
 
 import prunecli
 from prunecli import errors
+from prunecli.checkpoint.writing import _WRITERS
 from prunecli_cli.main import EXIT_CODES, main
+from prunecli_cli.values import CHECKPOINTS
 
 WORDS = ("prune", "m.pt", "--flops", "0.5")
 
@@ -81,6 +83,20 @@ def test_usage_errors_speak_as_all_others_do(pipeline, capsys, words, message):
     found = json.loads(capsys.readouterr().out)
     assert (found["ok"], found["error"]["code"]) == (False, "USAGE")
     assert found["command"] == (words[0] if words[0] in {"prune", "finetune"} else None)
+
+
+@pytest.mark.parametrize("words", [WORDS, ("finetune", "m.pt", "--data", "d")])
+@pytest.mark.parametrize("name", ["slim.txt", "slim", "slim.onnx"])
+def test_an_output_of_no_known_format_is_refused_before_any_work(pipeline, capsys, words, name):
+    assert main([*words, "-o", name]) == 2
+    err = capsys.readouterr().err
+    assert "UNWRITABLE_OUTPUT" in err
+    assert ".safetensors" in err
+    assert not pipeline.calls
+
+
+def test_the_formats_of_the_command_line_are_those_that_can_be_written():
+    assert set(CHECKPOINTS) == set(_WRITERS)
 
 
 def test_no_verb_at_all_shows_the_help_and_exits_2(capsys):
