@@ -113,7 +113,8 @@ def root_command() -> TyperGroup:
     root = get_command(app)
     assert isinstance(root, TyperGroup)
     for command in (root, *root.commands.values()):
-        for parameter in command.params:
+        context = command.context_class(command, **command.context_settings)
+        for parameter in command.get_params(context):  # with --help, which `params` leaves out
             _declutter(parameter)
     return root
 

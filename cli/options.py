@@ -33,7 +33,10 @@ Json = Annotated[
 Quiet = Annotated[
     bool,
     typer.Option(
-        "--quiet", "-q", help="Print only the output path on stdout.", rich_help_panel=OUTPUT
+        "--quiet",
+        "-q",
+        help="Print the result alone on stdout: the output path, or evaluate's accuracy.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Verbose = Annotated[

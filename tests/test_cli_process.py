@@ -93,6 +93,7 @@ def test_every_option_of_a_verb_is_explained_in_its_help(verb):
     assert code == 0
     assert "Examples:" in out
     assert max(map(len, out.splitlines())) <= 80
+    assert "<bool>" not in out  # a switch takes no value
     for parameter in root_command().commands[verb].params:
         assert parameter.help, parameter.name
         for name in (*parameter.opts, *parameter.secondary_opts):
