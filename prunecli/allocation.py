@@ -95,14 +95,18 @@ def allowed_widths(
     align: Alignment,
     min_width: int,
 ) -> tuple[NDArray[np.int64], ...]:
-    """Return the widths that every group may have: aligned ones, and its full width."""
+    """Return the widths in atoms that every group may have: aligned ones, and its full width.
+
+    `align` and `min_width` count a layer's own channels; where an atom stands for several of them
+    (the channels of one group of a grouped convolution), its multiples count.
+    """
     result = []
     for group in groups:
         channels = group.width * group.multiplicity
         multiple = align if isinstance(align, int) else align(channels)
         step = multiple // math.gcd(multiple, group.multiplicity)
         options = np.arange(step, group.width, step)
-        options = options[options >= min_width]
+        options = options[options * group.multiplicity >= min_width]
         options = options if eligible(group) else options[:0]
         result.append(np.append(options, group.width))
     return tuple(result)
@@ -195,7 +199,9 @@ def _floor(options: NDArray[np.int64], width: float) -> int:
     return int(options[max(at, 0)])
 
 
-@ALLOCATIONS.register("uniform", summary="Every group keeps the same fraction of its channels.")
+@ALLOCATIONS.register(
+    "uniform", summary="Every group keeps the same fraction of its channels (default)."
+)
 def uniform(problem: Problem) -> Widths:
     """Return the largest common fraction that fits the budget, by bisection."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from prunecli import pipeline
@@ -180,7 +181,9 @@ def save(
     module = model.model if isinstance(model, PruneResult) else model
     if module is None:
         raise InputError("a dry run has no network to save", code="DRY_RUN")
-    network = read_network(module, [pipeline.example_input(input)])
+    kinds = (value.dtype for value in module.parameters() if value.is_floating_point())
+    example = pipeline.example_input(input).to(next(kinds, torch.float32))
+    network = read_network(module, [example])
     whole = np.ones(network.coupling.atom_count, np.bool_)
     rebuilt, program = network.graph_network(whole)
     save_checkpoint(

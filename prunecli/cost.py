@@ -291,8 +291,10 @@ def _weights(trace: Trace) -> dict[str, str]:
 
 def _tensor_terms(model: nn.Module) -> list[tuple[Term, bool, int]]:
     """Return the size of every stored tensor: its term, whether it is a parameter, bytes each."""
-    parameters = {name: True for name, _ in model.named_parameters()}
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    parameters = dict(model.named_parameters())
+    written = model.state_dict()  # a buffer that is not persistent takes no room in a file
+    buffers = {name: value for name, value in model.named_buffers() if name in written}
+    tensors = {**parameters, **buffers}
     return [
         (
             Term(name, 1.0, tuple((_STORED + name, dim) for dim in range(tensor.dim()))),

@@ -38,7 +38,11 @@ def _module(checkpoint: Checkpoint, *, device: str) -> nn.Module:
     if checkpoint.plan is not None:
         model = cut_module(model, checkpoint.plan.slices)
     try:
+        tied = _tied(model)
         model.load_state_dict(dict(checkpoint.tensors), assign=True)
+        for name, first in tied.items():
+            holder, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(holder), leaf, model.get_parameter(first))
     except RuntimeError as error:
         misfit = str(error).splitlines()[-1].strip()
         raise InputError(
@@ -47,3 +51,15 @@ def _module(checkpoint: Checkpoint, *, device: str) -> nn.Module:
             hint="the file is damaged, or the architecture's code has changed since it was written",
         ) from error
     return model
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """Return the later names of every parameter that has several, with its first name."""
+    first: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            names[name] = first[id(parameter)]
+        else:
+            first[id(parameter)] = name
+    return names

@@ -30,8 +30,8 @@ class PruneOptions:
     is the number of images that a signal which needs data may look at.
     """
 
-    signal: str = "magnitude"
-    allocation: str = "greedy"
+    signal: str = "l1"
+    allocation: str = "uniform"
     aggregate: str = "sum"
     align: int | None = None
     min_width: int = 1
@@ -45,7 +45,7 @@ class PruneOptions:
 class AnalyzeOptions:
     """How much `analyze` looks at."""
 
-    signal: str = "magnitude"
+    signal: str = "l1"
     aggregate: str = "sum"
     seed: int = 0
     limit: int = 256

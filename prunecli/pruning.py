@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from prunecli.allocation import (
@@ -152,8 +151,11 @@ def check_finite(model: nn.Module) -> None:
                 where=name,
                 hint="run the network once on an input, then prune it",
             )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
+        # An attention mask may hold -inf; weights and statistics may not.
+        is_free = not isinstance(value, nn.Parameter) and "running_" not in name
+        wrong = value.isnan() if is_free else ~value.isfinite()
+        if value.is_floating_point() and bool(wrong.any()):
+            bad = int(wrong.sum())
             raise InputError(
                 f"{bad} of {value.numel()} weights are not finite",
                 code="NAN_WEIGHTS",
@@ -412,6 +414,16 @@ def _check_patterns(network: Network, options: PruneOptions) -> None:
                 )
 
 
+def _narrowest(group: ChannelGroup, options: PruneOptions) -> int:
+    (widths,) = allowed_widths(
+        [group],
+        eligible=lambda _: True,
+        align=options.align or 1,
+        min_width=options.min_width,
+    )
+    return int(widths[0])
+
+
 def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
     """Return why a group stays whole, for every group that an option or the signal holds fast."""
     reasons: dict[str, str] = {}
@@ -422,8 +434,8 @@ def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dic
             reasons[group.name] = "not named by --only"
         elif np.isnan(saliency[group.atoms]).any():
             reasons[group.name] = f"the signal {options.signal} cannot see its channels"
-        elif group.width <= max(options.min_width, (options.align or 1) // group.multiplicity):
-            reasons[group.name] = f"has only {group.width} channels"
+        elif _narrowest(group, options) == group.width:
+            reasons[group.name] = f"has only {group.width * group.multiplicity} channels"
     return reasons
 
 

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-8
 """Largest allowed difference, relative to that between two inputs: correct cuts give 1e-13."""
 
+TOLERANCES = {torch.float64: TOLERANCE, torch.float32: 1e-3}
+"""By precision; float32, which only a cast in the forward calls for, gives up to 3e-4."""
+
 ROUNDING = 1e-6
 """An output that follows the input less than this, relative to its size, is judged by its size."""
 
@@ -67,15 +70,30 @@ def prove(
     """
     generator = torch.Generator().manual_seed(seed)
     claim = _Claim(model, slim, slices, keep, trace, coupling)
-    shrinks = any(_shrinks(value) for value in trace.example)
+    # Not every network takes a smaller image, or float64 (a cast in its forward): the first way
+    # that the dense network itself can go decides, and a small image never has the last word.
+    attempts = [(torch.float64, True), (torch.float64, False), (torch.float32, False)]
+    if not any(_shrinks(value) for value in trace.example):
+        attempts = attempts[1:]
     with evaluating(model, slim):
-        try:
-            return claim.prove(generator, shrink=True)
-        except (ProofError, RuntimeError, ValueError):
-            # Not every network takes a smaller image; only the real size has the last word.
-            if not shrinks:
-                raise
-        return claim.prove(generator, shrink=False)
+        for precision, shrink in attempts:
+            try:
+                return claim.prove(generator, precision, shrink=shrink)
+            except _DenseFailedError as error:
+                reason = error
+            except ProofError:
+                if not shrink:
+                    raise
+    raise ProofError(
+        f"the dense network cannot be run for a proof: {reason}",
+        code="DENSE_DOES_NOT_RUN",
+        where=type(model).__name__,
+        hint="nothing was written; check that the network runs on a batch of two",
+    ) from reason
+
+
+class _DenseFailedError(Exception):
+    """The dense network does not run on the inputs of a proof."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +107,25 @@ class _Claim:
     trace: Trace
     coupling: CouplingGraph
 
-    def prove(self, generator: torch.Generator, *, shrink: bool) -> Verified:
+    def prove(
+        self, generator: torch.Generator, precision: torch.dtype, *, shrink: bool
+    ) -> Verified:
         """Compare on the real weights and on perturbed ones; raise `ProofError` if they differ."""
-        inputs = [_random_like(value, generator, shrink=shrink) for value in self.trace.example]
+        inputs = [
+            _cast(_random_like(value, generator, shrink=shrink), precision)
+            for value in self.trace.example
+        ]
         norms = _cut_norms(self.trace, self.coupling, self.keep)
         method = "masked-norm" if norms else "consumer-zero"
+        method += "" if precision == torch.float64 else " in float32"
         real, own = _tensors(self.model), _tensors(self.slim)
         perturbed = _perturbed(real, generator)
         worst = 0.0
         for state, slim_state in ((real, own), (perturbed, self._cut(perturbed, own))):
-            found = _run_slim(self.slim, slim_state, inputs)
-            worst = max(worst, relative_error(found, self._masked(state, inputs, norms)))
-            if not worst <= TOLERANCE:
+            expected = self._masked(state, inputs, norms, precision)
+            found = _run_slim(self.slim, slim_state, inputs, precision)
+            worst = max(worst, relative_error(found, expected))
+            if not worst <= TOLERANCES[precision]:
                 raise ProofError(
                     f"the cut network differs from the masked one by {worst:.2e}",
                     code="CUT_NOT_EQUAL",
@@ -110,20 +135,32 @@ class _Claim:
         return Verified(method, worst)
 
     def _cut(self, state: Tensors, names: Tensors) -> Tensors:
-        return {
+        cut = {
             name: cut_tensor(value, self.slices.get(name, {}))
             for name, value in state.items()
             if name in names
         }
+        return {**names, **cut}
 
-    def _masked(self, state: Tensors, inputs: list[Tensor], norms: Norms) -> Any:
-        reference = _zero_consumers(state, self.coupling, self.slices)
-        with torch.no_grad():
-            if not norms:
-                return functional_call(self.model, reference, tuple(inputs))
-            program = emit(self.trace, self.coupling, np.ones_like(self.keep))
-            constants = {constant_name(name): value for name, value in self.trace.constants.items()}
-            return _MaskedNorm(build(program, {**reference, **constants}), norms).run(*inputs)
+    def _masked(
+        self, state: Tensors, inputs: list[Tensor], norms: Norms, precision: torch.dtype
+    ) -> Any:
+        reference = _zero_consumers(state, self.coupling, self.slices, precision)
+        try:
+            with torch.no_grad():
+                if not norms:
+                    return functional_call(self.model, reference, tuple(inputs))
+                program = emit(self.trace, self.coupling, np.ones_like(self.keep))
+                constants = {
+                    constant_name(name): _cast(value, precision)
+                    for name, value in self.trace.constants.items()
+                }
+                return _MaskedNorm(build(program, {**reference, **constants}), norms).run(*inputs)
+        except PruneError:
+            raise
+        except Exception as error:
+            lines = str(error).splitlines() or [repr(error)]
+            raise _DenseFailedError(lines[0]) from error
 
 
 def relative_error(found: Any, expected: Any) -> float:
@@ -171,8 +208,8 @@ def flat_tensors(value: Any) -> list[Tensor]:
     return []
 
 
-def _run_slim(slim: nn.Module, state: Tensors, inputs: list[Tensor]) -> Any:
-    given = {name: _double(value) for name, value in state.items()}
+def _run_slim(slim: nn.Module, state: Tensors, inputs: list[Tensor], precision: torch.dtype) -> Any:
+    given = {name: _cast(value, precision) for name, value in state.items()}
     try:
         with torch.no_grad():
             return functional_call(slim, given, tuple(inputs))
@@ -180,7 +217,7 @@ def _run_slim(slim: nn.Module, state: Tensors, inputs: list[Tensor]) -> Any:
         raise
     except Exception as error:
         raise ProofError(
-            f"the cut network's own forward fails: {str(error).splitlines()[0]}",
+            f"the cut network's own forward fails: {(str(error).splitlines() or [repr(error)])[0]}",
             code="CUT_DOES_NOT_RUN",
             where=type(slim).__name__,
             hint="nothing was written; please report this network",
@@ -221,15 +258,16 @@ def _signed(value: Tensor) -> Tensor:
     return value if value.is_floating_point() or value.is_complex() else value.double()
 
 
-def _double(value: Tensor) -> Tensor:
-    return value.double() if value.is_floating_point() else value
+def _cast(value: Tensor, precision: torch.dtype) -> Tensor:
+    return value.to(precision) if value.is_floating_point() else value
 
 
 def _perturbed(state: Tensors, generator: torch.Generator) -> Tensors:
     """Return the state with every vector (bias, scale, statistic) moved off its neutral value."""
     result = {}
     for name, value in state.items():
-        if not value.is_floating_point() or (value.dim() > 1 and value.numel() != value.shape[0]):
+        is_vector = value.dim() <= 1 or value.numel() == value.shape[0]
+        if not value.is_floating_point() or not is_vector or not bool(value.isfinite().all()):
             result[name] = value
             continue
         noise = torch.rand(value.shape, generator=generator, dtype=torch.float64).to(value.device)
@@ -240,18 +278,20 @@ def _perturbed(state: Tensors, generator: torch.Generator) -> Tensors:
     return result
 
 
-def _zero_consumers(state: Tensors, coupling: CouplingGraph, slices: Slices) -> Tensors:
+def _zero_consumers(
+    state: Tensors, coupling: CouplingGraph, slices: Slices, precision: torch.dtype
+) -> Tensors:
     """Return the state with every weight zeroed that reads a removed channel.
 
     Channels that no weight reads (queries and keys, which multiply each other) are zeroed where
     they are made.
     """
-    result = {name: _double(value) for name, value in state.items()}
+    result = {name: _cast(value, precision) for name, value in state.items()}
     for name, dim in {site for group in coupling.groups for site in group.consumers or group.sites}:
         kept = slices.get(name, {}).get(dim)
         if kept is None or name not in state:
             continue
-        mask = torch.zeros(state[name].shape[dim], dtype=torch.float64, device=state[name].device)
+        mask = torch.zeros(state[name].shape[dim], dtype=precision, device=state[name].device)
         mask[torch.tensor(kept, device=mask.device)] = 1
         shape = [1] * state[name].dim()
         shape[dim] = -1

@@ -137,6 +137,7 @@ def test_a_width_narrower_than_the_alignment_stays_whole() -> None:
 
 def test_a_minimal_width_takes_away_what_is_below_it() -> None:
     assert widths_of(10, align=2, min_width=5) == [6, 8, 10]
+    assert widths_of(6, align=1, min_width=8, multiplicity=4) == [2, 3, 4, 5, 6]
     assert widths_of(4, align=1, min_width=9) == [4]
 
 

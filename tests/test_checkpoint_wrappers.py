@@ -151,7 +151,7 @@ def test_accuracies_are_numbers_only(tmp_path, tensors):
     assert metadata["source"]["place"] == "state_dict"
 
 
-def test_numpy_numbers_beside_the_weights_are_data(tmp_path: Path, make_checkpoint) -> None:
+def test_numpy_numbers_beside_the_weights_are_data(tmp_path, make_checkpoint):
     path = tmp_path / "trained.pt"
     state = dict(make_checkpoint("digits_vgg").tensors)
     torch.save({"state_dict": state, "best_acc": np.float64(0.91), "step": np.int64(7)}, path)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import prunecli
+from prunecli.checkpoint import InputSpec
 from prunecli.errors import GraphError, InputError
 from prunecli.pruning import read_network
 
@@ -166,3 +167,47 @@ def test_a_network_that_cannot_be_copied_is_told_what_to_do() -> None:
     nn.utils.weight_norm(model[0])
     with pytest.raises(GraphError, match="remove_weight_norm"):
         prunecli.prune(model, IMAGE, flops=0.6, align=1)
+
+
+def test_a_cast_in_the_forward_is_proven_in_float32() -> None:
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.fc(self.b(self.a(x.float()).relu()).mean((2, 3)))
+
+    result = prunecli.prune(randomize_(Casts(), seed=0).eval(), torch.zeros(1, 3, 8, 8), flops=0.6)
+    assert result.report.verified.method == "consumer-zero in float32"
+    assert result.report.verified.max_rel_error < 1e-4
+
+
+def test_dropout_of_channels_and_averaged_statistics_survive_graph_mode(tmp_path) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=None), nn.Dropout2d(0.5), nn.Flatten(),
+        nn.Linear(8 * 16, 3),
+    )  # fmt: skip
+    spec = InputSpec(3, 6, 6, (0.0,) * 3, (1.0,) * 3)
+    prunecli.save(randomize_(model, seed=0).eval(), tmp_path / "whole.pt", input=spec)
+    loaded = prunecli.load(tmp_path / "whole.pt").train()
+    x = torch.randn(4, 3, 6, 6)
+    assert not torch.equal(loaded(x), loaded(x))
+    before = loaded.get_buffer("1.running_mean").clone()
+    loaded(x)
+    assert not torch.equal(before, loaded.get_buffer("1.running_mean"))
+
+
+def test_a_mask_of_minus_infinity_is_no_broken_weight() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+            self.register_buffer("mask", torch.tensor([0.0, 0.0, -torch.inf]))
+
+        def forward(self, x):
+            return (self.fc(self.b(self.a(x).relu()).relu()) + self.mask).softmax(-1)
+
+    model = randomize_(Masked(), seed=0).eval()
+    model.mask.copy_(torch.tensor([0.0, 0.0, -torch.inf]))
+    assert prunecli.prune(model, torch.zeros(1, 4), flops=0.6, align=1).report.verified

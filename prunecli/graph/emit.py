@@ -326,14 +326,20 @@ def _batch_norm(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
         "kind": "batch_norm",
         "args": [encode(arguments["input"])],
         "tensors": names,
-        "momentum": arguments["momentum"],
+        # In evaluation mode torch hands on 0 for `momentum=None`, a plain average over all batches.
+        "momentum": arguments["momentum"] or None,
         "eps": arguments["eps"],
     }
 
 
 def _dropout(node: fx.Node, _: Trace) -> dict[str, Any]:
     # The in-place spelling calls its first argument `self`; both come first.
-    return {"kind": "dropout", "args": [encode(node.args[0])], "p": schema_arguments(node)["p"]}
+    return {
+        "kind": "dropout",
+        "args": [encode(node.args[0])],
+        "p": schema_arguments(node)["p"],
+        "channels": operator_name(node.target) == "feature_dropout",
+    }
 
 
 def _module(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
@@ -344,6 +350,7 @@ def _module(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
 MODULES: dict[str, Callable[[fx.Node, Trace], dict[str, Any] | None]] = {
     "batch_norm": _batch_norm,
     "dropout": _dropout,
+    "feature_dropout": _dropout,
 }
 
 

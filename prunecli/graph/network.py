@@ -90,7 +90,8 @@ class _Builder:
 
     def add_dropout(self, node: Mapping[str, Any]) -> fx.Node:
         name = f"_dropout_{node['name']}"
-        self.root.add_module(name, nn.Dropout(node["p"]))
+        kind = _ChannelDropout if node.get("channels") else nn.Dropout
+        self.root.add_module(name, kind(node["p"]))
         return self._node("call_module", node, name, (self.decode(node["args"][0]),))
 
     def add_batch_norm(self, node: Mapping[str, Any]) -> fx.Node:
@@ -158,6 +159,13 @@ class _Builder:
                 module.add_module(part, nn.Module())
             module = module.get_submodule(part)
         return module, leaf
+
+
+class _ChannelDropout(nn.Dropout):
+    """Dropout of whole channels (dimension 1) of an input of any rank."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        return torch.feature_dropout(input, self.p, self.training)
 
 
 class _AnyBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001

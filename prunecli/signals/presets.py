@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 PRESETS.add(
     "magnitude",
     "weight/value/l2/l1",
-    summary="Squared weights as a share of their layer's: comparable across layers (default).",
-    source="prunecli; see the table of defaults in the README",
+    summary="Squared weights as a share of their layer's: comparable across layers.",
+    source="prunecli",
 )
 PRESETS.add(
     "l1",
     "weight/value/l1/none",
-    summary="Sum of absolute weights.",
+    summary="Sum of absolute weights (default).",
     source="Li et al. 2017, arXiv 1608.08710",
 )
 PRESETS.add(

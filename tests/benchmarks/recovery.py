@@ -48,10 +48,12 @@ def rows(seed: int) -> tuple[Row, ...]:
             PruneOptions(signal="random", allocation="uniform", seed=seed),
             teacher=False,
         ),
-        Row("l1 uniform, teacher", PruneOptions(signal="l1", allocation="uniform", seed=seed)),
+        Row(
+            "magnitude greedy, teacher",
+            PruneOptions(signal="magnitude", allocation="greedy", seed=seed),
+        ),
         Row("default, align 1, teacher", PruneOptions(seed=seed, align=1)),
-        Row("taylor-share, teacher", PruneOptions(signal="taylor-share", seed=seed)),
-        Row("fisher, teacher", PruneOptions(signal="fisher", seed=seed)),
+        Row("taylor, teacher", PruneOptions(signal="taylor", seed=seed)),
     )
 
 
