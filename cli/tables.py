@@ -238,6 +238,11 @@ def _device(row: BenchmarkRow) -> str:
     return row.device if provider.lower() == row.device else f"{row.device}, {provider}"
 
 
+def _interval(low: float, high: float) -> str:
+    # With fewer images than the score draws, every repeat draws them all.
+    return f"95 % {low:.3f} to {high:.3f}" if high > low else "every image in it"
+
+
 def _dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
     low, high = dataset.csg_interval
     sizes = sorted(dataset.sizes.items(), key=lambda item: -item[1])
@@ -248,7 +253,7 @@ def _dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
         "balance": f"{dataset.balance:.3f} (1 is even)",
         "unreadable": str(len(dataset.unreadable)),
         "duplicates": f"{len(dataset.duplicates)} groups of equal files",
-        "CSG": f"{dataset.csg:.3f}, 95 % {low:.3f} to {high:.3f} (higher is harder)",
+        "CSG": f"{dataset.csg:.3f}, {_interval(low, high)} (higher is harder)",
     }
     table = _table("classes taken for each other", ">similarity")
     for first, second, similarity in dataset.confused_pairs[: rows and 5]:

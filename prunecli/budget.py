@@ -16,7 +16,9 @@ CostKind = Literal["flops", "params", "activations", "bytes", "channels"]
 COST_KINDS: tuple[str, ...] = get_args(CostKind)
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_QUANTITY = re.compile(r"^([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgt]?)(i?b)?$", re.IGNORECASE)
+_QUANTITY = re.compile(
+    r"^([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgt]?)(i?b)?$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

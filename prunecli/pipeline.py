@@ -167,13 +167,27 @@ def finetune(
     options = options or FinetuneOptions()
     target = output or Path(f"{model.stem}.finetuned.pt")
     check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
+    run_dir = target.with_suffix(".run")
+    if not (resume or overwrite) and training.has_state(run_dir):
+        raise InputError(
+            "a run that was stopped lies in the folder of this one",
+            code="UNFINISHED_RUN",
+            where=str(run_dir),
+            hint="go on with it (--resume), or start from the beginning (--overwrite)",
+        )
     loaded = read(model, load)
     checkpoint, source = loaded.checkpoint, open_source(data)
     network = instantiate(checkpoint)
     taught = None if teacher is None else read(teacher, load)
     check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
     split = evaluation_split(source, trained=True)
-    test = load_split(source, split, input=checkpoint.input, seed=options.seed, progress=progress)
+    test = load_split(
+        source,
+        split,
+        input=checkpoint.input,
+        seed=options.seed,
+        progress=progress,
+    )
     before = training.evaluate(network, test, input=checkpoint.input, progress=progress)
     result = training.finetune(
         network,
@@ -182,7 +196,7 @@ def finetune(
         options=options,
         teacher=None if taught is None else instantiate(taught.checkpoint),
         teacher_input=None if taught is None else taught.checkpoint.input,
-        run_dir=target.with_suffix(".run"),
+        run_dir=run_dir,
         resume=resume,
         progress=progress,
     )

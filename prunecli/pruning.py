@@ -24,6 +24,7 @@ from prunecli.allocation import (
     default_alignment,
     keep_mask,
 )
+from prunecli.budget import format_quantity
 from prunecli.cost import CostModel, Widths, model_cost
 from prunecli.errors import GateError, GraphError, InputError, ProofError
 from prunecli.graph.coupling import ChannelGroup, CouplingGraph, couple
@@ -390,8 +391,8 @@ def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
     if all(cost.dense[kind] <= ceiling for kind, ceiling in ceilings.items()):
         kind, ceiling = next(iter(ceilings.items()))
         raise InputError(
-            f"nothing to cut: the network has {cost.dense[kind]:.4g} {kind}, "
-            f"already within {ceiling:.4g}",
+            f"nothing to cut: the network has {format_quantity(cost.dense[kind])} {kind}, "
+            f"already within {format_quantity(ceiling)}",
             code="ALREADY_WITHIN_BUDGET",
             hint="ask for less",
         )

@@ -8,16 +8,15 @@ import stat
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+import torch
 
 from prunecli.checkpoint import load, save
 from prunecli.checkpoint.atomic import atomic_write
+from prunecli.checkpoint.writing import save_torch
 from prunecli.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SUFFIXES = (".pt", ".safetensors")
 
@@ -207,3 +206,8 @@ def test_a_kill_just_before_the_rename_leaves_the_old_bytes(
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_not_of_torch():
+    with pytest.raises(OSError, match="space"):
+        save_torch({"weight": torch.zeros(1000)}, Path("/dev/full"))

@@ -196,3 +196,13 @@ def test_ctrl_c_while_training_saves_and_exits_130_and_says_how_to_go_on(model):
     assert "Traceback" not in err
     assert not Path("t.pt").exists()
     assert Path("t.run").is_dir()
+    assert (Path("t.run") / "state.pt").exists()
+    again = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert again.returncode == 2
+    assert "--resume" in again.stderr

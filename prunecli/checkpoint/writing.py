@@ -42,12 +42,18 @@ def save(checkpoint: Checkpoint, path: Path | str) -> None:
 def _write_torch(header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> None:
     # Through JSON and back, because pickle's bytes depend on which strings are one object.
     plain = json.loads(json.dumps(header))
+    save_torch({**plain, "state_dict": dict(tensors)}, path)
+
+
+def save_torch(value: Any, path: Path) -> None:
+    """Write `value` with `torch.save`; raise `OSError` when the disk is full."""
     with path.open("wb") as file:
         try:
-            torch.save({**plain, "state_dict": dict(tensors)}, file)
+            torch.save(value, file)
         except RuntimeError as error:
             # torch reports a full disk as a mismatch of positions, raised while it cleans up.
-            raise OSError(f"the file could not be completed ({error})") from error
+            reason = error.__context__ if isinstance(error.__context__, OSError) else None
+            raise OSError(reason.strerror if reason else "the disk may be full") from error
 
 
 def _write_safetensors(

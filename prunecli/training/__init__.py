@@ -7,6 +7,7 @@ from prunecli.training.finetune import FinetuneResult, finetune
 from prunecli.training.losses import distillation_loss
 from prunecli.training.optimizers import OPTIMIZERS
 from prunecli.training.schedules import SCHEDULES
+from prunecli.training.state import has_state
 
 __all__ = [
     "AUGMENTATIONS",
@@ -17,5 +18,6 @@ __all__ = [
     "distillation_loss",
     "evaluate",
     "finetune",
+    "has_state",
     "is_main_process",
 ]

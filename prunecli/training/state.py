@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from prunecli.checkpoint.atomic import atomic_write
+from prunecli.checkpoint.writing import save_torch
 from prunecli.errors import InputError
 from prunecli.report import EpochReport, Evaluation
 
@@ -74,7 +75,12 @@ def save_snapshot(snapshot: Snapshot, folder: Path) -> None:
     if snapshot.best is not None:
         fields["best"] = dataclasses.asdict(snapshot.best)
     with atomic_write(folder / STATE_FILE) as path:
-        torch.save({"schema": SCHEMA, **fields}, path)
+        save_torch({"schema": SCHEMA, **fields}, path)
+
+
+def has_state(folder: Path) -> bool:
+    """Tell whether a run left a state to go on from in `folder`."""
+    return (folder / STATE_FILE).exists()
 
 
 def load_snapshot(folder: Path, *, settings: Mapping[str, Any]) -> Snapshot | None:
