@@ -42,8 +42,12 @@ TOLERANCE = 1e-8
 TOLERANCES = {torch.float64: TOLERANCE, torch.float32: 1e-3}
 """By precision; float32, which only a cast in the forward calls for, gives up to 3e-4."""
 
-ROUNDING = 1e-6
-"""An output that follows the input less than this, relative to its size, is judged by its size."""
+ROUNDING = 1e-4
+"""The least scale of an error, relative to the size of the output.
+
+In deep networks rounding reaches 1e-13 of the output, whatever little of it follows the input. A
+wrong cut in an output that follows by 1e-8 of its size still stands out by a factor of 10.
+"""
 
 SMALL_IMAGE = 64
 """Side of the images of a proof, where the real ones are much larger."""
