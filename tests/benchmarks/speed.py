@@ -37,10 +37,12 @@ def main() -> None:
     repeat = parser.parse_args().repeat
     torch.set_num_threads(2)
     rows = []
-    for words in (["--help"], ["--version"]):
+    for words in (["--help"], ["prune", "--help"], ["--version"]):
         seconds, _, _ = best(words, repeat)
         rows.append([" ".join(words), f"{seconds:.2f}", "", "", "", ""])
     with tempfile.TemporaryDirectory() as folder:
+        seconds, memory, _ = best(["demo", "-q", "--out", f"{folder}/demo"], 1)
+        rows.append(["demo", f"{seconds:.2f}", f"{memory:.2f}", "", "", ""])
         for name in NETWORKS:
             model = randomize_(build_dense(ArchitectureRef(name), device="cpu"), seed=0)
             path = Path(folder) / f"{name}.pt"
