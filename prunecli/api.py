@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunecli import pipeline
 from prunecli.analysis import analyze_network
+from prunecli.artefacts import example_input, read, state_of, versions
 from prunecli.budget import make_budget
 from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec
 from prunecli.checkpoint import save as save_checkpoint
@@ -162,7 +162,7 @@ def export(
 
 def load(path: str | Path, *, architecture: str | None = None) -> nn.Module:
     """Return the network in a file as an `nn.Module` in evaluation mode, without pickle."""
-    return instantiate(pipeline.read(Path(path), LoadOptions(architecture=architecture)).checkpoint)
+    return instantiate(read(Path(path), LoadOptions(architecture=architecture)).checkpoint)
 
 
 def save(
@@ -182,19 +182,19 @@ def save(
     if module is None:
         raise InputError("a dry run has no network to save", code="DRY_RUN")
     kinds = (value.dtype for value in module.parameters() if value.is_floating_point())
-    example = pipeline.example_input(input).to(next(kinds, torch.float32))
+    example = example_input(input).to(next(kinds, torch.float32))
     network = read_network(module, [example])
     whole = np.ones(network.coupling.atom_count, np.bool_)
     rebuilt, program = network.graph_network(whole)
     save_checkpoint(
         Checkpoint(
             architecture=ArchitectureRef(GRAPH),
-            tensors=pipeline.state_of(rebuilt),
+            tensors=state_of(rebuilt),
             input=input,
             plan=plan,
             graph=program,
             classes=None if classes is None else tuple(classes),
-            metadata={"versions": pipeline.versions()},
+            metadata={"versions": versions()},
         ),
         Path(path),
     )

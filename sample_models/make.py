@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunecli import training
+from prunecli.artefacts import state_of, versions
 from prunecli.checkpoint import ArchitectureRef, Checkpoint, save
 from prunecli.checkpoint.architectures import ARCHITECTURES
 from prunecli.checkpoint.atomic import atomic_write
 from prunecli.data import DataSource, load_split, open_source
 from prunecli.options import FinetuneOptions
-from prunecli.pipeline import state_of, versions
 from prunecli_sample_models import networks
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunecli import pipeline
+from prunecli import artefacts, pipeline
 from prunecli.allocation import (
     Problem,
     allocate,
@@ -68,8 +68,8 @@ def main() -> None:
 
 def measure(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Yield the rows of one checkpoint."""
-    checkpoint = pipeline.read(path).checkpoint
-    network = read_network(instantiate(checkpoint), [pipeline.example_input(checkpoint.input)])
+    checkpoint = artefacts.read(path).checkpoint
+    network = read_network(instantiate(checkpoint), [artefacts.example_input(checkpoint.input)])
     source = open_source(arguments.data)
     spec = checkpoint.input
     held_out = load_split(source, "held_out", input=spec, limit=arguments.images)

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from prunecli import pipeline
+from prunecli import artefacts
 from prunecli.budget import make_budget
 from prunecli.checkpoint import ArchitectureRef, build_dense
 from prunecli.checkpoint.architectures import ARCHITECTURES
@@ -61,7 +61,7 @@ def main() -> int:
 def run(name: str) -> dict[str, object]:
     """Cut one network; return its row."""
     model = randomize_(build_dense(ArchitectureRef(name), device="cpu"), seed=0).eval()
-    example = pipeline.example_input(ARCHITECTURES.get(name).input)
+    example = artefacts.example_input(ARCHITECTURES.get(name).input)
     start = time.perf_counter()
     try:
         result = prune_network(
