@@ -100,11 +100,11 @@ def _percent(text: str) -> str:
 
 def _recovery() -> str:
     rows = [
-        (row["checkpoint"], row["row"], _percent(row["kept_flops"]), _percent(row["before"]),
-         _percent(row["after"]))
+        (row["checkpoint"], row["row"], row["seed"], _percent(row["kept_flops"]),
+         _percent(row["before"]), _percent(row["after"]))
         for row in _read("recovery.csv")
     ]  # fmt: skip
-    return table(("checkpoint", "network", "FLOPs kept", "before training", "after"), rows)
+    return table(("checkpoint", "network", "seed", "FLOPs kept", "before training", "after"), rows)
 
 
 def _defaults() -> str:
