@@ -475,6 +475,9 @@ def _dense_network(
             f"the file names; allow it with --arch {architecture.name}, or use --against"
         )
         return None
+    warnings.append(
+        f"timed beside {architecture} with random weights; --against names the real dense network"
+    )
     return randomised(build_dense(architecture, device="cpu"))
 
 

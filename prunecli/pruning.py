@@ -125,8 +125,12 @@ class Clock:
         """Time one stage."""
         self.progress(Step(name, 0))
         start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 4)
+        try:
+            yield
+        finally:
+            # A stage may run twice: a cut in module mode that fails is followed by graph mode.
+            spent = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.seconds[name] = round(spent, 4)
 
 
 def read_network(
