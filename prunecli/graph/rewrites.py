@@ -1,0 +1,199 @@
+"""Arguments of operators that repeat sizes: what each becomes after a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from prunecli.graph.rules.call import shape_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prunecli.graph.coupling import CouplingGraph
+    from prunecli.graph.trace import Trace
+
+
+class Sizes:
+    """Answers how many positions of a dimension are left, and which."""
+
+    def __init__(self, trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> None:
+        self.batch = trace.batch
+        self._keep = keep
+        self._coupling = coupling
+        self._names = trace.tensors
+
+    def atoms(self, node: fx.Node, dim: int) -> NDArray[np.int64] | None:
+        """Return the atoms of one dimension, None where nothing can be cut."""
+        if node.name in self._names:
+            return self._coupling.tensors.get(self._names[node.name], {}).get(dim)
+        return self._coupling.values.get(node.name, {}).get(dim)
+
+    def left(self, node: fx.Node, dim: int) -> int:
+        """Return the size of a dimension after the cut."""
+        size = shape_of(node, self.batch)
+        return self.count(node, dim % len(size), 0, size[dim])
+
+    def count(self, node: fx.Node, dim: int, start: int, end: int) -> int:
+        """Return how many of the positions `start` to `end` are left."""
+        atoms = self.atoms(node, dim)
+        if atoms is None:
+            return end - start
+        return int(self._coupling.kept(atoms[start:end], self._keep).size)
+
+    def is_cut(self, node: fx.Node, dim: int) -> bool:
+        """Tell whether a dimension loses anything."""
+        return self.left(node, dim) != shape_of(node, self.batch)[dim]
+
+
+Rewrite = Callable[[fx.Node, dict[str, Any], Sizes], dict[str, Any]]
+
+
+def _rewrite_sizes(argument: str) -> Rewrite:
+    def rewrite(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+        rank = len(arguments[argument])
+        lead = len(node.meta["val"].shape) - rank
+        return {
+            argument: [
+                sizes.left(node, dim + lead)
+                if isinstance(size, int) and size != -1
+                else -1
+                if size != -1 and sizes.is_cut(node, dim + lead)
+                else size
+                for dim, size in enumerate(arguments[argument])
+            ]
+        }
+
+    return rewrite
+
+
+def _rewrite_unflatten(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    at = arguments["dim"] % len(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
+    return {"sizes": [sizes.left(node, at + step) for step in range(len(arguments["sizes"]))]}
+
+
+def _rewrite_slice(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source = arguments["self"]
+    shape = shape_of(source, sizes.batch)
+    dim = arguments["dim"] % len(shape)
+    if sizes.atoms(source, dim) is None:
+        return {}
+    start, end, step = slice(arguments["start"], arguments["end"], arguments["step"]).indices(
+        shape[dim]
+    )
+    if step == 1:
+        first = sizes.count(source, dim, 0, start)
+        return {"start": first, "end": first + sizes.count(source, dim, start, end)}
+    # Every other channel, say: what is left of them is no longer evenly spaced.
+    left = [
+        sizes.count(source, dim, 0, at)
+        for at in range(start, end, step)
+        if sizes.count(source, dim, at, at + 1)
+    ]
+    return {"take": {"dim": dim, "indices": left}}
+
+
+def _rewrite_narrow(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source, start = arguments["self"], arguments["start"]
+    dim = arguments["dim"] % len(source.meta["val"].shape)
+    if not isinstance(start, int) or sizes.atoms(source, dim) is None:
+        return {}
+    return {"start": sizes.count(source, dim, 0, start), "length": sizes.left(node, dim)}
+
+
+def _rewrite_select(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source, index = arguments["self"], arguments["index"]
+    shape = shape_of(source, sizes.batch)
+    dim = arguments["dim"] % len(shape)
+    if not isinstance(index, int) or sizes.atoms(source, dim) is None:
+        return {}
+    return {"index": sizes.count(source, dim, 0, index % shape[dim])}
+
+
+def _rewrite_pieces(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source = arguments["self"]
+    dim = arguments["dim"] % len(source.meta["val"].shape)
+    if not sizes.is_cut(source, dim):
+        return {}
+    lengths, start = [], 0
+    for value in node.meta["val"]:
+        size = int(value.shape[dim])
+        lengths.append(sizes.count(source, dim, start, start + size))
+        start += size
+    return {"operator": "aten.split_with_sizes.default", "split_sizes": lengths, "dim": dim}
+
+
+def _rewrite_pad(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    rank = len(node.meta["val"].shape)
+    shape = shape_of(node, sizes.batch)
+    amounts = list(arguments["pad"])
+    for step in range(len(amounts) // 2):
+        dim = rank - 1 - step
+        before, after = amounts[2 * step : 2 * step + 2]
+        if sizes.atoms(node, dim) is not None and min(before, after) >= 0:
+            amounts[2 * step] = sizes.count(node, dim, 0, before)
+            amounts[2 * step + 1] = sizes.count(node, dim, shape[dim] - after, shape[dim])
+    return {"pad": amounts}
+
+
+def _rewrite_convolution(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    groups = arguments["groups"]
+    if groups == 1:
+        return {}
+    source, weight = arguments["input"], arguments["weight"]
+    channels = len(shape_of(source, sizes.batch)) - len(shape_of(weight, sizes.batch)) + 1
+    return {"groups": sizes.left(source, channels) // sizes.left(weight, 1)}
+
+
+def _rewrite_transposed(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    if arguments["groups"] == 1:
+        return {}
+    weight = arguments["weight"]
+    channels = len(shape_of(node, sizes.batch)) - len(shape_of(weight, sizes.batch)) + 1
+    return {"groups": sizes.left(node, channels) // sizes.left(weight, 1)}
+
+
+def _rewrite_layer_norm(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    count = len(arguments["normalized_shape"])
+    source = arguments["input"]
+    return {"normalized_shape": [sizes.left(source, dim - count) for dim in range(count)]}
+
+
+def _rewrite_group_norm(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source, groups = arguments["input"], arguments["num_groups"]
+    width = shape_of(source, sizes.batch)[1] // groups
+    left = [sizes.count(source, 1, at * width, (at + 1) * width) for at in range(groups)]
+    return {"num_groups": sum(1 for count in left if count)}
+
+
+REWRITES: dict[str, Rewrite] = {
+    "view": _rewrite_sizes("size"),
+    "_unsafe_view": _rewrite_sizes("size"),
+    "reshape": _rewrite_sizes("shape"),
+    "expand": _rewrite_sizes("size"),
+    "broadcast_to": _rewrite_sizes("size"),
+    "unflatten": _rewrite_unflatten,
+    "slice": _rewrite_slice,
+    "narrow": _rewrite_narrow,
+    "select": _rewrite_select,
+    "chunk": _rewrite_pieces,
+    "split": _rewrite_pieces,
+    "split_with_sizes": _rewrite_pieces,
+    "unsafe_split": _rewrite_pieces,
+    "tensor_split": _rewrite_pieces,
+    "pad": _rewrite_pad,
+    "constant_pad_nd": _rewrite_pad,
+    "conv1d": _rewrite_convolution,
+    "conv2d": _rewrite_convolution,
+    "conv3d": _rewrite_convolution,
+    "conv_transpose1d": _rewrite_transposed,
+    "conv_transpose2d": _rewrite_transposed,
+    "conv_transpose3d": _rewrite_transposed,
+    "layer_norm": _rewrite_layer_norm,
+    "rms_norm": _rewrite_layer_norm,
+    "group_norm": _rewrite_group_norm,
+}
+"""Which argument of an operator repeats a size that the cut changes."""
