@@ -10,14 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 import prunecli
+from prunecli.masked_norms import masked_group_norm, masked_layer_norm, masked_rms_norm
 from prunecli.pruning import read_network
-from prunecli.verify import (
-    TOLERANCE,
-    masked_group_norm,
-    masked_layer_norm,
-    masked_rms_norm,
-    relative_error,
-)
+from prunecli.verify import TOLERANCE, relative_error
 
 
 class Baked(nn.Module):
