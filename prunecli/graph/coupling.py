@@ -138,7 +138,7 @@ def propagate(trace: Trace) -> tuple[dict[str, Annotation], IdSpace, dict[str, i
                 for axis in _flat(known.get(value.name)):
                     ids.freeze(axis, "output of the network")
         else:
-            known[node.name] = _apply(node, known, ids, trace.batch, unknown)
+            known[node.name] = _apply(node, known, ids, trace, unknown)
     return known, ids, unknown
 
 
@@ -146,7 +146,7 @@ def _placeholder(node: fx.Node, trace: Trace, ids: IdSpace) -> Annotation:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return None
-    if node.name in trace.tensors:
+    if node.name in trace.tensors or node.name in trace.constants:
         return tuple(ids.fresh(int(size)) for size in value.shape)
     return (None,) * value.dim()
 
@@ -155,13 +155,13 @@ def _apply(
     node: fx.Node,
     known: Mapping[str, Annotation],
     ids: IdSpace,
-    batch: Any,
+    trace: Trace,
     unknown: dict[str, int],
 ) -> Annotation:
     operator = operator_name(node.target)
-    call = Call(node, operator, schema_arguments(node), known, ids, batch)
+    call = Call(node, operator, schema_arguments(node), known, ids, trace.batch, trace.integers)
     if not call.tensors() and operator != "getitem":
-        return _unknown_axes(node)
+        return _made_axes(node, ids)
     if operator == "pad" or operator in RULES:
         return RULES.get(operator)(call)
     if is_pointwise(node.target):
@@ -177,6 +177,14 @@ def _apply(
 
 def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, list | tuple) and bool(value))
+
+
+def _made_axes(node: fx.Node, ids: IdSpace) -> Annotation:
+    """Give what is made from no tensor (a table of positions) ids of its own: it can be cut."""
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return _unknown_axes(node)
+    return tuple(ids.fresh(size) if isinstance(size, int) else None for size in value.shape)
 
 
 def _unknown_axes(node: fx.Node) -> Annotation:

@@ -47,7 +47,7 @@ def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict
     for node in trace.graph.nodes:
         written = _write(node, trace, sizes)
         if written is not None:
-            nodes.append(written)
+            nodes.extend(_selected(node, written, trace, sizes))
     return {"schema": PROGRAM_SCHEMA, "nodes": nodes, "output": trace.output_structure}
 
 
@@ -60,6 +60,35 @@ def _write(node: fx.Node, trace: Trace, sizes: Sizes) -> dict[str, Any] | None:
     if module is not None:
         return {"name": node.name, **module}
     return _write_call(node, sizes)
+
+
+def _selected(
+    node: fx.Node, written: dict[str, Any], trace: Trace, sizes: Sizes
+) -> list[dict[str, Any]]:
+    """Select what is left of a value that follows from no cut one, and so comes out whole."""
+    value = node.meta.get("val")
+    stored = node.op == "placeholder" and node.name not in trace.constants
+    if stored or not isinstance(value, torch.Tensor) or _reads_tensors(node):
+        return [written]
+    kept = {dim: sizes.kept(node, dim) for dim in range(value.dim())}
+    takes = [(dim, indices) for dim, indices in kept.items() if indices is not None]
+    names = [f"{node.name}_whole{step}" for step in range(len(takes))] + [node.name]
+    return [
+        {**written, "name": names[0]},
+        *(
+            _take(name, {"node": source}, dim, indices)
+            for name, source, (dim, indices) in zip(names[1:], names, takes, strict=False)
+        ),
+    ]
+
+
+def _reads_tensors(node: fx.Node) -> bool:
+    values = [value.meta.get("val") for value in node.all_input_nodes]
+    return any(isinstance(value, torch.Tensor | list | tuple) for value in values)
+
+
+def _take(name: str, source: Any, dim: int, indices: list[int]) -> dict[str, Any]:
+    return {"name": name, "kind": "take", "args": [source], "dim": dim, "indices": indices}
 
 
 def _write_placeholder(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
@@ -77,8 +106,7 @@ def _write_call(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
     name, arguments = operator_name(node.target), schema_arguments(node)
     changed = REWRITES[name](node, arguments, sizes) if name in REWRITES else {}
     if "take" in changed:
-        source = encode(arguments["self"])
-        return {"name": node.name, "kind": "take", "args": [source], **changed["take"]}
+        return _take(node.name, encode(arguments["self"]), **changed["take"])
     target = changed.pop("operator", None) or _target(node)
     positional, keywords = _positional(target, {**arguments, **changed})
     return {

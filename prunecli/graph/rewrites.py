@@ -22,6 +22,7 @@ class Sizes:
 
     def __init__(self, trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> None:
         self.batch = trace.batch
+        self.integers = trace.integers
         self._keep = keep
         self._coupling = coupling
         self._names = trace.tensors
@@ -43,6 +44,14 @@ class Sizes:
         if atoms is None:
             return end - start
         return int(self._coupling.kept(atoms[start:end], self._keep).size)
+
+    def kept(self, node: fx.Node, dim: int) -> list[int] | None:
+        """Return the positions of a dimension that are left, None where it loses nothing."""
+        atoms = self.atoms(node, dim)
+        if atoms is None:
+            return None
+        kept = self._coupling.kept(atoms, self._keep)
+        return kept.tolist() if kept.size < atoms.size else None
 
     def is_cut(self, node: fx.Node, dim: int) -> bool:
         """Tell whether a dimension loses anything."""

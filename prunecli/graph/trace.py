@@ -1,21 +1,27 @@
-"""Trace a network once with `torch.export` and name what is in the graph."""
+"""Trace a network once, with `torch.export` or by recording a forward, and name what is in it."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from torch.utils import _pytree as pytree
+
 from prunecli.errors import GraphError, InputError
+from prunecli.graph.record import attributes_kept, record, tensors_in
 from prunecli.modes import evaluating
+
+_TORCH = os.path.dirname(torch.__file__)
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,9 @@ class Trace:
     holds tensors that the forward made itself. `batch` is the symbol of the batch dimension, or
     None where the network fixes its batch size. `unused` names parameters that evaluation never
     reads, `buffers` the tensors that are no parameters. A tensor with several names has its first.
+    `integers` holds the stored integers by placeholder: tables of indices decide where channels go.
+    `recorded` says why the graph is that of one forward, sizes and branches baked in (`record.py`);
+    it is empty for a graph that stands for the network. `example` holds positional arguments.
     """
 
     graph: fx.Graph
@@ -35,19 +44,28 @@ class Trace:
     output_structure: Any
     batch: Any
     unused: tuple[str, ...]
-    example: tuple[Tensor, ...]
+    example: tuple[Any, ...]
     buffers: frozenset[str] = frozenset()
+    integers: Mapping[str, Tensor] = field(default_factory=dict)
+    recorded: str = ""
 
 
-def trace(model: nn.Module, example: Sequence[Tensor]) -> Trace:
-    """Export `model` in evaluation mode for `example` inputs, with a free batch dimension.
+def trace(model: nn.Module, example: Sequence[Any]) -> Trace:
+    """Trace `model` in evaluation mode for the positional arguments `example`.
 
-    Raises `GraphError` when the network cannot be exported and `InputError` when its forward
-    fails on the example. The mode of the model is restored.
+    The batch dimension is free where the network lets it. A network whose control flow follows the
+    values of tensors cannot be exported; one real forward is recorded instead. Raises `InputError`
+    when the forward fails on the example, and `GraphError` when it can neither be exported nor
+    recorded. The mode of the model is restored.
     """
-    example = tuple(_at_least_two(value) for value in example)
-    with evaluating(model):
-        program = _export(model, example)
+    with evaluating(model), quiet():
+        program, used, reason = _export(model, tuple(example))
+        if program is None:
+            return _recorded(model, tuple(example), reason)
+    return _exported(model, program, used)
+
+
+def _exported(model: nn.Module, program: Any, example: tuple[Any, ...]) -> Trace:
     signature = program.graph_signature
     first = _first_names(model)
     tensors = {
@@ -61,7 +79,6 @@ def trace(model: nn.Module, example: Sequence[Tensor]) -> Trace:
         name: program.constants[target]
         for name, target in signature.inputs_to_lifted_tensor_constants.items()
     }
-    named = {name for name, _ in model.named_parameters()}
     return Trace(
         graph=program.graph_module.graph,
         tensors=tensors,
@@ -69,10 +86,55 @@ def trace(model: nn.Module, example: Sequence[Tensor]) -> Trace:
         inputs=tuple(name for name in signature.user_inputs if isinstance(name, str)),
         output_structure=_output_structure(program),
         batch=_batch_symbol(program, signature.user_inputs),
-        unused=tuple(sorted(named - _read(program.graph_module.graph, tensors))),
+        unused=_unused(model, program.graph_module.graph, tensors),
         example=example,
         buffers=frozenset(name for name, _ in model.named_buffers()),
+        integers=_integers(model, tensors, constants),
     )
+
+
+def _recorded(model: nn.Module, example: tuple[Any, ...], reason: str) -> Trace:
+    try:
+        recording = record(model, example)
+    except Exception as error:
+        _run_once(model, example)
+        raise GraphError(
+            f"torch.export cannot trace this network ({reason}), nor can a forward be recorded: "
+            f"{_first_line(error)}",
+            code="NOT_TRACEABLE",
+            where=type(model).__name__,
+            hint="export or simplify the part that fails first",
+        ) from error
+    return Trace(
+        graph=recording.graph,
+        tensors=recording.tensors,
+        constants=recording.constants,
+        inputs=recording.inputs,
+        output_structure=None,
+        batch=None,
+        unused=_unused(model, recording.graph, recording.tensors),
+        example=example,
+        buffers=frozenset(name for name, _ in model.named_buffers()),
+        integers=_integers(model, recording.tensors, recording.constants),
+        recorded=reason,
+    )
+
+
+def _unused(model: nn.Module, graph: fx.Graph, tensors: Mapping[str, str]) -> tuple[str, ...]:
+    named = {name for name, _ in model.named_parameters()}
+    return tuple(sorted(named - _read(graph, tensors)))
+
+
+def _integers(
+    model: nn.Module, tensors: Mapping[str, str], constants: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    buffers = dict(model.named_buffers())
+    named = {node: buffers[name] for node, name in tensors.items() if name in buffers}
+    return {
+        node: value
+        for node, value in {**named, **constants}.items()
+        if not (value.is_floating_point() or value.is_complex())
+    }
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
@@ -88,7 +150,8 @@ def _first_names(model: nn.Module) -> dict[str, str]:
 def source_line(node: fx.Node) -> str | None:
     """Return `file:line` of the user's code behind a node, where the trace recorded it."""
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else None
+    own = [frame for frame in frames if not frame[0].startswith(_TORCH)] or frames
+    return f"{own[-1][0]}:{own[-1][1]}" if own else None
 
 
 def concrete(size: Any, batch: Any = None) -> int:
@@ -101,40 +164,64 @@ def concrete(size: Any, batch: Any = None) -> int:
     return int(expression) if expression.is_number else int(size.node.hint)
 
 
-def _at_least_two(value: Tensor) -> Tensor:
+def _at_least_two(value: Any) -> Any:
     # A batch of one would be specialised away, and with it the free batch dimension.
-    if value.dim() and value.shape[0] == 1:
+    if isinstance(value, Tensor) and value.dim() and value.shape[0] == 1:
         return torch.cat([value, value])
     return value
 
 
-def _export(model: nn.Module, example: tuple[Tensor, ...]) -> Any:
-    free = tuple({0: torch.export.Dim.AUTO} if value.dim() else None for value in example)
-    failures = []
-    for shapes in (free, None):
+def _export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], str]:
+    """Return the exported program, the inputs that it was exported for, and "" or why there is none.
+
+    Tried in turn: a free batch, a batch of two, the example as it is. Arguments that hold tensors
+    (a list of images) say nothing of their batch, and are taken as they are.
+    """
+    double = tuple(_at_least_two(value) for value in given)
+    reason = ""
+    for example, shapes in ((double, _free_batch), (double, None), (given, None)):
+        free = shapes and pytree.tree_map(shapes, example)
         try:
             # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
-            with quiet(), torch.no_grad():
-                return torch.export.export(model, example, dynamic_shapes=shapes, strict=False)
+            with torch.no_grad(), attributes_kept(model):
+                return (
+                    torch.export.export(model, example, dynamic_shapes=free, strict=False),
+                    example,
+                    "",
+                )
         except Exception as error:  # noqa: BLE001 - whatever the user's forward raises
-            failures.append(error)
-    _run_once(model, example)
-    reason = str(failures[-1]).strip().splitlines() or [repr(failures[-1])]
-    raise GraphError(
-        f"torch.export cannot trace this network: {reason[0]}",
-        code="NOT_TRACEABLE",
-        where=type(model).__name__,
-        hint="the forward may depend on the values of tensors; export or simplify that part first",
-    ) from failures[-1]
+            reason = _first_line(error)
+            if type(error).__name__ in _ASKS_FOR_VALUES:
+                break
+    return None, given, reason
 
 
-def _run_once(model: nn.Module, example: tuple[Tensor, ...]) -> None:
+def _free_batch(value: Any) -> Any:
+    return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() else None
+
+
+_ASKS_FOR_VALUES = frozenset(
+    {
+        "DataDependentOutputException",
+        "DynamicOutputShapeException",
+        "GuardOnDataDependentSymNode",
+        "PendingUnbackedSymbolNotFound",
+    }
+)
+"""Failures of an export that no other batch size can cure."""
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or repr(error)
+
+
+def _run_once(model: nn.Module, example: tuple[Any, ...]) -> None:
     """Tell a forward that fails by itself from one that only cannot be traced."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), attributes_kept(model):
             model(*example)
     except Exception as error:
-        shapes = ", ".join(str(tuple(value.shape)) for value in example)
+        shapes = ", ".join(str(tuple(value.shape)) for value in tensors_in(example))
         raise InputError(
             f"the network's own forward fails on inputs of shape {shapes}: {error}",
             code="FORWARD_FAILED",
@@ -156,7 +243,7 @@ def _batch_symbol(program: Any, user_inputs: Sequence[str]) -> Any:
 def _output_structure(program: Any) -> Any:
     """Return the output's shape as nested lists and dicts of positions in the flat output."""
     spec = program.call_spec.out_spec
-    positions = torch.utils._pytree.tree_unflatten(list(range(spec.num_leaves)), spec)  # noqa: SLF001
+    positions = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
     return _plain(positions)
 
 

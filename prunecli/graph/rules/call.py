@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from prunecli.graph.constants import constant_value
 from prunecli.graph.ids import Axes, Axis, IdSpace
 from prunecli.graph.trace import concrete
 from prunecli.registry import Registry
@@ -27,6 +28,11 @@ class Call:
     known: Mapping[str, Annotation]
     ids: IdSpace
     batch: Any
+    integers: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def constant(self, value: Any) -> Tensor | None:
+        """Return the value of a node that depends on stored integers alone, else None."""
+        return constant_value(value, self.integers)
 
     def axes(self, argument: str) -> Axes:
         """Return the axes of a tensor argument."""
