@@ -34,7 +34,7 @@ from prunecli.surgery import Slices, cut_tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from prunecli.graph.coupling import CouplingGraph
+    from prunecli.graph.coupling import ChannelGroup, CouplingGraph
     from prunecli.graph.trace import Trace
 
 TOLERANCE = 1e-8
@@ -309,11 +309,12 @@ def _zero_consumers(
 ) -> Tensors:
     """Return the state with every weight zeroed that reads a removed channel.
 
-    Channels that no weight reads (queries and keys, which multiply each other) are zeroed where
-    they are made.
+    Channels that meet each other without a weight between (queries and keys) are zeroed at all
+    their sites, biases too: a removed channel must not count there. So are channels that no weight
+    reads.
     """
     result = {name: _cast(value, precision) for name, value in state.items()}
-    for name, dim in {site for group in coupling.groups for site in group.consumers or group.sites}:
+    for name, dim in {site for group in coupling.groups for site in _zeroed_sites(group)}:
         kept = slices.get(name, {}).get(dim)
         if kept is None or name not in state:
             continue
@@ -325,3 +326,7 @@ def _zero_consumers(
             result[name] = result[name].clone()
         result[name].mul_(mask.view(shape))
     return result
+
+
+def _zeroed_sites(group: ChannelGroup) -> tuple[tuple[str, int], ...]:
+    return group.sites if group.contracted or not group.consumers else group.consumers

@@ -34,7 +34,7 @@ class ChannelGroup:
     `producers` and `consumers` are the (tensor, dim) sites that make and read the channels;
     `multiplicity` is how many of a layer's channels one atom stands for (the channels of a group of
     a grouped convolution). `exact` is False where a cut is legal but differs from a mask (a norm
-    runs over the channels).
+    runs over the channels). `contracted` channels meet each other without a weight between (q.k^T).
     """
 
     name: str
@@ -45,6 +45,7 @@ class ChannelGroup:
     consumers: tuple[tuple[str, int], ...]
     multiplicity: int
     exact: bool
+    contracted: bool = False
 
     @property
     def atoms(self) -> slice:
