@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from torchvision.models import get_model, get_model_weights
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -59,9 +60,9 @@ def measure(name: str) -> dict[str, object]:
     weights = next(iter(get_model_weights(name)))
     side = weights.transforms().crop_size[0]
     arguments = {"image_size": side} if name.startswith("vit_") else {}
-    with torch.device("meta"):
-        model = get_model(name, weights=None, **arguments).eval()
-        example = torch.zeros(1, 3, side, side)
+    with init_empty_weights():  # a whole device context would break what constructors compute
+        model = get_model(name, weights=None, **arguments).eval().to("meta")
+    example = torch.zeros(1, 3, side, side, device="meta")
     reset_peak()
     base, seconds = memory("VmRSS"), []
 

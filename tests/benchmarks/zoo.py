@@ -74,8 +74,10 @@ def main() -> int:
     limit = 10**9 if options.largest is None else options.largest * 1e6
     todo = [entry for entry in todo if entry.parameters <= limit]
 
+    flags = ["--no-export"] if options.no_export else []
+
     def run(entry: Entry) -> None:
-        table.put(entry, run_one(entry, sweep, options.time_limit))
+        table.put(entry, run_one(entry, sweep, options.time_limit, flags))
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(run, todo))
@@ -93,6 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--largest", type=float, help="leave out models above, in M parameters")
     parser.add_argument("--again", action="store_true", help="run also what has a row")
     parser.add_argument("--against", choices=("torch-pruning",), help="run this tool instead")
+    parser.add_argument("--no-export", action="store_true", help="leave the ONNX parity out")
     parser.add_argument("--choose-timm", action="store_true", help="list timm's models anew first")
     return parser.parse_args()
 
@@ -110,9 +113,9 @@ def select(entries: list[Entry], names: list[str]) -> list[Entry]:
 # --- one model in its own process ----------------------------------------------------------------
 
 
-def run_one(entry: Entry, sweep: Sweep, limit: float) -> Row:
+def run_one(entry: Entry, sweep: Sweep, limit: float, flags: list[str]) -> Row:
     """Return the row of one model; the last one that its process wrote, if it did not end well."""
-    command = [sys.executable, str(FOLDER / sweep.script), entry.source, entry.name]
+    command = [sys.executable, str(FOLDER / sweep.script), entry.source, entry.name, *flags]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -1,6 +1,6 @@
-"""Cut, prove and control one model of a zoo: `python zoo_one.py SOURCE NAME`, a row as JSON.
+"""Cut, prove and control one model of a zoo: `python zoo_one.py SOURCE NAME [--no-export]`.
 
-The row is written after each step, so that a later one that never ends loses nothing.
+A row is written as JSON after each step, so that a later one that never ends loses nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ STAGES = ("trace", "couple", "cost", "score", "allocate", "cut", "prove")
 
 def main() -> int:
     """Run the model that the command line names."""
-    source, name = sys.argv[1:]
+    source, name, *flags = sys.argv[1:]
     entry = next(entry for entry in ENTRIES[source]() if entry.name == name)
     row: Row = {}
     try:
@@ -61,7 +61,7 @@ def main() -> int:
             return 0
         control(entry, model, result, row)
         say(row)
-        if entry.kind == CLASSIFICATION:
+        if entry.kind == CLASSIFICATION and "--no-export" not in flags:
             row["onnx"] = onnx(entry, result.model)
     except Exception as error:
         row["outcome"] = f"{type(error).__name__} in the benchmark"
