@@ -171,11 +171,16 @@ def _count(*operators: str, summary: str) -> Callable[[CostRule], CostRule]:
     return register
 
 
-@_count("conv1d", "conv2d", "conv3d", summary="Output positions times elements of the weight.")
+@_count(
+    "conv1d", "conv2d", "conv3d", "deform_conv2d",
+    summary="Output positions times elements of the weight.",
+)  # fmt: skip
 def _convolution(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     weight = arguments["weight"]
     kernel = shape_of(weight, batch)[2:]
-    positions = shape_of(node, batch)[-len(kernel) :]
+    # Leading dimensions count too: frames, windows or boxes may lie beside the batch in them.
+    output = shape_of(node, batch)
+    positions = (*output[: -len(kernel) - 1], *output[-len(kernel) :])
     return [
         Term(
             node.name,
@@ -192,7 +197,8 @@ def _convolution(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> lis
 def _transposed(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     weight = arguments["weight"]
     kernel = shape_of(weight, batch)[2:]
-    positions = shape_of(arguments["input"], batch)[-len(kernel) :]
+    source = shape_of(arguments["input"], batch)
+    positions = (*source[: -len(kernel) - 1], *source[-len(kernel) :])
     return [
         Term(
             node.name,
@@ -248,7 +254,7 @@ def _bilinear(node: fx.Node, _: Mapping[str, Any], batch: Any) -> list[Term]:
 COUNTS_ACTIVATIONS = frozenset(
     {
         "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-        "linear", "matmul", "bmm",
+        "linear", "matmul", "bmm", "deform_conv2d",
     }
 )  # fmt: skip
 """Operators whose outputs count as activations, as in fvcore."""

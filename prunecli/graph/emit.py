@@ -34,6 +34,7 @@ SIZE_ARITHMETIC: dict[str, Callable[..., Any]] = {
     for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "getitem")
 }
 _DATA_TYPES = (torch.dtype, torch.device, torch.memory_format, torch.layout)
+_NAMESPACES = ("aten.", "torchvision.")
 _EXTRA_OPERATORS = {"sym_size", "arange", "full", "zeros", "ones", "scalar_tensor", "new_zeros"}
 
 
@@ -137,13 +138,13 @@ def _target(node: fx.Node) -> str:
 def _functional(name: str, overload: str, target: Any) -> str:
     """Return `aten.relu.default` for `aten.relu_.default`: training must not write in place."""
     packet = getattr(torch.ops.aten, name, None)
-    if packet is not None and overload in packet.overloads():
+    if target.namespace == "aten" and packet is not None and overload in packet.overloads():
         return f"aten.{name}.{overload}"
-    return f"aten.{target._schema.name.rsplit('::', 1)[-1]}.{overload}"  # noqa: SLF001
+    return f"{target._schema.name.replace('::', '.')}.{overload}"  # noqa: SLF001
 
 
 def _positional(target: str, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    if not target.startswith("aten."):
+    if not target.startswith(_NAMESPACES):
         return list(arguments.values()), {}
     schema = resolve(target)._schema.arguments  # noqa: SLF001
     positional = [arguments[item.name] for item in schema if not item.kwarg_only]
@@ -225,8 +226,8 @@ def resolve(target: str) -> Any:
     parts = target.split(".")
     if len(parts) == 1 and target in SIZE_ARITHMETIC:
         return SIZE_ARITHMETIC[target]
-    if len(parts) == 3 and parts[0] == "aten":
-        packet = getattr(torch.ops.aten, parts[1], None)
+    if len(parts) == 3 and target.startswith(_NAMESPACES):
+        packet = getattr(getattr(torch.ops, parts[0]), parts[1], None)
         found = getattr(packet, parts[2], None) if packet is not None else None
         name = parts[1].rstrip("_")
         if isinstance(found, torch._ops.OpOverload) and (  # noqa: SLF001

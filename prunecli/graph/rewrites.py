@@ -206,3 +206,4 @@ REWRITES: dict[str, Rewrite] = {
     "group_norm": _rewrite_group_norm,
 }
 """Which argument of an operator repeats a size that the cut changes."""
+    "deform_conv2d": _rewrite_convolution,

@@ -5,23 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-
 from torch.utils import _pytree as pytree
 
 from prunecli.errors import GraphError, InputError
 from prunecli.graph.record import attributes_kept, record, tensors_in
 from prunecli.modes import evaluating
 
-_TORCH = os.path.dirname(torch.__file__)
+_TORCH = str(Path(torch.__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _at_least_two(value: Any) -> Any:
 
 
 def _export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], str]:
-    """Return the exported program, the inputs that it was exported for, and "" or why there is none.
+    """Return the exported program, the inputs that it was exported for, and why there is none.
 
     Tried in turn: a free batch, a batch of two, the example as it is. Arguments that hold tensors
     (a list of images) say nothing of their batch, and are taken as they are.

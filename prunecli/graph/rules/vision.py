@@ -1,0 +1,52 @@
+"""Rules of torchvision's own operators: detection reads channels at boxes and at offsets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torchvision  # noqa: F401 - registers the operators that these rules are about
+
+from prunecli.graph.rules.call import Annotation, Call, rule
+from prunecli.graph.rules.compute import convolution
+
+if TYPE_CHECKING:
+    from prunecli.graph.ids import Axes
+
+
+@rule("roi_align", "roi_pool")
+def box_pool(call: Call) -> Annotation:
+    """Ids pass; positions are read at boxes."""
+    _hold(call, "rois")
+    pooled = (None, call.axes("input")[1], None, None)
+    return pooled if call.operator == "roi_align" else [pooled, pooled]
+
+
+@rule("ps_roi_align", "ps_roi_pool")
+def position_box_pool(call: Call) -> list[Axes]:
+    """Each position of a box reads channels of its own: all stay."""
+    for name in ("input", "rois"):
+        _hold(call, name)
+    return [(None, None, None, None)] * 2
+
+
+@rule("nms")
+def suppress(call: Call) -> Axes:
+    """Boxes compete, and have no channels."""
+    for name in ("dets", "scores"):
+        _hold(call, name)
+    return (None,)
+
+
+@rule("deform_conv2d")
+def deformable_convolution(call: Call) -> Axes:
+    """A convolution; the channels of its offsets and mask are positions of the kernel."""
+    for name in ("offset", "mask"):
+        _hold(call, name)
+    if call.arguments["offset_groups"] > 1:
+        call.ids.freeze(call.axes("input")[1], "offsets of their own for groups of channels")
+    return convolution(call)
+
+
+def _hold(call: Call, name: str) -> None:
+    for axis in call.axes(name):
+        call.ids.freeze(axis, f"{call.operator} reads these as {name}")
