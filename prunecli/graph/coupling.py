@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from prunecli.graph.ids import FIXED, Axis, Family, Freeze, IdSpace
 from prunecli.graph.rules import RULES, Annotation, Call
-from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
+from prunecli.graph.rules.call import is_pointwise, no_axes, operator_name, schema_arguments
 from prunecli.graph.trace import Trace, source_line
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class CouplingGraph:
 PRODUCERS = {
     "conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0,
     "conv_transpose1d": 1, "conv_transpose2d": 1, "conv_transpose3d": 1, "embedding": 1,
+    "deform_conv2d": 0,
 }  # fmt: skip
 """Operators whose weight starts channels, and on which dimension; the other one reads them."""
 
@@ -169,11 +170,12 @@ def _apply(
         return RULES.get("alias")(call)
     if not _holds_tensors(node.meta.get("val")):
         return None  # a size or a check: emission computes it anew
-    unknown[operator] = unknown.get(operator, 0) + 1
-    for value in node.all_input_nodes:
-        for axis in _flat(known.get(value.name)):
-            ids.freeze(axis, f"no rule for operator {operator}")
-    return _unknown_axes(node)
+    touched = [axis for value in node.all_input_nodes for axis in _flat(known.get(value.name))]
+    if any(axis is not None for axis in touched):
+        unknown[operator] = unknown.get(operator, 0) + 1
+    for axis in touched:
+        ids.freeze(axis, f"no rule for operator {operator}")
+    return no_axes(node)
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -184,17 +186,8 @@ def _made_axes(node: fx.Node, ids: IdSpace) -> Annotation:
     """Give what is made from no tensor (a table of positions) ids of its own: it can be cut."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
-        return _unknown_axes(node)
+        return no_axes(node)
     return tuple(ids.fresh(size) if isinstance(size, int) else None for size in value.shape)
-
-
-def _unknown_axes(node: fx.Node) -> Annotation:
-    value = node.meta.get("val")
-    if isinstance(value, Tensor):
-        return (None,) * value.dim()
-    if isinstance(value, list | tuple):
-        return [(None,) * item.dim() for item in value if isinstance(item, Tensor)]
-    return None
 
 
 def _flat(annotation: Annotation) -> Iterable[Axis]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,7 +78,9 @@ class _Builder:
         return self._node("call_function", node, resolve(node["target"]), arguments, keywords)
 
     def add_take(self, node: Mapping[str, Any]) -> fx.Node:
-        name = f"_index_{node['name']}"
+        # Of two networks, tables of indices with the same name are the same.
+        content = zlib.crc32(repr(node["indices"]).encode())
+        name = f"_index_{node['name']}_{content:08x}"
         self.root.register_buffer(name, torch.tensor(node["indices"]), persistent=False)
         index = self.graph.get_attr(name)
         source = self.decode(node["args"][0])

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
-from prunecli.graph.rules.call import shape_of
+from prunecli.graph.constants import constant_value
+from prunecli.graph.rules.call import operator_name, shape_of
+from prunecli.graph.rules.pick import indexed_dims, split_dim
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +35,10 @@ class Sizes:
         if node.name in self._names:
             return self._coupling.tensors.get(self._names[node.name], {}).get(dim)
         return self._coupling.values.get(node.name, {}).get(dim)
+
+    def constant(self, value: Any) -> Tensor | None:
+        """Return the value of a node that depends on stored integers alone, else None."""
+        return constant_value(value, self.integers)
 
     def left(self, node: fx.Node, dim: int) -> int:
         """Return the size of a dimension after the cut."""
@@ -124,7 +131,7 @@ def _rewrite_select(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict
 
 def _rewrite_pieces(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     source = arguments["self"]
-    dim = arguments["dim"] % len(source.meta["val"].shape)
+    dim = split_dim(operator_name(node.target), arguments, len(source.meta["val"].shape))
     if not sizes.is_cut(source, dim):
         return {}
     lengths, start = [], 0
@@ -133,6 +140,76 @@ def _rewrite_pieces(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> d
         lengths.append(sizes.count(source, dim, start, start + size))
         start += size
     return {"operator": "aten.split_with_sizes.default", "split_sizes": lengths, "dim": dim}
+
+
+def _rewrite_index(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    picked = indexed_dims(arguments["indices"], sizes.batch)
+    if len(picked) > 1:
+        return {}
+    ((dim, index),) = picked.items()
+    return _take(arguments["self"], dim, sizes.constant(index), sizes)
+
+
+def _rewrite_index_select(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    dim = arguments["dim"] % len(shape_of(arguments["self"], sizes.batch))
+    return _take(arguments["self"], dim, sizes.constant(arguments["index"]), sizes)
+
+
+def _rewrite_roll(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source, dims = arguments["self"], arguments["dims"]
+    shape = shape_of(source, sizes.batch)
+    if len(dims) != 1 or sizes.atoms(source, dims[0] % len(shape)) is None:
+        return {}
+    (dim,), (shift,) = dims, arguments["shifts"]
+    return _take(source, dim % len(shape), torch.arange(shape[dim]).roll(shift), sizes)
+
+
+def _take(source: fx.Node, dim: int, indices: Tensor | None, sizes: Sizes) -> dict[str, Any]:
+    """Pick from what is left of a dimension what is left of a fixed list of its positions."""
+    if indices is None or indices.dim() != 1 or indices.dtype in (torch.bool, torch.uint8):
+        return {}
+    size = shape_of(source, sizes.batch)[dim]
+    left = [
+        sizes.count(source, dim, 0, at)
+        for at in (indices % size).tolist()
+        if sizes.count(source, dim, at, at + 1)
+    ]
+    return {"take": {"dim": dim, "indices": left}}
+
+
+def _rewrite_repeat(argument: str) -> Rewrite:
+    def rewrite(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+        source = shape_of(arguments["self"], sizes.batch)
+        rank = len(node.meta["val"].shape)
+        before = (1,) * (rank - len(source)) + source
+        times = [1] * (rank - len(arguments[argument])) + list(arguments[argument])
+        return {
+            argument: [
+                sizes.left(node, dim) if size == 1 and isinstance(time, int) else time
+                for dim, (size, time) in enumerate(zip(before, times, strict=True))
+            ]
+        }
+
+    return rewrite
+
+
+def _rewrite_interleave(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source, dim = arguments["self"], arguments.get("dim")
+    if dim is None or not isinstance(arguments.get("repeats"), int):
+        return {}
+    one = shape_of(source, sizes.batch)[dim] == 1
+    return {"output_size": None, **({"repeats": sizes.left(node, dim)} if one else {})}
+
+
+def _rewrite_shuffle(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    return {"groups": _groups_left(arguments["self"], arguments["groups"], sizes)}
+
+
+def _groups_left(source: fx.Node, groups: int, sizes: Sizes) -> int:
+    """Return how many runs of channels still have a channel."""
+    width = shape_of(source, sizes.batch)[1] // groups
+    left = [sizes.count(source, 1, at * width, (at + 1) * width) for at in range(groups)]
+    return sum(1 for count in left if count)
 
 
 def _rewrite_pad(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
@@ -172,10 +249,7 @@ def _rewrite_layer_norm(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> 
 
 
 def _rewrite_group_norm(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-    source, groups = arguments["input"], arguments["num_groups"]
-    width = shape_of(source, sizes.batch)[1] // groups
-    left = [sizes.count(source, 1, at * width, (at + 1) * width) for at in range(groups)]
-    return {"num_groups": sum(1 for count in left if count)}
+    return {"num_groups": _groups_left(arguments["input"], arguments["num_groups"], sizes)}
 
 
 REWRITES: dict[str, Rewrite] = {
@@ -193,11 +267,24 @@ REWRITES: dict[str, Rewrite] = {
     "split_with_sizes": _rewrite_pieces,
     "unsafe_split": _rewrite_pieces,
     "tensor_split": _rewrite_pieces,
+    "hsplit": _rewrite_pieces,
+    "vsplit": _rewrite_pieces,
+    "dsplit": _rewrite_pieces,
+    "unsafe_chunk": _rewrite_pieces,
+    "index": _rewrite_index,
+    "index_select": _rewrite_index_select,
+    "roll": _rewrite_roll,
+    "repeat": _rewrite_repeat("repeats"),
+    "tile": _rewrite_repeat("dims"),
+    "repeat_interleave": _rewrite_interleave,
+    "channel_shuffle": _rewrite_shuffle,
+    "native_channel_shuffle": _rewrite_shuffle,
     "pad": _rewrite_pad,
     "constant_pad_nd": _rewrite_pad,
     "conv1d": _rewrite_convolution,
     "conv2d": _rewrite_convolution,
     "conv3d": _rewrite_convolution,
+    "deform_conv2d": _rewrite_convolution,
     "conv_transpose1d": _rewrite_transposed,
     "conv_transpose2d": _rewrite_transposed,
     "conv_transpose3d": _rewrite_transposed,
@@ -206,4 +293,3 @@ REWRITES: dict[str, Rewrite] = {
     "group_norm": _rewrite_group_norm,
 }
 """Which argument of an operator repeats a size that the cut changes."""
-    "deform_conv2d": _rewrite_convolution,

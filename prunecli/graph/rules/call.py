@@ -87,6 +87,16 @@ def shape_of(node: fx.Node, batch: Any) -> tuple[int, ...]:
     return tuple(concrete(size, batch) for size in node.meta["val"].shape)
 
 
+def no_axes(node: fx.Node) -> Annotation:
+    """Return axes without ids for a node's output or outputs."""
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        return (None,) * value.dim()
+    if isinstance(value, list | tuple):
+        return [(None,) * item.dim() for item in value if isinstance(item, Tensor)]
+    return None
+
+
 def operator_name(target: Any) -> str:
     """Return the bare name of an operator: in-place and overload spellings are one operator.
 

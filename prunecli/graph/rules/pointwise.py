@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.graph.rules.call import Call, rule, shape_of
+from prunecli.graph.rules.call import Annotation, Call, no_axes, rule, shape_of
 from prunecli.graph.rules.compute import broadcast
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from prunecli.graph.ids import Axes
 
 
 @rule(
-    "alias",
-    "contiguous",
-    "detach",
-    "dropout",
-    "feature_dropout",
-    "hardswish",
-    "lift_fresh_copy",
-    "log_sigmoid",
-    "relu6",
-    "rsub",
-    "square",
-    "to",
-    "type_as",
-    "_to_copy",
-    "_assert_tensor_metadata",
-)
+    "alias", "alpha_dropout", "bernoulli", "complex", "contiguous", "copy", "detach", "dropout",
+    "feature_alpha_dropout", "feature_dropout", "full_like", "hardswish", "imag", "lift_fresh_copy",
+    "log_sigmoid", "ones_like", "polar", "rand_like", "randn_like", "real", "relu6",
+    "resolve_conj", "resolve_neg", "rrelu", "rsub", "square", "to", "type_as", "zeros_like",
+    "_to_copy", "_assert_tensor_metadata", "_conj",
+)  # fmt: skip
 def pointwise(call: Call) -> Axes:
     """Ids pass; operands of the same size are tied, a broadcast size of 1 is not."""
     operands = [(call.axes_of(node), shape_of(node, call.batch)) for node in call.tensors()]
@@ -84,31 +76,49 @@ def group_norm(call: Call) -> Axes:
     return source
 
 
-@rule(
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "adaptive_max_pool2d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "upsample_nearest2d",
-    "upsample_bilinear2d",
-    "upsample_bicubic2d",
-    "upsample_nearest_exact2d",
-)
-def spatial(call: Call) -> Axes:
+_POOLS = [f"{kind}_pool{n}d" for n in "123" for kind in ("adaptive_avg", "adaptive_max", "avg")]
+_POOLS += [f"max_pool{n}d{ending}" for n in "123" for ending in ("", "_with_indices")]
+_POOLS += ["fractional_max_pool2d", "fractional_max_pool3d", "max_unpool2d", "max_unpool3d"]
+_RESIZERS = ["upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"]
+_RESIZERS += [f"upsample_{kind}{n}d" for n in "123" for kind in ("nearest", "nearest_exact")]
+_RESIZERS += [f"_upsample_nearest_exact{n}d" for n in "123"] + ["upsample_bicubic2d"]
+_RESIZERS += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"]
+
+
+@rule(*_POOLS, *_RESIZERS, "grid_sampler_2d", "grid_sampler_3d")
+def spatial(call: Call) -> Annotation:
     """Ids pass; positions change."""
     source = call.axes(next(iter(call.arguments)))
-    positions = 3 if "3d" in call.operator else 2 if "2d" in call.operator else 1
-    return (*source[:-positions], *(None,) * positions)
+    positions = 3 if "3d" in call.operator else 1 if "1d" in call.operator else 2
+    for axis in source[-positions:]:
+        call.ids.freeze(axis, f"{call.operator} runs over these channels")
+    for other in call.tensors()[1:]:
+        _freeze_positions(call, other, source)
+    return _each_output(call, (*source[:-positions], *(None,) * positions))
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std")
-def reduction(call: Call) -> Axes:
+def _freeze_positions(call: Call, other: fx.Node, source: Axes) -> None:
+    """Freeze the dimensions of what says where to read: a grid, indices, boxes."""
+    axes = call.axes_of(other)
+    for dim, axis in enumerate(axes):
+        if len(axes) == len(source) and axis is not None and dim == len(source) - 3:
+            call.ids.tie(axis, source[dim])
+        else:
+            call.ids.freeze(axis, "says where to read", report=False)
+
+
+def _each_output(call: Call, axes: Axes) -> Annotation:
+    """Return these axes for the output, or for each of several (values and their indices)."""
+    value = call.node.meta["val"]
+    return [axes] * len(value) if isinstance(value, list | tuple) else axes
+
+
+@rule(
+    "mean", "sum", "amax", "amin", "var", "std", "all", "any", "aminmax", "argmax", "argmin",
+    "count_nonzero", "kthvalue", "linalg_vector_norm", "logsumexp", "median", "mode", "nanmean",
+    "nansum", "norm", "prod", "std_mean", "var_mean",
+)  # fmt: skip
+def reduction(call: Call) -> Annotation:
     """Ids of the reduced dimensions end."""
     source = call.axes("self")
     wanted = call.arguments.get("dim")
@@ -117,11 +127,74 @@ def reduction(call: Call) -> Axes:
     for dim in dims:
         call.ids.freeze(source[dim], f"{call.operator} runs over these channels")
     if call.arguments.get("keepdim"):
-        return tuple(None if dim in dims else axis for dim, axis in enumerate(source))
-    return tuple(axis for dim, axis in enumerate(source) if dim not in dims)
+        left = tuple(None if dim in dims else axis for dim, axis in enumerate(source))
+    else:
+        left = tuple(axis for dim, axis in enumerate(source) if dim not in dims)
+    return _each_output(call, left)
 
 
-@rule("softmax", "log_softmax", "_softmax")
+@rule("max", "min")
+def extremum(call: Call) -> Annotation:
+    """Of two tensors: as any pointwise operator; of one: ids of the reduced dimensions end."""
+    return pointwise(call) if "other" in call.arguments else reduction(call)
+
+
+@rule(
+    "argsort", "cummax", "cummin", "cumprod", "cumsum", "diff", "logcumsumexp", "sort", "topk",
+)  # fmt: skip
+def scan(call: Call) -> Annotation:
+    """Ids pass, but on the dimension whose order counts they stay."""
+    source = call.axes("self")
+    dim = call.arguments.get("dim")
+    at = (-1 if dim is None else int(dim)) % max(len(source), 1)
+    if source:
+        call.ids.freeze(source[at], f"{call.operator} runs over these channels")
+    return _each_output(call, (*source[:at], None, *source[at + 1 :]))
+
+
+@rule("tril", "triu")
+def triangle(call: Call) -> Axes:
+    """Ids pass, but on the last two dimensions they stay."""
+    source = call.axes("self")
+    for axis in source[-2:]:
+        call.ids.freeze(axis, f"{call.operator} treats every position of its own kind")
+    return source
+
+
+_TRANSFORMS = [f"fft_{kind}fft{n}" for n in ("", "2", "n") for kind in ("", "i", "r", "ir")]
+
+
+@rule(*_TRANSFORMS, "fft_hfft", "fft_ihfft", "fft_fftshift", "fft_ifftshift")
+def transform(call: Call) -> Axes:
+    """Ids pass, but the dimensions that are transformed stay."""
+    source, wanted = call.axes("self"), call.arguments.get("dim")
+    dims = range(len(source)) if wanted is None else wanted
+    dims = {dim % len(source) for dim in (dims if not isinstance(dims, int) else [dims])}
+    for dim in dims:
+        call.ids.freeze(source[dim], "is transformed into frequencies")
+    return tuple(None if dim in dims else axis for dim, axis in enumerate(source))
+
+
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell")
+def recurrent(call: Call) -> Annotation:
+    """Freeze a recurrent layer: its gates share one matrix."""
+    for node in call.tensors():
+        for axis in call.axes_of(node):
+            call.ids.freeze(axis, "a recurrent layer stays whole")
+    return no_axes(call.node)
+
+
+@rule("glu")
+def glu(call: Call) -> Axes:
+    """Tie the two halves, values and gates."""
+    source, at = call.axes("self"), call.dim("dim")
+    axis = source[at]
+    half = None if axis is None else axis.size // 2
+    tied = None if axis is None else call.ids.tie(axis[:half], axis[half:])
+    return (*source[:at], tied, *source[at + 1 :])
+
+
+@rule("softmax", "log_softmax", "_softmax", "softmin")
 def softmax(call: Call) -> Axes:
     """Ids pass; channels that compete are frozen."""
     source = call.axes("self")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from prunecli.graph.rules.call import Call, rule, shape_of
+from prunecli.graph.rules.call import Call, align_right, rule, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from prunecli.graph.ids import Axes, Axis
 
@@ -17,10 +18,22 @@ if TYPE_CHECKING:
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
 def view(call: Call) -> Axes:
     """Dimensions are read as products of dimensions, or back."""
+    return _viewed(call)
+
+
+def _viewed(call: Call) -> Axes:
     before, after = call.shape("self"), call.output_shape
+    source = call.axes("self")
+    if 0 in before:
+        source = tuple(axis if size else None for axis, size in zip(source, before, strict=True))
+        before, after = _as_if_one(before, after)
+    if _product(before, range(len(before))) != _product(after, range(len(after))):
+        for axis in source:
+            call.ids.freeze(axis, "a view of nothing, whose dimensions tell nothing")
+        return (None,) * len(after)
     result: list[Axis] = []
     for sources, targets in reshape_blocks(before, after):
-        axes = [call.axes("self")[dim] for dim in sources]
+        axes = [source[dim] for dim in sources]
         sizes = [before[dim] for dim in sources]
         if len(targets) == 1:
             result.append(_one(call, axes, sizes))
@@ -30,6 +43,15 @@ def view(call: Call) -> Axes:
             merged = call.ids.merge(axes, sizes) if sources else None
             result.extend(call.ids.split(merged, [after[dim] for dim in targets]))
     return tuple(result)
+
+
+def _as_if_one(before: Sequence[int], after: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Return both shapes of a reshape of nothing (no detections) as if there were one of it."""
+    full = tuple(size or 1 for size in before)
+    others = _product([size or 1 for size in after], range(len(after)))
+    missing = _product(full, range(len(full))) // others
+    first = list(after).index(0)
+    return full, tuple(size or (missing if dim == first else 1) for dim, size in enumerate(after))
 
 
 def _one(call: Call, axes: Sequence[Axis], sizes: Sequence[int]) -> Axis:
@@ -70,24 +92,20 @@ def reshape_blocks(
     return blocks
 
 
-def _product(sizes: Sequence[int], dims: Sequence[int]) -> int:
+def _product(sizes: Sequence[int], dims: Iterable[int]) -> int:
     return int(np.prod([sizes[dim] for dim in dims], dtype=np.int64))
 
 
-@rule("permute")
+@rule("permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "numpy_T", "mT",
+      "matrix_H", "mH", "adjoint")  # fmt: skip
 def permute(call: Call) -> Axes:
     """Ids move with their dimensions."""
     source = call.axes("self")
-    return tuple(source[dim % len(source)] for dim in call.arguments["dims"])
-
-
-@rule("transpose", "t", "swapaxes", "numpy_T")
-def transpose(call: Call) -> Axes:
-    """Two dimensions change places."""
-    source = list(call.axes("self"))
-    first, second = (call.dim("dim0"), call.dim("dim1")) if "dim0" in call.arguments else (-1, -2)
-    source[first], source[second] = source[second], source[first]
-    return tuple(source)
+    # torch itself says where each dimension goes: sizes that all differ are followed through it.
+    sizes = range(2, 2 + len(source))
+    operator: Any = call.node.target
+    moved = operator(torch.empty(*sizes, device="meta"), *list(call.arguments.values())[1:])
+    return tuple(source[size - 2] for size in moved.shape)
 
 
 @rule("cat", "concat", "concatenate")
@@ -131,68 +149,14 @@ def stack(call: Call) -> Axes:
     return tuple(axes)
 
 
-@rule("chunk", "split", "split_with_sizes", "unsafe_split", "tensor_split")
-def pieces(call: Call) -> list[Axes]:
-    """Ids are cut into runs."""
-    source, at = call.axes("self"), call.dim("dim")
-    result, start = [], 0
-    for value in call.node.meta["val"]:
-        size = int(value.shape[at])
-        axis = source[at]
-        piece = None if axis is None else axis[start : start + size]
-        result.append((*source[:at], piece, *source[at + 1 :]))
-        start += size
-    return result
-
-
-@rule("unbind")
-def unbind(call: Call) -> list[Axes]:
-    """End the dimension; what is picked from it by position stays whole."""
-    source, at = call.axes("self"), call.dim("dim")
-    call.ids.freeze(source[at], "is taken apart by position")
-    return [(*source[:at], *source[at + 1 :])] * len(call.node.meta["val"])
-
-
-@rule("getitem")
-def getitem(call: Call) -> Axes:
-    """One of several outputs."""
-    annotation = call.known[call.arguments["0"].name]
-    assert isinstance(annotation, list)
-    axes: Axes = annotation[call.arguments["1"]]
-    return axes
-
-
-@rule("select")
-def select(call: Call) -> Axes:
-    """One position is taken, and must stay."""
-    source, at = call.axes("self"), call.dim("dim")
-    axis = source[at]
-    if axis is not None:
-        index = call.arguments["index"]
-        call.ids.freeze(axis[index : index + 1 or None], "is picked by position")
-    return (*source[:at], *source[at + 1 :])
-
-
-@rule("slice", "narrow")
-def take_run(call: Call) -> Axes:
-    """Take a run of ids."""
-    source, at = call.axes("self"), call.dim("dim")
-    axis = source[at]
-    if axis is None:
-        return source
-    if call.operator == "narrow":
-        start = call.arguments["start"] % axis.size
-        run = slice(start, start + call.arguments["length"])
-    else:
-        run = slice(call.arguments["start"], call.arguments["end"], call.arguments["step"])
-    return (*source[:at], axis[run], *source[at + 1 :])
-
-
-@rule("pad", "constant_pad_nd")
+@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
+      "replication_pad1d", "replication_pad2d", "replication_pad3d")  # fmt: skip
 def pad(call: Call) -> Axes:
     """Give padded channels new ids."""
-    source, amounts = list(call.axes("self")), call.arguments["pad"]
-    constant = call.arguments.get("mode", "constant") == "constant"
+    source = list(call.axes("self"))
+    amounts = call.arguments["pad"] if "pad" in call.arguments else call.arguments["padding"]
+    by_neighbours = call.operator.startswith("re")
+    constant = not by_neighbours and call.arguments.get("mode", "constant") == "constant"
     for step in range(len(amounts) // 2):
         dim = len(source) - 1 - step
         before, after = amounts[2 * step : 2 * step + 2]
@@ -207,21 +171,144 @@ def pad(call: Call) -> Axes:
     return tuple(source)
 
 
-@rule("expand", "expand_as", "broadcast_to")
+@rule("expand", "broadcast_to")
 def expand(call: Call) -> Axes:
-    """Ids pass; what is repeated carries none."""
+    """Ids pass; copies of one position get ids of their own, any of which can go."""
     source, after = call.axes("self"), call.output_shape
     before = (1,) * (len(after) - len(source)) + call.shape("self")
-    axes: tuple[Any, ...] = (None,) * (len(after) - len(source)) + source
     return tuple(
-        axis if old == new else None for axis, old, new in zip(axes, before, after, strict=True)
+        axis if old == new else call.ids.fresh(new)
+        for axis, old, new in zip(align_right(source, len(after)), before, after, strict=True)
     )
 
 
-@rule("flip", "roll")
-def reorder(call: Call) -> Axes:
-    """Order changes: channels are frozen, positions pass."""
-    source = call.axes("self")
-    for dim in call.arguments["dims"]:
-        call.ids.freeze(source[dim], f"{call.operator} moves these channels")
-    return source
+@rule("expand_as")
+def expand_as(call: Call) -> Axes:
+    """Ids pass; copies of one position take the ids of the tensor whose shape is copied."""
+    source, other = call.axes("self"), call.axes("other")
+    before = (1,) * (len(other) - len(source)) + call.shape("self")
+    return tuple(
+        call.ids.tie(axis, model) if old == new else model
+        for axis, model, old, new in zip(
+            align_right(source, len(other)), other, before, call.output_shape, strict=True
+        )
+    )
+
+
+@rule("view_as", "reshape_as")
+def view_as(call: Call) -> Axes:
+    """Read as a view whose sizes follow another tensor."""
+    return tuple(map(call.ids.tie, _viewed(call), call.axes("other")))
+
+
+@rule("repeat", "tile")
+def repeat(call: Call) -> Axes:
+    """Ids are repeated; copies of one position get ids of their own, any of which can go."""
+    source, after = call.axes("self"), call.output_shape
+    before = (1,) * (len(after) - len(source)) + call.shape("self")
+    return tuple(
+        axis if old == new else call.ids.fresh(new) if old == 1 else _tiled(axis, new // old)
+        for axis, old, new in zip(align_right(source, len(after)), before, after, strict=True)
+    )
+
+
+def _tiled(axis: Axis, times: int) -> Axis:
+    return None if axis is None else np.tile(axis, times)
+
+
+@rule("repeat_interleave")
+def repeat_interleave(call: Call) -> Axes:
+    """Every id is repeated; where counts differ, what is repeated stays."""
+    source, times = call.axes("self"), call.arguments.get("repeats")
+    if call.arguments.get("dim") is None or not isinstance(times, int):
+        for axis in source:
+            call.ids.freeze(axis, "is repeated by counts of its own")
+        return (None,) * len(call.output_shape)
+    at = call.dim("dim")
+    axis = source[at]
+    one = call.shape("self")[at] == 1
+    copies = None if axis is None else np.repeat(axis, times)
+    return (*source[:at], call.ids.fresh(times) if one else copies, *source[at + 1 :])
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(call: Call) -> Axes:
+    """All channels that make one output channel go together."""
+    source, factor = call.axes("self"), call.arguments["upscale_factor"] ** 2
+    made, blocks = call.ids.split(source[-3], (call.shape("self")[-3] // factor, factor))
+    call.ids.freeze(blocks, "become positions", report=False)
+    return (*source[:-3], made, *_positions(call, source[-2:]))
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(call: Call) -> Axes:
+    """Every channel becomes a run of channels."""
+    source, factor = call.axes("self"), call.arguments["downscale_factor"] ** 2
+    runs = call.ids.merge((source[-3], None), (call.shape("self")[-3], factor))
+    return (*source[:-3], runs, *_positions(call, source[-2:]))
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(call: Call) -> Axes:
+    """Read as groups of channels, which change places with the channels inside them."""
+    source, groups = call.axes("self"), call.arguments["groups"]
+    sizes = (groups, call.shape("self")[1] // groups)
+    outer, inner = call.ids.split(source[1], sizes)
+    return (source[0], call.ids.merge((inner, outer), sizes[::-1]), *source[2:])
+
+
+@rule("im2col")
+def unfold(call: Call) -> Axes:
+    """Every channel becomes a run of channels, one for each position of the kernel."""
+    source, kernel = call.axes("self"), int(np.prod(call.arguments["kernel_size"]))
+    runs = call.ids.merge((source[-3], None), (call.shape("self")[-3], kernel))
+    _positions(call, source[-2:])
+    return (*source[:-3], runs, None)
+
+
+@rule("col2im")
+def fold(call: Call) -> Axes:
+    """All channels that hold one output channel's positions go together."""
+    source, kernel = call.axes("self"), int(np.prod(call.arguments["kernel_size"]))
+    made, inside = call.ids.split(source[-2], (call.shape("self")[-2] // kernel, kernel))
+    call.ids.freeze(inside, "positions of a kernel", report=False)
+    _positions(call, source[-1:])
+    return (*source[:-2], made, None, None)
+
+
+def _positions(call: Call, axes: Axes) -> Axes:
+    for axis in axes:
+        call.ids.freeze(axis, f"{call.operator} reads these as positions")
+    return (None,) * len(axes)
+
+
+@rule("view_as_complex")
+def view_as_complex(call: Call) -> Axes:
+    """End the last dimension, which holds real and imaginary parts."""
+    call.ids.freeze(call.axes("self")[-1], "holds real and imaginary parts", report=False)
+    return call.axes("self")[:-1]
+
+
+@rule("view_as_real")
+def view_as_real(call: Call) -> Axes:
+    """Add a last dimension of real and imaginary parts."""
+    return (*call.axes("self"), None)
+
+
+@rule("meshgrid")
+def meshgrid(call: Call) -> list[Axes]:
+    """Every output has one dimension of each input."""
+    axes = [call.axes_of(value)[0] for value in call.arguments["tensors"]]
+    if call.arguments.get("indexing") == "xy":
+        axes[:2] = axes[1::-1]
+    return [tuple(axes)] * len(axes)
+
+
+@rule("broadcast_tensors")
+def broadcast_tensors(call: Call) -> list[Axes]:
+    """All outputs have the shape of all inputs together; repeated channels stay."""
+    values = call.node.meta["val"]
+    for node in call.tensors():
+        for axis in call.axes_of(node):
+            call.ids.freeze(axis, "is broadcast with others")
+    return [(None,) * value.dim() for value in values]
