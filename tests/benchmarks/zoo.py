@@ -68,8 +68,7 @@ def main() -> int:
     entries = [entry for source in sources for entry in ENTRIES[source]()]
     wanted = select(entries, options.names)
     table = Table(FOLDER / sweep.table, sweep.fields)
-    again = options.again or bool(options.names)
-    todo = [entry for entry in wanted if again or entry.key not in table.rows]
+    todo = [entry for entry in wanted if is_due(table.rows.get(entry.key), options)]
     todo.sort(key=lambda entry: entry.parameters)
     limit = 10**9 if options.largest is None else options.largest * 1e6
     todo = [entry for entry in todo if entry.parameters <= limit]
@@ -94,10 +93,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--time-limit", type=float, default=240, help="seconds for one model")
     parser.add_argument("--largest", type=float, help="leave out models above, in M parameters")
     parser.add_argument("--again", action="store_true", help="run also what has a row")
+    parser.add_argument("--failed", action="store_true", help="run again what failed")
     parser.add_argument("--against", choices=("torch-pruning",), help="run this tool instead")
     parser.add_argument("--no-export", action="store_true", help="leave the ONNX parity out")
     parser.add_argument("--choose-timm", action="store_true", help="list timm's models anew first")
     return parser.parse_args()
+
+
+def is_due(row: Row | None, options: argparse.Namespace) -> bool:
+    """Tell whether a model is to be run: it has no row, or what it has is to be replaced."""
+    failed = row is not None and row["outcome"] not in GOOD
+    return row is None or options.again or bool(options.names) or (options.failed and failed)
 
 
 def select(entries: list[Entry], names: list[str]) -> list[Entry]:
