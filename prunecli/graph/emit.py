@@ -84,6 +84,8 @@ def _selected(
 
 
 def _reads_tensors(node: fx.Node) -> bool:
+    if node.op == "call_function" and operator_name(node.target).startswith("new_"):
+        return False  # only the type of the argument counts
     values = [value.meta.get("val") for value in node.all_input_nodes]
     return any(isinstance(value, torch.Tensor | list | tuple) for value in values)
 
@@ -130,9 +132,34 @@ def constant_name(placeholder: str) -> str:
 
 def _target(node: fx.Node) -> str:
     if isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001
+        if _is_seen_elsewhere(node):
+            return f"{node.target._schema.name.replace('::', '.')}.{node.target._overloadname}"  # noqa: SLF001
         overload = node.target._overloadname  # noqa: SLF001
         return f"{_functional(operator_name(node.target), overload, node.target)}"
     return operator_name(node.target)
+
+
+def _is_seen_elsewhere(node: fx.Node) -> bool:
+    """Tell whether what a node writes in place is read by another name than its own.
+
+    Then it must go on writing in place: `y[:, :4] = x` is a copy into a slice of `y`.
+    """
+    if not node.target._schema.is_mutable:  # type: ignore[union-attr] # noqa: SLF001
+        return False
+    written = node.args[0]
+    while isinstance(written, fx.Node):
+        if any(node < user for user in written.users):
+            return True
+        written = written.args[0] if _is_view(written) else None
+    return False
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Tell whether a node's value shares memory with its first argument."""
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001
+        return node.target is operator.getitem
+    returned = node.target._schema.returns  # noqa: SLF001
+    return bool(returned) and returned[0].alias_info is not None
 
 
 def _functional(name: str, overload: str, target: Any) -> str:

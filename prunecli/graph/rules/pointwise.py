@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 @rule(
     "alias", "alpha_dropout", "bernoulli", "complex", "contiguous", "copy", "detach", "dropout",
-    "feature_alpha_dropout", "feature_dropout", "full_like", "hardswish", "imag", "lift_fresh_copy",
+    "feature_alpha_dropout", "feature_dropout", "fill", "full_like", "hardswish", "imag",
+    "lift_fresh_copy",
     "log_sigmoid", "ones_like", "polar", "rand_like", "randn_like", "real", "relu6",
-    "resolve_conj", "resolve_neg", "rrelu", "rsub", "square", "to", "type_as", "zeros_like",
+    "resolve_conj", "resolve_neg", "rrelu", "rsub", "square", "to", "type_as", "zero", "zeros_like",
     "_to_copy", "_assert_tensor_metadata", "_conj",
 )  # fmt: skip
 def pointwise(call: Call) -> Axes:

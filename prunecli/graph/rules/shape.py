@@ -171,6 +171,13 @@ def pad(call: Call) -> Axes:
     return tuple(source)
 
 
+@rule("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided")
+def made(call: Call) -> Axes:
+    """Start ids of its own: only the type of the argument is read."""
+    sizes = call.node.meta["val"].shape
+    return tuple(call.ids.fresh(size) if isinstance(size, int) else None for size in sizes)
+
+
 @rule("expand", "broadcast_to")
 def expand(call: Call) -> Axes:
     """Ids pass; copies of one position get ids of their own, any of which can go."""
