@@ -50,7 +50,7 @@ def analyze_network(
             sensitivity = _sensitivity(network, saliency, images, input, progress)
     return ModelAnalysis(
         architecture=architecture,
-        cost=cost.report(cost.dense_widths),
+        cost=cost.report_dense(),
         groups=tuple(
             GroupAnalysis(
                 name=group.name,

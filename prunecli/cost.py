@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,8 @@ class CostModel:
 
     A dimension's size is `base[d] + counts[d] @ widths`; a term is a coefficient times up to
     `factors.shape[1]` such sizes. `kinds` maps a cost kind to its slice of terms; `nodes` names
-    each term's operator, and `weights` the weight that an operator reads.
+    each term's operator, and `weights` the weight that an operator reads. The closed forms count
+    the network with its computed weights folded; `folded` is what the user's own has beside.
     """
 
     base: NDArray[np.float64]
@@ -76,6 +77,7 @@ class CostModel:
     weights: Mapping[str, str]
     dense_widths: Widths
     not_counted: Mapping[str, int]
+    folded: Mapping[str, float] = field(default_factory=dict)
 
     def cost(self, widths: Widths) -> dict[str, float]:
         """Return every cost kind at the given widths."""
@@ -89,8 +91,13 @@ class CostModel:
 
     @cached_property
     def dense(self) -> dict[str, float]:
-        """The costs of the uncut network."""
-        return self.cost(self.dense_widths)
+        """The costs of the user's own network."""
+        found = self.cost(self.dense_widths)
+        return {kind: value + self.folded.get(kind, 0.0) for kind, value in found.items()}
+
+    def report_dense(self) -> Cost:
+        """Return the costs of the user's own network as they are reported."""
+        return Cost(**{kind: round(value) for kind, value in self.dense.items()})
 
     def gradient(self, kind: str, widths: Widths) -> NDArray[np.float64]:
         """Return the cost of one more channel in each group, to first order, at these widths."""
@@ -104,7 +111,7 @@ class CostModel:
 
     def share(self, kind: str) -> NDArray[np.float64]:
         """Return the share of the dense cost that goes when each group alone loses all channels."""
-        total = self.dense[kind] or 1.0
+        total = self.cost(self.dense_widths)[kind] or 1.0
         shares = np.zeros(self.dense_widths.size)
         for group in range(shares.size):
             widths = self.dense_widths.copy()
@@ -130,7 +137,8 @@ class CostModel:
 def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostModel:
     """Return the closed-form costs of a coupled network, for one input."""
     flops, activations, missing = _count_graph(trace)
-    tensors = _tensor_terms(model)
+    own = _stored(model)
+    tensors = _tensor_terms(_after_folding(own, trace))
     params = [term for term, is_parameter, _ in tensors if is_parameter]
     stored = [Term(term.node, term.coefficient * size, term.dims) for term, _, size in tensors]
     dims = _Dims(trace, coupling)
@@ -144,7 +152,8 @@ def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostM
         "bytes": stored,
         "channels": channels,
     }
-    return _pack(listed, dims, coupling, _weights(trace), missing)
+    packed = _pack(listed, dims, coupling, _weights(trace), missing)
+    return replace(packed, folded=_folded_away(own, trace))
 
 
 def count_flops(model: nn.Module, example: tuple[Tensor, ...]) -> float:
@@ -295,19 +304,60 @@ def _weights(trace: Trace) -> dict[str, str]:
     return found
 
 
-def _tensor_terms(model: nn.Module) -> list[tuple[Term, bool, int]]:
-    """Return the size of every stored tensor: its term, whether it is a parameter, bytes each."""
+def _stored(model: nn.Module) -> dict[str, tuple[Tensor, bool]]:
+    """Return every tensor that takes room in a file, and whether it is a parameter."""
     parameters = dict(model.named_parameters())
     written = model.state_dict()  # a buffer that is not persistent takes no room in a file
     buffers = {name: value for name, value in model.named_buffers() if name in written}
-    tensors = {**parameters, **buffers}
+    return {
+        **{name: (value, True) for name, value in parameters.items()},
+        **{name: (value, False) for name, value in buffers.items()},
+    }
+
+
+def _after_folding(
+    stored: Mapping[str, tuple[Tensor, bool]], trace: Trace
+) -> dict[str, tuple[Tensor, bool]]:
+    """Return what is stored once computed weights are tensors of their own."""
+    if trace.folding is None:
+        return dict(stored)
+    kept = {name: item for name, item in stored.items() if name not in trace.folding.absorbed}
+    folded = trace.folding.tensors.items()
+    return {**kept, **{name: (value, name not in trace.buffers) for name, value in folded}}
+
+
+def _folded_away(stored: Mapping[str, tuple[Tensor, bool]], trace: Trace) -> dict[str, float]:
+    """Return what the user's network has, and does, beside the folded one."""
+    if trace.folding is None:
+        return {}
+    after = _after_folding(stored, trace)
+    sizes = [
+        (sign * value.numel(), value.element_size(), is_parameter)
+        for sign, listed in ((1, stored), (-1, after))
+        for value, is_parameter in listed.values()
+    ]
+    flops = 0.0
+    for node in trace.folding.graph.nodes:
+        name = operator_name(node.target) if node.op == "call_function" else ""
+        for term in COSTS.get(name)(node, schema_arguments(node), None) if name in COSTS else ():
+            shapes = {value.name: shape_of(value, None) for value in (node, *node.all_input_nodes)}
+            flops += term.coefficient * math.prod(shapes[at][dim] for at, dim in term.dims)
+    return {
+        "flops": flops,
+        "params": float(sum(count for count, _, is_parameter in sizes if is_parameter)),
+        "bytes": float(sum(count * size for count, size, _ in sizes)),
+    }
+
+
+def _tensor_terms(stored: Mapping[str, tuple[Tensor, bool]]) -> list[tuple[Term, bool, int]]:
+    """Return the size of every stored tensor: its term, whether it is a parameter, bytes each."""
     return [
         (
             Term(name, 1.0, tuple((_STORED + name, dim) for dim in range(tensor.dim()))),
-            name in parameters,
+            is_parameter,
             tensor.element_size(),
         )
-        for name, tensor in tensors.items()
+        for name, (tensor, is_parameter) in stored.items()
     ]
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,9 @@ from torch.utils import _pytree as pytree
 from prunecli.errors import GraphError, InputError
 from prunecli.graph.record import attributes_kept, record, tensors_in
 from prunecli.modes import evaluating
+
+if TYPE_CHECKING:
+    from prunecli.graph.folding import Folding
 
 _TORCH = str(Path(torch.__file__).parent)
 
@@ -34,6 +37,7 @@ class Trace:
     `integers` holds the stored integers by placeholder: tables of indices decide where channels go.
     `recorded` says why the graph is that of one forward, sizes and branches baked in (`record.py`);
     it is empty for a graph that stands for the network. `example` holds positional arguments.
+    `folding` says which tensors the graph reads that the network computes from others.
     """
 
     graph: fx.Graph
@@ -47,6 +51,7 @@ class Trace:
     buffers: frozenset[str] = frozenset()
     integers: Mapping[str, Tensor] = field(default_factory=dict)
     recorded: str = ""
+    folding: Folding | None = None
 
 
 def trace(model: nn.Module, example: Sequence[Any]) -> Trace:
