@@ -200,14 +200,22 @@ def _floor(options: NDArray[np.int64], width: float) -> int:
 
 
 @ALLOCATIONS.register(
-    "uniform", summary="Every group keeps the same fraction of its channels (default)."
+    "uniform", summary="Every layer keeps the same fraction of its channels (default)."
 )
 def uniform(problem: Problem) -> Widths:
-    """Return the largest common fraction that fits the budget, by bisection."""
+    """Return the largest common fraction that fits the budget, by bisection.
+
+    Where two groups decide about the channels of one layer (heads, and the width inside them), each
+    keeps the square root of the fraction.
+    """
 
     def widths(fraction: float) -> Widths:
         return np.asarray(
-            [_floor(options, fraction * options[-1]) for options in problem.widths], np.int64
+            [
+                _floor(options, fraction ** (1 / group.axes) * options[-1])
+                for group, options in zip(problem.groups, problem.widths, strict=True)
+            ],
+            np.int64,
         )
 
     low, high = 0.0, 1.0

@@ -7,6 +7,7 @@ per input element, upsampling by its output. Everything else is listed as not co
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from torch import Tensor, fx, nn
 
 from prunecli.graph.coupling import STAYS, CouplingGraph
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments, shape_of
+from prunecli.graph.rules.compute import einsum_letters
 from prunecli.registry import Registry
 from prunecli.report import Cost
 
@@ -40,6 +42,9 @@ NOT_COUNTED_BUT_CHEAP = {
 
 Dim = tuple[str, int]
 """One dimension of a value of the traced graph, by node name, or of a stored tensor."""
+
+Monomial = tuple[float, tuple[int, ...]]
+"""A coefficient times the sizes with these numbers."""
 
 _STORED = "#stored "
 """Marks the name of a stored tensor: a parameter may be called as a node of the graph is."""
@@ -232,6 +237,38 @@ def _matmul(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Ter
     return [Term(node.name, 1.0, (*_all(first, rank), (second.name, columns)))]
 
 
+@_count("addmm", "baddbmm", summary="The matrix product, without the sum.")
+def _matmul_and_sum(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    return _matmul(node, dict(list(arguments.items())[1:]), batch)
+
+
+@_count("einsum", summary="The product of the sizes of all letters.")
+def _einsum(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    tensors = arguments["tensors"]
+    shapes = [shape_of(tensor, batch) for tensor in tensors]
+    operands, _ = einsum_letters(arguments["equation"], [len(shape) for shape in shapes])
+    dims: dict[str, Dim] = {}
+    for tensor, shape, letters in zip(tensors, shapes, operands, strict=True):
+        for at, letter in enumerate(letters):
+            if letter not in dims or shape[at] > 1:
+                dims[letter] = (tensor.name, at)
+    return [Term(node.name, 1.0, tuple(dims.values()))]
+
+
+@_count(
+    "scaled_dot_product_attention",
+    summary="Its two matrix products (fvcore counts none).",
+)
+def _attention(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+    query, key, value = (arguments[name] for name in ("query", "key", "value"))
+    rank = len(shape_of(query, batch))
+    positions = (key.name, rank - 2)
+    return [
+        Term(node.name, 1.0, (*_all(query, rank), positions)),
+        Term(node.name, 1.0, (*_all(query, rank - 1), positions, (value.name, rank - 1))),
+    ]
+
+
 @_count("batch_norm", summary="2 per element with an affine part, else 1.")
 def _batch_norm(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     scale = 1.0 if arguments["weight"] is None else 2.0
@@ -263,7 +300,7 @@ def _bilinear(node: fx.Node, _: Mapping[str, Any], batch: Any) -> list[Term]:
 COUNTS_ACTIVATIONS = frozenset(
     {
         "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-        "linear", "matmul", "bmm", "deform_conv2d",
+        "linear", "matmul", "bmm", "mm", "addmm", "baddbmm", "einsum", "deform_conv2d",
     }
 )  # fmt: skip
 """Operators whose outputs count as activations, as in fvcore."""
@@ -387,21 +424,31 @@ class _Dims:
         """Return a made-up dimension that counts the channels of one group."""
         return ("#group", at)
 
-    def number(self, dim: Dim) -> int | None:
-        """Return the number of a varying dimension, None for one of constant size."""
+    def sizes(self, dim: Dim) -> list[Monomial]:
+        """Return the size of a dimension as a sum of products of numbered sizes."""
         name, at = dim
         if name == "#group":
-            return self._add(0.0, np.eye(1, self.widths.size, at)[0])
+            return [(1.0, (self._add(0.0, np.eye(1, self.widths.size, at)[0]),))]
         atoms = self._atoms(name, at)
         if atoms is None:
-            return None
-        counts = np.bincount(self.group_of[atoms[atoms != STAYS]], minlength=self.widths.size)
-        return self._add(float((atoms == STAYS).sum()), counts / self.widths)
+            return [(float(self.shapes[name][at]), ())]
+        return self._sizes(atoms)
 
-    def size(self, dim: Dim) -> int:
-        """Return the dense size of a dimension."""
-        name, at = dim
-        return int(self.shapes[name][at])
+    def _sizes(self, atoms: NDArray[np.int64]) -> list[Monomial]:
+        groups = np.where(atoms == STAYS, -1, self.group_of[atoms])
+        several = (groups >= 0).sum(0) > 1
+        counts = np.bincount(groups[:, ~several].max(0) + 1, minlength=self.widths.size + 1)
+        linear = self._add(float(counts[0]), counts[1:] / self.widths)
+        found: list[Monomial] = [(1.0, (linear,))] if counts.any() else []
+        # What is left of heads times width is the product of what is left of either.
+        pairs, count = np.unique(np.sort(groups[:, several], axis=0), axis=1, return_counts=True)
+        for pair, times in zip(pairs.T, count.tolist(), strict=True):
+            members = pair[pair >= 0]
+            widths = tuple(
+                self._add(0.0, np.eye(1, self.widths.size, group)[0]) for group in members
+            )
+            found.append((times / float(np.prod(self.widths[members])), widths))
+        return found
 
     def _atoms(self, name: str, at: int) -> NDArray[np.int64] | None:
         if name.startswith(_STORED):
@@ -433,13 +480,11 @@ def _pack(
     for kind, terms in listed.items():
         start = len(coefficients)
         for term in terms:
-            numbers = [dims.number(dim) for dim in term.dims]
-            fixed = [
-                dims.size(dim) for dim, at in zip(term.dims, numbers, strict=True) if at is None
-            ]
-            coefficients.append(term.coefficient * math.prod(fixed))
-            factors.append([at for at in numbers if at is not None])
-            nodes.append(term.node)
+            for monomials in itertools.product(*(dims.sizes(dim) for dim in term.dims)):
+                scale = math.prod(coefficient for coefficient, _ in monomials)
+                coefficients.append(term.coefficient * scale)
+                factors.append([number for _, numbers in monomials for number in numbers])
+                nodes.append(term.node)
         kinds[kind] = slice(start, len(coefficients))
     most = max((len(row) for row in factors), default=1) or 1
     return CostModel(

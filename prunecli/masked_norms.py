@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from prunecli.graph.coupling import staying
 from prunecli.graph.rules.call import operator_name, schema_arguments
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ def _loses_part(
     """Tell whether a group of a group norm loses some of its channels: losing all is exact."""
     if atoms is None:
         return False
-    left = np.where(atoms >= 0, keep[atoms], True).reshape(arguments["num_groups"], -1)
+    left = staying(atoms, keep).reshape(arguments["num_groups"], -1)
     return bool((left.any(1) & ~left.all(1)).any())
 
 
 def keep_all(atoms: NDArray[np.int64], keep: NDArray[np.bool_]) -> bool:
     """Tell whether a dimension loses nothing."""
-    return bool(keep[atoms[atoms >= 0]].all())
+    return bool(staying(atoms, keep).all())
 
 
 class MaskedNorms(fx.Interpreter):

@@ -27,7 +27,7 @@ def slices_of(coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict[str, dic
     for name, dims in coupling.tensors.items():
         for dim, atoms in dims.items():
             kept = coupling.kept(atoms, keep)
-            if kept.size < atoms.size:
+            if kept.size < atoms.shape[-1]:
                 slices.setdefault(name, {})[dim] = tuple(kept.tolist())
     return slices
 

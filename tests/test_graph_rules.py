@@ -80,7 +80,7 @@ def test_a_concatenation_keeps_its_parts_apart_and_its_reader_sees_both() -> Non
     )  # fmt: skip
     coupling, groups = groups_of(model, 3, 8, 8)
     assert (groups["a"].width, groups["b"].width) == (4, 6)
-    atoms = coupling.tensors["fc.weight"][1]
+    (atoms,) = coupling.tensors["fc.weight"][1]
     assert atoms.tolist() == list(range(10))
 
 
@@ -92,7 +92,7 @@ def test_a_tensor_joined_to_itself_is_cut_in_both_places() -> None:
     model = Net(forward, a=conv(3, 4), fc=nn.Linear(8, 2))
     coupling, groups = groups_of(model, 3, 8, 8)
     assert groups["a"].width == 4
-    assert coupling.tensors["fc.weight"][1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert coupling.tensors["fc.weight"][1][0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
 
 
 def test_padded_channels_get_ids_of_their_own() -> None:
@@ -110,7 +110,7 @@ def test_padded_channels_get_ids_of_their_own() -> None:
 def test_flatten_repeats_an_id_for_every_position() -> None:
     model = nn.Sequential(conv(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, 2))
     coupling, _ = groups_of(model, 3, 3, 3)
-    assert coupling.tensors["3.weight"][1].tolist() == [c for c in range(4) for _ in range(9)]
+    assert coupling.tensors["3.weight"][1][0].tolist() == [c for c in range(4) for _ in range(9)]
 
 
 def test_a_depthwise_convolution_passes_channels_through() -> None:
@@ -128,7 +128,7 @@ def test_a_depthwise_convolution_with_multiplier_removes_all_copies() -> None:
     )
     coupling, groups = groups_of(model, 3, 3, 3)
     assert groups["0"].width == 4
-    assert coupling.tensors["1.weight"][0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert coupling.tensors["1.weight"][0][0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_a_grouped_convolution_loses_whole_groups_where_there_are_many() -> None:
@@ -137,8 +137,8 @@ def test_a_grouped_convolution_loses_whole_groups_where_there_are_many() -> None
     )
     coupling, groups = groups_of(model, 3, 3, 3)
     assert groups["0"].width == 8
-    assert coupling.tensors["0.weight"][0].tolist() == [g for g in range(8) for _ in range(2)]
-    assert coupling.tensors["2.weight"][1].tolist() == [g for g in range(8) for _ in range(2)]
+    assert coupling.tensors["0.weight"][0][0].tolist() == [g for g in range(8) for _ in range(2)]
+    assert coupling.tensors["2.weight"][1][0].tolist() == [g for g in range(8) for _ in range(2)]
 
 
 def test_a_channel_shuffle_cuts_the_same_index_in_every_group() -> None:
@@ -151,8 +151,8 @@ def test_a_channel_shuffle_cuts_the_same_index_in_every_group() -> None:
     model = Net(forward, a=conv(3, 8), fc=nn.Linear(8, 2))
     coupling, groups = groups_of(model, 3, 4, 4)
     assert groups["a"].width == 4
-    assert coupling.tensors["a.weight"][0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert coupling.tensors["fc.weight"][1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert coupling.tensors["a.weight"][0][0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert coupling.tensors["fc.weight"][1][0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_split_and_concatenate_in_another_order_follow_every_channel() -> None:
@@ -161,8 +161,8 @@ def test_split_and_concatenate_in_another_order_follow_every_channel() -> None:
         return head(self, torch.cat([second, first], 1))
 
     coupling, _ = groups_of(Net(forward, a=conv(3, 6), fc=nn.Linear(6, 2)), 3, 4, 4)
-    atoms = coupling.tensors["a.weight"][0].tolist()
-    assert coupling.tensors["fc.weight"][1].tolist() == atoms[3:] + atoms[:3]
+    atoms = coupling.tensors["a.weight"][0][0].tolist()
+    assert coupling.tensors["fc.weight"][1][0].tolist() == atoms[3:] + atoms[:3]
 
 
 def test_a_layer_norm_over_channels_is_legal_but_marked_inexact() -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
 
-from prunecli.graph.ids import FIXED, Axis, Family, Freeze, IdSpace
+from prunecli.graph.ids import FIXED, Axis, Freeze, IdSpace
+from prunecli.graph.products import Resolution, Roots, resolve
+from prunecli.graph.roles import roles
 from prunecli.graph.rules import RULES, Annotation, Call
 from prunecli.graph.rules.call import is_pointwise, no_axes, operator_name, schema_arguments
 from prunecli.graph.trace import Trace, source_line
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Atoms = NDArray[np.int64]
-"""Per position of a tensor dimension: the atom that it belongs to, or -1 if it must stay."""
+"""`[memberships, positions]` of a tensor dimension: the atoms that decide about each position.
+
+A position goes when any of its atoms goes (a channel of attention: its head, or its place in every
+head); -1 stands for one that must stay.
+"""
 
 STAYS = -1
 
@@ -33,8 +37,10 @@ class ChannelGroup:
     An atom is the smallest set of channels that must be cut together; it counts as one channel.
     `producers` and `consumers` are the (tensor, dim) sites that make and read the channels;
     `multiplicity` is how many of a layer's channels one atom stands for (the channels of a group of
-    a grouped convolution). `exact` is False where a cut is legal but differs from a mask (a norm
-    runs over the channels). `contracted` channels meet each other without a weight between (q.k^T).
+    a grouped convolution, or of a head). `exact` is False where a cut is legal but differs from a
+    mask (a norm runs over the channels). `contracted` is True where a product of two activations
+    sums over the channels (the width of queries and keys). `axes` is how many groups decide
+    together about the positions of this one: 2 for heads and the width inside them.
     """
 
     name: str
@@ -46,6 +52,7 @@ class ChannelGroup:
     multiplicity: int
     exact: bool
     contracted: bool = False
+    axes: int = 1
 
     @property
     def atoms(self) -> slice:
@@ -81,36 +88,34 @@ class CouplingGraph:
 
     def kept(self, atoms: Atoms, keep: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the positions of a dimension that stay; `keep` has one entry per atom."""
-        return np.flatnonzero((atoms == STAYS) | keep[atoms])
+        return np.flatnonzero(staying(atoms, keep))
 
 
-PRODUCERS = {
-    "conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0,
-    "conv_transpose1d": 1, "conv_transpose2d": 1, "conv_transpose3d": 1, "embedding": 1,
-    "deform_conv2d": 0,
-}  # fmt: skip
-"""Operators whose weight starts channels, and on which dimension; the other one reads them."""
+def staying(atoms: Atoms, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return one boolean per position: whether all of its atoms are kept."""
+    return np.asarray(((atoms == STAYS) | keep[atoms]).all(0))
 
 
 def couple(trace: Trace) -> CouplingGraph:
     """Propagate ids through the graph and resolve them into channel groups."""
     known, ids, unknown = propagate(trace)
-    roots = _roots(ids.count, ids.ties)
-    roots = _choose_axes(ids, roots)
-    stays = _frozen_roots(ids, roots)
+    found = resolve(ids)
     tensors = {
-        trace.tensors[name]: _dims(known[name], roots) for name in trace.tensors if name in known
+        trace.tensors[name]: _dims(known[name], found) for name in trace.tensors if name in known
     }
-    producers, consumers = _roles(trace)
-    stays |= _not_channels(tensors, producers, roots.max() + 1)
-    groups, atom_of = _groups(tensors, producers, consumers, stays, _inexact_roots(ids, roots))
+    producers, consumers = roles(trace, known)
+    stays = found.mask(freeze.ids for freeze in ids.frozen)
+    stays[found.roots[FIXED]] = True
+    stays |= _not_channels(tensors, producers, found.count)
+    marks = _Marks(stays, found.mask(ids.inexact), found.mask(ids.contracted), found.parallel)
+    groups, atom_of = _groups(tensors, producers, consumers, marks)
     return CouplingGraph(
         groups=groups,
-        frozen=_report_frozen(ids.frozen, roots, tensors, producers),
+        frozen=_report_frozen(ids.frozen, found, tensors, producers),
         tensors=_atoms(tensors, atom_of),
         values=_atoms(
             {
-                name: _dims(axes, roots)
+                name: _dims(axes, found)
                 for name, axes in known.items()
                 if isinstance(axes, tuple) and name not in trace.tensors
             },
@@ -198,99 +203,13 @@ def _flat(annotation: Annotation) -> Iterable[Axis]:
     return annotation
 
 
-def _roots(count: int, ties: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Atoms:
-    pairs = list(ties)
-    first = np.concatenate([pair[0] for pair in pairs]) if pairs else np.zeros(0, np.int64)
-    second = np.concatenate([pair[1] for pair in pairs]) if pairs else np.zeros(0, np.int64)
-    edges = coo_array((np.ones(first.size, np.bool_), (first, second)), shape=(count, count))
-    _, labels = connected_components(edges, directed=False)
-    return np.asarray(labels, np.int64)
-
-
-def _choose_axes(ids: IdSpace, roots: Atoms) -> Atoms:
-    """Decide along which axis each product of dimensions is cut: the one with most choices.
-
-    Axes that share a channel are one axis. At most one axis of a family is active; the channels of
-    the family follow its coordinates, and its other axes stay whole.
-    """
-    if not ids.families:
-        return roots
-    stays = _frozen_roots(ids, roots)
-    names = _name_axes(ids.families, roots)
-    choices: dict[int, int] = {}
-    for family, labels in zip(ids.families, names, strict=True):
-        for axis, label in zip(family.axes, labels, strict=True):
-            alive = roots[axis][~stays[roots[axis]]]
-            choices[label] = max(choices.get(label, 0), np.unique(alive).size)
-    active: set[int] = set()
-    for label in sorted(choices, key=lambda name: (-choices[name], name)):
-        rivals = {other for labels in names if label in labels for other in labels} - {label}
-        if choices[label] > 1 and not rivals & active:
-            active.add(label)
-    ties = list(ids.ties)
-    for family, labels in zip(ids.families, names, strict=True):
-        chosen = [axis for axis, name in zip(family.axes, labels, strict=True) if name in active]
-        if chosen:
-            ties.append((family.whole, chosen[0]))
-        else:
-            ids.freeze(family.whole, "no dimension of this view can be cut alone", report=False)
-        for axis, name in zip(family.axes, labels, strict=True):
-            if name not in active:
-                ids.freeze(axis, "is cut along another dimension of the same view", report=False)
-    return _roots(ids.count, ties)
-
-
-def _name_axes(families: list[Family], roots: Atoms) -> list[tuple[int, ...]]:
-    """Give axes that share a channel the same number."""
-    axes = [axis for family in families for axis in family.axes]
-    found = [np.unique(roots[axis]) for axis in axes]
-    size = int(roots.max()) + 1
-    row = np.repeat(np.arange(len(axes)), [item.size for item in found])
-    column = np.concatenate(found) + len(axes)
-    total = size + len(axes)
-    edges = coo_array((np.ones(row.size, np.bool_), (row, column)), shape=(total, total))
-    _, labels = connected_components(edges, directed=False)
-    numbers = iter(labels[: len(axes)].tolist())
-    return [tuple(next(numbers) for _ in family.axes) for family in families]
-
-
-def _frozen_roots(ids: IdSpace, roots: Atoms) -> NDArray[np.bool_]:
-    stays = np.zeros(int(roots.max()) + 1, np.bool_)
-    stays[roots[FIXED]] = True
-    for freeze in ids.frozen:
-        stays[roots[freeze.ids]] = True
-    return stays
-
-
-def _inexact_roots(ids: IdSpace, roots: Atoms) -> NDArray[np.bool_]:
-    inexact = np.zeros(int(roots.max()) + 1, np.bool_)
-    for axis in ids.inexact:
-        inexact[roots[axis]] = True
-    return inexact
-
-
-def _dims(annotation: Annotation, roots: Atoms) -> dict[int, Atoms]:
+def _dims(annotation: Annotation, found: Resolution) -> dict[int, Roots]:
     assert isinstance(annotation, tuple)
-    return {dim: roots[axis] for dim, axis in enumerate(annotation) if axis is not None}
-
-
-def _roles(trace: Trace) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
-    """Return the (tensor, dim) sites of weights that make channels, and that read them."""
-    producers, consumers = set(), set()
-    for node in trace.graph.nodes:
-        operator = operator_name(node.target) if node.op == "call_function" else ""
-        if operator not in PRODUCERS:
-            continue
-        weight = schema_arguments(node)["weight"]
-        if weight.name in trace.tensors:
-            made = PRODUCERS[operator]
-            producers.add((trace.tensors[weight.name], made))
-            consumers.add((trace.tensors[weight.name], 1 - made))
-    return producers, consumers
+    return {dim: found.of(axis) for dim, axis in enumerate(annotation) if axis is not None}
 
 
 def _not_channels(
-    tensors: Mapping[str, Mapping[int, Atoms]], producers: set[tuple[str, int]], count: int
+    tensors: Mapping[str, Mapping[int, Roots]], producers: set[tuple[str, int]], count: int
 ) -> NDArray[np.bool_]:
     """Positions that no weight makes are no channels (rows of a table, positions of a kernel)."""
     made = np.zeros(count, np.bool_)
@@ -300,60 +219,81 @@ def _not_channels(
     return ~made
 
 
+@dataclass(frozen=True)
+class _Marks:
+    """What is known about every class of tied ids: one boolean each."""
+
+    stays: NDArray[np.bool_]
+    inexact: NDArray[np.bool_]
+    contracted: NDArray[np.bool_]
+    parallel: NDArray[np.bool_]
+
+
 def _groups(
-    tensors: Mapping[str, Mapping[int, Atoms]],
+    tensors: Mapping[str, Mapping[int, Roots]],
     producers: set[tuple[str, int]],
     consumers: set[tuple[str, int]],
-    stays: NDArray[np.bool_],
-    inexact: NDArray[np.bool_],
+    marks: _Marks,
 ) -> tuple[tuple[ChannelGroup, ...], Atoms]:
-    """Gather roots with the same sites into groups, in the order in which layers make them."""
-    sites = [(name, dim) for name, dims in tensors.items() for dim in dims]
-    signature = np.zeros(stays.size, np.uint64)
-    random = np.random.default_rng(0)
-    first_seen = np.full(stays.size, np.iinfo(np.int64).max)
-    seen = 0
-    for name, dim in sites:
-        found = tensors[name][dim]
-        count = np.bincount(found, minlength=stays.size).astype(np.uint64)
-        signature += count * random.integers(1, 2**63, dtype=np.uint64)
-        if (name, dim) in producers:
-            order = seen + np.arange(found.size)
-            np.minimum.at(first_seen, found, order)
-            seen += found.size
-    signature += inexact.astype(np.uint64)
-    alive = np.flatnonzero(~stays)
-    alive = alive[np.argsort(first_seen[alive], kind="stable")]
-    keys: dict[int, list[int]] = {}
-    for root in alive.tolist():
-        keys.setdefault(int(signature[root]), []).append(root)
-    atom_of = np.full(stays.size, STAYS)
+    """Gather classes with the same sites into groups, in the order in which layers make them."""
+    members = _same_sites(tensors, producers, marks)
+    atom_of = np.full(marks.stays.size, STAYS)
     groups: list[ChannelGroup] = []
     taken: dict[str, int] = {}
     first = 0
-    members = [np.asarray(roots) for roots in keys.values()]
-    by_root = _sites_by_root([(group[0]) for group in members], tensors)
+    by_root = _sites_by_root([group[0] for group in members], tensors)
     for roots, own in zip(members, by_root, strict=True):
         atom_of[roots] = np.arange(first, first + roots.size)
         made = tuple(site for site in own if site in producers)
+        root = roots[0]
+        rows = tensors[made[0][0]][made[0][1]]
+        name = made[0][0].rpartition(".")[0] or made[0][0]
         groups.append(
             ChannelGroup(
-                name=_unique(made[0][0].rpartition(".")[0] or made[0][0], taken),
+                name=_unique(f"{name}:heads" if marks.parallel[root] else name, taken),
                 first=first,
                 width=int(roots.size),
                 sites=own,
                 producers=made,
                 consumers=tuple(site for site in own if site in consumers),
-                multiplicity=int((tensors[made[0][0]][made[0][1]] == roots[0]).sum()),
-                exact=not bool(inexact[roots[0]]),
+                multiplicity=int((rows == root).sum()),
+                exact=not bool(marks.inexact[root]),
+                contracted=bool(marks.contracted[root]),
+                axes=int((~marks.stays[rows[:, (rows == root).any(0)][:, 0]]).sum()),
             )
         )
         first += int(roots.size)
     return tuple(groups), atom_of
 
 
+def _same_sites(
+    tensors: Mapping[str, Mapping[int, Roots]], producers: set[tuple[str, int]], marks: _Marks
+) -> list[Roots]:
+    """Return the classes that can be cut, those that occur at the same sites together."""
+    signature = np.zeros(marks.stays.size, np.uint64)
+    random = np.random.default_rng(0)
+    first_seen = np.full(marks.stays.size, np.iinfo(np.int64).max)
+    seen = 0
+    for name, dims in tensors.items():
+        for dim, found in dims.items():
+            count = np.bincount(found.reshape(-1), minlength=marks.stays.size).astype(np.uint64)
+            signature += count * random.integers(1, 2**63, dtype=np.uint64)
+            if (name, dim) in producers:
+                order = np.broadcast_to(seen + np.arange(found.shape[1]), found.shape)
+                np.minimum.at(first_seen, found, order)
+                seen += found.shape[1]
+    for mark in (marks.inexact, marks.contracted, marks.parallel):
+        signature += mark.astype(np.uint64) * random.integers(1, 2**63, dtype=np.uint64)
+    alive = np.flatnonzero(~marks.stays)
+    alive = alive[np.argsort(first_seen[alive], kind="stable")]
+    keys: dict[int, list[int]] = {}
+    for root in alive.tolist():
+        keys.setdefault(int(signature[root]), []).append(root)
+    return [np.asarray(roots) for roots in keys.values()]
+
+
 def _sites_by_root(
-    wanted: list[int], tensors: Mapping[str, Mapping[int, Atoms]]
+    wanted: list[int], tensors: Mapping[str, Mapping[int, Roots]]
 ) -> list[tuple[tuple[str, int], ...]]:
     position = {root: at for at, root in enumerate(wanted)}
     result: list[list[tuple[str, int]]] = [[] for _ in wanted]
@@ -371,12 +311,16 @@ def _unique(name: str, taken: dict[str, int]) -> str:
 
 
 def _atoms(
-    tensors: Mapping[str, Mapping[int, Atoms]], atom_of: Atoms
+    tensors: Mapping[str, Mapping[int, Roots]], atom_of: Atoms
 ) -> dict[str, dict[int, Atoms]]:
     result: dict[str, dict[int, Atoms]] = {}
     for name, dims in tensors.items():
-        atoms = {dim: atom_of[roots] for dim, roots in dims.items()}
-        cut = {dim: found for dim, found in atoms.items() if (found != STAYS).any()}
+        cut = {}
+        for dim, roots in dims.items():
+            atoms = atom_of[roots]
+            atoms = atoms[(atoms != STAYS).any(1)]
+            if atoms.size:
+                cut[dim] = atoms
         if cut:
             result[name] = cut
     return result
@@ -384,19 +328,20 @@ def _atoms(
 
 def _report_frozen(
     freezes: Iterable[Freeze],
-    roots: Atoms,
-    tensors: Mapping[str, Mapping[int, Atoms]],
+    found: Resolution,
+    tensors: Mapping[str, Mapping[int, Roots]],
     producers: set[tuple[str, int]],
 ) -> tuple[Frozen, ...]:
     """Name every layer whose channels an explicit reason holds fast, once."""
-    made = [(site, tensors[site[0]][site[1]]) for site in sorted(producers)]
+    made = [(site, np.unique(tensors[site[0]][site[1]])) for site in sorted(producers)]
+    fixed = found.roots[FIXED]
     reports: dict[str, Frozen] = {}
     for freeze in freezes:
         if not freeze.report:
             continue
-        held = np.unique(roots[freeze.ids])
-        held = held[held != roots[FIXED]]
-        sites = tuple(site for site, found in made if np.isin(found, held).any())
+        held = np.unique(found.of(freeze.ids))
+        held = held[held != fixed]
+        sites = tuple(site for site, roots in made if np.isin(roots, held).any())
         name = sites[0][0].rpartition(".")[0] if sites else freeze.node
         if sites and name not in reports:
             reports[name] = Frozen(name, freeze.reason, freeze.where, sites)

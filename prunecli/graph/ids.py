@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +51,12 @@ class IdSpace:
         self.frozen: list[Freeze] = []
         self.families: list[Family] = []
         self.inexact: list[Ids] = []
+        self.parallel: list[Ids] = []
+        self.contracted: list[Ids] = []
         self.node = ""
         self.where: str | None = None
+        # Two views of the same channels have the same coordinates.
+        self._products: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
     def fresh(self, size: int) -> Ids:
         """Return `size` new ids."""
@@ -81,6 +85,16 @@ class IdSpace:
         if axis is not None:
             self.inexact.append(axis)
 
+    def mark_parallel(self, axis: Axis) -> None:
+        """Record that a matrix product works on each of these on its own, as on heads."""
+        if axis is not None:
+            self.parallel.append(axis)
+
+    def mark_contracted(self, axis: Axis) -> None:
+        """Record that a product of two activations sums over these channels."""
+        if axis is not None:
+            self.contracted.append(axis)
+
     def split(self, axis: Axis, sizes: Sequence[int]) -> Axes:
         """Read a dimension as a product of dimensions, as a view does."""
         if axis is None:
@@ -95,10 +109,17 @@ class IdSpace:
             if not varying and not line.any():
                 return (None,) * len(sizes)
             return tuple(line if dim == at else None for dim in range(table.ndim))
-        axes = tuple(self.fresh(table.shape[dim]) for dim in varying)
-        self.families.append(Family(table.reshape(-1), _grid(axes, table.shape, varying)))
+        axes = self._axes_of(axis, table, varying)
         by_dim = dict(zip(varying, axes, strict=True))
         return tuple(by_dim.get(dim) for dim in range(table.ndim))
+
+    def _axes_of(self, axis: Ids, table: Ids, varying: Sequence[int]) -> tuple[Ids, ...]:
+        key = ("split", id(axis), table.shape)
+        if key not in self._products:
+            axes = tuple(self.fresh(table.shape[dim]) for dim in varying)
+            self.families.append(Family(table.reshape(-1), _grid(axes, table.shape, varying)))
+            self._products[key] = (axis, axes)
+        return cast("tuple[Ids, ...]", self._products[key][-1])
 
     def merge(self, axes: Sequence[Axis], sizes: Sequence[int]) -> Axis:
         """Read several dimensions as one, as flatten does; an id is repeated where it must be."""
@@ -108,10 +129,13 @@ class IdSpace:
         total = int(np.prod(sizes))
         if len(carrying) == 1:
             return _along(axes[carrying[0]], tuple(sizes), carrying[0]).reshape(-1)
-        whole = self.fresh(total)
         arrays = tuple(axis for axis in axes if axis is not None)
-        self.families.append(Family(whole, _grid(arrays, tuple(sizes), carrying)))
-        return whole
+        key = ("merge", *(id(axis) for axis in arrays), tuple(sizes))
+        if key not in self._products:
+            whole = self.fresh(total)
+            self.families.append(Family(whole, _grid(arrays, tuple(sizes), carrying)))
+            self._products[key] = (arrays, whole)
+        return cast("Ids", self._products[key][-1])
 
 
 def _varies(table: Ids, dim: int) -> bool:

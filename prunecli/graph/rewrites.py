@@ -50,7 +50,7 @@ class Sizes:
         atoms = self.atoms(node, dim)
         if atoms is None:
             return end - start
-        return int(self._coupling.kept(atoms[start:end], self._keep).size)
+        return int(self._coupling.kept(atoms[:, start:end], self._keep).size)
 
     def kept(self, node: fx.Node, dim: int) -> list[int] | None:
         """Return the positions of a dimension that are left, None where it loses nothing."""
@@ -252,7 +252,16 @@ def _rewrite_group_norm(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> 
     return {"num_groups": _groups_left(arguments["input"], arguments["num_groups"], sizes)}
 
 
+def _rewrite_attention(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    # The default temperature follows the width of the queries; it has to stay that of the dense.
+    query = arguments["query"]
+    if arguments["scale"] is not None or not sizes.is_cut(query, -1):
+        return {}
+    return {"scale": shape_of(query, sizes.batch)[-1] ** -0.5}
+
+
 REWRITES: dict[str, Rewrite] = {
+    "scaled_dot_product_attention": _rewrite_attention,
     "view": _rewrite_sizes("size"),
     "_unsafe_view": _rewrite_sizes("size"),
     "reshape": _rewrite_sizes("shape"),

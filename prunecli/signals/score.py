@@ -12,9 +12,10 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from prunecli.errors import InputError
-from prunecli.graph.coupling import PRODUCERS, STAYS, CouplingGraph
+from prunecli.graph.coupling import STAYS, CouplingGraph
 from prunecli.graph.emit import emit
 from prunecli.graph.network import build
+from prunecli.graph.roles import PRODUCERS
 from prunecli.graph.rules.call import operator_name, schema_arguments
 from prunecli.progress import Progress, Step, silent
 from prunecli.registry import Registry
@@ -171,8 +172,9 @@ def rows_of(subject: Subject, name: str, dim: int) -> Tensor:
 def by_atom(values: Tensor, atoms: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Sum the last dimension over positions of the same atom; return the atoms and the sums."""
     found, inverse = np.unique(atoms, return_inverse=True)
-    index = torch.as_tensor(inverse, device=values.device)
-    sums = values.new_zeros((*values.shape[:-1], found.size)).index_add_(-1, index, values)
+    sums = values.new_zeros((*values.shape[:-1], found.size))
+    for row in inverse.reshape(atoms.shape):
+        sums.index_add_(-1, torch.as_tensor(row, device=values.device), values)
     alive = torch.as_tensor(found != STAYS)
     return torch.as_tensor(found)[alive], sums[..., alive.to(values.device)]
 

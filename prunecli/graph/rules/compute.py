@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.graph.rules.call import Call, rule
+from prunecli.graph.rules.call import Call, rule, shape_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prunecli.graph.ids import Axes, Axis
 
 
@@ -54,16 +56,113 @@ def linear(call: Call) -> Axes:
 
 @rule("matmul", "bmm", "mm")
 def matrix_product(call: Call) -> Axes:
-    """Tie the contracted dimensions; the others pass."""
+    """Tie the contracted dimensions; the others pass, and a batch of products are heads."""
     names = list(call.arguments)
-    first, second = call.axes(names[0]), call.axes(names[1])
-    call.ids.tie(first[-1], second[-2] if len(second) > 1 else second[-1])
+    return _product(call, names[0], names[1])
+
+
+@rule("addmm", "baddbmm")
+def matrix_product_and_sum(call: Call) -> Axes:
+    """Tie a matrix product to what is added to it."""
+    names = list(call.arguments)
+    axes = _product(call, names[1], names[2])
+    added, shape = call.axes(names[0]), call.shape(names[0])
+    rank = len(axes)
+    return tuple(
+        broadcast(call, [(axes, call.output_shape, dim - rank), (added, shape, dim - rank)])
+        for dim in range(rank)
+    )
+
+
+@rule("einsum")
+def einsum(call: Call) -> Axes:
+    """Dimensions of one letter are tied; letters that the result lacks are contracted."""
+    tensors = call.arguments["tensors"]
+    ranks = [len(call.axes_of(tensor)) for tensor in tensors]
+    operands, output = einsum_letters(call.arguments["equation"], ranks)
+    found: dict[str, Axis] = {}
+    count: dict[str, int] = {}
+    for letters, tensor in zip(operands, tensors, strict=True):
+        shape = shape_of(tensor, call.batch)
+        for letter, axis, size in zip(letters, call.axes_of(tensor), shape, strict=True):
+            if size == 1 and letter in found:
+                continue
+            found[letter] = call.ids.tie(found[letter], axis) if letter in found else axis
+            count[letter] = count.get(letter, 0) + 1
+    for letter, axis in found.items():
+        if letter not in output:
+            call.ids.mark_contracted(axis)
+        elif count[letter] > 1:
+            call.ids.mark_parallel(axis)
+    return tuple(found[letter] for letter in output)
+
+
+def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
+    """Return one letter per dimension of every operand and of the result; dots become digits.
+
+    >>> einsum_letters("...ij,kj->...ik", [3, 2])
+    ([['0', 'i', 'j'], ['k', 'j']], ['0', 'i', 'k'])
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    parts = left.split(",")
+    dots = [rank - len(part.replace("...", "")) for part, rank in zip(parts, ranks, strict=True)]
+    most = max(dots)
+
+    def letters(part: str, count: int) -> list[str]:
+        before, ellipsis, after = part.partition("...")
+        middle = [str(at) for at in range(most - count, most)] if ellipsis else []
+        return [*before, *middle, *after]
+
+    operands = [letters(part, count) for part, count in zip(parts, dots, strict=True)]
+    if not arrow:
+        flat = [letter for operand in operands for letter in operand]
+        once = sorted(letter for letter in set(flat) if flat.count(letter) == 1)
+        return operands, [*map(str, range(most)), *(name for name in once if name.isalpha())]
+    return operands, letters(right, most)
+
+
+@rule("scaled_dot_product_attention")
+def attention(call: Call) -> Axes:
+    """Batches are heads; the width of queries and keys is contracted; values' passes."""
+    query, key, value = (call.axes(name) for name in ("query", "key", "value"))
+    shapes = {name: call.shape(name) for name in ("query", "key", "value")}
+    rank = len(query)
+    batch: list[Axis] = []
+    for dim in range(-rank, -2):
+        heads = [key[dim], value[dim]]
+        repeats = shapes["query"][dim] // shapes["key"][dim]
+        if call.arguments["enable_gqa"] and repeats > 1:
+            heads = [None if axis is None else axis.repeat(repeats) for axis in heads]
+        axis = query[dim]
+        for other in heads:
+            axis = call.ids.tie(axis, other)
+        call.ids.mark_parallel(axis)
+        batch.append(axis)
+    call.ids.mark_contracted(call.ids.tie(query[-1], key[-1]))
+    for positions in (key[-2], value[-2]):
+        call.ids.freeze(positions, "positions of attention compete in a softmax")
+    mask = call.arguments["attn_mask"]
+    if mask is not None:
+        scores = (*batch, query[-2], key[-2])
+        sizes = (*shapes["query"][:-1], shapes["key"][-2])
+        own = call.axes_of(mask), shape_of(mask, call.batch)
+        for dim in range(-len(own[0]), 0):
+            broadcast(call, [(scores, sizes, dim), (*own, dim)])
+    return (*batch, query[-2], value[-1])
+
+
+def _product(call: Call, left: str, right: str) -> Axes:
+    first, second = call.axes(left), call.axes(right)
+    inner = call.ids.tie(first[-1], second[-2] if len(second) > 1 else second[-1])
+    call.ids.mark_contracted(inner)
     rank = max(len(first), len(second))
-    shapes = call.shape(names[0]), call.shape(names[1])
+    shapes = call.shape(left), call.shape(right)
     batch = [
         broadcast(call, [(first, shapes[0], dim - rank), (second, shapes[1], dim - rank)])
         for dim in range(rank - 2)
     ]
+    for axis in batch:
+        call.ids.mark_parallel(axis)
     rows = first[-2:-1]
     columns = second[-1:] if len(second) > 1 else ()
     return (*batch, *rows, *columns)

@@ -1,0 +1,76 @@
+"""Which weights make channels, and which read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunecli.graph.rules.call import operator_name, schema_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prunecli.graph.ids import Axis
+    from prunecli.graph.rules import Annotation
+    from prunecli.graph.trace import Trace
+
+Site = tuple[str, int]
+"""A parameter and one of its dimensions."""
+
+PRODUCERS = {
+    "conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0,
+    "conv_transpose1d": 1, "conv_transpose2d": 1, "conv_transpose3d": 1, "embedding": 1,
+    "deform_conv2d": 0,
+}  # fmt: skip
+"""Operators whose weight starts channels, and on which dimension; the other one reads them."""
+
+CONTRACTIONS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "einsum"})
+"""Products of two tensors, either of which may be a weight."""
+
+
+def roles(trace: Trace, known: Mapping[str, Annotation]) -> tuple[set[Site], set[Site]]:
+    """Return the sites of weights that make channels, and of weights that read them."""
+    producers: set[Site] = set()
+    consumers: set[Site] = set()
+    behind = parameters_behind(trace)
+    for node in trace.graph.nodes:
+        operator = operator_name(node.target) if node.op == "call_function" else ""
+        if operator in PRODUCERS:
+            weight = schema_arguments(node)["weight"]
+            if weight.name in trace.tensors:
+                made = PRODUCERS[operator]
+                producers.add((trace.tensors[weight.name], made))
+                consumers.add((trace.tensors[weight.name], 1 - made))
+        elif operator in CONTRACTIONS:
+            output = _numbers(known[node.name])
+            weights = {name for value in node.all_input_nodes for name in behind[value.name] or ()}
+            for name in weights:
+                for dim, axis in enumerate(known[name] or ()):
+                    if isinstance(axis, np.ndarray):
+                        role = producers if np.isin(axis, output).any() else consumers
+                        role.add((trace.tensors[name], dim))
+    return producers, consumers
+
+
+def parameters_behind(trace: Trace) -> dict[str, frozenset[str] | None]:
+    """Return, per node, the placeholders of parameters that it is made of.
+
+    None stands for a value that depends on an input of the network.
+    """
+    behind: dict[str, frozenset[str] | None] = {}
+    for node in trace.graph.nodes:
+        if node.op == "placeholder":
+            own = frozenset({node.name}) if node.name in trace.tensors else None
+            behind[node.name] = frozenset() if node.name in trace.constants else own
+            continue
+        sources = [behind[value.name] for value in node.all_input_nodes]
+        activation = any(found is None for found in sources)
+        behind[node.name] = None if activation else frozenset().union(*filter(None, sources))
+    return behind
+
+
+def _numbers(annotation: Annotation) -> Any:
+    axes: list[Axis] = list(annotation) if isinstance(annotation, tuple) else []
+    present = [axis for axis in axes if axis is not None]
+    return np.concatenate(present) if present else np.zeros(0, np.int64)
