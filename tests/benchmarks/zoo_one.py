@@ -55,7 +55,10 @@ def main() -> int:
     row: Row = {}
     try:
         model = entry.build()
+        before = identities(model)
         result = cut(entry, model, row)
+        if identities(model) != before:
+            row["outcome"] = f"{row['outcome']}, caller's model changed"
         say(row)
         if result is None:
             return 0
@@ -73,6 +76,15 @@ def main() -> int:
 def say(row: Row) -> None:
     """Write the row so far."""
     print(json.dumps(row), flush=True)
+
+
+def identities(model: nn.Module) -> dict[str, tuple[object, ...]]:
+    """Return what would tell a change of a tensor: which one it is, and how often written to."""
+    tensors = model.state_dict(keep_vars=True)
+    return {
+        name: (id(value), value.dtype, tuple(value.shape), value._version)
+        for name, value in tensors.items()
+    }
 
 
 # --- cut -----------------------------------------------------------------------------------------
