@@ -30,6 +30,7 @@ from prunecli.errors import GateError, GraphError, InputError, ProofError
 from prunecli.graph.coupling import ChannelGroup, CouplingGraph, couple
 from prunecli.graph.emit import constant_name, emit
 from prunecli.graph.network import build
+from prunecli.graph.rewrites import baked_sizes
 from prunecli.graph.trace import Trace, trace
 from prunecli.options import PruneOptions
 from prunecli.plan import PruningPlan
@@ -195,14 +196,26 @@ def prune_network(
         cost = network.cost
     with clock.stage("score"):
         saliency = score_network(network, options, batches=batches, progress=progress)
-    with clock.stage("allocate"):
-        widths, excluded = _choose(network, saliency, budget, options, warnings)
-    keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
-    plan = _plan(network, keep, widths, budget=budget, options=options)
+    held: dict[str, str] = {}
     slim, program, verified = None, None, None
-    if not dry_run:
-        slim, program, verified = _cut(network, plan, keep, options, clock)
-        plan = dataclasses.replace(plan, mode=GRAPH if program is not None else MODULE)
+    while True:
+        said: list[str] = []
+        with clock.stage("allocate"):
+            widths, excluded = _choose(
+                network, saliency, budget, options, warnings=said, held=held
+            )
+        keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
+        plan = _plan(network, keep, widths, budget=budget, options=options)
+        if dry_run:
+            break
+        try:
+            slim, program, verified = _cut(network, plan, keep, options, clock)
+            break
+        except ProofError as error:
+            held = _newly_held(network, keep, held, error)
+    warnings += said
+    if program is not None:
+        plan = dataclasses.replace(plan, mode=GRAPH)
     report = PruneReport(
         output=None,
         plan=plan.to_json(),
@@ -293,12 +306,14 @@ def _choose(
     saliency: Saliency,
     budget: Budget,
     options: PruneOptions,
+    *,
     warnings: list[str],
+    held: Mapping[str, str],
 ) -> tuple[Widths, tuple[FrozenReport, ...]]:
     """Return the widths under the budget; exact cuts alone where they suffice."""
     groups = network.coupling.groups
     _check_patterns(network, options)
-    reasons = _reasons(network, saliency, options)
+    reasons = {**_reasons(network, saliency, options), **held}
     if not groups or len(reasons) == len(groups):
         raise GraphError(
             f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them held fast",
@@ -446,6 +461,12 @@ def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dic
 
 def _trace_warnings(network: Network) -> list[str]:
     warnings = []
+    if network.trace.recorded:
+        warnings.append(
+            f"torch.export cannot trace this network ({network.trace.recorded}); one real forward "
+            "was recorded instead: costs are those of that forward, and only the network's own "
+            "module can be cut"
+        )
     if network.trace.unused:
         first = network.trace.unused[0]
         warnings.append(
@@ -501,11 +522,27 @@ def _cut(
             return slim, None, _prove(network, slim, plan, keep, options)
     except ProofError:
         del slim
+        if network.trace.recorded:
+            raise
     with clock.stage("cut"):
         rebuilt, program = network.graph_network(keep)
     rebuilt.train(network.model.training)
     with clock.stage("prove"):
         return rebuilt, program, _prove(network, rebuilt, plan, keep, options)
+
+
+def _newly_held(
+    network: Network, keep: NDArray[np.bool_], held: Mapping[str, str], failure: ProofError
+) -> dict[str, str]:
+    """Return the groups to leave whole after a recorded network failed, and why.
+
+    Raises the failure where there is nothing more to leave whole: a recorded graph says which sizes
+    may be written in the forward, but cannot replace it.
+    """
+    baked = baked_sizes(network.trace, network.coupling, keep) if network.trace.recorded else {}
+    if not baked.keys() - held.keys():
+        raise failure
+    return {**held, **baked}
 
 
 def _prove(

@@ -14,24 +14,31 @@ perturbed, so that nothing is neutral by accident.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils import _pytree as pytree
 
 from prunecli.errors import ProofError, PruneError
 from prunecli.graph.emit import constant_name, emit
 from prunecli.graph.network import build
+from prunecli.graph.record import attributes_kept, tensors_in
 from prunecli.masked_norms import MaskedNorms, Norms, cut_norms
 from prunecli.modes import evaluating
 from prunecli.report import Verified
 from prunecli.surgery import Slices, cut_tensor
+from prunecli.witness import MaskedNormCalls, run_watched, whole_readers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
     from numpy.typing import NDArray
 
     from prunecli.graph.coupling import ChannelGroup, CouplingGraph
@@ -83,16 +90,20 @@ def prove(
     # Not every network takes a smaller image, or float64 (a cast in its forward): the first way
     # that the dense network itself can go decides, and a small image never has the last word.
     attempts = [(torch.float64, True), (torch.float64, False), (torch.float32, False)]
-    if not any(_shrinks(value) for value in trace.example):
+    if trace.recorded:
+        # Boxes that compete closely may be ordered by rounding: other inputs decide then.
+        attempts[0] = attempts[1]
+    elif not any(_shrinks(value) for value in trace.example):
         attempts = attempts[1:]
-    with evaluating(model, slim):
-        for precision, shrink in attempts:
+    last = len(attempts) - 2
+    with evaluating(model, slim), attributes_kept(model, slim):
+        for at, (precision, shrink) in enumerate(attempts):
             try:
                 return claim.prove(generator, precision, shrink=shrink)
             except _DenseFailedError as error:
                 reason = error
             except ProofError:
-                if not shrink:
+                if at >= last:
                     raise
     raise ProofError(
         f"the dense network cannot be run for a proof: {reason}",
@@ -121,10 +132,11 @@ class _Claim:
         self, generator: torch.Generator, precision: torch.dtype, *, shrink: bool
     ) -> Verified:
         """Compare on the real weights and on perturbed ones; raise `ProofError` if they differ."""
-        inputs = [
-            _cast(_random_like(value, generator, shrink=shrink), precision)
-            for value in self.trace.example
-        ]
+        inputs = pytree.tree_map_only(
+            Tensor,
+            lambda value: _cast(self._random(value, generator, shrink=shrink), precision),
+            list(self.trace.example),
+        )
         norms = cut_norms(self.trace, self.coupling, self.keep)
         method = "masked-norm" if norms else "consumer-zero"
         method += "" if precision == torch.float64 else " in float32"
@@ -133,12 +145,14 @@ class _Claim:
         worst = 0.0
         for state, slim_state in ((real, own), (perturbed, self._cut(perturbed, own))):
             expected = self._masked(state, inputs, norms, precision)
-            found = _run_slim(self.slim, slim_state, inputs, precision)
+            found = _run_slim(self.slim, slim_state, inputs, precision, self._run)
             error = relative_error(found, expected)
             worst = max(worst, error)
             tolerance = TOLERANCES[precision]
             if not error <= tolerance and error <= AMPLIFIED:
-                jittered = [_jitter(value, generator) for value in inputs]
+                jittered = pytree.tree_map_only(
+                    Tensor, lambda value: _jitter(value, generator), inputs
+                )
                 amplified = relative_error(
                     self._masked(state, jittered, norms, precision), expected
                 )
@@ -151,6 +165,27 @@ class _Claim:
                     hint="nothing was written; please report this network",
                 )
         return Verified(method, worst)
+
+    def _random(self, value: Tensor, generator: torch.Generator, *, shrink: bool) -> Tensor:
+        """Return a random input; where the batch is fixed, of the size of the example."""
+        if self.trace.batch is None:
+            return _random_like(value, generator, shape=value.shape, shrink=False)
+        shape = (2, *value.shape[1:]) if value.dim() else ()
+        return _random_like(value, generator, shape=shape, shrink=shrink)
+
+    def _run(
+        self,
+        model: nn.Module,
+        state: Tensors,
+        inputs: list[Any],
+        norms: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Any:
+        """Run a network; besides its outputs, a recorded one is judged by those of its layers."""
+        if not self.trace.recorded:
+            return functional_call(model, state, tuple(inputs))
+        layers = whole_readers(self.coupling, self.slices)
+        output, witness = run_watched(model, state, tuple(inputs), layers, norms)
+        return [witness.outputs, tensors_in(output)]
 
     def _cut(self, state: Tensors, names: Tensors) -> Tensors:
         cut = {
@@ -167,7 +202,10 @@ class _Claim:
         try:
             with torch.no_grad():
                 if not norms:
-                    return functional_call(self.model, reference, tuple(inputs))
+                    return self._run(self.model, reference, inputs)
+                if self.trace.recorded:
+                    masked = partial(MaskedNormCalls, self.trace, norms)
+                    return self._run(self.model, reference, inputs, masked)
                 program = emit(self.trace, self.coupling, np.ones_like(self.keep))
                 constants = {
                     constant_name(name): _cast(value, precision)
@@ -189,8 +227,11 @@ def relative_error(found: Any, expected: Any) -> float:
     counts as infinite. Raises `ProofError` (`EMPTY_PROOF`) where no output follows the input.
     """
     differences, scales = [], []
-    outputs = [_signed(tensor) for tensor in flat_tensors(found)]
-    for first, other in zip(outputs, flat_tensors(expected), strict=True):
+    outputs = [_signed(tensor) for tensor in tensors_in(found)]
+    others = tensors_in(expected)
+    if len(outputs) != len(others):
+        return float("inf")
+    for first, other in zip(outputs, others, strict=True):
         second = _signed(other)
         if first.shape != second.shape:
             return float("inf")
@@ -215,22 +256,17 @@ def relative_error(found: Any, expected: Any) -> float:
     )
 
 
-def flat_tensors(value: Any) -> list[Tensor]:
-    """Return the tensors of a nested output in a fixed order."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        return [tensor for item in value.values() for tensor in flat_tensors(item)]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [tensor for item in value for tensor in flat_tensors(item)]
-    return []
-
-
-def _run_slim(slim: nn.Module, state: Tensors, inputs: list[Tensor], precision: torch.dtype) -> Any:
+def _run_slim(
+    slim: nn.Module,
+    state: Tensors,
+    inputs: list[Any],
+    precision: torch.dtype,
+    run: Callable[[nn.Module, Tensors, list[Any]], Any],
+) -> Any:
     given = {name: _cast(value, precision) for name, value in state.items()}
     try:
         with torch.no_grad():
-            return functional_call(slim, given, tuple(inputs))
+            return run(slim, given, inputs)
     except PruneError:
         raise
     except Exception as error:
@@ -246,15 +282,16 @@ def _shrinks(value: Tensor) -> bool:
     return value.dim() == 4 and value.shape[2] == value.shape[3] > 2 * SMALL_IMAGE
 
 
-def _random_like(value: Tensor, generator: torch.Generator, *, shrink: bool) -> Tensor:
-    shape = (2, *value.shape[1:]) if value.dim() else ()
+def _random_like(
+    value: Tensor, generator: torch.Generator, *, shape: Sequence[int], shrink: bool
+) -> Tensor:
     if not value.is_floating_point():
         return _random_integers(value, shape, generator)
     if shrink and _shrinks(value):
         # A third of the side costs a ninth of the time, and every tap of a kernel still counts.
         side = max(SMALL_IMAGE, value.shape[2] // 3 // 32 * 32)
         shape = (2, value.shape[1], side, side)
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(value.device)
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(value.device)
 
 
 def _jitter(value: Tensor, generator: torch.Generator) -> Tensor:

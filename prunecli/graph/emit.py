@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from prunecli.errors import InputError
+from prunecli.errors import GraphError, InputError
 from prunecli.graph.rewrites import REWRITES, Sizes
 from prunecli.graph.rules import RULES
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
@@ -41,8 +41,15 @@ _EXTRA_OPERATORS = {"sym_size", "arange", "full", "zeros", "ones", "scalar_tenso
 def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the program of the traced graph with every baked-in size recomputed.
 
-    `keep` has one entry per atom. Raises `GraphError` for an operator that cannot be written.
+    `keep` has one entry per atom. Raises `GraphError` for a recorded forward.
     """
+    if trace.recorded:
+        raise GraphError(
+            f"this network cannot be written as a graph: {trace.recorded}",
+            code="RECORDED_ONLY",
+            hint="what one input made it do was recorded, which does not stand for the network; "
+            "cut its own module with a signal of the weights alone (l1, l2, bn-gamma)",
+        )
     sizes = Sizes(trace, coupling, keep)
     nodes = []
     for node in trace.graph.nodes:

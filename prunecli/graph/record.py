@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 AGAIN = "prunecli_again"
@@ -40,14 +41,25 @@ def record(model: nn.Module, example: Sequence[Any]) -> Recording:
 
     The attributes of the model are left as they were. Raises what the forward raises.
     """
+    with torch.no_grad(), attributes_kept(model):
+        try:
+            return _record(model, tuple(example), AtLeastOne())
+        except Exception:  # noqa: BLE001 - what is selected may be counted in another way as well
+            return _record(model, tuple(example), nullcontext())
+
+
+def _record(
+    model: nn.Module, example: tuple[Any, ...], context: AbstractContextManager[Any]
+) -> Recording:
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    leaves, layout = pytree.tree_flatten(tuple(example))
+    leaves, layout = pytree.tree_flatten(example)
     places = [at for at, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
 
     def run(weights: dict[str, Tensor], given: list[Tensor]) -> list[Tensor]:
         filled = dict(zip(places, given, strict=True))
         whole = [filled.get(at, leaf) for at, leaf in enumerate(leaves)]
-        return tensors_in(functional_call(model, weights, pytree.tree_unflatten(whole, layout)))
+        with context:
+            return tensors_in(functional_call(model, weights, pytree.tree_unflatten(whole, layout)))
 
     write_down = make_fx(
         run,
@@ -57,8 +69,7 @@ def record(model: nn.Module, example: Sequence[Any]) -> Recording:
         record_stack_traces=True,
     )
     detached = {name: value.detach() for name, value in state.items()}
-    with torch.no_grad(), attributes_kept(model):
-        module = write_down(detached, [leaves[at] for at in places])
+    module = write_down(detached, [leaves[at] for at in places])
     constants = _lift_constants(module)
     _drop_contexts(module.graph)
     given = [node for node in module.graph.nodes if node.op == "placeholder"]
@@ -69,6 +80,28 @@ def record(model: nn.Module, example: Sequence[Any]) -> Recording:
         constants=constants,
         inputs=tuple(node.name for node in given[len(state) :]),
     )
+
+
+class AtLeastOne(TorchFunctionMode):
+    """Lets a selection of nothing select the first entry, so that every layer is reached.
+
+    What a detector finds may be nothing, on an image of noise say, and then its later heads get
+    nothing to work on.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        source = args[0] if args else None
+        if func not in _SELECTIONS or not isinstance(source, Tensor) or not source.numel():
+            return found
+        if isinstance(found, Tensor) and not found.numel():
+            return found.new_zeros((1, *found.shape[1:]))
+        if isinstance(found, tuple) and not any(index.numel() for index in found):
+            return tuple(index.new_zeros(1) for index in found)
+        return found
+
+
+_SELECTIONS = frozenset({torch.where, torch.nonzero, torch.argwhere, Tensor.nonzero})
 
 
 def tensors_in(value: Any) -> list[Tensor]:

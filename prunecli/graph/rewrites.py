@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
 from prunecli.graph.constants import constant_value
-from prunecli.graph.rules.call import operator_name, shape_of
+from prunecli.graph.rules.call import operator_name, schema_arguments, shape_of
 from prunecli.graph.rules.pick import indexed_dims, split_dim
+from prunecli.graph.trace import source_line
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from prunecli.graph.coupling import CouplingGraph
@@ -302,3 +303,31 @@ REWRITES: dict[str, Rewrite] = {
     "group_norm": _rewrite_group_norm,
 }
 """Which argument of an operator repeats a size that the cut changes."""
+
+
+def baked_sizes(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict[str, str]:
+    """Return the cut groups whose sizes are arguments of views and slices, and where.
+
+    Such a size may follow the width, or be written in the forward: the graph cannot tell. Layers
+    repeat sizes too, but as attributes, which a cut keeps in step.
+    """
+    sizes = Sizes(trace, coupling, keep)
+    found: dict[str, str] = {}
+    for node in trace.graph.nodes:
+        name = operator_name(node.target) if node.op == "call_function" else ""
+        arguments = schema_arguments(node) if name in REWRITES else {}
+        if not arguments or "weight" in arguments:
+            continue
+        changed = REWRITES[name](node, arguments, sizes)
+        if all(arguments.get(key) == value for key, value in changed.items()):
+            continue
+        touched = (node, *node.all_input_nodes)
+        dims = [
+            atoms for value in touched for atoms in coupling.values.get(value.name, {}).values()
+        ]
+        where = source_line(node) or node.name
+        for group in coupling.groups:
+            lost = np.flatnonzero(~keep[group.atoms]) + group.first
+            if any(np.isin(lost, atoms).any() for atoms in dims):
+                found.setdefault(group.name, f"its size may be written in the forward ({where})")
+    return found

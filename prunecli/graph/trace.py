@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -216,7 +217,8 @@ _ASKS_FOR_VALUES = frozenset(
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or repr(error)
+    line = next(iter(str(error).strip().splitlines()), "") or repr(error)
+    return textwrap.shorten(line, 160, placeholder=" ...")
 
 
 def _run_once(model: nn.Module, example: tuple[Any, ...]) -> None:

@@ -21,7 +21,7 @@ from zoo_models import DETECTION, ENTRIES, Entry, raw_outputs
 from zoo_one import last_lines
 
 from prunecli.cost import count_flops
-from prunecli.verify import flat_tensors
+from prunecli.graph.record import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def output_layers(
     layers = [module for module in model.modules() if isinstance(module, kinds)]
     hooks = [module.register_forward_hook(remember) for module in layers]
     with torch.no_grad():
-        outputs = flat_tensors(forward(model, example))
+        outputs = tensors_in(forward(model, example))
     for hook in hooks:
         hook.remove()
     ends = {value.data_ptr() for value in outputs}
@@ -118,8 +118,8 @@ def attempt(
         return {"outcome": "nothing pruned"}
     try:
         with torch.no_grad():
-            shapes = [value.shape for value in flat_tensors(forward(model, example))]
-            found = [value.shape for value in flat_tensors(forward(slim.eval(), example))]
+            shapes = [value.shape for value in tensors_in(forward(model, example))]
+            found = [value.shape for value in tensors_in(forward(slim.eval(), example))]
     except Exception as error:
         note = f"forward fails: {error} ({last_lines(error)})"[:300]
         return {"outcome": "broken model, no error", "note": note}
