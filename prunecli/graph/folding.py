@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from prunecli.graph.coupling import PRODUCERS
+from prunecli.graph.roles import PRODUCERS
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
 
 if TYPE_CHECKING:
