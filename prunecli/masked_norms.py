@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from prunecli.graph.coupling import staying
-from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.rules.call import operator_name, reduced_dims, schema_arguments
+from prunecli.graph.rules.pointwise import STATISTICS
 
 if TYPE_CHECKING:
     from prunecli.graph.coupling import CouplingGraph
@@ -28,13 +29,16 @@ def cut_norms(
     found = {}
     for node in trace.graph.nodes:
         operator = operator_name(node.target) if node.op == "call_function" else ""
-        if operator not in MASKED_NORMS:
+        if operator not in MASKED_NORMS and operator not in STATISTICS:
             continue
         arguments = schema_arguments(node)
-        shape = arguments["input"].meta["val"].shape
-        atoms = coupling.values.get(arguments["input"].name, {})
+        source = arguments["self" if operator in STATISTICS else "input"]
+        shape = source.meta["val"].shape
+        atoms = coupling.values.get(source.name, {})
         if operator == "group_norm":
             dims: Sequence[int] = (1,) if _loses_part(atoms.get(1), arguments, keep) else ()
+        elif operator in STATISTICS:
+            dims = sorted(reduced_dims(arguments, len(shape)))
         else:
             dims = range(len(shape) - len(arguments["normalized_shape"]), len(shape))
         if any(dim in atoms and not keep_all(atoms[dim], keep) for dim in dims):
@@ -72,6 +76,8 @@ class MaskedNorms(fx.Interpreter):
         if n.name not in self.norms:
             return super().run_node(n)
         arguments: Any = self.map_nodes_to_values(schema_arguments(n), n)
+        if operator_name(n.target) in STATISTICS:
+            return masked_statistic(n.target, arguments, self.norms[n.name])
         return MASKED_NORMS[operator_name(n.target)](arguments, self.norms[n.name])
 
 
@@ -120,6 +126,17 @@ def _kept_part(source: Tensor, kept: Sequence[NDArray[np.int64]]) -> tuple[Tenso
     for at, index in enumerate(indices):
         slim = slim.index_select(at - len(indices), index)
     return slim, (..., *torch.meshgrid(*indices, indexing="ij"))
+
+
+def masked_statistic(
+    operator: Any, arguments: Mapping[str, Any], kept: Sequence[NDArray[np.int64]]
+) -> Any:
+    """Return a mean, variance or norm that runs over the kept positions of its dimensions alone."""
+    slim = arguments["self"]
+    for dim, index in zip(sorted(reduced_dims(arguments, slim.dim())), kept, strict=True):
+        if index.size < slim.shape[dim]:
+            slim = slim.index_select(dim, torch.from_numpy(index).to(slim.device))
+    return operator(**{**arguments, "self": slim})
 
 
 def masked_group_norm(

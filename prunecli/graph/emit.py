@@ -269,6 +269,7 @@ def resolve(target: str) -> Any:
             or name in _EXTRA_OPERATORS
             or is_pointwise(found)
             or torch.Tag.core in found.tags
+            or _is_function_of_tensors(found)
         ):
             return found
     raise InputError(
@@ -276,6 +277,15 @@ def resolve(target: str) -> Any:
         code="BAD_PROGRAM",
         hint="the file is damaged or was not written by prunecli",
     )
+
+
+def _is_function_of_tensors(found: Any) -> bool:
+    """Tell whether a public operator reads tensors and numbers alone, and writes nothing."""
+    schema = found._schema  # noqa: SLF001
+    kinds = [str(argument.type) for argument in schema.arguments]
+    public = not schema.name.rsplit("::", 1)[-1].startswith("_")
+    reads = bool(kinds) and kinds[0] in {"Tensor", "List[Tensor]"}
+    return public and reads and not schema.is_mutable and not any("str" in kind for kind in kinds)
 
 
 def tensors_of(program: Mapping[str, Any]) -> Sequence[str]:

@@ -124,6 +124,14 @@ def schema_arguments(node: fx.Node) -> dict[str, Any]:
     return arguments
 
 
+def reduced_dims(arguments: Mapping[str, Any], rank: int) -> set[int]:
+    """Return the dimensions that a reduction runs over: those that it names, or all."""
+    wanted = arguments.get("dim")
+    if wanted is None or wanted == []:
+        return set(range(rank))
+    return {dim % max(rank, 1) for dim in ([wanted] if isinstance(wanted, int) else wanted)}
+
+
 def is_pointwise(target: Any) -> bool:
     """Tell whether torch itself tags an operator as pointwise."""
     if not isinstance(target, torch._ops.OpOverload):  # noqa: SLF001

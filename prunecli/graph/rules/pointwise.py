@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.graph.rules.call import Annotation, Call, no_axes, rule, shape_of
+from prunecli.graph.rules.call import Annotation, Call, no_axes, reduced_dims, rule, shape_of
 from prunecli.graph.rules.compute import broadcast
 
 if TYPE_CHECKING:
@@ -114,24 +114,42 @@ def _each_output(call: Call, axes: Axes) -> Annotation:
     return [axes] * len(value) if isinstance(value, list | tuple) else axes
 
 
+STATISTICS = frozenset(
+    {"linalg_vector_norm", "mean", "nanmean", "norm", "std", "std_mean", "var", "var_mean"}
+)
+"""Reductions that norms are written with: over channels they are legal to cut, but not exact."""
+
+
+@rule(*sorted(STATISTICS))
+def statistic(call: Call) -> Annotation:
+    """Ids of the reduced dimensions end; the statistic runs over what is left."""
+    source = call.axes("self")
+    dims = reduced_dims(call.arguments, len(source))
+    for dim in dims:
+        call.ids.mark_inexact(source[dim])
+    return _reduced(call, dims)
+
+
 @rule(
-    "mean", "sum", "amax", "amin", "var", "std", "all", "any", "aminmax", "argmax", "argmin",
-    "count_nonzero", "kthvalue", "linalg_vector_norm", "logsumexp", "median", "mode", "nanmean",
-    "nansum", "norm", "prod", "std_mean", "var_mean",
+    "sum", "amax", "amin", "all", "any", "aminmax", "argmax", "argmin", "count_nonzero",
+    "kthvalue", "logsumexp", "median", "mode", "nansum", "prod",
 )  # fmt: skip
 def reduction(call: Call) -> Annotation:
-    """Ids of the reduced dimensions end."""
+    """Ids of the reduced dimensions end, and what they stand for stays."""
     source = call.axes("self")
-    wanted = call.arguments.get("dim")
-    dims = range(len(source)) if not wanted and wanted != 0 else wanted
-    dims = {dim % len(source) for dim in (dims if not isinstance(dims, int) else [dims])}
+    dims = reduced_dims(call.arguments, len(source))
     for dim in dims:
         call.ids.freeze(source[dim], f"{call.operator} runs over these channels")
+    return _reduced(call, dims)
+
+
+def _reduced(call: Call, dims: set[int]) -> Annotation:
+    source = call.axes("self")
     if call.arguments.get("keepdim"):
-        left = tuple(None if dim in dims else axis for dim, axis in enumerate(source))
-    else:
-        left = tuple(axis for dim, axis in enumerate(source) if dim not in dims)
-    return _each_output(call, left)
+        return _each_output(
+            call, tuple(None if dim in dims else axis for dim, axis in enumerate(source))
+        )
+    return _each_output(call, tuple(axis for dim, axis in enumerate(source) if dim not in dims))
 
 
 @rule("max", "min")
@@ -168,9 +186,8 @@ _TRANSFORMS = [f"fft_{kind}fft{n}" for n in ("", "2", "n") for kind in ("", "i",
 @rule(*_TRANSFORMS, "fft_hfft", "fft_ihfft", "fft_fftshift", "fft_ifftshift")
 def transform(call: Call) -> Axes:
     """Ids pass, but the dimensions that are transformed stay."""
-    source, wanted = call.axes("self"), call.arguments.get("dim")
-    dims = range(len(source)) if wanted is None else wanted
-    dims = {dim % len(source) for dim in (dims if not isinstance(dims, int) else [dims])}
+    source = call.axes("self")
+    dims = reduced_dims(call.arguments, len(source))
     for dim in dims:
         call.ids.freeze(source[dim], "is transformed into frequencies")
     return tuple(None if dim in dims else axis for dim, axis in enumerate(source))
