@@ -29,6 +29,7 @@ from prunecli.cost import CostModel, Widths, model_cost
 from prunecli.errors import GateError, GraphError, InputError, ProofError
 from prunecli.graph.coupling import ChannelGroup, CouplingGraph, couple
 from prunecli.graph.emit import constant_name, emit
+from prunecli.graph.folding import fold, folded_tensors, stored_tensors
 from prunecli.graph.network import build
 from prunecli.graph.rewrites import baked_sizes
 from prunecli.graph.trace import Trace, trace
@@ -85,9 +86,9 @@ class Network:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, buffers and constants by name, detached."""
-        named = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         constants = {constant_name(name): value for name, value in self.trace.constants.items()}
-        return {**{name: value.detach() for name, value in named.items()}, **constants}
+        named = folded_tensors(self.trace, stored_tensors(self.model))
+        return {**named, **constants}
 
     @property
     def outputs(self) -> int:
@@ -141,7 +142,7 @@ def read_network(
     clock = clock or Clock(silent)
     check_finite(model)
     with clock.stage("trace"):
-        traced = trace(model, example)
+        traced = fold(trace(model, example), stored_tensors(model))
     with clock.stage("couple"):
         coupling = couple(traced)
     return Network(model, traced, coupling)
@@ -272,7 +273,7 @@ def cut_cost(cost: CostModel, widths: Widths) -> CutCost:
     """Return the costs before and after, and the fraction kept of each."""
     before, after = cost.dense, cost.cost(widths)
     return CutCost(
-        before=cost.report(cost.dense_widths),
+        before=cost.report_dense(),
         after=cost.report(widths),
         kept={kind: after[kind] / before[kind] if before[kind] else 1.0 for kind in before},
     )
@@ -473,6 +474,12 @@ def _trace_warnings(network: Network) -> list[str]:
             f"{len(network.trace.unused)} parameters are not used in evaluation ({first}, ...): "
             "they are left as they are"
         )
+    if network.trace.folding is not None:
+        folded = tuple(network.trace.folding.tensors)
+        warnings.append(
+            f"{len(folded)} weights are computed from others in the forward (weight "
+            f"standardisation, weight norm; {folded[0]}, ...): folded into plain ones"
+        )
     warnings.extend(
         f"operator {name} has no rule ({count} times): the channels that it touches are frozen"
         for name, count in network.coupling.unknown.items()
@@ -514,16 +521,20 @@ def _cut(
     options: PruneOptions,
     clock: Clock,
 ) -> tuple[nn.Module, dict[str, Any] | None, Verified]:
-    """Cut in module mode; where the forward has sizes baked in, in graph mode. Either is proven."""
-    with clock.stage("cut"):
-        slim = cut_module(network.model, plan.slices)
-    try:
-        with clock.stage("prove"):
-            return slim, None, _prove(network, slim, plan, keep, options)
-    except ProofError:
-        del slim
-        if network.trace.recorded:
-            raise
+    """Cut in module mode; where the forward has sizes baked in, in graph mode. Either is proven.
+
+    A module that computes its weights, or that cannot be copied, is cut in graph mode directly.
+    """
+    if network.trace.folding is None:
+        try:
+            with clock.stage("cut"):
+                slim = cut_module(network.model, plan.slices)
+            with clock.stage("prove"):
+                return slim, None, _prove(network, slim, plan, keep, options)
+        except (GraphError, ProofError):
+            slim = None
+            if network.trace.recorded:
+                raise
     with clock.stage("cut"):
         rebuilt, program = network.graph_network(keep)
     rebuilt.train(network.model.training)

@@ -6,8 +6,11 @@ References:
 - *masked-norm*: the traced dense graph with those weights zeroed, and with every norm over channels
   (layer, RMS, group) taking its statistics over the kept ones. It is used where a norm runs over
   cut channels: the plain mask cannot equal a cut there, and this defines what the cut computes.
+- *consumer-zero on the traced graph*: where weights that the forward computes were folded, the
+  traced dense graph over the folded tensors, with every weight zeroed that reads a removed channel.
 
-Both run in float64, once on the real weights and once with every vector parameter and statistic
+Where the reference is a traced graph, that graph must besides equal the user's own dense network.
+All run in float64, once on the real weights and once with every vector parameter and statistic
 perturbed, so that nothing is neutral by accident.
 """
 
@@ -27,6 +30,7 @@ from torch.utils import _pytree as pytree
 
 from prunecli.errors import ProofError, PruneError
 from prunecli.graph.emit import constant_name, emit
+from prunecli.graph.folding import folded_tensors
 from prunecli.graph.network import build
 from prunecli.graph.record import attributes_kept, tensors_in
 from prunecli.masked_norms import MaskedNorms, Norms, cut_norms
@@ -83,7 +87,8 @@ def prove(
     """Return the largest relative error between the masked dense and the slim network.
 
     Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
-    slim network's own forward fails, `EMPTY_PROOF` when the outputs do not depend on the inputs.
+    slim network's own forward fails, `EMPTY_PROOF` when the outputs do not depend on the inputs,
+    `TRACE_NOT_EQUAL` when the reference is a traced graph that differs from the dense network.
     """
     generator = torch.Generator().manual_seed(seed)
     claim = _Claim(model, slim, slices, keep, trace, coupling)
@@ -138,33 +143,68 @@ class _Claim:
             list(self.trace.example),
         )
         norms = cut_norms(self.trace, self.coupling, self.keep)
-        method = "masked-norm" if norms else "consumer-zero"
-        method += "" if precision == torch.float64 else " in float32"
+        test = _Test(inputs, norms, precision, generator)
         real, own = _tensors(self.model), _tensors(self.slim)
         perturbed = _perturbed(real, generator)
-        worst = 0.0
-        for state, slim_state in ((real, own), (perturbed, self._cut(perturbed, own))):
-            expected = self._masked(state, inputs, norms, precision)
-            found = _run_slim(self.slim, slim_state, inputs, precision, self._run)
-            error = relative_error(found, expected)
-            worst = max(worst, error)
-            tolerance = TOLERANCES[precision]
-            if not error <= tolerance and error <= AMPLIFIED:
-                jittered = pytree.tree_map_only(
-                    Tensor, lambda value: _jitter(value, generator), inputs
-                )
-                amplified = relative_error(
-                    self._masked(state, jittered, norms, precision), expected
-                )
-                tolerance = min(AMPLIFIED, 100 * amplified)
-            if not error <= tolerance:
-                raise ProofError(
-                    f"the cut network differs from the masked one by {worst:.2e}",
-                    code="CUT_NOT_EQUAL",
-                    where=f"{method}, relative to the difference between two inputs",
-                    hint="nothing was written; please report this network",
-                )
-        return Verified(method, worst)
+        traced = folded_tensors(self.trace, real)
+        if norms or self.trace.folding is not None:
+            self._check_trace(perturbed, traced, test)
+        worst = self._compare(traced, own, test)
+        if self.trace.folding is not None:
+            perturbed = self._refolded(perturbed, precision)
+        worst = max(worst, self._compare(perturbed, self._cut(perturbed, own), test))
+        return Verified(self._method(test), worst)
+
+    def _method(self, test: _Test) -> str:
+        method = "consumer-zero"
+        if test.norms:
+            method = "masked-norm"
+        elif self.trace.folding is not None:
+            method = "consumer-zero on the traced graph"
+        return method + ("" if test.precision == torch.float64 else " in float32")
+
+    def _compare(self, state: Tensors, slim_state: Tensors, test: _Test) -> float:
+        """Return how far the slim network is from the masked one; raise `ProofError` if too far."""
+        reference = _zero_consumers(state, self.coupling, self.slices, test.precision)
+        found = _run_slim(self.slim, slim_state, test.inputs, test.precision, self._run)
+        error, equal = test.compare(found, partial(self._masked, reference, test))
+        if not equal:
+            raise ProofError(
+                f"the cut network differs from the masked one by {error:.2e}",
+                code="CUT_NOT_EQUAL",
+                where=f"{self._method(test)}, relative to the difference between two inputs",
+                hint="nothing was written; please report this network",
+            )
+        return error
+
+    def _check_trace(self, state: Tensors, traced: Tensors, test: _Test) -> None:
+        """Raise `ProofError` unless the traced dense graph equals the dense network itself."""
+        if self.trace.recorded:
+            return
+        cast = {name: _cast(value, test.precision) for name, value in state.items()}
+        own = self._refolded(state, test.precision)
+        found = _dense_runs(partial(self._traced, own, {}, test.precision))(test.inputs)
+        error, equal = test.compare(found, _dense_runs(partial(self._run, self.model, cast)))
+        # What was stored is the same computation on the real weights, rounded once.
+        for name, value in self._refolded(_tensors(self.model), test.precision).items():
+            stored = traced[name]
+            if stored.is_floating_point() and bool((stored != value).any()):
+                allowed = 4 * torch.finfo(stored.dtype).eps * float(value.abs().max())
+                equal = equal and float((stored.to(value) - value).abs().max()) <= allowed
+        if not equal:
+            raise ProofError(
+                f"the traced network differs from its own module by {error:.2e}",
+                code="TRACE_NOT_EQUAL",
+                where=type(self.model).__name__,
+                hint="nothing was written; please report this network",
+            )
+
+    def _refolded(self, state: Tensors, precision: torch.dtype) -> Tensors:
+        """Return what the traced graph reads where the network holds `state`, in a precision."""
+        cast = {name: _cast(value, precision) for name, value in state.items()}
+        if self.trace.folding is None:
+            return cast
+        return {**folded_tensors(self.trace, cast), **self.trace.folding.evaluate(cast)}
 
     def _random(self, value: Tensor, generator: torch.Generator, *, shrink: bool) -> Tensor:
         """Return a random input; where the batch is fixed, of the size of the example."""
@@ -195,28 +235,64 @@ class _Claim:
         }
         return {**names, **cut}
 
-    def _masked(
-        self, state: Tensors, inputs: list[Tensor], norms: Norms, precision: torch.dtype
+    def _masked(self, reference: Tensors, test: _Test, inputs: list[Any]) -> Any:
+        """Run the dense network over masked tensors."""
+        run = partial(self._run, self.model, reference)
+        if test.norms and self.trace.recorded:
+            run = partial(run, norms=partial(MaskedNormCalls, self.trace, test.norms))
+        elif test.norms or self.trace.folding is not None:
+            run = partial(self._traced, reference, test.norms, test.precision)
+        return _dense_runs(run)(inputs)
+
+    def _traced(
+        self, state: Tensors, norms: Norms, precision: torch.dtype, inputs: list[Any]
     ) -> Any:
-        reference = _zero_consumers(state, self.coupling, self.slices, precision)
+        """Run the traced dense graph."""
+        program = emit(self.trace, self.coupling, np.ones_like(self.keep))
+        constants = {
+            constant_name(name): _cast(value, precision)
+            for name, value in self.trace.constants.items()
+        }
+        return MaskedNorms(build(program, {**state, **constants}), norms).run(*inputs)
+
+
+@dataclass(frozen=True)
+class _Test:
+    """What a comparison runs on: inputs, the norms that lose channels, and a precision."""
+
+    inputs: list[Any]
+    norms: Norms
+    precision: torch.dtype
+    generator: torch.Generator
+
+    def compare(self, found: Any, reference: Callable[[list[Any]], Any]) -> tuple[float, bool]:
+        """Return the error of an output, and whether it is no more than rounding explains."""
+        expected = reference(self.inputs)
+        error = relative_error(found, expected)
+        tolerance = TOLERANCES[self.precision]
+        if not error <= tolerance and error <= AMPLIFIED:
+            jittered = pytree.tree_map_only(
+                Tensor, lambda value: _jitter(value, self.generator), self.inputs
+            )
+            amplified = relative_error(reference(jittered), expected)
+            tolerance = min(AMPLIFIED, 100 * amplified)
+        return error, error <= tolerance
+
+
+def _dense_runs(run: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+    """Tell a dense network that does not run on the inputs of a proof from one that differs."""
+
+    def guarded(inputs: list[Any]) -> Any:
         try:
             with torch.no_grad():
-                if not norms:
-                    return self._run(self.model, reference, inputs)
-                if self.trace.recorded:
-                    masked = partial(MaskedNormCalls, self.trace, norms)
-                    return self._run(self.model, reference, inputs, masked)
-                program = emit(self.trace, self.coupling, np.ones_like(self.keep))
-                constants = {
-                    constant_name(name): _cast(value, precision)
-                    for name, value in self.trace.constants.items()
-                }
-                return MaskedNorms(build(program, {**reference, **constants}), norms).run(*inputs)
+                return run(inputs)
         except PruneError:
             raise
         except Exception as error:
             lines = str(error).splitlines() or [repr(error)]
             raise _DenseFailedError(lines[0]) from error
+
+    return guarded
 
 
 def relative_error(found: Any, expected: Any) -> float:
