@@ -103,7 +103,7 @@ def couple(trace: Trace) -> CouplingGraph:
     tensors = {
         trace.tensors[name]: _dims(known[name], found) for name in trace.tensors if name in known
     }
-    producers, consumers = roles(trace, known)
+    producers, consumers = roles(trace, known, found)
     stays = found.mask(freeze.ids for freeze in ids.frozen)
     stays[found.roots[FIXED]] = True
     stays |= _not_channels(tensors, producers, found.count)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prunecli.graph.ids import Axis
+    from prunecli.graph.products import Resolution
     from prunecli.graph.rules import Annotation
     from prunecli.graph.trace import Trace
 
@@ -29,7 +30,9 @@ CONTRACTIONS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "einsum"})
 """Products of two tensors, either of which may be a weight."""
 
 
-def roles(trace: Trace, known: Mapping[str, Annotation]) -> tuple[set[Site], set[Site]]:
+def roles(
+    trace: Trace, known: Mapping[str, Annotation], found: Resolution
+) -> tuple[set[Site], set[Site]]:
     """Return the sites of weights that make channels, and of weights that read them."""
     producers: set[Site] = set()
     consumers: set[Site] = set()
@@ -37,11 +40,18 @@ def roles(trace: Trace, known: Mapping[str, Annotation]) -> tuple[set[Site], set
     for node in trace.graph.nodes:
         operator = operator_name(node.target) if node.op == "call_function" else ""
         if operator in PRODUCERS:
-            weight = schema_arguments(node)["weight"]
+            weight, made = schema_arguments(node)["weight"], PRODUCERS[operator]
             if weight.name in trace.tensors:
-                made = PRODUCERS[operator]
                 producers.add((trace.tensors[weight.name], made))
                 consumers.add((trace.tensors[weight.name], 1 - made))
+                continue
+            # A weight made of parameters (scaled, joined, seen as another shape): their dimensions.
+            sources = {name: known[name] for name in behind[weight.name] or ()}
+            for role, at in ((producers, made), (consumers, 1 - made)):
+                role |= {
+                    (trace.tensors[name], dim)
+                    for name, dim in _carriers(sources, known[weight.name], at, found)
+                }
         elif operator in CONTRACTIONS:
             output = _numbers(known[node.name])
             weights = {name for value in node.all_input_nodes for name in behind[value.name] or ()}
@@ -51,6 +61,27 @@ def roles(trace: Trace, known: Mapping[str, Annotation]) -> tuple[set[Site], set
                         role = producers if np.isin(axis, output).any() else consumers
                         role.add((trace.tensors[name], dim))
     return producers, consumers
+
+
+def _carriers(
+    sources: Mapping[str, Annotation], weight: Annotation, at: int, found: Resolution
+) -> list[Site]:
+    """Return the dimensions of the sources whose channels are those of dimension `at` of a weight.
+
+    Factors and shifts of single channels (one long dimension) have a say where nothing else has.
+    """
+    axis = weight[at] if isinstance(weight, tuple) else None
+    if not isinstance(axis, np.ndarray):
+        return []
+    wanted = np.setdiff1d(found.roots[axis], found.roots[:1])
+    sites = {}
+    for name, axes in sources.items():
+        own = [item if isinstance(item, np.ndarray) else None for item in axes or ()]
+        rank = sum(item is not None and item.size > 1 for item in own)
+        for dim, item in enumerate(own):
+            if item is not None and np.isin(found.roots[item], wanted).any():
+                sites[name, dim] = rank
+    return [site for site, rank in sites.items() if rank > 1 or max(sites.values()) < 2]
 
 
 def parameters_behind(trace: Trace) -> dict[str, frozenset[str] | None]:
