@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from prunecli.graph.coupling import ChannelGroup, CouplingGraph
     from prunecli.graph.trace import Trace
 
+    _Run = Callable[[list[Any]], Any]
+
 TOLERANCE = 1e-8
 """Largest allowed difference, relative to that between two inputs: correct cuts give 1e-13."""
 
@@ -166,8 +168,10 @@ class _Claim:
     def _compare(self, state: Tensors, slim_state: Tensors, test: _Test) -> float:
         """Return how far the slim network is from the masked one; raise `ProofError` if too far."""
         reference = _zero_consumers(state, self.coupling, self.slices, test.precision)
-        found = _run_slim(self.slim, slim_state, test.inputs, test.precision, self._run)
-        error, equal = test.compare(found, partial(self._masked, reference, test))
+        error, equal = test.compare(
+            partial(_run_slim, self.slim, slim_state, test.precision, self._run),
+            partial(self._masked, reference, test),
+        )
         if not equal:
             raise ProofError(
                 f"the cut network differs from the masked one by {error:.2e}",
@@ -183,8 +187,10 @@ class _Claim:
             return
         cast = {name: _cast(value, test.precision) for name, value in state.items()}
         own = self._refolded(state, test.precision)
-        found = _dense_runs(partial(self._traced, own, {}, test.precision))(test.inputs)
-        error, equal = test.compare(found, _dense_runs(partial(self._run, self.model, cast)))
+        error, equal = test.compare(
+            _dense_runs(partial(self._traced, own, {}, test.precision)),
+            _dense_runs(partial(self._run, self.model, cast)),
+        )
         # What was stored is the same computation on the real weights, rounded once.
         for name, value in self._refolded(_tensors(self.model), test.precision).items():
             stored = traced[name]
@@ -265,10 +271,11 @@ class _Test:
     precision: torch.dtype
     generator: torch.Generator
 
-    def compare(self, found: Any, reference: Callable[[list[Any]], Any]) -> tuple[float, bool]:
-        """Return the error of an output, and whether it is no more than rounding explains."""
+    def compare(self, network: _Run, reference: _Run) -> tuple[float, bool]:
+        """Return the error of a network, and whether it is no more than rounding explains."""
+        # The reference first: where it does not run on these inputs, nothing else is at fault.
         expected = reference(self.inputs)
-        error = relative_error(found, expected)
+        error = relative_error(network(self.inputs), expected)
         tolerance = TOLERANCES[self.precision]
         if not error <= tolerance and error <= AMPLIFIED:
             jittered = pytree.tree_map_only(
@@ -279,7 +286,7 @@ class _Test:
         return error, error <= tolerance
 
 
-def _dense_runs(run: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+def _dense_runs(run: _Run) -> _Run:
     """Tell a dense network that does not run on the inputs of a proof from one that differs."""
 
     def guarded(inputs: list[Any]) -> Any:
@@ -335,9 +342,9 @@ def relative_error(found: Any, expected: Any) -> float:
 def _run_slim(
     slim: nn.Module,
     state: Tensors,
-    inputs: list[Any],
     precision: torch.dtype,
     run: Callable[[nn.Module, Tensors, list[Any]], Any],
+    inputs: list[Any],
 ) -> Any:
     given = {name: _cast(value, precision) for name, value in state.items()}
     try:
