@@ -14,7 +14,7 @@ from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec, Loaded, 
 from prunecli.checkpoint.artefact import GRAPH
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions
-from prunecli.plan import PruningPlan, compose
+from prunecli.plan import PruningPlan, compose, compose_factors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,6 +101,11 @@ def _from_dense(first: PruningPlan | None, second: PruningPlan) -> PruningPlan:
         second,
         keep=keep,
         slices=compose(first, second),
+        attributes={
+            path: {**first.attributes.get(path, {}), **second.attributes.get(path, {})}
+            for path in {**first.attributes, **second.attributes}
+        },
+        factors=compose_factors(first, second),
         cost_before=first.cost_before,
         fingerprint=first.fingerprint,
     )

@@ -35,8 +35,9 @@ def instantiate(checkpoint: Checkpoint) -> nn.Module:
 
 def _module(checkpoint: Checkpoint, *, device: str) -> nn.Module:
     model = build_dense(checkpoint.architecture, device=device)
-    if checkpoint.plan is not None:
-        model = cut_module(model, checkpoint.plan.slices)
+    plan = checkpoint.plan
+    if plan is not None:
+        model = cut_module(model, plan.slices, attributes=plan.attributes)
     try:
         tied = _tied(model)
         model.load_state_dict(dict(checkpoint.tensors), assign=True)

@@ -26,13 +26,18 @@ class PruningPlan:
     `keep` is the decision, for people: kept indices by channel-group name. `slices` is its
     consequence, `{tensor: {dim: kept indices}}`, so that a plan is applied without a trace.
     `mode` says how it was applied: `module` (the user's own class, narrower) or `graph` (the traced
-    graph, re-emitted).
+    graph, re-emitted). In module mode `attributes`, `{module: {name: value}}`, are the integers of
+    modules that follow the cut (heads, split sizes), and `factors`, `{tensor: ((positions of
+    dimension 0, factor), ...)}`, are applied before the slices: they restore the temperature of
+    attention whose width is cut.
     """
 
     fingerprint: str
     keep: Mapping[str, Indices]
     slices: Mapping[str, Mapping[int, Indices]]
     mode: str = "module"
+    attributes: Mapping[str, Mapping[str, int | tuple[int, ...]]] = field(default_factory=dict)
+    factors: Mapping[str, tuple[tuple[Indices, float], ...]] = field(default_factory=dict)
     signal: str = ""
     allocation: str = ""
     budget: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -58,6 +63,17 @@ class PruningPlan:
                 name: {str(dim): format_indices(kept) for dim, kept in dims.items()}
                 for name, dims in self.slices.items()
             },
+            "attributes": {
+                path: {
+                    name: value if isinstance(value, int) else list(value)
+                    for name, value in values.items()
+                }
+                for path, values in self.attributes.items()
+            },
+            "factors": {
+                name: [[format_indices(rows), factor] for rows, factor in factors]
+                for name, factors in self.factors.items()
+            },
         }
 
     @classmethod
@@ -79,6 +95,14 @@ class PruningPlan:
                     for name, dims in data["slices"].items()
                 },
                 mode=str(data["mode"]),
+                attributes={
+                    path: {name: _size(value) for name, value in values.items()}
+                    for path, values in data.get("attributes", {}).items()
+                },
+                factors={
+                    name: tuple((parse_indices(rows), float(factor)) for rows, factor in factors)
+                    for name, factors in data.get("factors", {}).items()
+                },
                 signal=str(data["signal"]),
                 allocation=str(data["allocation"]),
                 budget=data["budget"],
@@ -129,6 +153,14 @@ def parse_indices(text: str) -> Indices:
     return tuple(index for run in runs for index in run)
 
 
+def _size(value: Any) -> int | tuple[int, ...]:
+    if type(value) is int:
+        return value
+    if not all(type(item) is int for item in value):
+        raise TypeError(f"{value!r} is no size")
+    return tuple(value)
+
+
 def compose(first: PruningPlan, second: PruningPlan) -> dict[str, dict[int, Indices]]:
     """Return the slices of cutting by `first` and then by `second`, on the original tensors."""
     slices = {name: dict(dims) for name, dims in first.slices.items()}
@@ -137,3 +169,17 @@ def compose(first: PruningPlan, second: PruningPlan) -> dict[str, dict[int, Indi
             before = slices.setdefault(name, {}).get(dim)
             slices[name][dim] = kept if before is None else tuple(before[index] for index in kept)
     return slices
+
+
+def compose_factors(
+    first: PruningPlan, second: PruningPlan
+) -> dict[str, tuple[tuple[Indices, float], ...]]:
+    """Return the factors of cutting by `first` and then by `second`, on the original tensors."""
+    factors = dict(first.factors)
+    for name, later in second.factors.items():
+        kept = first.slices.get(name, {}).get(0)
+        factors[name] = factors.get(name, ()) + tuple(
+            (rows if kept is None else tuple(kept[row] for row in rows), factor)
+            for rows, factor in later
+        )
+    return factors

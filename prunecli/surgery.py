@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunecli.attributes import Size, set_attributes
 from prunecli.errors import GraphError, InputError
 from prunecli.plan import Indices
+from prunecli.temperature import Factors, scaled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,10 +42,16 @@ def cut_tensor(tensor: Tensor, dims: Mapping[int, Indices]) -> Tensor:
     return result.clone() if result.data_ptr() == tensor.data_ptr() else result
 
 
-def cut_module(model: nn.Module, slices: Slices) -> nn.Module:
+def cut_module(
+    model: nn.Module,
+    slices: Slices,
+    *,
+    attributes: Mapping[str, Mapping[str, Size]] | None = None,
+    factors: Factors | None = None,
+) -> nn.Module:
     """Return a copy of `model` with sliced parameters and the size fields that mirror them.
 
-    The copy shares nothing with `model`, which stays as it is; only the slim tensors are
+    `attributes` and `factors` are those of the plan (`PruningPlan`). The copy shares nothing with `model`, which stays as it is; only the slim tensors are
     allocated. Raises `InputError` when the slices do not fit the model, `GraphError` when the model
     cannot be copied.
     """
@@ -53,11 +61,14 @@ def cut_module(model: nn.Module, slices: Slices) -> nn.Module:
         **dict(model.named_buffers(remove_duplicate=False)),
     }
     check_slices(tensors, slices)
+    check_factors(tensors, factors or {})
     shared = _by_identity(tensors, slices)
+    factors_by_identity = {id(tensors[name]): own for name, own in (factors or {}).items()}
     for tensor in tensors.values():
         if id(tensor) in replaced:
             continue
-        slim = cut_tensor(tensor, shared.get(id(tensor), {}))
+        own = factors_by_identity.get(id(tensor), ())
+        slim = cut_tensor(scaled(tensor, own) if own else tensor, shared.get(id(tensor), {}))
         if isinstance(tensor, nn.Parameter):
             slim = nn.Parameter(slim, requires_grad=tensor.requires_grad)
         replaced[id(tensor)] = slim
@@ -73,7 +84,21 @@ def cut_module(model: nn.Module, slices: Slices) -> nn.Module:
         ) from error
     for path, module in cut.named_modules():
         _mirror_sizes(module, path, slices)
+    set_attributes(cut, attributes or {})
     return cut
+
+
+def check_factors(tensors: Mapping[str, Tensor], factors: Factors) -> None:
+    """Raise `InputError` when a factor names a tensor or a position that is not there."""
+    for name, own in factors.items():
+        size = tensors[name].shape[0] if name in tensors and tensors[name].dim() else 0
+        if any(not rows or max(rows) >= size for rows, _ in own):
+            raise InputError(
+                f"the plan does not fit this network: {name} has no such positions",
+                code="PLAN_MISMATCH",
+                where=name,
+                hint="use the plan with the checkpoint that it was made for",
+            )
 
 
 def check_slices(tensors: Mapping[str, Tensor], slices: Slices) -> None:

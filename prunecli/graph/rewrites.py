@@ -59,7 +59,7 @@ class Sizes:
         if atoms is None:
             return None
         kept = self._coupling.kept(atoms, self._keep)
-        return kept.tolist() if kept.size < atoms.size else None
+        return kept.tolist() if kept.size < atoms.shape[1] else None
 
     def is_cut(self, node: fx.Node, dim: int) -> bool:
         """Tell whether a dimension loses anything."""
