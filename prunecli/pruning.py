@@ -24,6 +24,7 @@ from prunecli.allocation import (
     default_alignment,
     keep_mask,
 )
+from prunecli.attributes import mirrored_attributes
 from prunecli.budget import format_quantity
 from prunecli.cost import CostModel, Widths, model_cost
 from prunecli.errors import GateError, GraphError, InputError, ProofError
@@ -39,6 +40,7 @@ from prunecli.progress import Progress, Step, silent
 from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport, Verified
 from prunecli.signals import AGGREGATES, PRESETS, needs_data, parse_signal, score
 from prunecli.surgery import cut_module, cut_tensor, slices_of
+from prunecli.temperature import temperature_factors
 from prunecli.verify import prove
 
 if TYPE_CHECKING:
@@ -216,7 +218,7 @@ def prune_network(
             held = _newly_held(network, keep, held, error)
     warnings += said
     if program is not None:
-        plan = dataclasses.replace(plan, mode=GRAPH)
+        plan = _in_graph_mode(plan)
     report = PruneReport(
         output=None,
         plan=plan.to_json(),
@@ -505,6 +507,8 @@ def _plan(
             for group in network.coupling.groups
         },
         slices=slices_of(network.coupling, keep),
+        attributes=mirrored_attributes(network.model, network.trace, network.coupling, keep),
+        factors=temperature_factors(network.trace, network.coupling, keep),
         signal=options.signal,
         allocation=options.allocation,
         budget=budget.to_json(),
@@ -528,7 +532,9 @@ def _cut(
     if network.trace.folding is None:
         try:
             with clock.stage("cut"):
-                slim = cut_module(network.model, plan.slices)
+                slim = cut_module(
+                    network.model, plan.slices, attributes=plan.attributes, factors=plan.factors
+                )
             with clock.stage("prove"):
                 return slim, None, _prove(network, slim, plan, keep, options)
         except (GraphError, ProofError):
@@ -539,21 +545,37 @@ def _cut(
         rebuilt, program = network.graph_network(keep)
     rebuilt.train(network.model.training)
     with clock.stage("prove"):
-        return rebuilt, program, _prove(network, rebuilt, plan, keep, options)
+        return rebuilt, program, _prove(network, rebuilt, _in_graph_mode(plan), keep, options)
+
+
+def _in_graph_mode(plan: PruningPlan) -> PruningPlan:
+    """Return the plan of the re-emitted graph, which has its sizes and temperatures written in."""
+    return dataclasses.replace(plan, mode=GRAPH, attributes={}, factors={})
 
 
 def _newly_held(
     network: Network, keep: NDArray[np.bool_], held: Mapping[str, str], failure: ProofError
 ) -> dict[str, str]:
-    """Return the groups to leave whole after a recorded network failed, and why.
+    """Return the groups to leave whole after a proof failed, and why.
 
-    Raises the failure where there is nothing more to leave whole: a recorded graph says which sizes
-    may be written in the forward, but cannot replace it.
+    A recorded graph says which sizes may be written in the forward, but cannot replace it. Else the
+    suspects are channels that meet without a weight between, then those of attention, then those
+    under norms. Raises the failure where there is nothing more to leave whole.
     """
-    baked = baked_sizes(network.trace, network.coupling, keep) if network.trace.recorded else {}
-    if not baked.keys() - held.keys():
-        raise failure
-    return {**held, **baked}
+    if network.trace.recorded:
+        found = baked_sizes(network.trace, network.coupling, keep)
+        if found.keys() - held.keys():
+            return {**held, **found}
+    cut = [group for group in network.coupling.groups if not keep[group.atoms].all()]
+    for suspect in (lambda group: group.contracted, lambda group: group.axes > 1, _is_inexact):
+        groups = {group.name: "its cut could not be proven" for group in cut if suspect(group)}
+        if groups:
+            return {**held, **groups}
+    raise failure
+
+
+def _is_inexact(group: ChannelGroup) -> bool:
+    return not group.exact
 
 
 def _prove(
@@ -570,6 +592,7 @@ def _prove(
         keep,
         trace=network.trace,
         coupling=network.coupling,
+        factors=plan.factors,
         seed=options.seed,
     )
 

@@ -37,6 +37,7 @@ from prunecli.masked_norms import MaskedNorms, Norms, cut_norms
 from prunecli.modes import evaluating
 from prunecli.report import Verified
 from prunecli.surgery import Slices, cut_tensor
+from prunecli.temperature import Factors, scaled
 from prunecli.witness import MaskedNormCalls, run_watched, whole_readers
 
 if TYPE_CHECKING:
@@ -84,16 +85,17 @@ def prove(
     *,
     trace: Trace,
     coupling: CouplingGraph,
+    factors: Factors | None = None,
     seed: int = 0,
 ) -> Verified:
     """Return the largest relative error between the masked dense and the slim network.
 
-    Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
+    `factors` are those that the cut of `slim` multiplied in (`PruningPlan.factors`). Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
     slim network's own forward fails, `EMPTY_PROOF` when the outputs do not depend on the inputs,
     `TRACE_NOT_EQUAL` when the reference is a traced graph that differs from the dense network.
     """
     generator = torch.Generator().manual_seed(seed)
-    claim = _Claim(model, slim, slices, keep, trace, coupling)
+    claim = _Claim(model, slim, slices, keep, trace, coupling, factors or {})
     # Not every network takes a smaller image, or float64 (a cast in its forward): the first way
     # that the dense network itself can go decides, and a small image never has the last word.
     attempts = [(torch.float64, True), (torch.float64, False), (torch.float32, False)]
@@ -134,6 +136,7 @@ class _Claim:
     keep: NDArray[np.bool_]
     trace: Trace
     coupling: CouplingGraph
+    factors: Factors
 
     def prove(
         self, generator: torch.Generator, precision: torch.dtype, *, shrink: bool
@@ -235,7 +238,7 @@ class _Claim:
 
     def _cut(self, state: Tensors, names: Tensors) -> Tensors:
         cut = {
-            name: cut_tensor(value, self.slices.get(name, {}))
+            name: cut_tensor(scaled(value, self.factors.get(name, ())), self.slices.get(name, {}))
             for name, value in state.items()
             if name in names
         }
