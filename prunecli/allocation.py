@@ -165,12 +165,21 @@ def _what_holds(problem: Problem, kind: str) -> str:
     return "held up by " + (", ".join(held) if held else "layers that cannot be cut")
 
 
-def refill(problem: Problem, widths: Widths) -> Widths:
-    """Give channels back, best saliency per cost first, as long as the budget holds."""
+CLOSE = 0.97
+"""The part of a budget that has to be used; the default alignment may leave more than the rest."""
+
+
+def fill(problem: Problem, widths: Widths) -> Widths:
+    """Give channels back in steps that `problem` allows where too much of a budget is left over."""
+    return refill(problem, widths, enough=CLOSE)
+
+
+def refill(problem: Problem, widths: Widths, *, enough: float = 1.0) -> Widths:
+    """Give channels back, best saliency per cost first, while less than `enough` is used."""
     widths = widths.copy()
     ranked = [problem.sorted_saliency(group) for group in range(len(problem.groups))]
     blocked = np.zeros(len(problem.groups), np.bool_)
-    while True:
+    while problem.load(widths) < enough:
         gradient = np.maximum(problem.load_gradient(widths), 1e-30)
         value = np.full(len(problem.groups), -np.inf)
         for group, options in enumerate(problem.widths):
@@ -179,7 +188,7 @@ def refill(problem: Problem, widths: Widths) -> Widths:
                 gain = ranked[group][widths[group] : wider].mean()
                 value[group] = gain / gradient[group]
         if not np.isfinite(value).any():
-            return widths
+            break
         group = int(np.argmax(value))
         trial = widths.copy()
         trial[group] = _next(problem.widths[group], widths[group]) or widths[group]
@@ -187,6 +196,7 @@ def refill(problem: Problem, widths: Widths) -> Widths:
             widths = trial
         else:
             blocked[group] = True
+    return widths
 
 
 def _next(options: NDArray[np.int64], width: int) -> int | None:

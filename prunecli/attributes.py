@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from prunecli.errors import InputError
 from prunecli.graph.rewrites import REWRITES, Sizes
 from prunecli.graph.rules.call import operator_name, schema_arguments
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from prunecli.graph.coupling import CouplingGraph
     from prunecli.graph.trace import Trace
@@ -45,9 +44,7 @@ def mirrored_attributes(
                 of_module = changes.setdefault(_innermost(node), {})
                 of_module.setdefault(before, set()).add(after)
     return {
-        path: found
-        for path, wanted in changes.items()
-        if (found := _matching(model, path, wanted))
+        path: found for path, wanted in changes.items() if (found := _matching(model, path, wanted))
     }
 
 
@@ -65,7 +62,7 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Size]
             old = module.__dict__.get(name)
             if not _is_size(old) or isinstance(old, int) != isinstance(value, int):
                 raise _misfit(f"{path}.{name}")
-            setattr(module, name, value if isinstance(value, int) else type(old)(value))
+            setattr(module, name, list(value) if isinstance(old, list) else value)  # type: ignore[arg-type]
 
 
 def _misfit(where: str) -> InputError:

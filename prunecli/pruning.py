@@ -22,6 +22,7 @@ from prunecli.allocation import (
     allowed_widths,
     ceilings_of,
     default_alignment,
+    fill,
     keep_mask,
 )
 from prunecli.attributes import mirrored_attributes
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from prunecli.signals.score import Batches
 
 MODULE, GRAPH = "module", "graph"
+
+FINER = (4, 1)
+"""Alignments at which what the default one leaves of the budget is handed out."""
 
 
 @dataclass(frozen=True)
@@ -204,9 +208,7 @@ def prune_network(
     while True:
         said: list[str] = []
         with clock.stage("allocate"):
-            widths, excluded = _choose(
-                network, saliency, budget, options, warnings=said, held=held
-            )
+            widths, excluded = _choose(network, saliency, budget, options, warnings=said, held=held)
         keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
         plan = _plan(network, keep, widths, budget=budget, options=options)
         if dry_run:
@@ -331,21 +333,21 @@ def _choose(
     _check_not_met(cost, ceilings)
     widths = None
     attempts = _attempts(groups, options)
-    for inexact, align in attempts:
-        problem = Problem(
+
+    def problem(align: Alignment, *, inexact: bool) -> Problem:
+        widths = allowed_widths(
             groups,
-            saliency,
-            cost,
-            ceilings,
-            allowed_widths(
-                groups,
-                eligible=lambda group: group.name not in reasons and (inexact or group.exact),  # noqa: B023
-                align=align,
-                min_width=options.min_width,
-            ),
+            eligible=lambda group: group.name not in reasons and (inexact or group.exact),
+            align=align,
+            min_width=options.min_width,
         )
+        return Problem(groups, saliency, cost, ceilings, widths)
+
+    for inexact, align in attempts:
         try:
-            widths = allocate(options.allocation, problem)
+            widths = allocate(options.allocation, problem(align, inexact=inexact))
+            for finer in FINER if options.align is None else ():
+                widths = fill(problem(finer, inexact=inexact), widths)
         except GateError:
             if (inexact, align) == attempts[-1]:
                 raise

@@ -51,9 +51,9 @@ def cut_module(
 ) -> nn.Module:
     """Return a copy of `model` with sliced parameters and the size fields that mirror them.
 
-    `attributes` and `factors` are those of the plan (`PruningPlan`). The copy shares nothing with `model`, which stays as it is; only the slim tensors are
-    allocated. Raises `InputError` when the slices do not fit the model, `GraphError` when the model
-    cannot be copied.
+    `attributes` and `factors` are those of the plan (`PruningPlan`). The copy shares nothing with
+    `model`, which stays as it is; only the slim tensors are allocated. Raises
+    `InputError` when the slices do not fit the model, `GraphError` when the model cannot be copied.
     """
     replaced: dict[int, Any] = {}
     tensors: dict[str, Tensor] = {

@@ -7,6 +7,7 @@ queries restores them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from prunecli.graph.trace import Trace
     from prunecli.plan import Indices
 
-Factors = dict[str, tuple[tuple["Indices", float], ...]]
+Factors = Mapping[str, tuple[tuple["Indices", float], ...]]
 """`{tensor: ((positions of dimension 0 before the cut, factor), ...)}`."""
 
 MOVES = frozenset(
@@ -42,9 +43,7 @@ MAKERS = {"linear": -1, "conv1d": 1, "conv2d": 1, "conv3d": 1, "layer_norm": -1,
 """Operators whose weight scales what they give, and the dimension that its positions make."""
 
 
-def temperature_factors(
-    trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]
-) -> Factors:
+def temperature_factors(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> Factors:
     """Return the factors for the weights of the queries whose width a cut changes.
 
     Only attention kernels with the default temperature need them in a module of the user; a query

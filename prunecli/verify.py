@@ -90,7 +90,8 @@ def prove(
 ) -> Verified:
     """Return the largest relative error between the masked dense and the slim network.
 
-    `factors` are those that the cut of `slim` multiplied in (`PruningPlan.factors`). Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
+    `factors` are those that the cut of `slim` multiplied in (`PruningPlan.factors`).
+    Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
     slim network's own forward fails, `EMPTY_PROOF` when the outputs do not depend on the inputs,
     `TRACE_NOT_EQUAL` when the reference is a traced graph that differs from the dense network.
     """
