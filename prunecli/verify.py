@@ -16,6 +16,7 @@ perturbed, so that nothing is neutral by accident.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from prunecli.errors import ProofError, PruneError
 from prunecli.graph.emit import constant_name, emit
 from prunecli.graph.folding import folded_tensors
-from prunecli.graph.network import build
+from prunecli.graph.network import build, in_precision, names_floats
 from prunecli.graph.record import attributes_kept, tensors_in
 from prunecli.masked_norms import MaskedNorms, Norms, cut_norms
 from prunecli.modes import evaluating
@@ -96,7 +97,11 @@ def prove(
     `TRACE_NOT_EQUAL` when the reference is a traced graph that differs from the dense network.
     """
     generator = torch.Generator().manual_seed(seed)
-    claim = _Claim(model, slim, slices, keep, trace, coupling, factors or {})
+    claims = [_Claim(model, slim, slices, keep, trace, coupling, factors or {})]
+    if names_floats(trace.graph):
+        # Where the forward says `x.dtype`, the trace says float32, and so does a re-emitted graph.
+        precise = in_precision(slim, torch.float64) if isinstance(slim, fx.GraphModule) else slim
+        claims.append(dataclasses.replace(claims[0], slim=precise, follows_inputs=True))
     # Not every network takes a smaller image, or float64 (a cast in its forward): the first way
     # that the dense network itself can go decides, and a small image never has the last word.
     attempts = [(torch.float64, True), (torch.float64, False), (torch.float32, False)]
@@ -108,13 +113,14 @@ def prove(
     last = len(attempts) - 2
     with evaluating(model, slim), attributes_kept(model, slim):
         for at, (precision, shrink) in enumerate(attempts):
-            try:
-                return claim.prove(generator, precision, shrink=shrink)
-            except _DenseFailedError as error:
-                reason = error
-            except ProofError:
-                if at >= last:
-                    raise
+            for claim in claims if precision == torch.float64 else claims[:1]:
+                try:
+                    return claim.prove(generator, precision, shrink=shrink)
+                except _DenseFailedError as error:
+                    reason = error
+                except ProofError:
+                    if at >= last and (claim is claims[-1] or precision != torch.float64):
+                        raise
     raise ProofError(
         f"the dense network cannot be run for a proof: {reason}",
         code="DENSE_DOES_NOT_RUN",
@@ -138,6 +144,8 @@ class _Claim:
     trace: Trace
     coupling: CouplingGraph
     factors: Factors
+    follows_inputs: bool = False
+    """Whether floating-point types in traced graphs stand for that of the inputs."""
 
     def prove(
         self, generator: torch.Generator, precision: torch.dtype, *, shrink: bool
@@ -263,7 +271,10 @@ class _Claim:
             constant_name(name): _cast(value, precision)
             for name, value in self.trace.constants.items()
         }
-        return MaskedNorms(build(program, {**state, **constants}), norms).run(*inputs)
+        network = build(program, {**state, **constants})
+        if self.follows_inputs:
+            network = in_precision(network, precision)
+        return MaskedNorms(network, norms).run(*inputs)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,36 @@ def build(program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> fx.Graph
         ) from error
 
 
+FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16})
+"""Types that a trace may have written down where the forward says `x.dtype`."""
+
+
+def names_floats(graph: fx.Graph) -> bool:
+    """Tell whether a graph names a type of `FLOATS`."""
+    return any(
+        isinstance(value, torch.dtype) and value in FLOATS
+        for node in graph.nodes
+        for value in (*node.args, *node.kwargs.values())
+    )
+
+
+def in_precision(network: fx.GraphModule, precision: torch.dtype) -> fx.GraphModule:
+    """Return a network over the same tensors that names `precision` for every type in `FLOATS`."""
+    copied = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    for node in network.graph.nodes:
+        nodes[node] = copied.node_copy(node, nodes.__getitem__)
+        nodes[node].args = tuple(_precise(value, precision) for value in nodes[node].args)
+        nodes[node].kwargs = {
+            key: _precise(value, precision) for key, value in nodes[node].kwargs.items()
+        }
+    return fx.GraphModule(network, copied, class_name=type(network).__name__)
+
+
+def _precise(value: Any, precision: torch.dtype) -> Any:
+    return precision if isinstance(value, torch.dtype) and value in FLOATS else value
+
+
 _NETWORK_NAMES = frozenset({*dir(fx.GraphModule), "meta", "_graph"})
 """Attributes that the rebuilt network has already: none of its layers can be called so."""
 

@@ -1,0 +1,84 @@
+"""The complaint list: every kind of network that other pruners break is cut, and right."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from complaint_networks import COMPLAINTS, Complaint
+from conftest import randomize_
+from torch import nn
+from torch.utils._pytree import tree_leaves as flat_tensors
+
+import prunecli
+
+READS = {
+    nn.Linear: 1, nn.Conv1d: 1, nn.Conv2d: 1, nn.Conv3d: 1,
+    nn.ConvTranspose1d: 0, nn.ConvTranspose2d: 0, nn.ConvTranspose3d: 0,
+}  # fmt: skip
+"""The dimension of each layer's weight that reads channels."""
+
+
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def masked(model: nn.Module, complaint: Complaint, slices) -> nn.Module:
+    """Return the dense network with every weight zeroed that reads a channel outside `slices`."""
+    dense = copy.deepcopy(model).double()
+    sites = set(complaint.reads)
+    for path, module in dense.named_modules():
+        if type(module) in READS:
+            sites.add((f"{path}.weight", READS[type(module)]))
+    for name, dim in sites:
+        kept = slices.get(name, {}).get(dim)
+        if kept is not None:
+            weight = tensors_of(dense)[name].data
+            gone = sorted(set(range(weight.shape[dim])) - set(kept))
+            weight.index_fill_(dim, torch.tensor(gone), 0.0)
+    return dense
+
+
+def random_inputs(complaint: Complaint) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    return tuple(
+        torch.randn(2, *value.shape[1:], generator=generator, dtype=torch.float64)
+        if value.is_floating_point()
+        else torch.randint(0, int(value.max()) + 1, (2, *value.shape[1:]), generator=generator)
+        for value in complaint.example
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", COMPLAINTS)
+def test_a_network_that_others_break_is_cut_and_equals_its_mask(name: str) -> None:
+    complaint = COMPLAINTS[name]
+    model = randomize_(complaint.make(), seed=0).eval()
+    result = prunecli.prune(
+        model, complaint.example, flops=complaint.flops, signal="l2", align=1, only=complaint.only
+    )
+    assert result.report.verified.max_rel_error < 1e-8
+    assert result.report.cost.kept["flops"] <= complaint.flops
+    assert result.report.mode == complaint.mode
+    assert not any("has no rule" in warning for warning in result.report.warnings)
+
+    dense, slim = tensors_of(model), tensors_of(result.model)
+    for tensor in complaint.cut:
+        assert slim[tensor].numel() < dense[tensor].numel(), tensor
+    for layer, reason in complaint.frozen.items():
+        assert any(item.name == layer and reason in item.reason for item in result.frozen), layer
+    for tensor, dims in result.plan.slices.items():
+        expected = dense[tensor]
+        for dim, kept in dims.items():
+            expected = expected.index_select(dim, torch.tensor(kept))
+        assert torch.equal(slim[tensor], expected)
+
+    inputs = random_inputs(complaint)
+    whole = flat_tensors(copy.deepcopy(model).double()(*inputs))
+    found = flat_tensors(copy.deepcopy(result.model).double()(*inputs))
+    assert max(float((a - b).abs().max()) for a, b in zip(whole, found, strict=True)) > 1e-3
+    if complaint.exact:
+        expected = flat_tensors(masked(model, complaint, result.plan.slices)(*inputs))
+        for first, second in zip(found, expected, strict=True):
+            torch.testing.assert_close(first, second, rtol=0, atol=complaint.tolerance)
