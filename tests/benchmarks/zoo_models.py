@@ -299,7 +299,7 @@ def _sides(shape: Sequence[int], *, smaller: bool) -> tuple[int, ...]:
 
 
 HEADS = (
-    "backbone", "head", "rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor",
+    "head", "rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor",
     "roi_heads.keypoint_predictor",
 )  # fmt: skip
 """Parts of a detector whose outputs are compared: random weights detect nothing."""
