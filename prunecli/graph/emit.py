@@ -35,7 +35,11 @@ SIZE_ARITHMETIC: dict[str, Callable[..., Any]] = {
 }
 _DATA_TYPES = (torch.dtype, torch.device, torch.memory_format, torch.layout)
 _NAMESPACES = ("aten.", "torchvision.")
-_EXTRA_OPERATORS = {"sym_size", "arange", "full", "zeros", "ones", "scalar_tensor", "new_zeros"}
+_EXTRA_OPERATORS = {
+    "sym_size", "arange", "eye", "full", "hann_window", "linspace", "logspace", "ones",
+    "scalar_tensor", "tril_indices", "triu_indices", "zeros",
+    "__and__", "__or__", "__xor__", "__lshift__", "__rshift__",
+}  # fmt: skip
 
 
 def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,25 +71,32 @@ Rewrite = Callable[[fx.Node, dict[str, Any], Sizes], dict[str, Any]]
 
 def _rewrite_sizes(argument: str) -> Rewrite:
     def rewrite(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-        rank = len(arguments[argument])
-        lead = len(node.meta["val"].shape) - rank
-        return {
-            argument: [
-                sizes.left(node, dim + lead)
-                if isinstance(size, int) and size != -1
-                else -1
-                if size != -1 and sizes.is_cut(node, dim + lead)
-                else size
-                for dim, size in enumerate(arguments[argument])
-            ]
-        }
+        given = arguments[argument]
+        return {argument: _sizes_left(node, given, len(node.meta["val"].shape) - len(given), sizes)}
 
     return rewrite
 
 
 def _rewrite_unflatten(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     at = arguments["dim"] % len(node.args[0].meta["val"].shape)  # type: ignore[union-attr]
-    return {"sizes": [sizes.left(node, at + step) for step in range(len(arguments["sizes"]))]}
+    return {"sizes": _sizes_left(node, arguments["sizes"], at, sizes)}
+
+
+def _sizes_left(node: fx.Node, given: Sequence[Any], first: int, sizes: Sizes) -> list[Any]:
+    """Return what is left of the sizes of the dimensions from `first` on, as a view names them."""
+    # A size that is made of the batch and of channels (batch * heads) is left to be inferred.
+    inferred = [
+        not isinstance(size, int) and sizes.is_cut(node, first + step)
+        for step, size in enumerate(given)
+    ]
+    return [
+        -1
+        if infer
+        else sizes.left(node, first + step)
+        if isinstance(size, int) and (size != -1 or any(inferred))
+        else size
+        for step, (size, infer) in enumerate(zip(given, inferred, strict=True))
+    ]
 
 
 def _rewrite_slice(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
