@@ -168,7 +168,7 @@ def _apply(
     operator = operator_name(node.target)
     call = Call(node, operator, schema_arguments(node), known, ids, trace.batch, trace.integers)
     if not call.tensors() and operator != "getitem":
-        return _made_axes(node, ids)
+        return _made_axes(node, ids, _POSITIONS if trace.recorded else frozenset())
     if operator == "pad" or operator in RULES:
         return RULES.get(operator)(call)
     if is_pointwise(node.target):
@@ -187,10 +187,14 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, list | tuple) and bool(value))
 
 
-def _made_axes(node: fx.Node, ids: IdSpace) -> Annotation:
+_POSITIONS = frozenset({"arange", "linspace", "meshgrid"})
+"""What a detector makes its anchors from: as many positions as the image has, none a channel."""
+
+
+def _made_axes(node: fx.Node, ids: IdSpace, left_out: frozenset[str]) -> Annotation:
     """Give what is made from no tensor (a table of positions) ids of its own: it can be cut."""
     value = node.meta.get("val")
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or operator_name(node.target) in left_out:
         return no_axes(node)
     return tuple(ids.fresh(size) if isinstance(size, int) else None for size in value.shape)
 

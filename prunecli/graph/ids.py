@@ -16,6 +16,9 @@ Axis = Ids | None
 """The ids of one tensor dimension; None where nothing on it can ever be cut (positions)."""
 Axes = tuple[Axis, ...]
 
+LARGEST_PRODUCT = 1 << 20
+"""Most channels that a view may join several dimensions to; only the scores of boxes are more."""
+
 FIXED = 0
 """The id of every channel that is fixed by construction."""
 
@@ -49,6 +52,7 @@ class IdSpace:
         self.count = 1
         self.ties: list[tuple[Ids, Ids]] = []
         self.frozen: list[Freeze] = []
+        self._held: dict[int, bool] = {}
         self.families: list[Family] = []
         self.inexact: list[Ids] = []
         self.parallel: list[Ids] = []
@@ -77,7 +81,12 @@ class IdSpace:
 
     def freeze(self, axis: Axis, reason: str, *, report: bool = True) -> None:
         """Record that these channels must stay."""
-        if axis is not None and axis.size:
+        if axis is None or not axis.size:
+            return
+        held = self._held.get(id(axis))
+        # The first reason counts; a table of scores is frozen by everything that sorts it.
+        if not held and held != report:
+            self._held[id(axis)] = report
             self.frozen.append(Freeze(axis, reason, self.node, self.where, report))
 
     def mark_inexact(self, axis: Axis) -> None:
@@ -130,6 +139,10 @@ class IdSpace:
         if len(carrying) == 1:
             return _along(axes[carrying[0]], tuple(sizes), carrying[0]).reshape(-1)
         arrays = tuple(axis for axis in axes if axis is not None)
+        if total > LARGEST_PRODUCT:
+            for axis in arrays:
+                self.freeze(axis, "is read as one of millions of scores")
+            return None
         key = ("merge", *(id(axis) for axis in arrays), tuple(sizes))
         if key not in self._products:
             whole = self.fresh(total)

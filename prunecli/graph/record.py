@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -69,7 +70,9 @@ def _record(
         record_stack_traces=True,
     )
     detached = {name: value.detach() for name, value in state.items()}
-    module = write_down(detached, [leaves[at] for at in places])
+    shapes = FakeTensorMode(allow_fallback_kernels=True)
+    with tracing(TracingContext(shapes)):  # one mode for the shapes of all nodes, not one for each
+        module = write_down(detached, [leaves[at] for at in places])
     constants = _lift_constants(module)
     _drop_contexts(module.graph)
     given = [node for node in module.graph.nodes if node.op == "placeholder"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from prunecli.errors import GraphError, InputError
@@ -188,7 +189,7 @@ def _export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, .
         free = shapes and pytree.tree_map(shapes, example)
         try:
             # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
-            with torch.no_grad(), attributes_kept(model):
+            with torch.no_grad(), attributes_kept(model), _few_values():
                 return (
                     torch.export.export(model, example, dynamic_shapes=free, strict=False),
                     example,
@@ -201,6 +202,34 @@ def _export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, .
     return None, given, reason
 
 
+class _ManyValuesError(Exception):
+    """A forward asks for the values of many tensors."""
+
+
+@contextlib.contextmanager
+def _few_values(limit: int = 16) -> Iterator[None]:
+    """Give an export up once it depends on more than `limit` values: it fails, but only later.
+
+    A loop over 90 classes, each with a number of boxes of its own, keeps the exporter busy for ten
+    seconds with sizes that it cannot know.
+    """
+    known = ShapeEnv.create_unbacked_symint
+    count = 0
+
+    def counted(self: ShapeEnv, *args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > limit:
+            raise _ManyValuesError(f"its sizes depend on the values of more than {limit} tensors")
+        return known(self, *args, **kwargs)
+
+    ShapeEnv.create_unbacked_symint = counted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ShapeEnv.create_unbacked_symint = known  # type: ignore[method-assign]
+
+
 def _free_batch(value: Any) -> Any:
     return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() else None
 
@@ -211,6 +240,7 @@ _ASKS_FOR_VALUES = frozenset(
         "DynamicOutputShapeException",
         "GuardOnDataDependentSymNode",
         "PendingUnbackedSymbolNotFound",
+        "_ManyValuesError",
     }
 )
 """Failures of an export that no other batch size can cure."""
