@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from prunecli.graph.coupling import STAYS, CouplingGraph
+from prunecli.graph.record import AGAIN
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments, shape_of
 from prunecli.graph.rules.compute import einsum_letters
 from prunecli.registry import Registry
@@ -192,16 +193,16 @@ def _count(*operators: str, summary: str) -> Callable[[CostRule], CostRule]:
 def _convolution(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     weight = arguments["weight"]
     kernel = shape_of(weight, batch)[2:]
-    # Leading dimensions count too: frames, windows or boxes may lie beside the batch in them.
-    output = shape_of(node, batch)
-    positions = (*output[: -len(kernel) - 1], *output[-len(kernel) :])
-    return [
-        Term(
-            node.name,
-            math.prod(kernel) * math.prod(positions),
-            ((weight.name, 0), (weight.name, 1)),
-        )
-    ]
+    positions = _positions(node, len(shape_of(node, batch)), len(kernel))
+    return [Term(node.name, math.prod(kernel), ((weight.name, 0), (weight.name, 1), *positions))]
+
+
+def _positions(node: fx.Node, rank: int, spatial: int) -> tuple[Dim, ...]:
+    """Return all dimensions of an image but its channels; some may hold channels of other layers.
+
+    Leading ones count too: frames, windows or boxes may lie beside the batch in them.
+    """
+    return tuple(dim for at, dim in enumerate(_all(node, rank)) if at != rank - spatial - 1)
 
 
 @_count(
@@ -211,22 +212,16 @@ def _convolution(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> lis
 def _transposed(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     weight = arguments["weight"]
     kernel = shape_of(weight, batch)[2:]
-    source = shape_of(arguments["input"], batch)
-    positions = (*source[: -len(kernel) - 1], *source[-len(kernel) :])
-    return [
-        Term(
-            node.name,
-            math.prod(kernel) * math.prod(positions),
-            ((weight.name, 0), (weight.name, 1)),
-        )
-    ]
+    source = arguments["input"]
+    positions = _positions(source, len(shape_of(source, batch)), len(kernel))
+    return [Term(node.name, math.prod(kernel), ((weight.name, 0), (weight.name, 1), *positions))]
 
 
 @_count("linear", summary="Rows times inputs times outputs.")
 def _linear(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
-    rows = math.prod(shape_of(arguments["input"], batch)[:-1])
-    weight = arguments["weight"].name
-    return [Term(node.name, rows, ((weight, 0), (weight, 1)))]
+    source, weight = arguments["input"], arguments["weight"].name
+    rows = _all(source, len(shape_of(source, batch)) - 1)
+    return [Term(node.name, 1.0, (*rows, (weight, 0), (weight, 1)))]
 
 
 @_count("matmul", "bmm", "mm", summary="Elements of the first factor times columns of the second.")
@@ -318,7 +313,7 @@ def _count_graph(trace: Trace) -> tuple[list[Term], list[Term], dict[str, int]]:
     activations: list[Term] = []
     missing: dict[str, int] = {}
     for node in trace.graph.nodes:
-        if node.op != "call_function":
+        if node.op != "call_function" or AGAIN in node.meta:
             continue
         name = operator_name(node.target)
         if name in COSTS:

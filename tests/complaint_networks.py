@@ -652,7 +652,7 @@ COMPLAINTS: dict[str, Complaint] = {
         chain(conv(16, 16), Blur(16)), cut=("0.weight", "2.weight", "3.kernel")
     ),
     "sizes kept in attributes": Complaint(
-        sizes_in_attributes, cut=("stem.weight", "left.weight", "last.weight"), mode="graph"
+        sizes_in_attributes, cut=("stem.weight", "left.weight", "last.weight")
     ),
     "frozen parameters": Complaint(frozen_parameters, cut=("0.weight", "2.weight", "3.weight")),
     "no gradients inside": Complaint(without_gradients, cut=("stem.weight", "last.weight")),

@@ -25,7 +25,7 @@ def convolution(call: Call) -> Axes:
     else:
         output = _grouped(call, channels, weight[0], weight[1], groups)
     _bias(call, output)
-    return (*_batch(source, spatial), output, *(None,) * spatial)
+    return (*_batch(source, spatial), output, *_positions(call, source[-spatial:]))
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -42,7 +42,20 @@ def transposed_convolution(call: Call) -> Axes:
         by_group, _ = call.ids.split(channels, (groups, width[0] // groups))
         output = call.ids.merge((by_group, weight[1]), (groups, width[1]))
     _bias(call, output)
-    return (*_batch(source, spatial), output, *(None,) * spatial)
+    return (*_batch(source, spatial), output, *_positions(call, source[-spatial:]))
+
+
+def _positions(call: Call, axes: Axes) -> Axes:
+    """Let a kernel of one tap pass what lies along its dimension; other kernels mix it."""
+    kernel, shape = call.shape("weight")[2:], call.shape("input")[-len(axes) :]
+    left = call.output_shape[-len(axes) :]
+    result: list[Axis] = []
+    for axis, taps, before, after in zip(axes, kernel, shape, left, strict=True):
+        passes = taps == 1 and before == after
+        if not passes:
+            call.ids.freeze(axis, f"{call.operator} runs over these channels")
+        result.append(axis if passes else None)
+    return tuple(result)
 
 
 @rule("linear")
