@@ -480,9 +480,10 @@ def _trace_warnings(network: Network) -> list[str]:
         )
     if network.trace.folding is not None:
         folded = tuple(network.trace.folding.tensors)
+        count = "1 weight is" if len(folded) == 1 else f"{len(folded)} weights are"
         warnings.append(
-            f"{len(folded)} weights are computed from others in the forward (weight "
-            f"standardisation, weight norm; {folded[0]}, ...): folded into plain ones"
+            f"{count} computed from others in the forward, as weight standardisation and weight "
+            f"norm do ({folded[0]}{', ...' if len(folded) > 1 else ''}): folded into plain ones"
         )
     warnings.extend(
         f"operator {name} has no rule ({count} times): the channels that it touches are frozen"

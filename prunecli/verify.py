@@ -98,7 +98,8 @@ def prove(
     """
     generator = torch.Generator().manual_seed(seed)
     claims = [_Claim(model, slim, slices, keep, trace, coupling, factors or {})]
-    if names_floats(trace.graph):
+    graphs = [trace.graph] if trace.folding is None else [trace.graph, trace.folding.graph]
+    if any(names_floats(graph) for graph in graphs):
         # Where the forward says `x.dtype`, the trace says float32, and so does a re-emitted graph.
         precise = in_precision(slim, torch.float64) if isinstance(slim, fx.GraphModule) else slim
         claims.append(dataclasses.replace(claims[0], slim=precise, follows_inputs=True))
@@ -222,7 +223,8 @@ class _Claim:
         cast = {name: _cast(value, precision) for name, value in state.items()}
         if self.trace.folding is None:
             return cast
-        return {**folded_tensors(self.trace, cast), **self.trace.folding.evaluate(cast)}
+        folded = self.trace.folding.evaluate(cast, follows_inputs=self.follows_inputs)
+        return {**folded_tensors(self.trace, cast), **folded}
 
     def _random(self, value: Tensor, generator: torch.Generator, *, shrink: bool) -> Tensor:
         """Return a random input; where the batch is fixed, of the size of the example."""

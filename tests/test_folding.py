@@ -311,6 +311,21 @@ def test_a_parameter_that_is_also_read_as_it_is_keeps_its_name() -> None:
     assert {"second.weight", "second.weight_folded"} <= names
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_computed_weight_that_follows_the_type_of_the_input_is_folded(precision) -> None:
+    class Casting(Standardised):
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True).to(x.dtype)
+            return functional.conv2d(x, weight.to(x.dtype), self.bias, padding=1)
+
+    torch.manual_seed(0)
+    model = Chain(Casting).to(precision).eval()
+    result = prunecli.prune(model, IMAGE.to(precision), flops=0.5, align=1, signal="l2")
+    assert result.report.verified.method == "consumer-zero on the traced graph"
+    assert {value.dtype for value in result.model.parameters()} == {precision}
+    assert result.model(IMAGE.to(precision)).dtype == precision
+
+
 # --- the proof -----------------------------------------------------------------------------------
 
 

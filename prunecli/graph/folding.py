@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from prunecli.graph.network import in_precision
 from prunecli.graph.roles import PRODUCERS
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
 
@@ -53,8 +54,13 @@ class Folding:
     tensors: Mapping[str, Tensor]
     absorbed: frozenset[str]
 
-    def evaluate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the folded tensors that follow from `state`, in its precision."""
+    def evaluate(
+        self, state: Mapping[str, Tensor], *, follows_inputs: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the folded tensors that follow from `state`, in its precision.
+
+        With `follows_inputs`, types that the sub-graph names stand for that of `state`.
+        """
         given = [
             self.constants[node.name]
             if node.name in self.constants
@@ -64,11 +70,11 @@ class Folding:
         ]
         precision = next((value.dtype for value in given if value.is_floating_point()), None)
         cast = [value.to(precision) if value.is_floating_point() else value for value in given]
+        network = fx.GraphModule(nn.Module(), self.graph)
+        if follows_inputs and precision is not None:
+            network = in_precision(network, precision)
         with torch.no_grad():
-            # A sub-graph may write into what it is given.
-            values = fx.Interpreter(fx.GraphModule(nn.Module(), self.graph)).run(
-                *(value.detach().clone() for value in cast)
-            )
+            values = fx.Interpreter(network).run(*(value.detach() for value in cast))
         return dict(zip(self.tensors, values, strict=True))
 
 
