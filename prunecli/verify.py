@@ -159,7 +159,8 @@ class _Claim:
         )
         norms = cut_norms(self.trace, self.coupling, self.keep)
         test = _Test(inputs, norms, precision, generator)
-        real, own = _tensors(self.model), _tensors(self.slim)
+        real = _tensors(self.model)
+        own = self._unrounded(real, _tensors(self.slim))
         perturbed = _perturbed(real, generator)
         traced = folded_tensors(self.trace, real)
         if norms or self.trace.folding is not None:
@@ -249,11 +250,32 @@ class _Claim:
 
     def _cut(self, state: Tensors, names: Tensors) -> Tensors:
         cut = {
-            name: cut_tensor(scaled(value, self.factors.get(name, ())), self.slices.get(name, {}))
+            name: self._cut_one(name, value.double() if name in self.factors else value)
             for name, value in state.items()
             if name in names
         }
         return {**names, **cut}
+
+    def _cut_one(self, name: str, value: Tensor) -> Tensor:
+        factors = self.factors.get(name, ())
+        return cut_tensor(scaled(value, factors) if factors else value, self.slices.get(name, {}))
+
+    def _unrounded(self, real: Tensors, own: Tensors) -> Tensors:
+        """Return the slim tensors, with the factors that were multiplied in not yet rounded."""
+        wrong = [
+            name
+            for name in self.factors
+            if not torch.equal(own[name], self._cut_one(name, real[name]))
+        ]
+        if wrong:
+            raise ProofError(
+                f"{len(wrong)} tensors of the cut network are not those of the plan",
+                code="CUT_NOT_EQUAL",
+                where=wrong[0],
+                hint="nothing was written; please report this network",
+            )
+        exact = {name: self._cut_one(name, real[name].double()) for name in self.factors}
+        return {**own, **exact}
 
     def _masked(self, reference: Tensors, test: _Test, inputs: list[Any]) -> Any:
         """Run the dense network over masked tensors."""

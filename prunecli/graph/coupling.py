@@ -338,14 +338,18 @@ def _report_frozen(
 ) -> tuple[Frozen, ...]:
     """Name every layer whose channels an explicit reason holds fast, once."""
     made = [(site, np.unique(tensors[site[0]][site[1]])) for site in sorted(producers)]
-    fixed = found.roots[FIXED]
+    if not made:
+        return ()
+    root = np.concatenate([roots for _, roots in made])
+    site = np.repeat(np.arange(len(made)), [roots.size for _, roots in made])
     reports: dict[str, Frozen] = {}
     for freeze in freezes:
         if not freeze.report:
             continue
-        held = np.unique(found.of(freeze.ids))
-        held = held[held != fixed]
-        sites = tuple(site for site, roots in made if np.isin(roots, held).any())
+        held = np.zeros(found.count, np.bool_)
+        held[found.of(freeze.ids)] = True
+        held[found.roots[FIXED]] = False
+        sites = tuple(made[at][0] for at in np.unique(site[held[root]]).tolist())
         name = sites[0][0].rpartition(".")[0] if sites else freeze.node
         if sites and name not in reports:
             reports[name] = Frozen(name, freeze.reason, freeze.where, sites)
