@@ -238,7 +238,11 @@ def displacements(model: nn.Module, result: PruneResult) -> Iterator[tuple[str, 
     dense = dict(model.named_parameters())
     slim = dict(result.model.named_parameters())
     slices = result.plan.slices
-    names = [name for name, dims in slices.items() if 1 in dims and name in dense and name in slim]
+    names = [
+        name
+        for name, dims in slices.items()
+        if 1 in dims and name in dense and name in slim and name.endswith("weight")
+    ]
     middle = len(names) // 2
     for name in names[middle:] + names[:middle]:
         dims = slices[name]
