@@ -35,17 +35,19 @@ class Complaint:
 
     `cut` names tensors that must lose channels, `frozen` layers with words of the reason; `mode` is
     how it is cut, where that matters. `reads` lists (tensor, dim) of weights besides those of
-    layers that read channels; `exact` is False where a mask cannot equal the cut; `only` names the
-    layers to cut, where cutting all would leave out the thing in question.
+    layers that read channels; `only` names the layers to cut, where cutting all would leave out the
+    thing in question. `reference` says what is zeroed in the dense network to compare with:
+    "readers" of removed channels, "all" that is removed (where channels meet without a weight
+    between), or "" where no mask equals the cut.
     """
 
     make: Callable[[], nn.Module]
     cut: tuple[str, ...] = ()
     frozen: Mapping[str, str] = field(default_factory=dict)
     example: tuple[Any, ...] = IMAGE
-    mode: str = "module"
+    mode: str | None = "module"
     flops: float = 0.5
-    exact: bool = True
+    reference: str = "readers"
     reads: tuple[tuple[str, int], ...] = ()
     only: tuple[str, ...] = ()
     tolerance: float = 1e-9
@@ -563,6 +565,108 @@ def recurrent_head() -> nn.Module:
     )
 
 
+# --- attention -----------------------------------------------------------------------------------
+
+HEADS = 4
+WIDTH = 16
+
+
+def heads_of(x: Tensor, count: int = HEADS) -> Tensor:
+    """Read the last dimension as heads: [B, N, D] to [B, heads, N, D / heads]."""
+    return x.view(*x.shape[:2], count, -1).transpose(1, 2)
+
+
+def joined(x: Tensor) -> Tensor:
+    """Undo `heads_of`."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def attention(mix: Callable[..., Tensor], *, keys: int = WIDTH, **parts: Any) -> nn.Module:
+    """Return a network of one attention; `mix` gets the network, queries, keys and values."""
+
+    def forward(net, x):
+        x = net.embed(x)
+        x = x + net.out(mix(net, net.query(x), net.key(x), net.value(x)))
+        return net.fc(x.mean(1))
+
+    return Net(
+        forward, embed=nn.Linear(8, WIDTH), query=nn.Linear(WIDTH, WIDTH),
+        key=nn.Linear(WIDTH, keys), value=nn.Linear(WIDTH, keys), out=nn.Linear(WIDTH, WIDTH),
+        fc=fc(WIDTH), **parts,
+    )  # fmt: skip
+
+
+def with_function(net: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    split = (heads_of(part) for part in (query, key, value))
+    return joined(functional.scaled_dot_product_attention(*split))
+
+
+def with_einsum(net: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key, value = (heads_of(part) for part in (query, key, value))
+    weights = torch.einsum("bhid,bhjd->bhij", query, key) * query.shape[-1] ** -0.5
+    return joined(torch.einsum("bhij,bhjd->bhid", weights.softmax(-1), value))
+
+
+def with_grouped_queries(net: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    key, value = (heads_of(part, 2).repeat_interleave(2, 1) for part in (key, value))
+    return joined(functional.scaled_dot_product_attention(heads_of(query), key, value))
+
+
+def with_position_table(net: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key, value = (heads_of(part) for part in (query, key, value))
+    bias = net.table[net.index.view(-1)].view(6, 6, -1).permute(2, 0, 1)
+    weights = (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5 + bias).softmax(-1)
+    return joined(weights @ value)
+
+
+def position_table() -> nn.Module:
+    net = attention(with_position_table, table=nn.Parameter(torch.ones(11, HEADS)))
+    places = torch.arange(6)
+    net.register_buffer("index", places[:, None] - places[None] + 5)
+    return net
+
+
+def fused_attention() -> nn.Module:
+    def forward(net, x):
+        x = net.embed(x)
+        x = x + net.attention(x, x, x, need_weights=False)[0]
+        return net.fc(net.down(net.up(x).relu()).mean(1))
+
+    return Net(
+        forward, embed=nn.Linear(8, WIDTH), up=nn.Linear(WIDTH, 32), down=nn.Linear(32, WIDTH),
+        attention=nn.MultiheadAttention(WIDTH, HEADS, batch_first=True), fc=fc(WIDTH),
+    )  # fmt: skip
+
+
+def joint_projection() -> nn.Module:
+    def forward(net, x):
+        x = net.embed(x)
+        parts = net.qkv(x).reshape(*x.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        x = x + net.out(joined(functional.scaled_dot_product_attention(*parts)))
+        return net.fc(x.mean(1))
+
+    return Net(
+        forward, embed=nn.Linear(8, WIDTH), qkv=nn.Linear(WIDTH, 3 * WIDTH),
+        out=nn.Linear(WIDTH, WIDTH), fc=fc(WIDTH),
+    )  # fmt: skip
+
+
+# --- weights that are computed -------------------------------------------------------------------
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weight is standardised over its inputs in every forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        weight = weight / (weight.square().mean((1, 2, 3), keepdim=True) + 1e-5).sqrt()
+        return functional.conv2d(x, weight, self.bias, padding=1)
+
+
+def parametrised(wrap: Callable[[nn.Module], nn.Module]) -> Callable[[], nn.Module]:
+    return chain(conv(16, 16), nn.ReLU(), wrap(conv(16, 16)))
+
+
 COMPLAINTS: dict[str, Complaint] = {
     "padded shortcut": Complaint(
         padded_shortcut, cut=("stem.weight", "first.weight", "second.weight"), mode="graph"
@@ -626,19 +730,19 @@ COMPLAINTS: dict[str, Complaint] = {
     ),
     "layer norm": Complaint(
         chain(conv(16, 16), LastDimension(nn.LayerNorm(16))),
-        cut=("2.weight", "3.norm.weight"), only=("2",), flops=0.8, exact=False,
+        cut=("2.weight", "3.norm.weight"), only=("2",), flops=0.8, reference="",
     ),
     "RMS norm": Complaint(
         chain(conv(16, 16), LastDimension(nn.RMSNorm(16))),
-        cut=("2.weight", "3.norm.weight"), only=("2",), flops=0.8, exact=False,
+        cut=("2.weight", "3.norm.weight"), only=("2",), flops=0.8, reference="",
     ),
     "layer norm by hand": Complaint(
         chain(conv(16, 16), HandWrittenNorm(16, centred=True)),
-        cut=("2.weight", "3.weight"), only=("2",), flops=0.8, exact=False,
+        cut=("2.weight", "3.weight"), only=("2",), flops=0.8, reference="",
     ),
     "RMS norm by hand": Complaint(
         chain(conv(16, 16), HandWrittenNorm(16, centred=False)),
-        cut=("2.weight", "3.weight"), only=("2",), flops=0.8, exact=False,
+        cut=("2.weight", "3.weight"), only=("2",), flops=0.8, reference="",
     ),
     "instance norm": Complaint(
         chain(conv(16, 16), nn.InstanceNorm2d(16, affine=True)),
@@ -707,6 +811,42 @@ COMPLAINTS: dict[str, Complaint] = {
     "recurrent head": Complaint(
         recurrent_head, cut=("stem.weight",), flops=0.9,
         frozen={"last": "a recurrent layer stays whole"},
+    ),
+    "scaled_dot_product_attention": Complaint(
+        lambda: attention(with_function), cut=("query.weight", "key.weight"), example=TOKENS,
+        mode=None, reference="all", only=("query*", "value*"), flops=0.7,
+    ),
+    "attention by einsum": Complaint(
+        lambda: attention(with_einsum), cut=("query.weight", "key.weight"), example=TOKENS,
+        mode=None, reference="all", only=("query*", "value*"), flops=0.7,
+    ),
+    "grouped queries": Complaint(
+        lambda: attention(with_grouped_queries, keys=8), cut=("query.weight",), example=TOKENS,
+        mode=None, reference="all", only=("query*", "value*"), flops=0.8,
+    ),
+    "table of relative positions": Complaint(
+        position_table, cut=("query.weight", "key.weight"), example=TOKENS,
+        mode=None, reference="all", only=("query*", "value*"), flops=0.7,
+    ),
+    "queries, keys and values in one layer": Complaint(
+        joint_projection, cut=("qkv.weight", "out.weight"), example=TOKENS,
+        mode=None, reference="all", only=("qkv*",), flops=0.7,
+    ),
+    "fused attention": Complaint(
+        fused_attention, cut=("up.weight", "down.weight"), example=TOKENS, mode=None,
+        reference="all",
+    ),
+    "weight norm": Complaint(
+        parametrised(nn.utils.parametrizations.weight_norm), cut=("0.weight", "2.weight"),
+        mode=None, reference="",
+    ),
+    "spectral norm": Complaint(
+        parametrised(nn.utils.parametrizations.spectral_norm), cut=("0.weight", "2.weight"),
+        mode=None, reference="",
+    ),
+    "standardised weights": Complaint(
+        chain(Standardised(16, 16, 3), nn.ReLU(), Standardised(16, 16, 3)), cut=("0.weight",),
+        mode=None, reference="",
     ),
 }  # fmt: skip
 """The complaint list: what users of other pruners report as broken."""
