@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from prunecli.errors import ProofError, PruneError
@@ -34,6 +33,7 @@ from prunecli.graph.emit import constant_name, emit
 from prunecli.graph.folding import folded_tensors
 from prunecli.graph.network import build, in_precision, names_floats
 from prunecli.graph.record import attributes_kept, tensors_in
+from prunecli.graph.run_with import run_with
 from prunecli.masked_norms import MaskedNorms, Norms, cut_norms
 from prunecli.modes import evaluating
 from prunecli.report import Verified
@@ -243,7 +243,7 @@ class _Claim:
     ) -> Any:
         """Run a network; besides its outputs, a recorded one is judged by those of its layers."""
         if not self.trace.recorded:
-            return functional_call(model, state, tuple(inputs))
+            return run_with(model, state, inputs)
         layers = whole_readers(self.coupling, self.slices)
         output, witness = run_watched(model, state, tuple(inputs), layers, norms)
         return [witness.outputs, tensors_in(output)]

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from prunecli.graph.record import AGAIN, AtLeastOne, attributes_kept, tensors_in
 from prunecli.graph.rules.call import operator_name
+from prunecli.graph.run_with import run_with
 from prunecli.masked_norms import MASKED_NORMS, Norms
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run_watched(
                 stack.enter_context(_watching(model, layers, witness))
                 stack.enter_context(norms())
                 stack.enter_context(mode)
-                return functional_call(model, state, inputs), witness
+                return run_with(model, state, inputs), witness
         except Exception as error:  # noqa: BLE001 - the plain forward has the last word
             failure = error
     assert failure is not None

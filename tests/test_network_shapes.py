@@ -168,6 +168,28 @@ def test_a_network_that_cannot_be_copied_is_cut_in_graph_mode() -> None:
     assert result.report.mode == "graph"
 
 
+def test_a_module_under_two_names_and_a_tied_weight_are_left_as_they_were() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.body = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+            self.again = nn.Sequential(self.body, nn.ReLU())
+            self.tied, self.fc = nn.Conv2d(8, 8, 1), nn.Linear(8, 3)
+            self.tied.weight = self.body.weight
+
+        def forward(self, x):
+            return self.fc(self.tied(self.again(self.body(self.stem(x)))).mean((2, 3)))
+
+    model = randomize_(Twice(), seed=0).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = prunecli.prune(model, IMAGE, flops=0.6, align=1)
+    assert result.report.verified.max_rel_error < 1e-12
+    assert model.tied.weight is model.body.weight is model.again[0].weight
+    for name, value in model.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name])
+
+
 def test_a_cast_in_the_forward_is_proven_in_float32() -> None:
     class Casts(nn.Module):
         def __init__(self) -> None:

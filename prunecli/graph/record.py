@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+
+from prunecli.graph.run_with import run_with
 
 AGAIN = "prunecli_again"
 """Marks the nodes of a further forward: it shows where channels go, and adds to no cost."""
@@ -60,7 +61,7 @@ def _record(
         filled = dict(zip(places, given, strict=True))
         whole = [filled.get(at, leaf) for at, leaf in enumerate(leaves)]
         with context:
-            return tensors_in(functional_call(model, weights, pytree.tree_unflatten(whole, layout)))
+            return tensors_in(run_with(model, weights, pytree.tree_unflatten(whole, layout)))
 
     write_down = make_fx(
         run,
