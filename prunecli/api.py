@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prunecli.report import Evaluation, ModelAnalysis, Parity
     from prunecli.signals.score import Batches
 
-Example = Tensor | Sequence[Tensor]
+Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 def prune(
@@ -56,9 +56,10 @@ def prune(
 ) -> PruneResult:
     """Return a narrower copy of any module that keeps a budget, proven equal to its mask.
 
-    `example_inputs` is one input or a sequence of them, with the batch first. `flops=0.5` keeps at
-    most half; `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches`
-    yields normalised images and labels for signals that look at data. `model` is left untouched.
+    `example_inputs` is one input, a sequence of them or a mapping by name, with the batch first;
+    an input may itself hold tensors, as `[[image, image]]` does. `flops=0.5` keeps at most half;
+    `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches` yields
+    normalised images and labels for signals that look at data. `model` is left untouched.
     Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
     """
     budget = make_budget(
@@ -200,5 +201,5 @@ def save(
     )
 
 
-def _inputs(example: Example) -> Sequence[Tensor]:
-    return [example] if isinstance(example, Tensor) else list(example)
+def _inputs(example: Example) -> Sequence[Any] | Mapping[str, Any]:
+    return [example] if isinstance(example, Tensor) else example

@@ -34,7 +34,7 @@ from prunecli.graph.emit import constant_name, emit
 from prunecli.graph.folding import fold, folded_tensors, stored_tensors
 from prunecli.graph.network import build
 from prunecli.graph.rewrites import baked_sizes
-from prunecli.graph.trace import Trace, trace
+from prunecli.graph.trace import Example, Trace, trace
 from prunecli.options import PruneOptions
 from prunecli.plan import PruningPlan
 from prunecli.progress import Progress, Step, silent
@@ -141,9 +141,7 @@ class Clock:
             self.seconds[name] = round(spent, 4)
 
 
-def read_network(
-    model: nn.Module, example: Sequence[Tensor], *, clock: Clock | None = None
-) -> Network:
+def read_network(model: nn.Module, example: Example, *, clock: Clock | None = None) -> Network:
     """Trace and couple a network; raises what `trace` raises, and `InputError` for bad weights."""
     clock = clock or Clock(silent)
     check_finite(model)
@@ -179,7 +177,7 @@ def check_finite(model: nn.Module) -> None:
 
 def prune_network(
     model: nn.Module,
-    example: Sequence[Tensor],
+    example: Example,
     *,
     budget: Budget,
     options: PruneOptions | None = None,
@@ -472,7 +470,12 @@ def _trace_warnings(network: Network) -> list[str]:
             "was recorded instead: costs are those of that forward, and only the network's own "
             "module can be cut"
         )
-    if network.trace.unused:
+    if network.trace.unused and network.trace.recorded:
+        warnings.append(
+            f"no forward tried reached {len(network.trace.unused)} parameters "
+            f"({network.trace.unused[0]}, ...): an input that does may not fit the cut network"
+        )
+    elif network.trace.unused:
         first = network.trace.unused[0]
         warnings.append(
             f"{len(network.trace.unused)} parameters are not used in evaluation ({first}, ...): "

@@ -99,7 +99,7 @@ def prove(
     generator = torch.Generator().manual_seed(seed)
     claims = [_Claim(model, slim, slices, keep, trace, coupling, factors or {})]
     graphs = [trace.graph] if trace.folding is None else [trace.graph, trace.folding.graph]
-    if any(names_floats(graph) for graph in graphs):
+    if any(names_floats(graph) for graph in graphs) and not trace.recorded:
         # Where the forward says `x.dtype`, the trace says float32, and so does a re-emitted graph.
         precise = in_precision(slim, torch.float64) if isinstance(slim, fx.GraphModule) else slim
         claims.append(dataclasses.replace(claims[0], slim=precise, follows_inputs=True))
@@ -109,7 +109,7 @@ def prove(
     if trace.recorded:
         # Boxes that compete closely may be ordered by rounding: other inputs decide then.
         attempts[0] = attempts[1]
-    elif not any(_shrinks(value) for value in trace.example):
+    elif not any(_shrinks(value) for value in tensors_in(trace.example)):
         attempts = attempts[1:]
     last = len(attempts) - 2
     with evaluating(model, slim), attributes_kept(model, slim):
@@ -166,6 +166,9 @@ class _Claim:
         if norms or self.trace.folding is not None:
             self._check_trace(perturbed, traced, test)
         worst = self._compare(traced, own, test)
+        for given in self.trace.further:
+            shown = pytree.tree_map_only(Tensor, lambda value: _cast(value, precision), list(given))
+            worst = max(worst, self._compare(traced, own, dataclasses.replace(test, inputs=shown)))
         if self.trace.folding is not None:
             perturbed = self._refolded(perturbed, precision)
         worst = max(worst, self._compare(perturbed, self._cut(perturbed, own), test))

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from prunecli.errors import GraphError, InputError
-from prunecli.graph.record import attributes_kept, record, tensors_in
+from prunecli.graph.record import Recording, attributes_kept, merged, record, tensors_in
 from prunecli.modes import evaluating
 
 if TYPE_CHECKING:
     from prunecli.graph.folding import Folding
 
 _TORCH = str(Path(torch.__file__).parent)
+
+
+Example = Sequence[Any] | Mapping[str, Any]
+"""The arguments of one forward: by position, or by name."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Trace:
     reads, `buffers` the tensors that are no parameters. A tensor with several names has its first.
     `integers` holds the stored integers by placeholder: tables of indices decide where channels go.
     `recorded` says why the graph is that of one forward, sizes and branches baked in (`record.py`);
-    it is empty for a graph that stands for the network. `example` holds positional arguments.
+    it is empty for a graph that stands for the network. `example` holds positional arguments, and
+    `further` those that made the forward take other branches.
     `folding` says which tensors the graph reads that the network computes from others.
     """
 
@@ -53,21 +59,23 @@ class Trace:
     buffers: frozenset[str] = frozenset()
     integers: Mapping[str, Tensor] = field(default_factory=dict)
     recorded: str = ""
+    further: tuple[tuple[Any, ...], ...] = ()
     folding: Folding | None = None
 
 
-def trace(model: nn.Module, example: Sequence[Any]) -> Trace:
-    """Trace `model` in evaluation mode for the positional arguments `example`.
+def trace(model: nn.Module, example: Example) -> Trace:
+    """Trace `model` in evaluation mode for the arguments `example`, by position or by name.
 
     The batch dimension is free where the network lets it. A network whose control flow follows the
     values of tensors cannot be exported; one real forward is recorded instead. Raises `InputError`
     when the forward fails on the example, and `GraphError` when it can neither be exported nor
     recorded. The mode of the model is restored.
     """
+    given = _by_position(model, example)
     with evaluating(model), quiet():
-        program, used, reason = _export(model, tuple(example))
+        program, used, reason = _export(model, given)
         if program is None:
-            return _recorded(model, tuple(example), reason)
+            return _recorded(model, given, reason)
     return _exported(model, program, used)
 
 
@@ -111,6 +119,7 @@ def _recorded(model: nn.Module, example: tuple[Any, ...], reason: str) -> Trace:
             where=type(model).__name__,
             hint="export or simplify the part that fails first",
         ) from error
+    recording, further = _other_branches(model, example, recording)
     return Trace(
         graph=recording.graph,
         tensors=recording.tensors,
@@ -123,6 +132,65 @@ def _recorded(model: nn.Module, example: tuple[Any, ...], reason: str) -> Trace:
         buffers=frozenset(name for name, _ in model.named_buffers()),
         integers=_integers(model, recording.tensors, recording.constants),
         recorded=reason,
+        further=further,
+    )
+
+
+def _other_branches(
+    model: nn.Module, example: tuple[Any, ...], recording: Recording
+) -> tuple[Recording, tuple[tuple[Any, ...], ...]]:
+    """Add forwards on other inputs while layers are left that no forward has reached."""
+    generator = torch.Generator().manual_seed(0)
+    further = []
+    for change in _CHANGES:
+        unused = _unused(model, recording.graph, recording.tensors)
+        if not unused:
+            break
+        other = pytree.tree_map_only(Tensor, lambda value: change(value, generator), example)  # noqa: B023
+        try:
+            again = record(model, other)
+        except Exception:  # noqa: BLE001, S112 - a made-up input need not suit the network
+            continue
+        if set(unused) - set(_unused(model, again.graph, again.tensors)):
+            recording = merged(recording, again)
+            further.append(other)
+    return recording, tuple(further)
+
+
+def _noise(value: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(value.shape, generator=generator).to(value)
+
+
+_CHANGES: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = (
+    lambda value, _: -value if value.is_floating_point() else value,
+    lambda value, generator: _noise(value, generator) if value.is_floating_point() else value,
+    lambda value, generator: -_noise(value, generator) if value.is_floating_point() else value,
+)
+"""Inputs that make a forward take other branches, maybe."""
+
+
+def _by_position(model: nn.Module, example: Example) -> tuple[Any, ...]:
+    """Return arguments given by name in the order in which the forward takes them."""
+    if not isinstance(example, Mapping):
+        return tuple(example)
+    try:
+        bound = inspect.signature(model.forward).bind(**example)
+    except TypeError as error:
+        raise _bad_names(model, str(error)) from error
+    bound.apply_defaults()
+    if set(bound.kwargs) & set(example):
+        names = ", ".join(sorted(set(bound.kwargs) & set(example)))
+        raise _bad_names(model, f"{names} can only be given by name")
+    last = max((at for at, name in enumerate(bound.arguments) if name in example), default=-1)
+    return bound.args[: last + 1]
+
+
+def _bad_names(model: nn.Module, reason: str) -> InputError:
+    return InputError(
+        f"these example inputs do not fit the network's forward: {reason}",
+        code="BAD_EXAMPLE",
+        where=type(model).__name__,
+        hint="give the inputs in the order in which the forward takes them",
     )
 
 
@@ -190,16 +258,26 @@ def _export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, .
         try:
             # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
             with torch.no_grad(), attributes_kept(model), _few_values():
-                return (
-                    torch.export.export(model, example, dynamic_shapes=free, strict=False),
-                    example,
-                    "",
-                )
+                program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
+            if not _has_unknown_sizes(program.graph_module.graph):
+                return program, example, ""
+            reason = "its sizes depend on the values of tensors"
+            break
         except Exception as error:  # noqa: BLE001 - whatever the user's forward raises
             reason = _first_line(error)
             if type(error).__name__ in _ASKS_FOR_VALUES:
                 break
     return None, given, reason
+
+
+def _has_unknown_sizes(graph: fx.Graph) -> bool:
+    """Tell whether a size depends on the values of tensors, such as the number of boxes found."""
+    return any(
+        bool(free_unbacked_symbols(size))
+        for node in graph.nodes
+        for value in tensors_in(node.meta.get("val"))
+        for size in value.shape
+    )
 
 
 class _ManyValuesError(Exception):

@@ -39,7 +39,7 @@ def suppress(call: Call) -> Axes:
 
 @rule("deform_conv2d")
 def deformable_convolution(call: Call) -> Annotation:
-    """A convolution; the channels of its offsets and mask are positions of the kernel."""
+    """Weights as in a convolution; the channels of offsets and mask are positions of the kernel."""
     for name in ("offset", "mask"):
         _hold(call, name)
     if call.arguments["offset_groups"] > 1:
