@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import prunecli
 import pytest
 import torch
 from conftest import randomize_
+from torch import Tensor, nn
+from torch.nn import functional
+
+import prunecli
 from prunecli.errors import InputError, ProofError
 from prunecli.graph.rules.compute import einsum_letters
 from prunecli.plan import PruningPlan, compose_factors
@@ -14,8 +17,6 @@ from prunecli.pruning import read_network
 from prunecli.surgery import cut_module, slices_of
 from prunecli.temperature import temperature_factors
 from prunecli.verify import prove
-from torch import Tensor, nn
-from torch.nn import functional
 
 WIDTH, HEADS, INSIDE = 32, 4, 8
 IMAGE = torch.zeros(1, 3, 16, 16)
