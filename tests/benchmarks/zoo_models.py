@@ -96,14 +96,15 @@ def torchvision_entries() -> list[Entry]:
 
 
 def _published(name: str) -> Any:
+    """Return the published weights with the smallest image: the size of the constructor."""
     from torchvision.models import get_model_weights
 
-    return next(iter(get_model_weights(name)), None)
+    return min(get_model_weights(name), key=_crop, default=None)
 
 
 def _crop(weights: Any) -> tuple[int, int]:
     transform = weights.transforms()
-    size = getattr(transform, "crop_size", None) or transform.resize_size
+    size = getattr(transform, "crop_size", None) or getattr(transform, "resize_size", 0)
     size = list(size) if isinstance(size, list | tuple) else [size]
     return (int(size[0]), int(size[-1]))
 
