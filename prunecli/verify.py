@@ -246,7 +246,8 @@ class _Claim:
     ) -> Any:
         """Run a network; besides its outputs, a recorded one is judged by those of its layers."""
         if not self.trace.recorded:
-            return run_with(model, state, inputs)
+            with attributes_kept(model):  # what one forward caches is not for the next
+                return run_with(model, state, inputs)
         layers = whole_readers(self.coupling, self.slices)
         output, witness = run_watched(model, state, tuple(inputs), layers, norms)
         return [witness.outputs, tensors_in(output)]

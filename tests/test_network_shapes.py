@@ -168,6 +168,26 @@ def test_a_network_that_cannot_be_copied_is_cut_in_graph_mode() -> None:
     assert result.report.mode == "graph"
 
 
+def test_what_a_forward_stores_in_a_cache_is_not_left_in_the_callers_model() -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.cache = nn.Parameter(torch.randn(8)), {}
+            self.stem, self.body, self.fc = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 3)
+
+        def forward(self, x):
+            if x.device not in self.cache:
+                self.cache[x.device] = self.table.sin()
+            return self.fc(self.body(self.stem(x)).mean((2, 3)) * self.cache[x.device])
+
+    model = randomize_(Caching(), seed=0).eval()
+    result = prunecli.prune(model, IMAGE, flops=0.6, align=1)
+    assert result.report.mode == "module"
+    assert model.cache == {}
+    assert result.model.cache == {}
+    assert result.model(IMAGE).shape == (1, 3)
+
+
 def test_a_module_under_two_names_and_a_tied_weight_are_left_as_they_were() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -8,6 +8,7 @@ channels go, and never stands in for the network itself.
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -124,13 +125,24 @@ def tensors_in(value: Any) -> list[Tensor]:
 @contextmanager
 def attributes_kept(*models: nn.Module) -> Iterator[None]:
     """Give every module back the attributes that it had: a forward may store what it computed."""
-    held = [(module, dict(vars(module))) for model in models for module in model.modules()]
+    modules = [module for model in models for module in model.modules()]
+    held = [(module, dict(vars(module))) for module in modules]
+    # A cache is an attribute that stays the same dict or list, with other contents.
+    contents = [
+        (value, copy.copy(value))
+        for _, attributes in held
+        for value in attributes.values()
+        if type(value) in (dict, list)
+    ]
     try:
         yield
     finally:
         for module, attributes in held:
             vars(module).clear()
             vars(module).update(attributes)
+        for value, content in contents:
+            value.clear()
+            (value.update if isinstance(value, dict) else value.extend)(content)
 
 
 def _lift_constants(module: fx.GraphModule) -> dict[str, Tensor]:
