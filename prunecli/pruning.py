@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
 
 from prunecli.allocation import (
     ALLOCATIONS,
@@ -27,6 +26,7 @@ from prunecli.allocation import (
 )
 from prunecli.attributes import mirrored_attributes
 from prunecli.budget import format_quantity
+from prunecli.checks import check_example, check_network
 from prunecli.cost import CostModel, Widths, model_cost
 from prunecli.errors import GateError, GraphError, InputError, ProofError
 from prunecli.graph.coupling import ChannelGroup, CouplingGraph, couple
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor, nn
 
     from prunecli.budget import Budget
     from prunecli.signals.score import Batches
@@ -144,35 +145,13 @@ class Clock:
 def read_network(model: nn.Module, example: Example, *, clock: Clock | None = None) -> Network:
     """Trace and couple a network; raises what `trace` raises, and `InputError` for bad weights."""
     clock = clock or Clock(silent)
-    check_finite(model)
+    check_network(model)
+    check_example(example)
     with clock.stage("trace"):
         traced = fold(trace(model, example), stored_tensors(model))
     with clock.stage("couple"):
         coupling = couple(traced)
     return Network(model, traced, coupling)
-
-
-def check_finite(model: nn.Module) -> None:
-    """Raise `InputError` when a weight is NaN or infinite."""
-    for name, value in (*model.named_parameters(), *model.named_buffers()):
-        if nn.parameter.is_lazy(value):
-            raise InputError(
-                "this layer has no weights yet: its size follows from a first input",
-                code="NO_WEIGHTS",
-                where=name,
-                hint="run the network once on an input, then prune it",
-            )
-        # An attention mask may hold -inf; weights and statistics may not.
-        is_free = not isinstance(value, nn.Parameter) and "running_" not in name
-        wrong = value.isnan() if is_free else ~value.isfinite()
-        if value.is_floating_point() and bool(wrong.any()):
-            bad = int(wrong.sum())
-            raise InputError(
-                f"{bad} of {value.numel()} weights are not finite",
-                code="NAN_WEIGHTS",
-                where=name,
-                hint="the training run diverged; use an earlier checkpoint",
-            )
 
 
 def prune_network(
