@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.ops import DeformConv2d
 
 from prunecli.attributes import Size, set_attributes
 from prunecli.errors import GraphError, InputError
@@ -179,6 +180,7 @@ MIRRORS: dict[type, Callable[[Any, Mapping[int, Indices]], None]] = {
     nn.Conv1d: _mirror_convolution,
     nn.Conv2d: _mirror_convolution,
     nn.Conv3d: _mirror_convolution,
+    DeformConv2d: _mirror_convolution,
     nn.ConvTranspose1d: _mirror_transposed,
     nn.ConvTranspose2d: _mirror_transposed,
     nn.ConvTranspose3d: _mirror_transposed,

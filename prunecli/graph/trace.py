@@ -176,7 +176,8 @@ def _by_position(model: nn.Module, example: Example) -> tuple[Any, ...]:
     try:
         bound = inspect.signature(model.forward).bind(**example)
     except TypeError as error:
-        raise _bad_names(model, str(error)) from error
+        given = ", ".join(str(name) for name in example)
+        raise _bad_names(model, f"{error}, given {given}") from error
     bound.apply_defaults()
     if set(bound.kwargs) & set(example):
         names = ", ".join(sorted(set(bound.kwargs) & set(example)))

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import torchvision  # noqa: F401 - registers the operators that these rules are about
 
-from prunecli.graph.rules.call import Annotation, Call, rule
+from prunecli.graph.rules.call import Annotation, Call, no_axes, rule
 from prunecli.graph.rules.compute import convolution
+from prunecli.graph.rules.pointwise import pointwise
 
 if TYPE_CHECKING:
     from prunecli.graph.ids import Axes
@@ -35,6 +36,16 @@ def suppress(call: Call) -> Axes:
     for name in ("dets", "scores"):
         _hold(call, name)
     return (None,)
+
+
+@rule("where")
+def choose(call: Call) -> Annotation:
+    """Choose between tensors by a mask; of a mask alone, the positions, for which all stay."""
+    if "self" in call.arguments:
+        return pointwise(call)
+    for axis in call.axes("condition"):
+        call.ids.freeze(axis, "is searched for positions")
+    return no_axes(call.node)
 
 
 @rule("deform_conv2d")
