@@ -255,7 +255,7 @@ def _export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, .
     double = tuple(_at_least_two(value) for value in given)
     reason = ""
     for example, shapes in ((double, _free_batch), (double, None), (given, None)):
-        free = shapes and pytree.tree_map(shapes, example)
+        free = shapes and pytree.tree_map(shapes, _by_name(model, example))
         try:
             # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
             with torch.no_grad(), attributes_kept(model), _few_values():
@@ -269,6 +269,14 @@ def _export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, .
             if type(error).__name__ in _ASKS_FOR_VALUES:
                 break
     return None, given, reason
+
+
+def _by_name(model: nn.Module, example: tuple[Any, ...]) -> Any:
+    """Return arguments by the names of the forward, `*arguments` as one of them: as export asks."""
+    try:
+        return dict(inspect.signature(model.forward).bind(*example).arguments)
+    except (TypeError, ValueError):
+        return example
 
 
 def _has_unknown_sizes(graph: fx.Graph) -> bool:
