@@ -230,7 +230,12 @@ def _check_attribute(name: str) -> None:
         if not part.isprintable() or '"' in part or "\\" in part or part in _MODULE_NAMES:
             raise ValueError(f"no tensor can be called {name!r}")
     if parts[0] in _NETWORK_NAMES:
-        raise ValueError(f"{parts[0]!r} is no name for a layer of a rebuilt network")
+        raise InputError(
+            f"a network that is rebuilt from its graph cannot have a layer called {parts[0]!r}",
+            code="RESERVED_NAME",
+            where=name,
+            hint="rename this layer; it is a name that torch.fx keeps for itself",
+        )
 
 
 def _arrange(structure: Any, flat: Any) -> Any:

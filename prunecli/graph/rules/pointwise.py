@@ -86,7 +86,7 @@ _RESIZERS += [f"_upsample_nearest_exact{n}d" for n in "123"] + ["upsample_bicubi
 _RESIZERS += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"]
 
 
-@rule(*_POOLS, *_RESIZERS, "grid_sampler_2d", "grid_sampler_3d")
+@rule(*_POOLS, *_RESIZERS)
 def spatial(call: Call) -> Annotation:
     """Ids pass; positions change."""
     source = call.axes(next(iter(call.arguments)))

@@ -1,4 +1,4 @@
-"""Rules of torchvision's own operators: detection reads channels at boxes and at offsets."""
+"""Rules of operators that read images at boxes, offsets and coordinates: detection and flow."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def box_pool(call: Call) -> Annotation:
     _hold(call, "rois")
     pooled = (None, call.axes("input")[1], None, None)
     return pooled if call.operator == "roi_align" else [pooled, pooled]
+
+
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def sample(call: Call) -> Axes:
+    """Ids pass; positions are read at the coordinates of a grid."""
+    _hold(call, "grid")
+    source = call.axes("input")
+    return (*source[:2], *(None,) * (len(source) - 2))
 
 
 @rule("ps_roi_align", "ps_roi_pool")
