@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from prunecli.errors import GraphError, InputError
-from prunecli.graph.rewrites import REWRITES, Sizes
+from prunecli.graph.rewrites import REWRITES, Scaled, Sizes
 from prunecli.graph.rules import RULES
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
 
@@ -246,6 +246,8 @@ def encode(value: Any) -> Any:
     """Write an argument as JSON: nodes become `{"node": name}`, torch's constants their names."""
     if isinstance(value, fx.Node):
         return {"node": value.name}
+    if isinstance(value, Scaled):
+        return {"node": value.node.name, "times": value.times, "over": value.over}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     if isinstance(value, _DATA_TYPES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import operator
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -167,10 +168,18 @@ class _Builder:
         if isinstance(value, list):
             return [self.decode(item) for item in value]
         if isinstance(value, dict):
+            if "over" in value:
+                return self._scaled(self.nodes[value["node"]], value["times"], value["over"])
             if "node" in value:
                 return self.nodes[value["node"]]
             return _torch_constant(value["torch"])
         return value
+
+    def _scaled(self, size: fx.Node, times: Any, over: Any) -> fx.Node:
+        if type(times) is not int or type(over) is not int or over < 1:
+            raise TypeError("a size is scaled by integers")
+        product = self.graph.call_function(operator.mul, (size, times))
+        return self.graph.call_function(operator.floordiv, (product, over))
 
     def _own(self, name: str, *, trained: bool) -> None:
         holder, leaf = self._holder(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,22 @@ from torch import Tensor, fx
 from prunecli.graph.constants import constant_value
 from prunecli.graph.rules.call import operator_name, schema_arguments, shape_of
 from prunecli.graph.rules.pick import indexed_dims, split_dim
-from prunecli.graph.trace import source_line
+from prunecli.graph.trace import concrete, source_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prunecli.graph.coupling import CouplingGraph
     from prunecli.graph.trace import Trace
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A size that is computed when the network runs, times `times` and divided by `over`."""
+
+    node: fx.Node
+    times: int
+    over: int
 
 
 class Sizes:
@@ -40,6 +50,16 @@ class Sizes:
     def constant(self, value: Any) -> Tensor | None:
         """Return the value of a node that depends on stored integers alone, else None."""
         return constant_value(value, self.integers)
+
+    def value(self, size: Any) -> int:
+        """Return what a computed size gives in the cut network, for one input."""
+        if isinstance(size, int):
+            return size
+        if operator_name(size.target) == "sym_size":
+            return self.left(size.args[0], size.args[1])
+        if getattr(size.target, "__module__", "") == "_operator":
+            return int(size.target(*(self.value(argument) for argument in size.args)))
+        return concrete(size.meta["val"], self.batch)
 
     def left(self, node: fx.Node, dim: int) -> int:
         """Return the size of a dimension after the cut."""
@@ -84,19 +104,19 @@ def _rewrite_unflatten(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -
 
 def _sizes_left(node: fx.Node, given: Sequence[Any], first: int, sizes: Sizes) -> list[Any]:
     """Return what is left of the sizes of the dimensions from `first` on, as a view names them."""
-    # A size that is made of the batch and of channels (batch * heads) is left to be inferred.
-    inferred = [
-        not isinstance(size, int) and sizes.is_cut(node, first + step)
-        for step, size in enumerate(given)
-    ]
     return [
-        -1
-        if infer
-        else sizes.left(node, first + step)
-        if isinstance(size, int) and (size != -1 or any(inferred))
-        else size
-        for step, (size, infer) in enumerate(zip(given, inferred, strict=True))
+        size if isinstance(size, int) and size == -1 else _size_left(node, size, first + at, sizes)
+        for at, size in enumerate(given)
     ]
+
+
+def _size_left(node: fx.Node, size: Any, dim: int, sizes: Sizes) -> Any:
+    left = sizes.left(node, dim)
+    if isinstance(size, int):
+        return left
+    # A size that the forward computes (batch * heads) may follow the cut by itself, or be written.
+    computed = sizes.value(size)
+    return size if computed == left else Scaled(size, left, computed)
 
 
 def _rewrite_slice(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
@@ -108,6 +128,8 @@ def _rewrite_slice(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[
     start, end, step = slice(arguments["start"], arguments["end"], arguments["step"]).indices(
         shape[dim]
     )
+    if (start, end, step) == (0, shape[dim], 1):
+        return {}  # a whole dimension, which may hold every head of every input of the batch
     if step == 1:
         first = sizes.count(source, dim, 0, start)
         return {"start": first, "end": first + sizes.count(source, dim, start, end)}
