@@ -833,8 +833,8 @@ COMPLAINTS: dict[str, Complaint] = {
         mode=None, reference="all", only=("qkv*",), flops=0.7,
     ),
     "fused attention": Complaint(
-        fused_attention, cut=("up.weight", "down.weight"), example=TOKENS, mode=None,
-        reference="all",
+        fused_attention, cut=("up.weight", "down.weight", "attention.in_proj_weight"),
+        example=TOKENS, mode=None, reference="all",
     ),
     "weight norm": Complaint(
         parametrised(nn.utils.parametrizations.weight_norm), cut=("0.weight", "2.weight"),

@@ -60,7 +60,25 @@ def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict
         written = _write(node, trace, sizes)
         if written is not None:
             nodes.extend(_selected(node, written, trace, sizes))
-    return {"schema": PROGRAM_SCHEMA, "nodes": nodes, "output": trace.output_structure}
+    return {
+        "schema": PROGRAM_SCHEMA,
+        "nodes": _without_unread(nodes),
+        "output": trace.output_structure,
+    }
+
+
+def _without_unread(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out tensors that nothing reads any more: indices that were rewritten."""
+    waiting: list[Any] = [(node.get("args"), node.get("kwargs")) for node in nodes]
+    read = set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            read.add(value.get("node", None))
+            waiting.extend(item for item in value.values() if not isinstance(item, str))
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+    return [node for node in nodes if node["kind"] != "tensor" or node["name"] in read]
 
 
 def _write(node: fx.Node, trace: Trace, sizes: Sizes) -> dict[str, Any] | None:
