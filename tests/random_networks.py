@@ -121,6 +121,46 @@ def _run_layer_norm(layer: nn.Module, x: Tensor, other: Tensor) -> Tensor:
     return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class HandNorm(nn.Module):
+    """A root-mean-square norm over channels, written out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x * (x.square().mean(1, keepdim=True) + 1e-3).rsqrt()
+
+
+def _pick(_: nn.Module, x: Tensor, other: Tensor) -> Tensor:
+    order = [(3 * at + 1) % x.shape[1] for at in range(x.shape[1])]
+    return x[:, order]
+
+
+def _rows(layer: nn.Module, x: Tensor, other: Tensor) -> Tensor:
+    # Rows are looked up by what the network computes; channels pass.
+    picked = x.mean(1).argmax(1, keepdim=True).unsqueeze(1).expand_as(x[:, :, :1])
+    return x + x.gather(2, picked)
+
+
+def _pixels(width: int, _: int, number: int) -> tuple[nn.Module, int]:
+    outputs = 2 + number % 3
+    return nn.Sequential(conv(width, 4 * outputs), nn.PixelShuffle(2)), outputs
+
+
+def _patches(layer: nn.Module, x: Tensor, other: Tensor) -> Tensor:
+    n, _, h, w = x.shape
+    columns = functional.unfold(x, 3, padding=1)
+    return layer(columns.transpose(1, 2)).transpose(1, 2).reshape(n, -1, h, w)
+
+
+def _in_place(_: nn.Module, x: Tensor, other: Tensor) -> Tensor:
+    shifted = torch.zeros_like(x)
+    shifted[:, :2, 1:] = x[:, :2, :-1]
+    shifted[:, 2:] = x[:, 2:]
+    return shifted
+
+
 class Scale(nn.Module):
     """A factor for each channel."""
 
@@ -173,6 +213,27 @@ KINDS: dict[str, Kind] = {
     "attention": Kind(
         lambda width, other, number: (Attention(width, 2 * _wider(number)), width), _run_tokens
     ),
+    "hand-norm": Kind(_same(HandNorm)),
+    "glu": Kind(
+        lambda width, other, number: (
+            nn.Sequential(conv(width, 2 * _wider(number)), nn.GLU(1)), _wider(number)
+        )
+    ),
+    "pick": Kind(_nothing(), _pick),
+    "roll": Kind(_nothing(), lambda layer, x, _: x.roll(1, 1).flip(1)),
+    "rows": Kind(_nothing(), _rows),
+    "windows": Kind(
+        lambda width, other, number: (nn.Linear(9 * width, _wider(number)), _wider(number)),
+        _patches,
+    ),
+    "repeat": Kind(
+        lambda width, other, number: (conv(2 * width, _wider(number)), _wider(number)),
+        lambda layer, x, _: layer(x.repeat(1, 2, 1, 1)),
+    ),
+    "in-place": Kind(_nothing(), _in_place),
+    "spectrum": Kind(
+        _nothing(), lambda layer, x, _: torch.fft.irfft2(torch.fft.rfft2(x) * 0.5, s=x.shape[2:])
+    ),
     "instance-norm": Kind(_same(lambda width: nn.InstanceNorm2d(width, affine=True))),
     "unbind": Kind(_nothing(), _unbind),
     "transposed": Kind(_transposed),
@@ -180,6 +241,12 @@ KINDS: dict[str, Kind] = {
         _same(lambda width: conv(width, width)), lambda layer, x, _: layer(layer(x).relu())
     ),
     "pool": Kind(_nothing(), lambda layer, x, _: functional.avg_pool2d(x, 3, 1, 1)),
+    "pixels": Kind(_pixels, keeps_side=False),
+    "unpixels": Kind(
+        lambda width, other, number: (nn.PixelUnshuffle(2), 4 * width),
+        lambda layer, x, _: layer(x) if x.shape[2] % 2 == 0 else x.repeat(1, 4, 1, 1),
+        keeps_side=False,
+    ),
     "down": Kind(_down, _run_down, keeps_side=False),
     "up": Kind(
         lambda width, other, number: (
