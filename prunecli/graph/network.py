@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from prunecli.errors import InputError
+from prunecli.errors import GraphError, InputError
 from prunecli.graph.emit import PROGRAM_SCHEMA, resolve
+from prunecli.graph.rules.call import operator_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 def build(program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> fx.GraphModule:
@@ -51,12 +52,19 @@ def names_floats(graph: fx.Graph) -> bool:
     )
 
 
-def in_precision(network: fx.GraphModule, precision: torch.dtype) -> fx.GraphModule:
-    """Return a network over the same tensors that names `precision` for every type in `FLOATS`."""
+def in_precision(
+    network: fx.GraphModule, precision: torch.dtype, *, casts_only: bool = False
+) -> fx.GraphModule:
+    """Return a network over the same tensors that names `precision` for every type in `FLOATS`.
+
+    With `casts_only`, what makes a tensor keeps its type, and what casts one does not.
+    """
     copied = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     for node in network.graph.nodes:
         nodes[node] = copied.node_copy(node, nodes.__getitem__)
+        if casts_only and operator_name(node.target) not in _CASTS:
+            continue
         nodes[node].args = tuple(_precise(value, precision) for value in nodes[node].args)
         nodes[node].kwargs = {
             key: _precise(value, precision) for key, value in nodes[node].kwargs.items()
@@ -64,8 +72,24 @@ def in_precision(network: fx.GraphModule, precision: torch.dtype) -> fx.GraphMod
     return fx.GraphModule(network, copied, class_name=type(network).__name__)
 
 
+_CASTS = frozenset({"to", "_to_copy"})
+
+
 def _precise(value: Any, precision: torch.dtype) -> Any:
     return precision if isinstance(value, torch.dtype) and value in FLOATS else value
+
+
+def check_layer_names(names: Iterable[str]) -> None:
+    """Raise `GraphError` for a tensor whose first name a rebuilt network has for something else."""
+    for name in names:
+        first = name.partition(".")[0]
+        if first in _NETWORK_NAMES:
+            raise GraphError(
+                f"a network that is rebuilt from its graph cannot have a layer called {first!r}",
+                code="RESERVED_NAME",
+                where=name,
+                hint="rename this layer: torch.fx keeps its name for itself",
+            )
 
 
 _NETWORK_NAMES = frozenset({*dir(fx.GraphModule), "meta", "_graph"})
@@ -239,12 +263,7 @@ def _check_attribute(name: str) -> None:
         if not part.isprintable() or '"' in part or "\\" in part or part in _MODULE_NAMES:
             raise ValueError(f"no tensor can be called {name!r}")
     if parts[0] in _NETWORK_NAMES:
-        raise InputError(
-            f"a network that is rebuilt from its graph cannot have a layer called {parts[0]!r}",
-            code="RESERVED_NAME",
-            where=name,
-            hint="rename this layer; it is a name that torch.fx keeps for itself",
-        )
+        raise ValueError(f"{parts[0]!r} is no name for a layer of a rebuilt network")
 
 
 def _arrange(structure: Any, flat: Any) -> Any:
