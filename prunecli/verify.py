@@ -113,6 +113,8 @@ def prove(
         attempts = attempts[1:]
     last = len(attempts) - 2
     with evaluating(model, slim), attributes_kept(model, slim):
+        if not trace.recorded:
+            _check_runs(model, slim, trace.example)
         for at, (precision, shrink) in enumerate(attempts):
             for claim in claims if precision == torch.float64 else claims[:1]:
                 try:
@@ -392,6 +394,29 @@ def relative_error(found: Any, expected: Any) -> float:
     )
 
 
+def _check_runs(model: nn.Module, slim: nn.Module, example: Sequence[Any]) -> None:
+    """Raise `ProofError` where the slim network fails on the example, before any long work."""
+    try:
+        with torch.no_grad(), attributes_kept(slim):
+            slim(*example)
+    except Exception as error:
+        try:
+            with torch.no_grad(), attributes_kept(model):
+                model(*example)
+        except Exception:  # noqa: BLE001 - a type that this device has no operators for, say
+            return
+        raise _does_not_run(slim, error) from error
+
+
+def _does_not_run(slim: nn.Module, error: Exception) -> ProofError:
+    return ProofError(
+        f"the cut network's own forward fails: {(str(error).splitlines() or [repr(error)])[0]}",
+        code="CUT_DOES_NOT_RUN",
+        where=type(slim).__name__,
+        hint="nothing was written; please report this network",
+    )
+
+
 def _run_slim(
     slim: nn.Module,
     state: Tensors,
@@ -406,12 +431,7 @@ def _run_slim(
     except PruneError:
         raise
     except Exception as error:
-        raise ProofError(
-            f"the cut network's own forward fails: {(str(error).splitlines() or [repr(error)])[0]}",
-            code="CUT_DOES_NOT_RUN",
-            where=type(slim).__name__,
-            hint="nothing was written; please report this network",
-        ) from error
+        raise _does_not_run(slim, error) from error
 
 
 def _shrinks(value: Tensor) -> bool:
