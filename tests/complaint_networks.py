@@ -260,6 +260,19 @@ def window_partition() -> nn.Module:
     )
 
 
+def spatial_transformer() -> nn.Module:
+    def forward(net, x):
+        y = net.stem(x).relu()
+        matrix = net.place(net.look(x).relu().mean((2, 3))).view(-1, 2, 3)
+        grid = functional.affine_grid(matrix, y.shape, align_corners=False)
+        return head(net, net.last(functional.grid_sample(y, grid, align_corners=False)))
+
+    return Net(
+        forward, stem=conv(3, 16), look=conv(3, 8), place=nn.Linear(8, 6), last=conv(16, 16),
+        fc=fc(16),
+    )  # fmt: skip
+
+
 def rolled_channels() -> nn.Module:
     def forward(net, x):
         x = net.stem(x).relu()
@@ -715,6 +728,10 @@ COMPLAINTS: dict[str, Complaint] = {
     "U-Net": Complaint(unet, cut=("top.weight", "deep.weight", "merge.weight", "up.weight")),
     "window partition and roll": Complaint(
         window_partition, cut=("embed.weight", "first.weight", "second.weight"), flops=0.4
+    ),
+    "spatial transformer": Complaint(
+        spatial_transformer, cut=("stem.weight", "last.weight"), mode=None,
+        frozen={"place": "affine_grid_generator has a formula"},
     ),
     "rolled, flipped and reordered channels": Complaint(
         rolled_channels, cut=("stem.weight", "last.weight"), mode="graph"

@@ -221,6 +221,12 @@ def lost(call: Call) -> Annotation:
     return _lost(call, f"{call.operator} picks from all dimensions at once")
 
 
+@rule("affine_grid_generator", "bilinear", "cdist", "cosine_similarity", "linalg_cross")
+def formula(call: Call) -> Annotation:
+    """Freeze everything: what meets has a formula of its own."""
+    return _lost(call, f"{call.operator} has a formula of its own for them")
+
+
 def _lost(call: Call, reason: str) -> Annotation:
     for node in call.tensors():
         _freeze_all(call, call.axes_of(node), reason)
