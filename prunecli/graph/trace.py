@@ -81,6 +81,8 @@ def trace(model: nn.Module, example: Example) -> Trace:
 
 def _exported(model: nn.Module, program: Any, example: tuple[Any, ...]) -> Trace:
     signature = program.graph_signature
+    # What nobody reads (the averaged weights of an attention) must not hold channels fast.
+    program.graph_module.graph.eliminate_dead_code()
     first = _first_names(model)
     tensors = {
         placeholder: first.get(name, name)
