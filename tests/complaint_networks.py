@@ -731,7 +731,6 @@ COMPLAINTS: dict[str, Complaint] = {
     ),
     "spatial transformer": Complaint(
         spatial_transformer, cut=("stem.weight", "last.weight"), mode=None,
-        frozen={"place": "affine_grid_generator has a formula"},
     ),
     "rolled, flipped and reordered channels": Complaint(
         rolled_channels, cut=("stem.weight", "last.weight"), mode="graph"
