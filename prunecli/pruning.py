@@ -32,7 +32,7 @@ from prunecli.errors import GateError, GraphError, InputError, ProofError
 from prunecli.graph.coupling import ChannelGroup, CouplingGraph, couple
 from prunecli.graph.emit import constant_name, emit
 from prunecli.graph.folding import fold, folded_tensors, stored_tensors
-from prunecli.graph.network import build
+from prunecli.graph.network import build, check_layer_names
 from prunecli.graph.rewrites import baked_sizes
 from prunecli.graph.trace import Example, Trace, trace
 from prunecli.options import PruneOptions
@@ -110,6 +110,7 @@ class Network:
 
     def graph_network(self, keep: NDArray[np.bool_]) -> tuple[nn.Module, dict[str, Any]]:
         """Return the re-emitted network that keeps these atoms, and its program."""
+        check_layer_names(self.trace.tensors.values())
         program = emit(self.trace, self.coupling, keep)
         slices = slices_of(self.coupling, keep)
         tensors = {

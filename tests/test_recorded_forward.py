@@ -334,3 +334,26 @@ def test_a_real_detector_is_cut_to_half_and_proven() -> None:
     expected = masked(model, result).double()(images)[0]
     for key in ("boxes", "scores", "labels"):
         torch.testing.assert_close(found[key], expected[key])
+
+
+def test_a_layer_name_that_graph_mode_cannot_have_is_named() -> None:
+    class Reserved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph, self.last = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+            self.fc = nn.Linear(16, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.last(self.graph(x)).mean((2, 3)).view(x.shape[0], 16))
+
+    with pytest.raises(GraphError, match="layer called 'graph'"):
+        prunecli.prune(randomize_(Reserved()), IMAGES, flops=0.3, params=0.3, align=1)
+
+
+def test_a_forward_without_tensors_is_refused() -> None:
+    class Number(Plain):
+        def forward(self, x: Tensor) -> float:
+            return float(self.head(self.first(x)).sum())
+
+    with pytest.raises(InputError, match="returns no tensor"):
+        prunecli.prune(randomize_(Number()), IMAGES, flops=0.5)

@@ -75,8 +75,23 @@ def trace(model: nn.Module, example: Example) -> Trace:
     with evaluating(model), quiet():
         program, used, reason = _export(model, given)
         if program is None:
-            return _recorded(model, given, reason)
-    return _exported(model, program, used)
+            traced = _recorded(model, given, reason)
+        else:
+            traced = _exported(model, program, used)
+    _check_output(model, traced.graph)
+    return traced
+
+
+def _check_output(model: nn.Module, graph: fx.Graph) -> None:
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    if not any(tensors_in(node.meta.get("val")) for node in output.all_input_nodes):
+        raise InputError(
+            "the network's forward returns no tensor",
+            code="NO_OUTPUT",
+            where=type(model).__name__,
+            hint="return the tensors themselves, not numbers taken from them; a network that "
+            "returns its losses in training has to return its predictions in evaluation",
+        )
 
 
 def _exported(model: nn.Module, program: Any, example: tuple[Any, ...]) -> Trace:
