@@ -275,7 +275,7 @@ def _export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, .
         free = shapes and pytree.tree_map(shapes, _by_name(model, example))
         try:
             # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
-            with torch.no_grad(), attributes_kept(model), _few_values():
+            with torch.no_grad(), attributes_kept(model), _few_values(), _no_idle_autocast():
                 program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
             if not _has_unknown_sizes(program.graph_module.graph):
                 return program, example, ""
@@ -332,6 +332,25 @@ def _few_values(limit: int = 16) -> Iterator[None]:
         yield
     finally:
         ShapeEnv.create_unbacked_symint = known  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _no_idle_autocast() -> Iterator[None]:
+    """Leave out `autocast(enabled=False)`: it would hide what is inside from the graph."""
+    enter: Any = torch.autocast.__enter__
+    leave: Any = torch.autocast.__exit__
+
+    def entered(self: Any) -> Any:
+        return enter(self) if self._enabled else self
+
+    def left(self: Any, *error: Any) -> Any:
+        return leave(self, *error) if self._enabled else None
+
+    torch.autocast.__enter__, torch.autocast.__exit__ = entered, left  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__enter__, torch.autocast.__exit__ = enter, leave  # type: ignore[method-assign]
 
 
 def _free_batch(value: Any) -> Any:
