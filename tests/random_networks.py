@@ -111,6 +111,29 @@ class Attention(nn.Module):
         return self.out(weights @ self.value(x))
 
 
+class Heads(nn.Module):
+    """Attention of several heads: fused, in einsums, or in torch's kernel."""
+
+    def __init__(self, width: int, inside: int, number: int) -> None:
+        super().__init__()
+        self.heads, self.number = 2 + number % 2, number
+        self.qkv = nn.Linear(width, 3 * self.heads * inside)
+        self.out = nn.Linear(self.heads * inside, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        if self.number % 3 == 0:
+            q, k, v = qkv.unbind(2)
+            weights = torch.einsum("nqhd,nkhd->nhqk", q, k).mul(0.5).softmax(-1)
+            return self.out(torch.einsum("nhqk,nkhd->nqhd", weights, v).flatten(2))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if self.number % 3 == 1:
+            mixed = ((q @ k.transpose(-2, -1)) * 0.5).softmax(-1) @ v
+        else:
+            mixed = functional.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
 def _unbind(_: nn.Module, x: Tensor, other: Tensor) -> Tensor:
     n, c, h, w = x.shape
     first, second = x.view(n, 2, c // 2, h, w).unbind(1)
@@ -144,7 +167,7 @@ def _rows(layer: nn.Module, x: Tensor, other: Tensor) -> Tensor:
 
 
 def _pixels(width: int, _: int, number: int) -> tuple[nn.Module, int]:
-    outputs = 2 + number % 3
+    outputs = 2 + 2 * (number % 2)
     return nn.Sequential(conv(width, 4 * outputs), nn.PixelShuffle(2)), outputs
 
 
@@ -212,6 +235,9 @@ KINDS: dict[str, Kind] = {
     "tokens": Kind(_tokens, _run_tokens),
     "attention": Kind(
         lambda width, other, number: (Attention(width, 2 * _wider(number)), width), _run_tokens
+    ),
+    "heads": Kind(
+        lambda width, other, number: (Heads(width, _wider(number), number), width), _run_tokens
     ),
     "hand-norm": Kind(_same(HandNorm)),
     "glu": Kind(
