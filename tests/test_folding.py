@@ -253,7 +253,23 @@ class Tokens(nn.Module):
         return self.fc((x * self.table[self.index].sum(1)[:, None]).mean(1))
 
 
-@pytest.mark.parametrize("make", [Scaled, Joined, Tokens])
+class Blurred(nn.Module):
+    """One stored filter for every channel, and a weight that is one of a bank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(3, 12, 3), nn.Linear(16, 4)
+        self.bank = nn.Parameter(torch.randn(3, 16, 12, 3, 3))
+        self.register_buffer("filter", torch.rand(1, 1, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        weight = self.filter.repeat(x.shape[1], 1, 1, 1)
+        x = functional.conv2d(x, weight, padding=1, groups=x.shape[1])
+        return self.fc(functional.conv2d(x, self.bank[1]).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("make", [Scaled, Joined, Tokens, Blurred])
 def test_what_can_be_followed_is_not_folded_and_stays_in_module_mode(make) -> None:
     torch.manual_seed(0)
     model = make().eval()

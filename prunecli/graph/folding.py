@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 FOLLOWED = frozenset(
     {
         "alias", "cat", "chunk", "clone", "concat", "concatenate", "constant_pad_nd", "contiguous",
-        "detach", "flatten", "getitem", "lift_fresh_copy", "narrow", "numpy_T", "pad", "permute",
-        "reshape", "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "swapaxes",
-        "t", "to", "transpose", "unflatten", "unsqueeze", "view", "_to_copy",
-        "_assert_tensor_metadata",
+        "detach", "expand", "expand_as", "flatten", "flip", "getitem", "index", "index_select",
+        "lift_fresh_copy", "narrow", "numpy_T", "pad", "permute", "repeat", "repeat_interleave",
+        "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack",
+        "swapaxes", "t", "tile", "to", "transpose", "unflatten", "unsqueeze", "view",
+        "_assert_tensor_metadata", "_to_copy",
     }
 )  # fmt: skip
 """Operators beside the pointwise ones through which the channels of a weight are followed."""
@@ -253,7 +254,7 @@ def _origin(end: fx.Node, trace: Trace) -> str:
     size = end.meta["val"].numel()
     named = {trace.tensors[node.name]: node.meta["val"].numel() for node in nodes}
     parameters = [name for name in named if name not in trace.buffers] or list(named)
-    alike = [name for name in parameters if named[name] == size]
+    alike = [name for name in parameters if named[name] == size or len(parameters) == 1]
     if len(alike) == 1:
         return _plain_name(alike[0], named)
     paths = [name.split(".")[:-1] for name in parameters]
