@@ -31,7 +31,7 @@ from torch.utils import _pytree as pytree
 from prunecli.errors import ProofError, PruneError
 from prunecli.graph.emit import constant_name, emit
 from prunecli.graph.folding import folded_tensors
-from prunecli.graph.network import build, in_precision, names_floats
+from prunecli.graph.network import build, float_casts, in_precision, names_floats
 from prunecli.graph.record import attributes_kept, tensors_in
 from prunecli.graph.run_with import run_with
 from prunecli.masked_norms import MaskedNorms, Norms, cut_norms
@@ -97,12 +97,7 @@ def prove(
     `TRACE_NOT_EQUAL` when the reference is a traced graph that differs from the dense network.
     """
     generator = torch.Generator().manual_seed(seed)
-    claims = [_Claim(model, slim, slices, keep, trace, coupling, factors or {})]
-    graphs = [trace.graph] if trace.folding is None else [trace.graph, trace.folding.graph]
-    if any(names_floats(graph) for graph in graphs) and not trace.recorded:
-        # Where the forward says `x.dtype`, the trace says float32, and so does a re-emitted graph.
-        precise = in_precision(slim, torch.float64) if isinstance(slim, fx.GraphModule) else slim
-        claims.append(dataclasses.replace(claims[0], slim=precise, follows_inputs=True))
+    claims = _claims(_Claim(model, slim, slices, keep, trace, coupling, factors or {}))
     # Not every network takes a smaller image, or float64 (a cast in its forward): the first way
     # that the dense network itself can go decides, and a small image never has the last word.
     attempts = [(torch.float64, True), (torch.float64, False), (torch.float32, False)]
@@ -132,6 +127,26 @@ def prove(
     ) from reason
 
 
+def _claims(claim: _Claim) -> list[_Claim]:
+    """Return what may be proven: the claim, and others that read types in its graphs otherwise.
+
+    Where a forward says `x.dtype`, the trace says float32, and so does a re-emitted graph. In
+    float64 that is another function, unless all types follow the input, or those of casts alone
+    (a table that is made in float32, then cast to the type of a weight).
+    """
+    trace = claim.trace
+    graphs = [trace.graph] if trace.folding is None else [trace.graph, trace.folding.graph]
+    if trace.recorded or not any(names_floats(graph) for graph in graphs):
+        return [claim]
+    found = [claim]
+    for casts in (None, float_casts(trace.graph)):
+        slim = claim.slim
+        if isinstance(slim, fx.GraphModule):
+            slim = in_precision(slim, torch.float64, only=casts)
+        found.append(dataclasses.replace(claim, slim=slim, follows_inputs=True, casts=casts))
+    return found
+
+
 class _DenseFailedError(Exception):
     """The dense network does not run on the inputs of a proof."""
 
@@ -149,6 +164,8 @@ class _Claim:
     factors: Factors
     follows_inputs: bool = False
     """Whether floating-point types in traced graphs stand for that of the inputs."""
+    casts: frozenset[str] | None = None
+    """If so, the nodes of which this holds; None for all."""
 
     def prove(
         self, generator: torch.Generator, precision: torch.dtype, *, shrink: bool
@@ -313,7 +330,7 @@ class _Claim:
         }
         network = build(program, {**state, **constants})
         if self.follows_inputs:
-            network = in_precision(network, precision)
+            network = in_precision(network, precision, only=self.casts)
         return MaskedNorms(network, norms).run(*inputs)
 
 

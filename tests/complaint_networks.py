@@ -392,6 +392,15 @@ def functional_weights() -> nn.Module:
     return Net(forward, **{name: nn.Parameter(torch.ones(size)) for name, size in weights.items()})
 
 
+def without_autocast() -> nn.Module:
+    def forward(net, x):
+        with torch.autocast(x.device.type, enabled=False):
+            x = net.stem(x).relu()
+        return head(net, net.last(x))
+
+    return Net(forward, stem=conv(3, 16), last=conv(16, 16), fc=fc(16))
+
+
 def used_twice() -> nn.Module:
     def forward(net, x):
         x = net.shared(net.shared(net.stem(x)).relu()).relu()
@@ -776,6 +785,9 @@ COMPLAINTS: dict[str, Complaint] = {
     ),
     "frozen parameters": Complaint(frozen_parameters, cut=("0.weight", "2.weight", "3.weight")),
     "no gradients inside": Complaint(without_gradients, cut=("stem.weight", "last.weight")),
+    "autocast switched off inside": Complaint(
+        without_autocast, cut=("stem.weight", "last.weight")
+    ),
     "functional weights": Complaint(
         functional_weights, cut=("first", "second", "bias", "third"),
         reads=(("second", 1), ("third", 1)),

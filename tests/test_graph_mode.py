@@ -89,6 +89,22 @@ def test_it_exports_to_onnx_and_computes_the_same(result, tmp_path: Path) -> Non
     assert parity.max_rel_error < 1e-4
 
 
+def test_a_table_that_is_made_in_float32_and_then_cast_is_proven() -> None:
+    def forward(net, x):
+        table = torch.arange(16).to(torch.float32).div(7).sin().expand(8, 16)
+        place = net.mix(table.to(net.mix.weight.dtype)).mean()
+        other = torch.full((16, 1, 1), 0.3, dtype=x.dtype) if net.follows else 0.3
+        return net.fc(net.last(net.stem(x).roll(1, 1) + place + other).mean((2, 3)))
+
+    for follows in (False, True):
+        net = Net(
+            forward, stem=conv(3, 16), mix=nn.Linear(16, 2), last=conv(16, 16), fc=fc(16),
+            follows=follows,
+        )  # fmt: skip
+        slim = prunecli.prune(randomize_(net, seed=0).eval(), IMAGE, flops=0.5, align=1)
+        assert slim.report.mode == "graph"
+
+
 def test_it_is_cut_again_and_again(result, tmp_path: Path) -> None:
     second = prunecli.prune(result.model, IMAGE, flops=0.6, signal="l2", align=1)
     assert second.report.cost.before.flops == result.report.cost.after.flops

@@ -52,27 +52,39 @@ def names_floats(graph: fx.Graph) -> bool:
     )
 
 
+def float_casts(graph: fx.Graph) -> frozenset[str]:
+    """Return the names of the nodes of a trace that cast floating-point tensors."""
+    casts = [
+        node
+        for node in graph.nodes
+        if node.op == "call_function" and operator_name(node.target) in {"to", "_to_copy"}
+    ]
+    sources = {node.name: node.all_input_nodes[0].meta.get("val") for node in casts}
+    return frozenset(
+        name
+        for name, value in sources.items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    )
+
+
 def in_precision(
-    network: fx.GraphModule, precision: torch.dtype, *, casts_only: bool = False
+    network: fx.GraphModule, precision: torch.dtype, *, only: frozenset[str] | None = None
 ) -> fx.GraphModule:
     """Return a network over the same tensors that names `precision` for every type in `FLOATS`.
 
-    With `casts_only`, what makes a tensor keeps its type, and what casts one does not.
+    `only` names the nodes that change; None stands for all.
     """
     copied = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     for node in network.graph.nodes:
         nodes[node] = copied.node_copy(node, nodes.__getitem__)
-        if casts_only and operator_name(node.target) not in _CASTS:
+        if only is not None and node.name not in only:
             continue
         nodes[node].args = tuple(_precise(value, precision) for value in nodes[node].args)
         nodes[node].kwargs = {
             key: _precise(value, precision) for key, value in nodes[node].kwargs.items()
         }
     return fx.GraphModule(network, copied, class_name=type(network).__name__)
-
-
-_CASTS = frozenset({"to", "_to_copy"})
 
 
 def _precise(value: Any, precision: torch.dtype) -> Any:
