@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from prunecli.errors import InputError
 from prunecli.graph.rewrites import REWRITES, Sizes
 from prunecli.graph.rules.call import operator_name, schema_arguments
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
 
     from prunecli.graph.coupling import CouplingGraph
     from prunecli.graph.trace import Trace
@@ -34,8 +35,11 @@ def mirrored_attributes(
     """
     sizes = Sizes(trace, coupling, keep)
     changes: dict[str, dict[Size, set[Size]]] = {}
+    features: Attributes = {}
     for node in trace.graph.nodes:
         name = operator_name(node.target) if node.op == "call_function" else ""
+        if name in _CHANNEL_NORMS and sizes.is_cut(node, 1):
+            features.update(_features(model, _innermost(node), sizes.left(node, 1)))
         arguments = schema_arguments(node) if name in REWRITES else {}
         if not arguments or "weight" in arguments:
             continue
@@ -43,9 +47,20 @@ def mirrored_attributes(
             for before, after in _pairs(arguments.get(key), value):
                 of_module = changes.setdefault(_innermost(node), {})
                 of_module.setdefault(before, set()).add(after)
-    return {
+    return features | {
         path: found for path, wanted in changes.items() if (found := _matching(model, path, wanted))
     }
+
+
+_CHANNEL_NORMS = frozenset({"batch_norm", "instance_norm"})
+
+
+def _features(model: nn.Module, path: str, left: int) -> Attributes:
+    """Return the width of a norm that has no weight to tell it."""
+    module = dict(model.named_modules()).get(path)
+    if isinstance(module, nn.modules.batchnorm._NormBase) and not module.affine:  # noqa: SLF001
+        return {path: {"num_features": left}}
+    return {}
 
 
 def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Size]]) -> None:

@@ -406,3 +406,32 @@ def test_a_norm_by_hand_over_cut_channels_stays_whole_in_a_recorded_forward() ->
 def test_channels_pass_through_a_sampled_grid() -> None:
     result = cut_half(randomize_(Sampled()).eval(), IMAGES)
     assert widths(result)["second"][1] < 16
+
+
+def test_a_norm_without_weights_follows_the_width() -> None:
+    class Instance(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.InstanceNorm2d(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.third(self.norm(self.second(self.first(x)))))
+
+    result = cut_half(randomize_(Instance()).eval(), IMAGES)
+    assert result.report.mode == "module"
+    assert result.model.norm.num_features == widths(result)["second"][1] < 16
+
+
+def test_an_attribute_follows_the_width_in_a_recorded_forward() -> None:
+    class Remembered(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width = 16
+
+        def forward(self, x: Tensor) -> Tensor:
+            features = self.second(self.first(x).relu()).relu()
+            features = features if x.sum() < 1e9 else -features
+            return self.fc(self.third(features).relu().mean((2, 3)).view(-1, self.width))
+
+    result = cut_half(randomize_(Remembered()).eval(), IMAGES, flops=0.4, params=0.4, align=1)
+    assert result.model.width == widths(result)["third"][1] < 16

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -73,7 +74,10 @@ def _record(
     )
     detached = {name: value.detach() for name, value in state.items()}
     shapes = FakeTensorMode(allow_fallback_kernels=True)
-    with tracing(TracingContext(shapes)):  # one mode for the shapes of all nodes, not one for each
+    with (
+        _modules_noted(model),
+        tracing(TracingContext(shapes)),
+    ):  # one mode for the shapes of all nodes, not one for each
         module = write_down(detached, [leaves[at] for at in places])
     constants = _lift_constants(module)
     _drop_contexts(module.graph)
@@ -85,6 +89,37 @@ def _record(
         constants=constants,
         inputs=tuple(node.name for node in given[len(state) :]),
     )
+
+
+@contextmanager
+def _modules_noted(model: nn.Module) -> Iterator[None]:
+    """Note on every node the modules whose forward it ran in, as an export does."""
+    stack: dict[str, tuple[str, str]] = {}
+
+    def enter(name: str) -> Any:
+        def hook(module: nn.Module, _: Any) -> None:
+            stack[name] = (name, type(module).__name__)
+            fx_traceback.current_meta["nn_module_stack"] = dict(stack)
+
+        return hook
+
+    def leave(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, ___: Any) -> None:
+            stack.pop(name, None)
+            fx_traceback.current_meta["nn_module_stack"] = dict(stack)
+
+        return hook
+
+    hooks = []
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(enter(name)))
+        hooks.append(module.register_forward_hook(leave(name)))
+    try:
+        with fx_traceback.preserve_node_meta():
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class AtLeastOne(TorchFunctionMode):
