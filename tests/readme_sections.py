@@ -43,6 +43,9 @@ def generated() -> dict[str, str]:
         "defaults": _defaults(),
         "alignment": _alignment(),
         "networks": _networks(),
+        "zoo": _zoo(),
+        "zoo-missed": _zoo_missed(),
+        "coupling": _coupling(),
         "speed": _speed(),
         "csg": _csg(),
     }
@@ -149,6 +152,57 @@ def _networks() -> str:
         f"mode and {modes['graph']} in graph mode; FLOPs kept {min(kept):.3f} to {max(kept):.3f}; "
         f"largest relative error {worst:.1e}."
     )
+
+
+KINDS = (
+    ("torchvision", "classification"), ("torchvision", "segmentation"),
+    ("torchvision", "detection"), ("torchvision", "video"), ("torchvision", "flow"),
+    ("timm", "classification"),
+)  # fmt: skip
+
+
+def _zoo() -> str:
+    """Return the totals of the zoos, with those of Torch-Pruning on the same models."""
+    ours, peer = _read("zoo.csv"), _read("zoo_torch_pruning.csv")
+    rows = []
+    for source, kind in KINDS:
+        own = [row for row in ours if (row["source"], row["kind"]) == (source, kind)]
+        proven = [row for row in own if row["outcome"] == "proven"]
+        others = [row for row in peer if (row["source"], row["kind"]) == (source, kind)]
+        runs = sum(row["outcome"] == "runs" for row in others)
+        kept = [float(row["kept_flops"]) for row in proven]
+        rows.append(
+            (
+                source if source == "timm" else f"{source}, {kind}",
+                str(len(own)),
+                str(len(proven)),
+                str(sum(row["mode"] == "graph" for row in proven)),
+                f"{min(kept):.3f} to {max(kept):.3f}" if kept else "",
+                f"{max(float(row['max_rel_error']) for row in proven):.0e}" if proven else "",
+                f"{runs} of {len(others)}" if others else "",
+            )
+        )
+    head = ("models", "run", "proven", "in graph mode", "FLOPs kept", "largest error",
+            "Torch-Pruning runs")  # fmt: skip
+    return table(head, rows)
+
+
+def _zoo_missed() -> str:
+    missed = [row for row in _read("zoo.csv") if row["outcome"] != "proven"]
+    if not missed:
+        return "None ended otherwise."
+    return "\n".join(f"- `{row['model']}`: {row['outcome']}, {row['note'][:120]}" for row in missed)
+
+
+def _coupling() -> str:
+    rows = [
+        (row["model"], f"{float(row['parameters']) / 1e6:.0f} M", row["nodes"],
+         row["trace_s"], row["couple_s"], row["cost_s"], row["allocate_s"], row["peak_gib"])
+        for row in _read("coupling_scale.csv")
+    ]  # fmt: skip
+    head = ("network", "parameters", "graph nodes", "trace, s", "coupling, s", "costs, s",
+            "allocation, s", "peak GiB")  # fmt: skip
+    return table(head, rows)
 
 
 def _speed() -> str:
