@@ -9,7 +9,7 @@ import numpy as np
 from prunecli.allocation import Saliency, allowed_widths, keep_mask
 from prunecli.options import AnalyzeOptions, PruneOptions
 from prunecli.progress import Progress, Step, silent
-from prunecli.pruning import Network, frozen_reports, score_network
+from prunecli.pruning import frozen_reports, score_network
 from prunecli.report import GroupAnalysis, ModelAnalysis
 from prunecli.training import evaluate
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from prunecli.checkpoint import InputSpec
     from prunecli.data import ImageSet
+    from prunecli.network import Network
     from prunecli.signals.score import Batches
 
 CUTS = (0.25, 0.5, 0.75)

@@ -19,9 +19,10 @@ from prunecli.checkpoint.artefact import GRAPH
 from prunecli.data import evaluation_split, load_split, open_source
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
+from prunecli.network import read_network
 from prunecli.options import AnalyzeOptions, FinetuneOptions, LoadOptions, PruneOptions
 from prunecli.progress import Progress, silent
-from prunecli.pruning import PruneResult, prune_network, read_network
+from prunecli.pruning import PruneResult, prune_network
 from prunecli.training import FinetuneResult
 from prunecli.training import evaluate as evaluate_network
 from prunecli.training import finetune as finetune_network

@@ -39,6 +39,7 @@ from prunecli.data import (
 )
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
+from prunecli.network import Clock, read_network
 from prunecli.options import (
     AnalyzeOptions,
     ExportOptions,
@@ -47,7 +48,7 @@ from prunecli.options import (
     PruneOptions,
 )
 from prunecli.progress import Progress, Step, silent
-from prunecli.pruning import Clock, prune_network, read_network
+from prunecli.pruning import prune_network
 from prunecli.report import (
     AccuracyChange,
     AnalyzeReport,

@@ -3,60 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunecli.allocation import (
-    ALLOCATIONS,
-    Alignment,
-    Problem,
-    Saliency,
-    allocate,
-    allowed_widths,
-    ceilings_of,
-    default_alignment,
-    fill,
-    keep_mask,
-)
+from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
 from prunecli.attributes import mirrored_attributes
-from prunecli.budget import format_quantity
-from prunecli.checks import check_example, check_network
-from prunecli.cost import CostModel, Widths, model_cost
-from prunecli.errors import GateError, GraphError, InputError, ProofError
-from prunecli.graph.coupling import ChannelGroup, CouplingGraph, couple
-from prunecli.graph.emit import constant_name, emit
-from prunecli.graph.folding import fold, folded_tensors, stored_tensors
-from prunecli.graph.network import build, check_layer_names
+from prunecli.errors import GraphError, InputError, ProofError
 from prunecli.graph.rewrites import baked_sizes
-from prunecli.graph.trace import Example, Trace, trace
+from prunecli.network import Clock, Network, read_network
 from prunecli.options import PruneOptions
 from prunecli.plan import PruningPlan
-from prunecli.progress import Progress, Step, silent
+from prunecli.progress import Progress, silent
 from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport, Verified
+from prunecli.selection import select
 from prunecli.signals import AGGREGATES, PRESETS, needs_data, parse_signal, score
-from prunecli.surgery import cut_module, cut_tensor, slices_of
+from prunecli.surgery import cut_module, slices_of
 from prunecli.temperature import temperature_factors
 from prunecli.verify import prove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
     from prunecli.budget import Budget
+    from prunecli.cost import CostModel, Widths
+    from prunecli.graph.coupling import ChannelGroup
+    from prunecli.graph.trace import Example
     from prunecli.signals.score import Batches
 
-MODULE, GRAPH = "module", "graph"
-
-FINER = (4, 1)
-"""Alignments at which what the default one leaves of the budget is handed out."""
+GRAPH = "graph"
 
 
 @dataclass(frozen=True)
@@ -75,84 +54,6 @@ class PruneResult:
     def frozen(self) -> tuple[FrozenReport, ...]:
         """What could not be cut, and why."""
         return self.report.frozen
-
-
-@dataclass(frozen=True)
-class Network:
-    """A traced and coupled network: what every question about it starts from."""
-
-    model: nn.Module
-    trace: Trace
-    coupling: CouplingGraph
-
-    @cached_property
-    def cost(self) -> CostModel:
-        """The closed forms of its costs."""
-        return model_cost(self.trace, self.coupling, self.model)
-
-    @cached_property
-    def tensors(self) -> dict[str, Tensor]:
-        """Parameters, buffers and constants by name, detached."""
-        constants = {constant_name(name): value for name, value in self.trace.constants.items()}
-        named = folded_tensors(self.trace, stored_tensors(self.model))
-        return {**named, **constants}
-
-    @property
-    def outputs(self) -> int:
-        """The size of the last dimension of the first output: the number of classes."""
-        output = next(node for node in self.trace.graph.nodes if node.op == "output")
-        return int(output.all_input_nodes[0].meta["val"].shape[-1])
-
-    def weights_removed(self) -> NDArray[np.float64]:
-        """Return, per atom, the parameters that go when it alone is removed."""
-        per_group = self.cost.gradient("params", self.cost.dense_widths)
-        return np.repeat(per_group, [group.width for group in self.coupling.groups])
-
-    def graph_network(self, keep: NDArray[np.bool_]) -> tuple[nn.Module, dict[str, Any]]:
-        """Return the re-emitted network that keeps these atoms, and its program."""
-        check_layer_names(self.trace.tensors.values())
-        program = emit(self.trace, self.coupling, keep)
-        slices = slices_of(self.coupling, keep)
-        tensors = {
-            name: cut_tensor(value, slices.get(name, {})) for name, value in self.tensors.items()
-        }
-        network = build(program, tensors)
-        held = {name for name, value in self.model.named_parameters() if not value.requires_grad}
-        for name, value in network.named_parameters():
-            value.requires_grad_(value.requires_grad and name not in held)
-        return network, program
-
-
-@dataclass
-class Clock:
-    """Seconds by stage, and the stage reported as progress."""
-
-    progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time one stage."""
-        self.progress(Step(name, 0))
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            # A stage may run twice: a cut in module mode that fails is followed by graph mode.
-            spent = self.seconds.get(name, 0.0) + time.perf_counter() - start
-            self.seconds[name] = round(spent, 4)
-
-
-def read_network(model: nn.Module, example: Example, *, clock: Clock | None = None) -> Network:
-    """Trace and couple a network; raises what `trace` raises, and `InputError` for bad weights."""
-    clock = clock or Clock(silent)
-    check_network(model)
-    check_example(example)
-    with clock.stage("trace"):
-        traced = fold(trace(model, example), stored_tensors(model))
-    with clock.stage("couple"):
-        coupling = couple(traced)
-    return Network(model, traced, coupling)
 
 
 def prune_network(
@@ -184,9 +85,9 @@ def prune_network(
     held: dict[str, str] = {}
     slim, program, verified = None, None, None
     while True:
-        said: list[str] = []
         with clock.stage("allocate"):
-            widths, excluded = _choose(network, saliency, budget, options, warnings=said, held=held)
+            selection = select(network, saliency, budget, options, held=held)
+        widths = selection.widths
         keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
         plan = _plan(network, keep, widths, budget=budget, options=options)
         if dry_run:
@@ -196,7 +97,6 @@ def prune_network(
             break
         except ProofError as error:
             held = _newly_held(network, keep, held, error)
-    warnings += said
     if program is not None:
         plan = _in_graph_mode(plan)
     report = PruneReport(
@@ -205,14 +105,14 @@ def prune_network(
         cost=cut_cost(cost, widths),
         verified=verified,
         groups=_group_reports(network, widths),
-        frozen=(*frozen_reports(network), *excluded),
+        frozen=(*frozen_reports(network), *selection.whole),
         architecture=architecture or type(model).__name__,
         mode=plan.mode,
         signal=options.signal,
         allocation=options.allocation,
         align="auto" if options.align is None else str(options.align),
         seconds=clock.seconds,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *selection.warnings),
     )
     return PruneResult(slim, plan, report, program)
 
@@ -273,173 +173,6 @@ def frozen_reports(network: Network) -> tuple[FrozenReport, ...]:
         )
         for item in network.coupling.frozen
     )
-
-
-# --- which groups may be cut ---------------------------------------------------------------------
-
-
-def matches(group: ChannelGroup, patterns: Sequence[str]) -> bool:
-    """Tell whether a pattern names the group or a layer that makes its channels."""
-    layers = {group.name} | {name.rpartition(".")[0] for name, _ in group.producers}
-    return any(fnmatch.fnmatchcase(layer, pattern) for layer in layers for pattern in patterns)
-
-
-def _choose(
-    network: Network,
-    saliency: Saliency,
-    budget: Budget,
-    options: PruneOptions,
-    *,
-    warnings: list[str],
-    held: Mapping[str, str],
-) -> tuple[Widths, tuple[FrozenReport, ...]]:
-    """Return the widths under the budget; exact cuts alone where they suffice."""
-    groups = network.coupling.groups
-    _check_patterns(network, options)
-    reasons = {**_reasons(network, saliency, options), **held}
-    if not groups or len(reasons) == len(groups):
-        raise GraphError(
-            f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them held fast",
-            code="NOTHING_TO_CUT",
-            where=next(
-                iter((*reasons.values(), *_why_frozen(network))),
-                "no layer makes channels that another one reads",
-            ),
-            hint="prunecli analyze shows what is frozen and why",
-        )
-    cost, ceilings = network.cost, ceilings_of(budget, network.cost.dense)
-    _check_not_met(cost, ceilings)
-    widths = None
-    attempts = _attempts(groups, options)
-
-    def problem(align: Alignment, *, inexact: bool) -> Problem:
-        widths = allowed_widths(
-            groups,
-            eligible=lambda group: group.name not in reasons and (inexact or group.exact),
-            align=align,
-            min_width=options.min_width,
-        )
-        return Problem(groups, saliency, cost, ceilings, widths)
-
-    for inexact, align in attempts:
-        try:
-            widths = allocate(options.allocation, problem(align, inexact=inexact))
-            for finer in FINER if options.align is None else ():
-                widths = fill(problem(finer, inexact=inexact), widths)
-        except GateError:
-            if (inexact, align) == attempts[-1]:
-                raise
-            continue
-        warnings.extend(_concessions(groups, widths, options, align))
-        break
-    assert widths is not None
-    if bool((widths == cost.dense_widths).all()):
-        raise GraphError(
-            "nothing was cut: no group can lose a channel at this alignment",
-            code="NOTHING_TO_CUT",
-            hint="try --align 1",
-        )
-    excluded = tuple(
-        FrozenReport(group.name, reasons[group.name], None, float(share))
-        for group, share in zip(groups, cost.share("flops"), strict=True)
-        if group.name in reasons
-    )
-    return widths, excluded
-
-
-def _why_frozen(network: Network) -> Iterator[str]:
-    """Yield what holds layers fast beside being the output, which some layer always is."""
-    for item in network.coupling.frozen:
-        if item.reason != "output of the network":
-            yield f"{item.name}: {item.reason}"
-
-
-def _attempts(
-    groups: Sequence[ChannelGroup], options: PruneOptions
-) -> list[tuple[bool, Alignment]]:
-    """Return what is tried in turn: (inexact cuts too?, alignment), the best first.
-
-    An alignment that the user names is kept; the default one is relaxed before cuts that are not
-    exact are made, since a slower network is still the same network.
-    """
-    aligns: tuple[Alignment, ...] = (
-        (default_alignment, 4, 1) if options.align is None else (options.align,)
-    )
-    inexact = (False,) if all(group.exact for group in groups) else (False, True)
-    return [(legal, align) for legal in inexact for align in aligns]
-
-
-def _concessions(
-    groups: Sequence[ChannelGroup], widths: Widths, options: PruneOptions, align: Alignment
-) -> list[str]:
-    """Say what had to be given up for the budget."""
-    said = []
-    if options.align is None and isinstance(align, int):
-        said.append(
-            f"the budget is out of reach at the default alignment; widths are multiples of {align}"
-        )
-    cut = sum(
-        width < group.width and not group.exact for group, width in zip(groups, widths, strict=True)
-    )
-    if cut:
-        said.append(
-            f"{cut} groups are cut under a norm over channels (exact cuts alone do not reach the "
-            "budget): the kept channels are normalised anew"
-        )
-    return said
-
-
-def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
-    if all(cost.dense[kind] <= ceiling for kind, ceiling in ceilings.items()):
-        kind, ceiling = next(iter(ceilings.items()))
-        raise InputError(
-            f"nothing to cut: the network has {format_quantity(cost.dense[kind])} {kind}, "
-            f"already within {format_quantity(ceiling)}",
-            code="ALREADY_WITHIN_BUDGET",
-            hint="ask for less",
-        )
-
-
-def _check_patterns(network: Network, options: PruneOptions) -> None:
-    groups = network.coupling.groups
-    # To exclude what stays whole anyway (the classifier) is no mistake; to ask for it alone is.
-    layers = [name for name, _ in network.model.named_modules()]
-    whole = {"--exclude": layers, "--only": []}
-    for flag, patterns in (("--exclude", options.exclude), ("--only", options.only)):
-        for pattern in patterns:
-            found = any(matches(group, [pattern]) for group in groups)
-            if not found and not fnmatch.filter(whole[flag], pattern):
-                names = ", ".join(group.name for group in groups[:5])
-                raise InputError(
-                    f"{flag} {pattern} matches no layer",
-                    code="NO_SUCH_LAYER",
-                    hint=f"layers are called {names} ...; prunecli analyze lists them all",
-                )
-
-
-def _narrowest(group: ChannelGroup, options: PruneOptions) -> int:
-    (widths,) = allowed_widths(
-        [group],
-        eligible=lambda _: True,
-        align=options.align or 1,
-        min_width=options.min_width,
-    )
-    return int(widths[0])
-
-
-def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
-    """Return why a group stays whole, for every group that an option or the signal holds fast."""
-    reasons: dict[str, str] = {}
-    for group in network.coupling.groups:
-        if options.exclude and matches(group, options.exclude):
-            reasons[group.name] = "--exclude"
-        elif options.only and not matches(group, options.only):
-            reasons[group.name] = "not named by --only"
-        elif np.isnan(saliency[group.atoms]).any():
-            reasons[group.name] = f"the signal {options.signal} cannot see its channels"
-        elif _narrowest(group, options) == group.width:
-            reasons[group.name] = f"has only {group.width * group.multiplicity} channels"
-    return reasons
 
 
 def _trace_warnings(network: Network) -> list[str]:

@@ -12,8 +12,8 @@ from torch.nn import functional
 import prunecli
 from prunecli.errors import InputError, ProofError
 from prunecli.graph.rules.compute import einsum_letters
+from prunecli.network import read_network
 from prunecli.plan import PruningPlan, compose_factors
-from prunecli.pruning import read_network
 from prunecli.surgery import cut_module, slices_of
 from prunecli.temperature import temperature_factors
 from prunecli.verify import prove

@@ -14,7 +14,7 @@ from torchvision import models
 
 import prunecli
 from prunecli.cost import COSTS, CostModel, count_flops
-from prunecli.pruning import Network, read_network
+from prunecli.network import Network, read_network
 
 
 class Call(nn.Module):

@@ -18,7 +18,7 @@ from prunecli.cost import count_flops
 from prunecli.errors import ProofError
 from prunecli.graph.folding import fold, stored_tensors
 from prunecli.graph.trace import trace
-from prunecli.pruning import read_network
+from prunecli.network import read_network
 from prunecli.verify import prove
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch.nn import functional
 import prunecli
 from prunecli.checkpoint import InputSpec
 from prunecli.errors import GraphError, InputError
-from prunecli.pruning import read_network
+from prunecli.network import read_network
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 

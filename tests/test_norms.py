@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import prunecli
 from prunecli.masked_norms import masked_group_norm, masked_layer_norm, masked_rms_norm
-from prunecli.pruning import read_network
+from prunecli.network import read_network
 from prunecli.verify import TOLERANCE, relative_error
 
 

@@ -21,8 +21,8 @@ from prunecli.budget import make_budget
 from prunecli.cost import count_flops
 from prunecli.errors import GateError, GraphError, InputError, ProofError
 from prunecli.graph.network import build
+from prunecli.network import read_network
 from prunecli.plan import PruningPlan, compose
-from prunecli.pruning import read_network
 from prunecli.surgery import cut_module
 from prunecli.verify import prove
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -16,9 +17,12 @@ from prunecli.checkpoint import InputSpec
 from prunecli.errors import GraphError, InputError, ProofError
 from prunecli.graph.record import AGAIN, AtLeastOne, attributes_kept, merged, record
 from prunecli.graph.trace import trace
-from prunecli.pruning import PruneResult, read_network
+from prunecli.network import read_network
 from prunecli.surgery import cut_module
 from prunecli.verify import prove
+
+if TYPE_CHECKING:
+    from prunecli.pruning import PruneResult
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

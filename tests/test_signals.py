@@ -15,8 +15,9 @@ from torch.nn import functional
 
 import prunecli
 from prunecli.errors import InputError
+from prunecli.network import Network, read_network
 from prunecli.options import PruneOptions
-from prunecli.pruning import Network, read_network, score_network
+from prunecli.pruning import score_network
 from prunecli.signals import (
     AGGREGATES,
     BASE_INPUTS,

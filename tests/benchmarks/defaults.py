@@ -30,8 +30,9 @@ from prunecli.allocation import (
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
 from prunecli.instantiate import instantiate
+from prunecli.network import read_network
 from prunecli.options import PruneOptions
-from prunecli.pruning import read_network, score_network
+from prunecli.pruning import score_network
 from prunecli.training import evaluate
 
 if TYPE_CHECKING:

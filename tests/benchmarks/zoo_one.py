@@ -24,7 +24,8 @@ import prunecli
 from prunecli.checkpoint import InputSpec
 from prunecli.errors import PruneError
 from prunecli.exporting import to_proven_onnx
-from prunecli.pruning import frozen_reports, read_network
+from prunecli.network import read_network
+from prunecli.pruning import frozen_reports
 from prunecli.surgery import cut_tensor
 from prunecli.verify import relative_error
 

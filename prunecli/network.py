@@ -1,0 +1,105 @@
+"""A network made ready for questions: traced, coupled, and costed when somebody asks."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunecli.checks import check_example, check_network
+from prunecli.cost import CostModel, model_cost
+from prunecli.graph.coupling import CouplingGraph, couple
+from prunecli.graph.emit import constant_name, emit
+from prunecli.graph.folding import fold, folded_tensors, stored_tensors
+from prunecli.graph.network import build, check_layer_names
+from prunecli.graph.trace import Example, Trace, trace
+from prunecli.progress import Progress, Step, silent
+from prunecli.surgery import cut_tensor, slices_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Network:
+    """A traced and coupled network: what every question about it starts from."""
+
+    model: nn.Module
+    trace: Trace
+    coupling: CouplingGraph
+
+    @cached_property
+    def cost(self) -> CostModel:
+        """The closed forms of its costs."""
+        return model_cost(self.trace, self.coupling, self.model)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, buffers and constants by name, detached."""
+        constants = {constant_name(name): value for name, value in self.trace.constants.items()}
+        named = folded_tensors(self.trace, stored_tensors(self.model))
+        return {**named, **constants}
+
+    @property
+    def outputs(self) -> int:
+        """The size of the last dimension of the first output: the number of classes."""
+        output = next(node for node in self.trace.graph.nodes if node.op == "output")
+        return int(output.all_input_nodes[0].meta["val"].shape[-1])
+
+    def weights_removed(self) -> NDArray[np.float64]:
+        """Return, per atom, the parameters that go when it alone is removed."""
+        per_group = self.cost.gradient("params", self.cost.dense_widths)
+        return np.repeat(per_group, [group.width for group in self.coupling.groups])
+
+    def graph_network(self, keep: NDArray[np.bool_]) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the re-emitted network that keeps these atoms, and its program."""
+        check_layer_names(self.trace.tensors.values())
+        program = emit(self.trace, self.coupling, keep)
+        slices = slices_of(self.coupling, keep)
+        tensors = {
+            name: cut_tensor(value, slices.get(name, {})) for name, value in self.tensors.items()
+        }
+        network = build(program, tensors)
+        held = {name for name, value in self.model.named_parameters() if not value.requires_grad}
+        for name, value in network.named_parameters():
+            value.requires_grad_(value.requires_grad and name not in held)
+        return network, program
+
+
+@dataclass
+class Clock:
+    """Seconds by stage, and the stage reported as progress."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage."""
+        self.progress(Step(name, 0))
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            # A stage may run twice: a cut in module mode that fails is followed by graph mode.
+            spent = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.seconds[name] = round(spent, 4)
+
+
+def read_network(model: nn.Module, example: Example, *, clock: Clock | None = None) -> Network:
+    """Trace and couple a network; raises what `trace` raises, and `InputError` for bad weights."""
+    clock = clock or Clock(silent)
+    check_network(model)
+    check_example(example)
+    with clock.stage("trace"):
+        traced = fold(trace(model, example), stored_tensors(model))
+    with clock.stage("couple"):
+        coupling = couple(traced)
+    return Network(model, traced, coupling)

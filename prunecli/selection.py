@@ -1,0 +1,226 @@
+"""Which groups a budget cuts, and to what widths: options, patterns, and what gives way first."""
+
+from __future__ import annotations
+
+import fnmatch
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prunecli.allocation import (
+    Alignment,
+    Problem,
+    Saliency,
+    allocate,
+    allowed_widths,
+    ceilings_of,
+    default_alignment,
+    fill,
+)
+from prunecli.budget import format_quantity
+from prunecli.errors import GateError, GraphError, InputError
+from prunecli.report import FrozenReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from prunecli.budget import Budget
+    from prunecli.cost import CostModel, Widths
+    from prunecli.graph.coupling import ChannelGroup
+    from prunecli.network import Network
+    from prunecli.options import PruneOptions
+
+FINER = (4, 1)
+"""Alignments at which what the default one leaves of the budget is handed out."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The width of every group, the groups that stay whole and why, and what had to give way."""
+
+    widths: Widths
+    whole: tuple[FrozenReport, ...]
+    warnings: tuple[str, ...]
+
+
+def select(
+    network: Network,
+    saliency: Saliency,
+    budget: Budget,
+    options: PruneOptions,
+    *,
+    held: Mapping[str, str],
+) -> Selection:
+    """Return the widths under the budget; exact cuts alone where they suffice.
+
+    `held` says why groups stay whole beside those that the options hold fast. Raises `InputError`
+    (a pattern matches nothing, the budget is already met), `GraphError` (`NOTHING_TO_CUT`) and
+    `GateError` (infeasible budget).
+    """
+    groups = network.coupling.groups
+    _check_patterns(network, options)
+    reasons = {**_reasons(network, saliency, options), **held}
+    _check_any_left(network, reasons)
+    ceilings = ceilings_of(budget, network.cost.dense)
+    _check_not_met(network.cost, ceilings)
+
+    def problem(align: Alignment, *, inexact: bool) -> Problem:
+        widths = allowed_widths(
+            groups,
+            eligible=lambda group: group.name not in reasons and (inexact or group.exact),
+            align=align,
+            min_width=options.min_width,
+        )
+        return Problem(groups, saliency, network.cost, ceilings, widths)
+
+    widths, align = _first_within(_attempts(groups, options), problem, options)
+    if bool((widths == network.cost.dense_widths).all()):
+        raise GraphError(
+            "nothing was cut: no group can lose a channel at this alignment",
+            code="NOTHING_TO_CUT",
+            hint="try --align 1",
+        )
+    whole = tuple(
+        FrozenReport(group.name, reasons[group.name], None, float(share))
+        for group, share in zip(groups, network.cost.share("flops"), strict=True)
+        if group.name in reasons
+    )
+    return Selection(widths, whole, tuple(_concessions(groups, widths, options, align)))
+
+
+def matches(group: ChannelGroup, patterns: Sequence[str]) -> bool:
+    """Tell whether a pattern names the group or a layer that makes its channels."""
+    layers = {group.name} | {name.rpartition(".")[0] for name, _ in group.producers}
+    return any(fnmatch.fnmatchcase(layer, pattern) for layer in layers for pattern in patterns)
+
+
+def _first_within(
+    attempts: Sequence[tuple[bool, Alignment]],
+    problem: Callable[..., Problem],
+    options: PruneOptions,
+) -> tuple[Widths, Alignment]:
+    """Return the widths of the first attempt that reaches the budget, and its alignment."""
+
+    def widths(inexact: bool, align: Alignment) -> Widths:
+        found = allocate(options.allocation, problem(align, inexact=inexact))
+        for finer in FINER if options.align is None else ():
+            found = fill(problem(finer, inexact=inexact), found)
+        return found
+
+    *earlier, (inexact, align) = attempts
+    for attempt in earlier:
+        with suppress(GateError):
+            return widths(*attempt), attempt[1]
+    return widths(inexact, align), align
+
+
+def _check_any_left(network: Network, reasons: Mapping[str, str]) -> None:
+    groups = network.coupling.groups
+    if groups and len(reasons) < len(groups):
+        return
+    raise GraphError(
+        f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them held fast",
+        code="NOTHING_TO_CUT",
+        where=next(
+            iter((*reasons.values(), *_why_frozen(network))),
+            "no layer makes channels that another one reads",
+        ),
+        hint="prunecli analyze shows what is frozen and why",
+    )
+
+
+def _why_frozen(network: Network) -> Iterator[str]:
+    """Yield what holds layers fast beside being the output, which some layer always is."""
+    for item in network.coupling.frozen:
+        if item.reason != "output of the network":
+            yield f"{item.name}: {item.reason}"
+
+
+def _attempts(
+    groups: Sequence[ChannelGroup], options: PruneOptions
+) -> list[tuple[bool, Alignment]]:
+    """Return what is tried in turn: (inexact cuts too?, alignment), the best first.
+
+    An alignment that the user names is kept; the default one is relaxed before cuts that are not
+    exact are made, since a slower network is still the same network.
+    """
+    aligns: tuple[Alignment, ...] = (
+        (default_alignment, 4, 1) if options.align is None else (options.align,)
+    )
+    inexact = (False,) if all(group.exact for group in groups) else (False, True)
+    return [(legal, align) for legal in inexact for align in aligns]
+
+
+def _concessions(
+    groups: Sequence[ChannelGroup], widths: Widths, options: PruneOptions, align: Alignment
+) -> list[str]:
+    """Say what had to be given up for the budget."""
+    said = []
+    if options.align is None and isinstance(align, int):
+        said.append(
+            f"the budget is out of reach at the default alignment; widths are multiples of {align}"
+        )
+    cut = sum(
+        width < group.width and not group.exact for group, width in zip(groups, widths, strict=True)
+    )
+    if cut:
+        said.append(
+            f"{cut} groups are cut under a norm over channels (exact cuts alone do not reach the "
+            "budget): the kept channels are normalised anew"
+        )
+    return said
+
+
+def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
+    if all(cost.dense[kind] <= ceiling for kind, ceiling in ceilings.items()):
+        kind, ceiling = next(iter(ceilings.items()))
+        raise InputError(
+            f"nothing to cut: the network has {format_quantity(cost.dense[kind])} {kind}, "
+            f"already within {format_quantity(ceiling)}",
+            code="ALREADY_WITHIN_BUDGET",
+            hint="ask for less",
+        )
+
+
+def _check_patterns(network: Network, options: PruneOptions) -> None:
+    groups = network.coupling.groups
+    # To exclude what stays whole anyway (the classifier) is no mistake; to ask for it alone is.
+    layers = [name for name, _ in network.model.named_modules()]
+    whole = {"--exclude": layers, "--only": []}
+    for flag, patterns in (("--exclude", options.exclude), ("--only", options.only)):
+        for pattern in patterns:
+            found = any(matches(group, [pattern]) for group in groups)
+            if not found and not fnmatch.filter(whole[flag], pattern):
+                names = ", ".join(group.name for group in groups[:5])
+                raise InputError(
+                    f"{flag} {pattern} matches no layer",
+                    code="NO_SUCH_LAYER",
+                    hint=f"layers are called {names} ...; prunecli analyze lists them all",
+                )
+
+
+def _narrowest(group: ChannelGroup, options: PruneOptions) -> int:
+    (widths,) = allowed_widths(
+        [group],
+        eligible=lambda _: True,
+        align=options.align or 1,
+        min_width=options.min_width,
+    )
+    return int(widths[0])
+
+
+def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
+    """Return why a group stays whole, for every group that an option or the signal holds fast."""
+    reasons: dict[str, str] = {}
+    for group in network.coupling.groups:
+        if options.exclude and matches(group, options.exclude):
+            reasons[group.name] = "--exclude"
+        elif options.only and not matches(group, options.only):
+            reasons[group.name] = "not named by --only"
+        elif np.isnan(saliency[group.atoms]).any():
+            reasons[group.name] = f"the signal {options.signal} cannot see its channels"
+        elif _narrowest(group, options) == group.width:
+            reasons[group.name] = f"has only {group.width * group.multiplicity} channels"
+    return reasons
