@@ -64,7 +64,8 @@ Arch = Annotated[
     typer.Option(
         "--arch",
         metavar="NAME",
-        help="Architecture when the file does not tell: 'resnet50', or 'package.module:function'.",
+        help="Architecture when the file does not tell: 'resnet50', 'timm/NAME', or "
+        "'package.module:function'.",
         rich_help_panel=READING,
     ),
 ]

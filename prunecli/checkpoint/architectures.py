@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 _NEAR = 0.1  # below this two networks share little more than words like `classifier`
+TIMM = "timm/"
+"""What names of timm's models begin with here; they are known by name only, not recognised."""
+
 INDEX_PATH = Path(__file__).with_name("index.json")
 
 
@@ -125,19 +128,57 @@ def build_dense(architecture: ArchitectureRef, *, device: str = "meta") -> nn.Mo
         )
     if architecture.is_factory:
         return call_factory(architecture.name, architecture.kwargs, device=device, with_folder=True)
-    entry = ARCHITECTURES.get(architecture.name)
+    entry = architecture_of(architecture.name)
     arguments = {**entry.arguments, **architecture.kwargs}
     return call_factory(entry.factory, arguments, device=device, with_folder=False)
 
 
-def match_all(shapes: Shapes) -> list[Match]:
-    """Return every registered architecture that the shapes fit exactly."""
+def architecture_of(name: str) -> Architecture:
+    """Return a registered architecture, or that of `timm/NAME` where timm is installed.
+
+    Raises `InputError` for a name that neither knows.
+    """
+    if name.startswith(TIMM):
+        return _timm_architecture(name.removeprefix(TIMM))
+    return ARCHITECTURES.get(name)
+
+
+@cache
+def _timm_architecture(name: str) -> Architecture:
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(
+            f"{TIMM}{name} needs timm, which is not installed",
+            code="MISSING_EXTRA",
+            hint="pip install 'prunecli[timm]'",
+        ) from error
+    # Only what timm itself defines: other spellings would fetch code or weights from elsewhere.
+    if not timm.is_model(name):
+        near = ", ".join(TIMM + known for known in timm.list_models(f"*{name}*")[:5])
+        raise InputError(
+            f"timm has no model {name!r}",
+            code="UNKNOWN_ARCHITECTURE",
+            hint=f"did you mean {near}" if near else "timm.list_models() has all names",
+        )
+    config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    channels, height, width = config.input_size if config is not None else (3, 224, 224)
+    mean, std = (config.mean, config.std) if config is not None else ((0.5,) * 3, (0.5,) * 3)
+    return Architecture(
+        factory="timm:create_model",
+        input=InputSpec(channels, height, width, tuple(mean), tuple(std)),
+        arguments={"model_name": name, "pretrained": False},
+    )
+
+
+def match_all(shapes: Shapes, *, name: str | None = None) -> list[Match]:
+    """Return every registered architecture that the shapes fit exactly, or `name` alone."""
     lines: dict[Any, str] = {}
     found = []
-    for entry in ARCHITECTURES:
-        known = fingerprint_of(entry.name)
-        key = (entry.value.auxiliary, tuple(known.free.items()))
-        kept = without_auxiliary(shapes, entry.value.auxiliary)
+    for known_name in ARCHITECTURES.names() if name is None else (name,):
+        auxiliary, known = architecture_of(known_name).auxiliary, fingerprint_of(known_name)
+        key = (auxiliary, tuple(known.free.items()))
+        kept = without_auxiliary(shapes, auxiliary)
         if not has_free_dims(kept, known.free):
             continue
         if key not in lines:
@@ -146,7 +187,7 @@ def match_all(shapes: Shapes) -> list[Match]:
             continue
         arguments = read_arguments(kept, known.free)
         if arguments is not None:
-            found.append(Match(entry.name, arguments))
+            found.append(Match(known_name, arguments))
     return found
 
 
@@ -184,7 +225,7 @@ def fingerprint_of(name: str) -> Fingerprint:
 
 def compute_fingerprint(name: str) -> Fingerprint:
     """Return the fingerprint of `name` by building it without memory."""
-    variants = ARCHITECTURES.get(name).variants
+    variants = architecture_of(name).variants
     reference = {argument: values[0] for argument, values in variants.items()}
     return fingerprint(
         _built_shapes(name, reference),

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from prunecli.checkpoint.architectures import (
-    ARCHITECTURES,
     Match,
+    architecture_of,
     build_dense,
     expected_shapes,
     fingerprint_of,
@@ -30,7 +30,10 @@ from prunecli.checkpoint.fingerprint import (
 from prunecli.checkpoint.state_dict import Unwrapped, name_variants
 from prunecli.errors import InputError
 
-_NAME_IT = "name it: --arch resnet50, or --arch mypackage.nets:make_net with --arch-arg name=value"
+_NAME_IT = (
+    "name it: --arch resnet50, --arch timm/NAME, or --arch mypackage.nets:make_net with "
+    "--arch-arg name=value"
+)
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,11 @@ def recognise(
     if architecture is not None and ":" in architecture:
         return _of_factory(unwrapped, ArchitectureRef(architecture, given), where=where)
     if architecture is not None:
-        ARCHITECTURES.get(architecture)  # an unknown name is an error of its own
+        architecture_of(architecture)  # an unknown name is an error of its own
     if architecture is not None and given:
         return _with_arguments(unwrapped, architecture, given, where=where, sha256=sha256)
     for tensors in name_variants(unwrapped.tensors):
-        matches = match_all(shapes_of(tensors))
-        fitting = [m for m in matches if architecture in {None, m.name}]
+        fitting = match_all(shapes_of(tensors), name=architecture)
         if fitting:
             match = _only(fitting, unwrapped.declared, where=where, sha256=sha256)
             if given:
@@ -94,7 +96,7 @@ def _only(matches: list[Match], declared: str | None, *, where: str, sha256: str
 def _finish(
     match: Match, tensors: Mapping[str, Tensor], given: Mapping[str, Any], *, sha256: str
 ) -> Recognised:
-    entry = ARCHITECTURES.get(match.name)
+    entry = architecture_of(match.name)
     key = _published_key(match.name, sha256)
     published = entry.published[key] if key else None
     arguments = {**match.arguments, **(published.arguments if published else {}), **given}
@@ -127,7 +129,7 @@ def _with_arguments(
 ) -> Recognised:
     """Build the named architecture with the user's arguments and those read off the shapes."""
     free = fingerprint_of(name).free
-    auxiliary = ARCHITECTURES.get(name).auxiliary
+    auxiliary = architecture_of(name).auxiliary
     differences = []
     for tensors in name_variants(unwrapped.tensors):
         shapes = shapes_of(tensors)
@@ -193,7 +195,7 @@ def _with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _published_key(name: str, sha256: str) -> str | None:
-    keys = ARCHITECTURES.get(name).published
+    keys = architecture_of(name).published
     return next((key for key in keys if sha256.startswith(key)), None)
 
 
