@@ -12,7 +12,7 @@ from torch.nn import functional
 import prunecli
 from prunecli.masked_norms import masked_group_norm, masked_layer_norm, masked_rms_norm
 from prunecli.network import read_network
-from prunecli.verify import TOLERANCE, relative_error
+from prunecli.proof_error import TOLERANCE, relative_error
 
 
 class Baked(nn.Module):

@@ -25,9 +25,9 @@ from prunecli.checkpoint import InputSpec
 from prunecli.errors import PruneError
 from prunecli.exporting import to_proven_onnx
 from prunecli.network import read_network
+from prunecli.proof_error import relative_error
 from prunecli.pruning import frozen_reports
 from prunecli.surgery import cut_tensor
-from prunecli.verify import relative_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
