@@ -506,7 +506,7 @@ def _flops_ratio(slim: nn.Module, dense: nn.Module | None, spec: InputSpec) -> f
     """Return how many times fewer FLOPs the slim network has, counted on the modules themselves."""
     if dense is None:
         return None
-    from prunecli.cost import count_flops
+    from prunecli.flops import count_flops
 
     example = (example_input(spec)[:1],)
     return count_flops(dense, example) / max(count_flops(slim, example), 1.0)

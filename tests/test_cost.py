@@ -13,7 +13,8 @@ from torch.nn import functional
 from torchvision import models
 
 import prunecli
-from prunecli.cost import COSTS, CostModel, count_flops
+from prunecli.cost import CostModel
+from prunecli.flops import COSTS, count_flops
 from prunecli.network import Network, read_network
 
 

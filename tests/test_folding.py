@@ -14,8 +14,8 @@ from torch.nn import functional
 
 import prunecli
 from prunecli.checkpoint import InputSpec
-from prunecli.cost import count_flops
 from prunecli.errors import ProofError
+from prunecli.flops import count_flops
 from prunecli.graph.folding import fold, stored_tensors
 from prunecli.graph.trace import trace
 from prunecli.network import read_network

@@ -18,8 +18,8 @@ from torchvision import models
 
 import prunecli
 from prunecli.budget import make_budget
-from prunecli.cost import count_flops
 from prunecli.errors import GateError, GraphError, InputError, ProofError
+from prunecli.flops import count_flops
 from prunecli.graph.network import build
 from prunecli.network import read_network
 from prunecli.plan import PruningPlan, compose

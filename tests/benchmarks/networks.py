@@ -20,8 +20,8 @@ from prunecli import artefacts
 from prunecli.budget import make_budget
 from prunecli.checkpoint import ArchitectureRef, build_dense
 from prunecli.checkpoint.architectures import ARCHITECTURES
-from prunecli.cost import count_flops
 from prunecli.errors import PruneError
+from prunecli.flops import count_flops
 from prunecli.options import PruneOptions
 from prunecli.pruning import prune_network
 

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import random_networks as nets
 
 import prunecli
-from prunecli.cost import count_flops
 from prunecli.errors import PruneError
+from prunecli.flops import count_flops
 
 SAID = {
     "INFEASIBLE_BUDGET": "infeasible",

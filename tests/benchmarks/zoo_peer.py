@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from zoo_models import DETECTION, ENTRIES, Entry, raw_outputs
 from zoo_one import last_lines
 
-from prunecli.cost import count_flops
+from prunecli.flops import count_flops
 from prunecli.graph.record import tensors_in
 
 if TYPE_CHECKING:
