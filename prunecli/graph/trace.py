@@ -1,33 +1,27 @@
-"""Trace a network once, with `torch.export` or by recording a forward, and name what is in it."""
+"""Trace a network once, exported or recorded, and name what is in its graph."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
-import logging
 import re
-import textwrap
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from prunecli.errors import GraphError, InputError
 from prunecli.graph.record import Recording, attributes_kept, merged, record, tensors_in
+from prunecli.graph.torch_export import export, first_line, quiet
 from prunecli.modes import evaluating
 
 if TYPE_CHECKING:
     from prunecli.graph.folding import Folding
 
 _TORCH = str(Path(torch.__file__).parent)
-
 
 Example = Sequence[Any] | Mapping[str, Any]
 """The arguments of one forward: by position, or by name."""
@@ -73,7 +67,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
     """
     given = _by_position(model, example)
     with evaluating(model), quiet():
-        program, used, reason = _export(model, given)
+        program, used, reason = export(model, given)
         if program is None:
             traced = _recorded(model, given, reason)
         else:
@@ -131,7 +125,7 @@ def _recorded(model: nn.Module, example: tuple[Any, ...], reason: str) -> Trace:
         _run_once(model, example)
         raise GraphError(
             f"torch.export cannot trace this network ({reason}), nor can a forward be recorded: "
-            f"{_first_line(error)}",
+            f"{first_line(error)}",
             code="NOT_TRACEABLE",
             where=type(model).__name__,
             hint="export or simplify the part that fails first",
@@ -256,124 +250,6 @@ def concrete(size: Any, batch: Any = None) -> int:
     return int(expression) if expression.is_number else int(size.node.hint)
 
 
-def _at_least_two(value: Any) -> Any:
-    # A batch of one would be specialised away, and with it the free batch dimension.
-    if isinstance(value, Tensor) and value.dim() and value.shape[0] == 1:
-        return torch.cat([value, value])
-    return value
-
-
-def _export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], str]:
-    """Return the exported program, the inputs that it was exported for, and why there is none.
-
-    Tried in turn: a free batch, a batch of two, the example as it is. Arguments that hold tensors
-    (a list of images) say nothing of their batch, and are taken as they are.
-    """
-    double = tuple(_at_least_two(value) for value in given)
-    reason = ""
-    for example, shapes in ((double, _free_batch), (double, None), (given, None)):
-        free = shapes and pytree.tree_map(shapes, _by_name(model, example))
-        try:
-            # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
-            with torch.no_grad(), attributes_kept(model), _few_values(), _no_idle_autocast():
-                program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
-            if not _has_unknown_sizes(program.graph_module.graph):
-                return program, example, ""
-            reason = "its sizes depend on the values of tensors"
-            break
-        except Exception as error:  # noqa: BLE001 - whatever the user's forward raises
-            reason = _first_line(error)
-            if type(error).__name__ in _ASKS_FOR_VALUES:
-                break
-    return None, given, reason
-
-
-def _by_name(model: nn.Module, example: tuple[Any, ...]) -> Any:
-    """Return arguments by the names of the forward, `*arguments` as one of them: as export asks."""
-    try:
-        return dict(inspect.signature(model.forward).bind(*example).arguments)
-    except (TypeError, ValueError):
-        return example
-
-
-def _has_unknown_sizes(graph: fx.Graph) -> bool:
-    """Tell whether a size depends on the values of tensors, such as the number of boxes found."""
-    return any(
-        bool(free_unbacked_symbols(size))
-        for node in graph.nodes
-        for value in tensors_in(node.meta.get("val"))
-        for size in value.shape
-    )
-
-
-class _ManyValuesError(Exception):
-    """A forward asks for the values of many tensors."""
-
-
-@contextlib.contextmanager
-def _few_values(limit: int = 16) -> Iterator[None]:
-    """Give an export up once it depends on more than `limit` values: it fails, but only later.
-
-    A loop over 90 classes, each with a number of boxes of its own, keeps the exporter busy for ten
-    seconds with sizes that it cannot know.
-    """
-    known = ShapeEnv.create_unbacked_symint
-    count = 0
-
-    def counted(self: ShapeEnv, *args: Any, **kwargs: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count > limit:
-            raise _ManyValuesError(f"its sizes depend on the values of more than {limit} tensors")
-        return known(self, *args, **kwargs)
-
-    ShapeEnv.create_unbacked_symint = counted  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        ShapeEnv.create_unbacked_symint = known  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
-def _no_idle_autocast() -> Iterator[None]:
-    """Leave out `autocast(enabled=False)`: it would hide what is inside from the graph."""
-    enter: Any = torch.autocast.__enter__
-    leave: Any = torch.autocast.__exit__
-
-    def entered(self: Any) -> Any:
-        return enter(self) if self._enabled else self
-
-    def left(self: Any, *error: Any) -> Any:
-        return leave(self, *error) if self._enabled else None
-
-    torch.autocast.__enter__, torch.autocast.__exit__ = entered, left  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        torch.autocast.__enter__, torch.autocast.__exit__ = enter, leave  # type: ignore[method-assign]
-
-
-def _free_batch(value: Any) -> Any:
-    return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() else None
-
-
-_ASKS_FOR_VALUES = frozenset(
-    {
-        "DataDependentOutputException",
-        "DynamicOutputShapeException",
-        "GuardOnDataDependentSymNode",
-        "PendingUnbackedSymbolNotFound",
-        "_ManyValuesError",
-    }
-)
-"""Failures of an export that no other batch size can cure."""
-
-
-def _first_line(error: Exception) -> str:
-    line = next(iter(str(error).strip().splitlines()), "") or repr(error)
-    return textwrap.shorten(line, 160, placeholder=" ...")
-
-
 def _run_once(model: nn.Module, example: tuple[Any, ...]) -> None:
     """Tell a forward that fails by itself from one that only cannot be traced."""
     try:
@@ -416,19 +292,3 @@ def _plain(value: Any) -> Any:
 
 def _read(graph: fx.Graph, tensors: Mapping[str, str]) -> set[str]:
     return {tensors[node.name] for node in graph.nodes if node.name in tensors and node.users}
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the exporter's own chatter off the user's screen; errors still raise."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch.export", "torch._export")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
