@@ -392,6 +392,53 @@ def functional_weights() -> nn.Module:
     return Net(forward, **{name: nn.Parameter(torch.ones(size)) for name, size in weights.items()})
 
 
+def weights_of_the_input() -> nn.Module:
+    """A convolution of its own for every input: as many groups as inputs."""
+
+    def forward(net, x):
+        x = net.stem(x).relu()
+        batch, channels, height, width = x.shape
+        share = net.share(x.mean((2, 3))).softmax(-1)
+        weight = (share @ net.weight.view(3, -1)).view(batch * 24, channels, 3, 3)
+        x = functional.conv2d(x.reshape(1, -1, height, width), weight, padding=1, groups=batch)
+        return head(net, x.view(batch, 24, height, width))
+
+    weight = nn.Parameter(torch.randn(3, 24, 16, 3, 3))
+    return Net(forward, stem=conv(3, 16), share=nn.Linear(16, 3), weight=weight, fc=fc(24))
+
+
+def modulated_convolution() -> nn.Module:
+    """A convolution whose weight every input scales, then norms."""
+
+    def forward(net, x, style):
+        x = net.stem(x)
+        batch, channels, height, width = x.shape
+        weight = net.weight * net.style(style)[:, None, :, None, None]
+        weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+        weight = weight.view(batch * 24, channels, 3, 3)
+        x = functional.conv2d(x.reshape(1, -1, height, width), weight, padding=1, groups=batch)
+        return head(net, x.view(batch, -1, height, width))
+
+    weight = nn.Parameter(torch.randn(1, 24, 16, 3, 3))
+    return Net(forward, stem=conv(3, 16), style=nn.Linear(4, 16), weight=weight, fc=fc(24))
+
+
+def table_written_in_steps() -> nn.Module:
+    """Sines and cosines of positions, made in the forward as most tutorials do."""
+
+    def forward(net, x):
+        x = net.first(x)
+        angles = torch.arange(6).unsqueeze(1) * torch.exp(-0.3 * torch.arange(0, 16, 2))
+        table = torch.zeros(6, 16, dtype=x.dtype)
+        table[:, 0::2], table[:, 1::2] = angles.sin(), angles.cos()
+        x = x + table
+        return net.last(x + net.down(net.up(x).relu()))
+
+    return Net(
+        forward, first=nn.Linear(8, 16), up=nn.Linear(16, 64), down=nn.Linear(64, 16), last=fc(16)
+    )
+
+
 def without_autocast() -> nn.Module:
     def forward(net, x):
         with torch.autocast(x.device.type, enabled=False):
@@ -785,6 +832,18 @@ COMPLAINTS: dict[str, Complaint] = {
     ),
     "frozen parameters": Complaint(frozen_parameters, cut=("0.weight", "2.weight", "3.weight")),
     "no gradients inside": Complaint(without_gradients, cut=("stem.weight", "last.weight")),
+    "weights of the input": Complaint(
+        weights_of_the_input, cut=("weight",), mode="graph",
+        frozen={"share": "softmax lets these channels compete"},
+    ),
+    "modulated convolution": Complaint(
+        modulated_convolution, cut=("weight",), mode="graph",
+        example=(*IMAGE, torch.zeros(1, 4)), frozen={"stem": "sum runs over these channels"},
+    ),
+    "table written in steps": Complaint(
+        table_written_in_steps, cut=("up.weight", "down.weight"), example=TOKENS,
+        frozen={"down": "is written in steps"},
+    ),
     "autocast switched off inside": Complaint(
         without_autocast, cut=("stem.weight", "last.weight")
     ),

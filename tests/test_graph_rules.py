@@ -228,3 +228,29 @@ def test_a_functional_weight_and_a_module_used_twice_are_followed() -> None:
     (group,) = groups.values()
     assert {("weight", 0), ("shared.weight", 0), ("shared.weight", 1)} <= set(group.sites)
     assert coupling.atom_count == 8
+
+
+def test_a_layer_that_is_held_as_a_whole_is_named_with_the_line_that_holds_it() -> None:
+    def forward(self, x):
+        pairs = self.pairs(x).unflatten(1, (4, 2)).softmax(2).flatten(1)
+        return self.fc(x + self.back(pairs))
+
+    model = Net(forward, pairs=nn.Linear(8, 8), back=nn.Linear(8, 8), fc=nn.Linear(8, 2))
+    coupling, groups = groups_of(model, 8)
+    reasons = {frozen.name: frozen for frozen in coupling.frozen}
+    assert "pairs" in groups
+    assert reasons["back"].reason == "meets an input or positions, which stay"
+    assert (reasons["back"].where or "").startswith(__file__)
+
+
+def test_a_parameter_of_the_network_itself_is_named_where_it_is_frozen() -> None:
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(8, 6))
+
+        def forward(self, x):
+            return (x @ self.table).softmax(-1)
+
+    coupling, _ = groups_of(Root(), 8)
+    assert [frozen.name for frozen in coupling.frozen] == ["table"]

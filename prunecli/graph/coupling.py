@@ -343,17 +343,32 @@ def _report_frozen(
     root = np.concatenate([roots for _, roots in made])
     site = np.repeat(np.arange(len(made)), [roots.size for _, roots in made])
     reports: dict[str, Frozen] = {}
+    quiet: list[tuple[Freeze, NDArray[np.bool_]]] = []
+    stays = np.zeros(found.count, np.bool_)
+    stays[found.roots[FIXED]] = True
     for freeze in freezes:
-        if not freeze.report:
-            continue
         held = np.zeros(found.count, np.bool_)
         held[found.of(freeze.ids)] = True
         held[found.roots[FIXED]] = False
+        stays |= held
+        if not freeze.report:
+            quiet.append((freeze, held))
+            continue
         sites = tuple(made[at][0] for at in np.unique(site[held[root]]).tolist())
-        name = sites[0][0].rpartition(".")[0] if sites else freeze.node
-        if sites and name not in reports:
-            reports[name] = Frozen(name, freeze.reason, freeze.where, sites)
+        if sites:
+            _report(reports, freeze, sites)
+    # Whatever else holds a layer is worth a word where the layer loses nothing at all.
+    whole = np.asarray([bool(stays[roots].all()) for _, roots in made])
+    for freeze, held in quiet:
+        for at in np.unique(site[held[root]]).tolist():
+            if whole[at]:
+                _report(reports, freeze, (made[at][0],))
     return tuple(reports.values())
+
+
+def _report(reports: dict[str, Frozen], freeze: Freeze, sites: tuple[tuple[str, int], ...]) -> None:
+    name = sites[0][0].rpartition(".")[0] or sites[0][0]
+    reports.setdefault(name, Frozen(name, freeze.reason, freeze.where, sites))
 
 
 def _fingerprint(trace: Trace) -> str:

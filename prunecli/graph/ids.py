@@ -43,6 +43,7 @@ class Family:
 
     whole: Ids
     axes: tuple[Ids, ...]
+    where: str | None = None
 
 
 class IdSpace:
@@ -73,7 +74,7 @@ class IdSpace:
         if first is None or second is None:
             other = second if first is None else first
             if other is not None:
-                self.freeze(other, "meets a dimension that cannot be cut", report=False)
+                self.freeze(other, "meets an input or positions, which stay", report=False)
             return other
         if first is not second:
             self.ties.append((first, second))
@@ -126,7 +127,9 @@ class IdSpace:
         key = ("split", id(axis), table.shape)
         if key not in self._products:
             axes = tuple(self.fresh(table.shape[dim]) for dim in varying)
-            self.families.append(Family(table.reshape(-1), _grid(axes, table.shape, varying)))
+            self.families.append(
+                Family(table.reshape(-1), _grid(axes, table.shape, varying), self.where)
+            )
             self._products[key] = (axis, axes)
         return cast("tuple[Ids, ...]", self._products[key][-1])
 
@@ -146,7 +149,7 @@ class IdSpace:
         key = ("merge", *(id(axis) for axis in arrays), tuple(sizes))
         if key not in self._products:
             whole = self.fresh(total)
-            self.families.append(Family(whole, _grid(arrays, tuple(sizes), carrying)))
+            self.families.append(Family(whole, _grid(arrays, tuple(sizes), carrying), self.where))
             self._products[key] = (arrays, whole)
         return cast("Ids", self._products[key][-1])
 

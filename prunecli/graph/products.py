@@ -69,13 +69,13 @@ def resolve(ids: IdSpace) -> Resolution:
     roots = connected(ids.count, ids.ties)
     ties, products = list(ids.ties), []
     for family, active in zip(ids.families, _choose_axes(ids, roots), strict=True):
-        axes = tuple(family.axes[at] for at in active)
+        axes, ids.where = tuple(family.axes[at] for at in active), family.where
         if not axes:
             ids.freeze(family.whole, "no dimension of this view can be cut alone", report=False)
         elif len(axes) == 1:
             ties.append((family.whole, axes[0]))
         else:
-            products.append(Family(family.whole, axes))
+            products.append(Family(family.whole, axes, family.where))
         for at in set(range(len(family.axes))) - set(active):
             ids.freeze(
                 family.axes[at], "is cut along another dimension of the same view", report=False

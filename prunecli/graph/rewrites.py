@@ -111,7 +111,11 @@ def _sizes_left(node: fx.Node, given: Sequence[Any], first: int, sizes: Sizes) -
 
 
 def _size_left(node: fx.Node, size: Any, dim: int, sizes: Sizes) -> Any:
-    left = sizes.left(node, dim)
+    return _computed(size, sizes.left(node, dim), sizes)
+
+
+def _computed(size: Any, left: int, sizes: Sizes) -> Any:
+    """Return what stands for `left` in the place of `size`, both for one input."""
     if isinstance(size, int):
         return left
     # A size that the forward computes (batch * heads) may follow the cut by itself, or be written.
@@ -256,12 +260,12 @@ def _rewrite_pad(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict
 
 
 def _rewrite_convolution(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-    groups = arguments["groups"]
-    if groups == 1:
+    if arguments["groups"] == 1:
         return {}
     source, weight = arguments["input"], arguments["weight"]
     channels = len(shape_of(source, sizes.batch)) - len(shape_of(weight, sizes.batch)) + 1
-    return {"groups": sizes.left(source, channels) // sizes.left(weight, 1)}
+    left = sizes.left(source, channels) // sizes.left(weight, 1)
+    return {"groups": _computed(arguments["groups"], left, sizes)}
 
 
 def _rewrite_transposed(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
@@ -269,7 +273,8 @@ def _rewrite_transposed(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) 
         return {}
     weight = arguments["weight"]
     channels = len(shape_of(node, sizes.batch)) - len(shape_of(weight, sizes.batch)) + 1
-    return {"groups": sizes.left(node, channels) // sizes.left(weight, 1)}
+    left = sizes.left(node, channels) // sizes.left(weight, 1)
+    return {"groups": _computed(arguments["groups"], left, sizes)}
 
 
 def _rewrite_layer_norm(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:

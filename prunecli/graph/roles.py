@@ -11,6 +11,8 @@ from prunecli.graph.rules.call import operator_name, schema_arguments
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import fx
+
     from prunecli.graph.ids import Axis
     from prunecli.graph.products import Resolution
     from prunecli.graph.rules import Annotation
@@ -46,8 +48,12 @@ def roles(
                 consumers.add((trace.tensors[weight.name], 1 - made))
                 continue
             # A weight made of parameters (scaled, joined, seen as another shape): their dimensions.
-            sources = {name: known[name] for name in behind[weight.name] or ()}
-            for role, at in ((producers, made), (consumers, 1 - made)):
+            own = behind[weight.name]
+            names = _upstream(weight, trace) if own is None else own
+            sources = {name: known[name] for name in names}
+            # Of a weight made from inputs too, what reads channels may be what has made them.
+            sides = ((producers, made), (consumers, 1 - made))
+            for role, at in sides[:1] if own is None else sides:
                 role |= {
                     (trace.tensors[name], dim)
                     for name, dim in _carriers(sources, known[weight.name], at, found)
@@ -61,6 +67,16 @@ def roles(
                         role = producers if np.isin(axis, output).any() else consumers
                         role.add((trace.tensors[name], dim))
     return producers, consumers
+
+
+def _upstream(node: fx.Node, trace: Trace) -> set[str]:
+    """Return the placeholders of all parameters that a value depends on."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        more = set(waiting.pop().all_input_nodes) - seen
+        seen |= more
+        waiting.extend(more)
+    return {value.name for value in seen if value.name in trace.tensors}
 
 
 def _carriers(

@@ -87,6 +87,11 @@ def shape_of(node: fx.Node, batch: Any) -> tuple[int, ...]:
     return tuple(concrete(size, batch) for size in node.meta["val"].shape)
 
 
+def size_of(size: Any, batch: Any) -> int:
+    """Return an integer argument, which may be computed, with the batch counted as one."""
+    return concrete(size.meta["val"] if isinstance(size, fx.Node) else size, batch)
+
+
 def no_axes(node: fx.Node) -> Annotation:
     """Return axes without ids for a node's output or outputs."""
     value = node.meta.get("val")

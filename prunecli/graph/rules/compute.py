@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.graph.rules.call import Call, rule, shape_of
+from prunecli.graph.rules.call import Call, rule, shape_of, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 @rule("conv1d", "conv2d", "conv3d")
 def convolution(call: Call) -> Axes:
     """Weight dim 0 starts the ids, dim 1 owns the input's."""
-    source, weight, groups = call.axes("input"), call.axes("weight"), call.arguments["groups"]
+    source, weight = call.axes("input"), call.axes("weight")
+    groups = size_of(call.arguments["groups"], call.batch)
     spatial = len(weight) - 2
     channels = source[-spatial - 1]
     freeze_kernel(call, weight[2:])
@@ -31,7 +32,8 @@ def convolution(call: Call) -> Axes:
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def transposed_convolution(call: Call) -> Axes:
     """Weight dim 0 owns the input's ids, dim 1 starts the ids."""
-    source, weight, groups = call.axes("input"), call.axes("weight"), call.arguments["groups"]
+    source, weight = call.axes("input"), call.axes("weight")
+    groups = size_of(call.arguments["groups"], call.batch)
     spatial = len(weight) - 2
     channels = source[-spatial - 1]
     freeze_kernel(call, weight[2:])
