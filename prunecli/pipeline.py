@@ -8,9 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
 from prunecli.artefacts import (
     check_output,
     cut_checkpoint,
@@ -20,26 +17,13 @@ from prunecli.artefacts import (
     read,
     state_of,
 )
-from prunecli.checkpoint import (
-    ArchitectureRef,
-    Checkpoint,
-    InputSpec,
-    Loaded,
-    build_dense,
-    save,
-)
-from prunecli.checkpoint.artefact import GRAPH
-from prunecli.data import (
-    DataSource,
-    ImageSet,
-    check_classes,
-    evaluation_split,
-    load_split,
-    open_source,
-)
+from prunecli.checkpoint import InputSpec, Loaded, save
+from prunecli.data import DataSource, check_classes, evaluation_split, load_split, open_source
+from prunecli.dense_network import dense_network, flops_ratio
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
+from prunecli.network_data import class_count, scoring_batches
 from prunecli.options import (
     AnalyzeOptions,
     ExportOptions,
@@ -60,15 +44,9 @@ from prunecli.report import (
     ModelAnalysis,
     PruneReport,
 )
-from prunecli.signals import needs_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from prunecli.budget import Budget
-
-
-SCORING_BATCH = 64
 
 
 def prune(
@@ -103,7 +81,7 @@ def prune(
         [example_input(checkpoint.input)],
         budget=budget,
         options=options,
-        batches=_batches(checkpoint, data, options, progress),
+        batches=scoring_batches(checkpoint, data, options, progress),
         dry_run=dry_run,
         architecture=str(dense_architecture(checkpoint)),
         progress=progress,
@@ -312,7 +290,7 @@ def export(
     rows: tuple[BenchmarkRow, ...] = ()
     if options.benchmark:
         with tempfile.TemporaryDirectory() as folder:
-            dense = _dense_network(checkpoint, against, load, warnings)
+            dense = dense_network(checkpoint, against, load, warnings)
             dense_file = Path(folder) / "dense.onnx"
             if dense is not None:
                 progress(Step("export dense", 0))
@@ -324,7 +302,7 @@ def export(
                 devices=options.devices,
                 batches=options.batches,
                 threads=options.threads,
-                flops_ratio=_flops_ratio(network, dense, checkpoint.input),
+                flops_ratio=flops_ratio(network, dense, checkpoint.input),
                 slim_model=network,
                 dense_model=dense,
                 runs=options.runs,
@@ -349,41 +327,6 @@ def export(
 
 
 # --- parts of the verbs --------------------------------------------------------------------------
-
-
-def class_count(model: nn.Module, spec: InputSpec) -> int:
-    """Return how many classes a network tells apart, by running it once."""
-    from prunecli.training.losses import class_logits
-
-    with torch.no_grad():
-        logits, _ = class_logits(model(example_input(spec)))
-    return int(logits.shape[-1])
-
-
-def _batches(
-    checkpoint: Checkpoint, data: str | None, options: PruneOptions, progress: Progress
-) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
-    """Return what yields the training images that a signal looks at; None where none is needed."""
-    if data is None or not needs_data(options.signal):
-        return None
-    source = open_source(data)
-    images = load_split(
-        source,
-        "train",
-        input=checkpoint.input,
-        seed=options.seed,
-        limit=options.limit,
-        progress=progress,
-    )
-    return lambda: normalised(images, checkpoint.input)
-
-
-def normalised(images: ImageSet, spec: InputSpec) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield normalised images with labels, in order."""
-    from prunecli.training.augment import normalise
-
-    for pixels, labels in images.iterate(SCORING_BATCH):
-        yield normalise(pixels, spec), labels
 
 
 def _analyze_model(
@@ -414,7 +357,7 @@ def _analyze_model(
             progress=progress,
         )
         choice = PruneOptions(signal=options.signal, seed=options.seed, limit=options.limit)
-        batches = _batches(checkpoint, str(source.path), choice, progress)
+        batches = scoring_batches(checkpoint, str(source.path), choice, progress)
     return analyze_network(
         network,
         options=options,
@@ -455,61 +398,6 @@ def _onnx_metadata(loaded: Loaded, model: Path, command: str, seed: int) -> dict
 
     facts = provenance(loaded, model, command=command, seed=seed)
     return {"provenance": json.dumps(facts, sort_keys=True)}
-
-
-def _dense_network(
-    checkpoint: Checkpoint,
-    against: Path | None,
-    load: LoadOptions | None,
-    warnings: list[str],
-) -> nn.Module | None:
-    """Return the dense network to time against; None (with a warning) where there is none."""
-    if against is not None:
-        return instantiate(read(against, load).checkpoint)
-    architecture = dense_architecture(checkpoint)
-    if architecture.name == GRAPH:
-        warnings.append("no dense network to compare with: give it with --against")
-        return None
-    if architecture.is_factory and not _is_trusted(architecture, load):
-        warnings.append(
-            f"no dense network to compare with: it would take a call of {architecture.name}, which "
-            f"the file names; allow it with --arch {architecture.name}, or use --against"
-        )
-        return None
-    warnings.append(
-        f"timed beside {architecture} with random weights; --against names the real dense network"
-    )
-    return randomised(build_dense(architecture, device="cpu"))
-
-
-def _is_trusted(architecture: ArchitectureRef, load: LoadOptions | None) -> bool:
-    """Tell whether the user, and not only the file, names the code that would be called."""
-    return load is not None and (load.allow_pickle or load.architecture == architecture.name)
-
-
-def randomised(model: nn.Module) -> nn.Module:
-    """Fill a network with small random weights, in place: its speed is that of real ones."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in (*model.named_parameters(), *model.named_buffers()):
-            if not value.is_floating_point():
-                continue
-            if name.endswith("running_var"):
-                value.fill_(1.0)
-            else:
-                value.normal_(0, max(1, value[0].numel() if value.dim() > 1 else 1) ** -0.5,
-                              generator=generator)  # fmt: skip
-    return model
-
-
-def _flops_ratio(slim: nn.Module, dense: nn.Module | None, spec: InputSpec) -> float | None:
-    """Return how many times fewer FLOPs the slim network has, counted on the modules themselves."""
-    if dense is None:
-        return None
-    from prunecli.flops import count_flops
-
-    example = (example_input(spec)[:1],)
-    return count_flops(dense, example) / max(count_flops(slim, example), 1.0)
 
 
 def _merge(*warnings: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from prunecli import pipeline
 from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec
+from prunecli.dense_network import dense_network
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions
 from prunecli.plan import PruningPlan, parse_indices
@@ -31,11 +31,11 @@ def test_the_dense_network_that_a_file_names_is_not_called_unless_the_user_names
     )
     for load in (None, LoadOptions(), LoadOptions(architecture="graph")):
         warnings: list[str] = []
-        assert pipeline._dense_network(checkpoint, None, load, warnings) is None
+        assert dense_network(checkpoint, None, load, warnings) is None
         assert "os:mkdir" in warnings[0]
     assert not marker.exists()
     with pytest.raises(InputError):
-        pipeline._dense_network(checkpoint, None, LoadOptions(architecture="os:mkdir"), [])
+        dense_network(checkpoint, None, LoadOptions(architecture="os:mkdir"), [])
     assert marker.exists()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunecli import artefacts, pipeline
+from prunecli import artefacts
 from prunecli.allocation import (
     Problem,
     allocate,
@@ -31,6 +31,7 @@ from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
 from prunecli.instantiate import instantiate
 from prunecli.network import read_network
+from prunecli.network_data import normalised
 from prunecli.options import PruneOptions
 from prunecli.pruning import score_network
 from prunecli.training import evaluate
@@ -82,14 +83,12 @@ def measure(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, ..
             if signal == "random" and aggregate == "mean":
                 continue
             options = PruneOptions(signal=signal, aggregate=aggregate, seed=seed)
-            saliency = score_network(
-                network, options, batches=lambda: pipeline.normalised(train, spec)
-            )
+            saliency = score_network(network, options, batches=lambda: normalised(train, spec))
             for allocation in ALLOCATIONS:
                 found = []
                 for fraction in FRACTIONS:
                     slim = cut(network, saliency, allocation, fraction)
-                    recalibrate_(slim, pipeline.normalised(train, spec))
+                    recalibrate_(slim, normalised(train, spec))
                     found.append(f"{evaluate(slim, held_out, input=spec).accuracy:.3f}")
                 yield (path.name, signal, aggregate, allocation, str(seed), *found)
 

@@ -1,0 +1,59 @@
+"""What a network asks of a data set: its number of classes, and normalised images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from prunecli.artefacts import example_input
+from prunecli.data import load_split, open_source
+from prunecli.signals import needs_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor, nn
+
+    from prunecli.checkpoint import Checkpoint, InputSpec
+    from prunecli.data import ImageSet
+    from prunecli.options import PruneOptions
+    from prunecli.progress import Progress
+
+SCORING_BATCH = 64
+"""Images that a signal looks at in one step."""
+
+
+def class_count(model: nn.Module, spec: InputSpec) -> int:
+    """Return how many classes a network tells apart, by running it once."""
+    from prunecli.training.losses import class_logits
+
+    with torch.no_grad():
+        logits, _ = class_logits(model(example_input(spec)))
+    return int(logits.shape[-1])
+
+
+def scoring_batches(
+    checkpoint: Checkpoint, data: str | None, options: PruneOptions, progress: Progress
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
+    """Return what yields the training images that a signal looks at; None where none is needed."""
+    if data is None or not needs_data(options.signal):
+        return None
+    source = open_source(data)
+    images = load_split(
+        source,
+        "train",
+        input=checkpoint.input,
+        seed=options.seed,
+        limit=options.limit,
+        progress=progress,
+    )
+    return lambda: normalised(images, checkpoint.input)
+
+
+def normalised(images: ImageSet, spec: InputSpec) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield normalised images with labels, in order."""
+    from prunecli.training.augment import normalise
+
+    for pixels, labels in images.iterate(SCORING_BATCH):
+        yield normalise(pixels, spec), labels
