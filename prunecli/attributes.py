@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from prunecli.errors import InputError
-from prunecli.graph.rewrites import REWRITES, Sizes
+from prunecli.graph.rewrites import REWRITES
 from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.sizes import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

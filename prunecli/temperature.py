@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from prunecli.graph.rewrites import Sizes
 from prunecli.graph.rules.call import operator_name, schema_arguments, shape_of
+from prunecli.graph.sizes import Sizes
 from prunecli.graph.trace import concrete
 
 if TYPE_CHECKING:
