@@ -343,6 +343,14 @@ def network(steps: list[Step], *, head: str = "mean", seed: int = 0) -> nn.Modul
     return randomize_(RandomNetwork(steps, head), seed=seed).eval()
 
 
+def fvcore_counts_all(steps: list[Step]) -> bool:
+    """Tell whether fvcore counts these steps exactly.
+
+    It rounds einsums to a few digits and counts nothing in torch's attention kernel.
+    """
+    return not any(name == "heads" and number % 3 != 1 for name, number in steps)
+
+
 def draw(seed: int) -> tuple[list[Step], str]:
     """Return the steps and the head of the network with this seed."""
     random = np.random.default_rng(seed)

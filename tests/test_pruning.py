@@ -364,7 +364,8 @@ def test_any_random_network_is_proven_within_budget_or_says_why_not(
         return
     assert result.report.verified.max_rel_error < 1e-8
     assert result.report.cost.kept["flops"] <= 0.7
-    assert result.report.cost.after.flops == count_flops(result.model, (example,))
+    if random_networks.fvcore_counts_all(steps):
+        assert result.report.cost.after.flops == count_flops(result.model, (example,))
 
 
 def test_keeping_every_channel_is_the_identity() -> None:
