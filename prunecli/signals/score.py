@@ -161,7 +161,8 @@ def producer_sites(subject: Subject) -> list[tuple[str, int, NDArray[np.int64]]]
 
 def rows_of(subject: Subject, name: str, dim: int) -> Tensor:
     """Return a weight (and its bias) as one row of scalars per channel, in 32 bits or more."""
-    rows = subject.tensors[name].detach().movedim(dim, 0).flatten(1)
+    tensor = subject.tensors[name].detach()
+    rows = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
     rows = rows.float() if rows.element_size() < 4 else rows
     bias = subject.tensors.get(f"{name.removesuffix('weight')}bias")
     if name.endswith("weight") and bias is not None and bias.shape == rows.shape[:1]:

@@ -152,3 +152,15 @@ def align_right(axes: Axes, rank: int) -> tuple[Axis, ...]:
 def is_tensor(node: fx.Node) -> bool:
     """Tell whether a node stands for one tensor."""
     return isinstance(node.meta.get("val"), Tensor)
+
+
+def is_written(node: fx.Node) -> bool:
+    """Tell whether an operator writes in place into this view of a tensor, or into a view of it."""
+    for user in node.users:
+        schema = getattr(user.target, "_schema", None)
+        if schema is None or not user.args or user.args[0] is not node:
+            continue
+        shares = any(value.alias_info is not None for value in schema.returns)
+        if schema.is_mutable or (shares and is_written(user)):
+            return True
+    return False

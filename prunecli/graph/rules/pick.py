@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import fx
 
-from prunecli.graph.rules.call import Annotation, Call, no_axes, rule, shape_of
+from prunecli.graph.rules.call import Annotation, Call, is_written, no_axes, rule, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,21 +83,10 @@ def take_run(call: Call) -> Axes:
         run = slice(start, start + call.arguments["length"])
     else:
         run = slice(call.arguments["start"], call.arguments["end"], call.arguments["step"])
-        if call.arguments["step"] != 1 and _is_written(call.node):
+        if call.arguments["step"] != 1 and is_written(call.node):
             # What is left of every other channel is no view any more, which a write could reach.
             call.ids.freeze(axis, "is written in steps")
     return (*source[:at], axis[run], *source[at + 1 :])
-
-
-def _is_written(node: fx.Node) -> bool:
-    """Tell whether an operator writes in place into this view of a tensor, or into a view of it."""
-    for user in node.users:
-        schema = getattr(user.target, "_schema", None)
-        if schema is None or not user.args or user.args[0] is not node:
-            continue
-        if schema.is_mutable or (schema.returns[0].alias_info is not None and _is_written(user)):
-            return True
-    return False
 
 
 @rule("index", "_unsafe_index")
