@@ -670,6 +670,13 @@ def with_function(net: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor
     return joined(functional.scaled_dot_product_attention(*split))
 
 
+def with_a_view(net: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Join heads by a view: whether `contiguous` copies is up to the kernel."""
+    heads = [heads_of(x) for x in (query, key, value)]
+    mixed = functional.scaled_dot_product_attention(*heads, is_causal=True)
+    return mixed.transpose(1, 2).contiguous().view(query.shape[0], -1, WIDTH)
+
+
 def with_einsum(net: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     query, key, value = (heads_of(part) for part in (query, key, value))
     weights = torch.einsum("bhid,bhjd->bhij", query, key) * query.shape[-1] ** -0.5
@@ -901,6 +908,10 @@ COMPLAINTS: dict[str, Complaint] = {
     ),
     "scaled_dot_product_attention": Complaint(
         lambda: attention(with_function), cut=("query.weight", "key.weight"), example=TOKENS,
+        mode=None, reference="all", only=("query*", "value*"), flops=0.7,
+    ),
+    "attention joined by a view": Complaint(
+        lambda: attention(with_a_view), cut=("query.weight", "key.weight"), example=TOKENS,
         mode=None, reference="all", only=("query*", "value*"), flops=0.7,
     ),
     "attention by einsum": Complaint(

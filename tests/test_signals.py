@@ -529,3 +529,19 @@ def test_the_logits_are_the_first_tensor_of_a_nested_output() -> None:
     network, plain = read(Named(), 2, 4, 4), small()
     found = saliency(network, "fisher", [images()])
     assert found == pytest.approx(saliency(plain, "fisher", [images()]), rel=1e-5)
+
+
+def test_a_vector_that_makes_channels_is_scored_by_its_entries() -> None:
+    class Rates(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rate = nn.Parameter(torch.tensor([3.0, -1.0, 4.0, 2.0]))
+            self.fc = nn.Linear(4, 2, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc((x @ self.rate[None]).cos())
+
+    network = read_network(Rates(), [torch.randn(3, 1)])
+    (group,) = network.coupling.groups
+    found = score_network(network, PruneOptions(signal="l1"))
+    assert found[group.atoms].tolist() == [3.0, 1.0, 4.0, 2.0]

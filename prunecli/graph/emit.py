@@ -16,7 +16,12 @@ from torch import fx
 from prunecli.errors import GraphError, InputError
 from prunecli.graph.rewrites import REWRITES, Scaled
 from prunecli.graph.rules import RULES
-from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
+from prunecli.graph.rules.call import (
+    is_pointwise,
+    is_written,
+    operator_name,
+    schema_arguments,
+)
 from prunecli.graph.sizes import Sizes
 
 if TYPE_CHECKING:
@@ -147,10 +152,21 @@ def _write_call(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
     return {
         "name": node.name,
         "kind": "call",
-        "target": target,
+        "target": target if is_written(node) else _OF_ANY_LAYOUT.get(target, target),
         "args": [encode(value) for value in positional],
         "kwargs": {key: encode(value) for key, value in keywords.items()},
     }
+
+
+_OF_ANY_LAYOUT = {
+    "aten.view.default": "aten.reshape.default",
+    "aten._unsafe_view.default": "aten.reshape.default",
+}
+"""Views that a trace may call possible because of how a kernel lays its output out in memory.
+
+Another width or type takes another kernel, and a copy that the forward asks for (`contiguous`) is
+not in the trace where that one input needed none.
+"""
 
 
 def _tensor(name: str, tensor: str, *, trained: bool) -> dict[str, Any]:
