@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -26,6 +27,14 @@ def check_network(model: Any) -> None:
             where=type(model).__name__,
             hint="give the network inside it: model.module",
         )
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(
+                "a scripted module holds no Python to trace",
+                code="NOT_A_NETWORK",
+                where=path or type(model).__name__,
+                hint="give the Python module, before it is scripted, traced or quantised",
+            )
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         _check_values(name, value)
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
 from prunecli.attributes import mirrored_attributes
 from prunecli.errors import GraphError, InputError, ProofError
 from prunecli.graph.rewrites import baked_sizes
+from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.trace import source_line
 from prunecli.network import Clock, Network, read_network
 from prunecli.options import PruneOptions
 from prunecli.plan import PruningPlan
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import fx, nn
 
     from prunecli.budget import Budget
     from prunecli.cost import CostModel, Widths
@@ -279,8 +282,18 @@ def _newly_held(
 
     A recorded graph says which sizes may be written in the forward, but cannot replace it. Else the
     suspects are channels that meet without a weight between, then those of attention, then those
-    under norms. Raises the failure where there is nothing more to leave whole.
+    under norms. Raises the failure where there is nothing more to leave whole, and a `ProofError`
+    of its own (`RANDOM_FORWARD`) for a forward that no two runs of which are equal.
     """
+    drawn = random_operator(network.trace.graph)
+    if drawn is not None:
+        raise ProofError(
+            f"the forward draws random numbers in evaluation ({operator_name(drawn.target)}): no "
+            "two runs are equal, and nothing can be proven",
+            code="RANDOM_FORWARD",
+            where=source_line(drawn),
+            hint="nothing was written; switch the noise off in evaluation mode",
+        ) from failure
     if network.trace.recorded:
         found = baked_sizes(network.trace, network.coupling, keep)
         if found.keys() - held.keys():
@@ -291,6 +304,18 @@ def _newly_held(
         if groups:
             return {**held, **groups}
     raise failure
+
+
+def random_operator(graph: fx.Graph) -> fx.Node | None:
+    """Return the first node that draws random numbers in evaluation; dropout does not."""
+    for node in graph.nodes:
+        if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+            continue
+        arguments = schema_arguments(node)
+        training = arguments.get("train", arguments.get("training", True))
+        if training and arguments.get("dropout_p", 1.0):
+            return node  # type: ignore[no-any-return]
+    return None
 
 
 def _is_inexact(group: ChannelGroup) -> bool:

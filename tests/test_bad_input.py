@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from conftest import randomize_
 from torch import nn
 
 import prunecli
-from prunecli.errors import PruneError
+from prunecli.errors import InputError, ProofError, PruneError
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
@@ -103,3 +104,48 @@ def test_values_of_the_example_do_not_matter() -> None:
         for example in (IMAGE, IMAGE + torch.nan, torch.randn(5, 3, 8, 8), [IMAGE])
     }
     assert len(plans) == 1
+
+
+class Blocks(nn.Module):
+    """Two convolutions with something between them."""
+
+    def __init__(self, between) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Linear(16, 4)
+        self.between = between
+
+    def forward(self, x):
+        return self.fc(self.b(self.between(self.a(x))).mean((2, 3)))
+
+
+def test_a_forward_that_draws_random_numbers_is_named_as_the_cause() -> None:
+    model = randomize_(Blocks(lambda x: x + torch.randn_like(x)), seed=0).eval()
+    with pytest.raises(ProofError, match="draws random numbers in evaluation") as caught:
+        prunecli.prune(model, torch.zeros(1, 3, 12, 12), flops=0.5)
+    assert caught.value.code == "RANDOM_FORWARD"
+
+
+def test_dropout_is_no_random_forward() -> None:
+    model = randomize_(Blocks(nn.Dropout(0.5)), seed=0).eval()
+    assert prunecli.prune(model, torch.zeros(1, 3, 12, 12), flops=0.5).report.verified
+
+
+def test_a_softmax_in_float32_is_proven_to_its_own_rounding() -> None:
+    model = randomize_(Blocks(lambda x: x * x.float().softmax(-1).type_as(x)), seed=0).eval()
+    verified = prunecli.prune(model, torch.zeros(1, 3, 12, 12), flops=0.5).report.verified
+    assert verified.max_rel_error < 1e-5
+
+
+def test_a_batch_that_is_taken_apart_needs_an_example_with_one() -> None:
+    model = randomize_(Blocks(lambda x: x.view(x.shape[0] // 2, 2, *x.shape[1:]).flatten(0, 1)))
+    result = prunecli.prune(model.eval(), torch.zeros(4, 3, 12, 12), flops=0.5)
+    assert result.model(torch.zeros(6, 3, 12, 12)).shape == (6, 4)
+
+
+def test_a_scripted_part_is_refused_by_name() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that scripting is deprecated
+        model = Blocks(torch.jit.script(nn.ReLU()))
+    with pytest.raises(InputError, match="holds no Python to trace") as caught:
+        prunecli.prune(model.eval(), torch.zeros(1, 3, 12, 12), flops=0.5)
+    assert caught.value.where == "between"

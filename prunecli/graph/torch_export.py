@@ -45,8 +45,11 @@ def export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ..
         free = shapes and pytree.tree_map(shapes, _by_name(model, example))
         try:
             # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
-            with torch.no_grad(), attributes_kept(model), _few_values(), _no_idle_autocast():
+            with torch.no_grad(), attributes_kept(model), _few_values(), _nothing_hidden():
                 program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
+            if shapes and not _counts_one_input(program.graph_module.graph):
+                reason = "its sizes are whole numbers for some batches only"
+                continue
             if not _has_unknown_sizes(program.graph_module.graph):
                 return program, example, ""
             reason = "its sizes depend on the values of tensors"
@@ -75,6 +78,23 @@ def _by_name(model: nn.Module, example: tuple[Any, ...]) -> Any:
         return dict(inspect.signature(model.forward).bind(*example).arguments)
     except (TypeError, ValueError):
         return example
+
+
+def _counts_one_input(graph: fx.Graph) -> bool:
+    """Tell whether every size is a whole number, and none vanishes, for a batch of one."""
+    return all(
+        _whole_for_one(size)
+        for node in graph.nodes
+        for value in tensors_in(node.meta.get("val"))
+        for size in value.shape
+    )
+
+
+def _whole_for_one(size: Any) -> bool:
+    if isinstance(size, int):
+        return True
+    one = size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, 1))
+    return bool(one.is_integer) and (int(one) > 0 or size.node.hint == 0)
 
 
 def _has_unknown_sizes(graph: fx.Graph) -> bool:
@@ -116,22 +136,24 @@ def _few_values(limit: int = 16) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_idle_autocast() -> Iterator[None]:
-    """Leave out `autocast(enabled=False)`: it would hide what is inside from the graph."""
-    enter: Any = torch.autocast.__enter__
-    leave: Any = torch.autocast.__exit__
+def _nothing_hidden() -> Iterator[None]:
+    """Keep blocks under `autocast` out of an export: each would be one opaque operator.
+
+    The graph is that of the full precision; the network's own module keeps its casts.
+    """
+    known = torch.autocast.__enter__, torch.autocast.__exit__
 
     def entered(self: Any) -> Any:
-        return enter(self) if self._enabled else self
+        return self
 
-    def left(self: Any, *error: Any) -> Any:
-        return leave(self, *error) if self._enabled else None
+    def left(*_: Any) -> None:
+        return None
 
     torch.autocast.__enter__, torch.autocast.__exit__ = entered, left  # type: ignore[method-assign]
     try:
         yield
     finally:
-        torch.autocast.__enter__, torch.autocast.__exit__ = enter, leave  # type: ignore[method-assign]
+        torch.autocast.__enter__, torch.autocast.__exit__ = known  # type: ignore[method-assign]
 
 
 def first_line(error: Exception) -> str:
