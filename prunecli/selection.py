@@ -228,5 +228,11 @@ def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dic
         elif np.isnan(saliency[group.atoms]).any():
             reasons[group.name] = f"the signal {options.signal} cannot see its channels"
         elif _narrowest(group, options) == group.width:
-            reasons[group.name] = f"has only {group.width * group.multiplicity} channels"
+            channels = group.width * group.multiplicity
+            together = group.width == 1 < channels
+            reasons[group.name] = (
+                f"its {channels} channels can only go together"
+                if together
+                else f"has only {channels} channels"
+            )
     return reasons

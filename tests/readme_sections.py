@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ def generated() -> dict[str, str]:
         "networks": _networks(),
         "zoo": _zoo(),
         "zoo-missed": _zoo_missed(),
+        "zoo-peer": _zoo_peer(),
         "coupling": _coupling(),
         "speed": _speed(),
         "csg": _csg(),
@@ -192,6 +194,16 @@ def _zoo_missed() -> str:
     if not missed:
         return "None ended otherwise."
     return "\n".join(f"- `{row['model']}`: {row['outcome']}, {row['note'][:120]}" for row in missed)
+
+
+def _zoo_peer() -> str:
+    """Return how the models ended that Torch-Pruning was run on."""
+    rows = _read("zoo_torch_pruning.csv")
+    counts = Counter(row["outcome"] for row in rows)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    kept = [float(row["kept_flops"]) for row in rows if row["outcome"] == "runs"]
+    span = f"{min(kept):.2f} to {max(kept):.2f}" if kept else "none"
+    return f"Torch-Pruning, {len(rows)} models: {told}; FLOPs kept where it runs: {span}."
 
 
 def _coupling() -> str:
