@@ -57,13 +57,7 @@ def repair_(
     `batches` yields the calibration images; loss and accuracy are those of `measured_on`, or else
     of the calibration images. Raises `GraphError` for a network that was only recorded.
     """
-    if network.trace.recorded:
-        raise GraphError(
-            "a network of which one forward was recorded cannot be repaired: "
-            f"{network.trace.recorded}",
-            code="RECORDED_ONLY",
-            hint="cut it without --repair",
-        )
+    images = _check(network, batches)
     with torch.no_grad():
         dense, graph = (_graph(network, mask) for mask in (np.ones_like(keep), keep))
         before = {name: value.clone() for name, value in graph.state_dict().items()}
@@ -82,9 +76,34 @@ def repair_(
         _write_(slim, changed, network, plan, keep)
     return RepairReport(
         steps=tuple(steps),
-        images=sum(len(images) for images, _ in batches()),
+        images=images,
         measured="held_out" if measured_on is not None else "calibration",
     )
+
+
+def _check(network: Network, batches: Callable[[], Batches]) -> int:
+    """Return the number of images; raise for a network or for data that cannot be used."""
+    if network.trace.recorded:
+        raise GraphError(
+            "a network of which one forward was recorded cannot be repaired: "
+            f"{network.trace.recorded}",
+            code="RECORDED_ONLY",
+            hint="cut it without --repair",
+        )
+    images = sum(len(inputs) for inputs, _ in batches())
+    if not images:
+        raise InputError(
+            "there are no images to repair the network on",
+            code="REPAIR_NEEDS_DATA",
+            hint="give a data set with images to train on",
+        )
+    if len(network.trace.inputs) != 1:
+        raise GraphError(
+            f"a network with {len(network.trace.inputs)} inputs cannot be repaired on images",
+            code="SEVERAL_INPUTS",
+            hint="cut it without --repair",
+        )
+    return images
 
 
 def _graph(network: Network, keep: NDArray[np.bool_]) -> fx.GraphModule:

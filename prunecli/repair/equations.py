@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-RIDGE = 1e-4
+RIDGE = 1e-3
 """Weight of staying near the given solution, as a share of the mean square of the columns."""
 
 CHUNK = 2**24
@@ -22,36 +22,36 @@ CHUNK = 2**24
 class NormalEquations:
     """Sums of products in float64 for `groups` independent least-squares problems of one size.
 
-    Each minimises `|x w + c - y|^2 + ridge |w - w0|^2` over `w` `[columns, targets]` and `c`
+    Each minimises `|x w + c - y|^2 + ridge |w - start|^2` over `w` `[columns, targets]` and `c`
     `[targets]` (`c = 0` without `intercept`), the ridge relative to the mean square of a column.
+    `start` is `[groups, columns, targets]`.
     """
 
-    def __init__(self, groups: int, columns: int, targets: int, *, intercept: bool) -> None:
+    def __init__(self, start: Tensor, *, intercept: bool) -> None:
+        self.start = start.double()
         self.intercept = intercept
+        groups, columns, targets = start.shape
         size = columns + intercept
-        self.gram = torch.zeros(groups, size, size, dtype=torch.float64)
-        self.moment = torch.zeros(groups, size, targets, dtype=torch.float64)
+        self.gram = self.start.new_zeros(groups, size, size)
+        self.moment = self.start.new_zeros(groups, size, targets)
 
     def add(self, columns: Tensor, targets: Tensor) -> None:
         """Add rows: `columns` `[groups, rows, columns]` and `targets` `[groups, rows, targets]`."""
         left, right = columns.double(), targets.double()
         if self.intercept:
             left = torch.cat([left, left.new_ones(*left.shape[:2], 1)], dim=2)
-        self.gram += (left.mT @ left).cpu()
-        self.moment += (left.mT @ right).cpu()
+        self.gram += left.mT @ left
+        self.moment += left.mT @ right
 
-    def solve(self, start: Tensor, *, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
-        """Return `w` `[groups, columns, targets]` and `c` `[groups, targets]`, both float64.
-
-        `start` is `w0`, `[groups, columns, targets]`.
-        """
-        count = start.shape[1]
+    def solve(self, *, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+        """Return `w` `[groups, columns, targets]` and `c` `[groups, targets]`, both float64."""
+        count = self.start.shape[1]
         gram, moment = self.gram.clone(), self.moment.clone()
         diagonal = gram.diagonal(dim1=1, dim2=2)[:, :count]
         # A column that is zero on all images (a dead channel) keeps the weight that it has.
         weight = (ridge * diagonal.mean(1)).clamp_min(torch.finfo(torch.float64).tiny ** 0.5)
         diagonal += weight[:, None]
-        moment[:, :count] += weight[:, None, None] * start.double().cpu()
+        moment[:, :count] += weight[:, None, None] * self.start
         found = torch.linalg.solve(gram, moment)
         if self.intercept:
             return found[:, :-1], found[:, -1]

@@ -80,7 +80,7 @@ def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -
     skipped: Counter[str] = Counter()
     for node in slim.graph.nodes:
         operator = operator_name(node.target) if node.op == "call_function" else ""
-        if operator not in PRODUCERS or not touched[node]:
+        if operator not in PRODUCERS or not touched[schema_arguments(node)["input"]]:
             continue
         reason = _why_not(node, operator, uses)
         if reason:

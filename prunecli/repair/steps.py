@@ -49,7 +49,9 @@ Repair = Callable[[Patient], Done]
 REPAIRS: Registry[Repair] = Registry("repair")
 
 
-@REPAIRS.register("bn", summary="Estimate the statistics of batch norm anew.")
+@REPAIRS.register(
+    "bn", summary="Estimate the statistics of batch norm anew.", source="Li et al. 2020 (EagleEye)"
+)
 def estimate_norms_(patient: Patient) -> Done:
     """Set mean and variance of every batch norm to those of its input, in order of execution."""
     nodes = [
@@ -112,13 +114,21 @@ class Moments:
         return (spread / max(self.count - 1, 1)).clamp_min(0)
 
 
-@REPAIRS.register("bias", summary="Shift every channel back to the mean that it had.")
+@REPAIRS.register(
+    "bias",
+    summary="Shift every channel behind a cut to its dense mean.",
+    source="Nagel et al. 2019",
+)
 def compensate_means_(patient: Patient) -> Done:
     """Give every channel behind a cut its dense mean, by bias or batch norm, in order."""
     return _over_layers(patient, "bias", _shift_)
 
 
-@REPAIRS.register("lstsq", summary="Least squares: rebuild the dense outputs from what is kept.")
+@REPAIRS.register(
+    "lstsq",
+    summary="Least squares: refit every layer behind a cut to its dense outputs.",
+    source="He et al. 2017",
+)
 def reconstruct_(patient: Patient) -> Done:
     """Refit every layer behind a cut to the dense outputs, in order."""
     return _over_layers(patient, "lstsq", _refit_)
@@ -200,7 +210,8 @@ def _heard(patient: Patient, layer: Layer) -> Tensor:
     """Tell of which output channels the batch norm behind a layer passes anything on."""
     affine = _norm(patient.slim, layer)
     if affine is None:
-        return torch.ones(len(layer.rows), dtype=torch.bool)
+        weight = patient.slim.get_parameter(layer.weight)
+        return torch.ones_like(weight.flatten(1)[:, 0], dtype=torch.bool)
     return _inverse(affine).scale != 0
 
 
@@ -235,11 +246,11 @@ def _refit_(patient: Patient, layer: Layer, pairs: Callable[[], Pairs]) -> str:
     weight = patient.slim.get_parameter(layer.weight)
     groups = int(layer.arguments.get("groups", 1))
     start = weight.detach().reshape(groups, len(weight) // groups, -1).mT
-    equations = NormalEquations(*start.shape, intercept=layer.has_intercept)
+    equations = NormalEquations(start, intercept=layer.has_intercept)
     for inputs, wanted in pairs():
         for columns, targets in ROWS[layer.operator](inputs, wanted, weight, layer.arguments):
             equations.add(columns, targets)
-    found, constant = equations.solve(start)
+    found, constant = equations.solve()
     if not bool(found.isfinite().all()):
         return "its equations have no finite solution"
     fitted = found.mT.reshape(weight.shape)
