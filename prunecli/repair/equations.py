@@ -38,10 +38,16 @@ class NormalEquations:
     def add(self, columns: Tensor, targets: Tensor) -> None:
         """Add rows: `columns` `[groups, rows, columns]` and `targets` `[groups, rows, targets]`."""
         left, right = columns.double(), targets.double()
+        count = left.shape[2]
+        self.gram[:, :count, :count] += left.mT @ left
+        self.moment[:, :count] += left.mT @ right
         if self.intercept:
-            left = torch.cat([left, left.new_ones(*left.shape[:2], 1)], dim=2)
-        self.gram += left.mT @ left
-        self.moment += left.mT @ right
+            # As a last column of ones, without a copy of the others.
+            sums = left.sum(1)
+            self.gram[:, count, :count] += sums
+            self.gram[:, :count, count] += sums
+            self.gram[:, count, count] += left.shape[1]
+            self.moment[:, count] += right.sum(1)
 
     def solve(self, *, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """Return `w` `[groups, columns, targets]` and `c` `[groups, targets]`, both float64."""
