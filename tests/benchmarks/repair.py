@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prunecli import artefacts, pipeline
+from prunecli import artefacts
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
 from prunecli.instantiate import instantiate
+from prunecli.network_data import normalised
 from prunecli.options import PruneOptions
 from prunecli.pruning import prune_network
 
@@ -104,7 +105,7 @@ def repaired(
 
     def scored() -> Iterator:
         start = time.perf_counter()
-        yield from pipeline.normalised(test, spec)
+        yield from normalised(test, spec)
         spent[0] += time.perf_counter() - start
 
     start = time.perf_counter()
@@ -120,7 +121,7 @@ def repaired(
             exclude=() if choice.stream else STREAM,
             repair=("bias", "bn", "lstsq"),
         ),
-        batches=lambda: pipeline.normalised(train, spec),
+        batches=lambda: normalised(train, spec),
         measured_on=scored,
     )
     # A score is taken while its generator waits: that is no part of the repair.
