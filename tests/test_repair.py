@@ -182,6 +182,19 @@ def test_batch_norm_gets_the_statistics_of_what_it_reads() -> None:
         np.testing.assert_allclose(norm.running_var, rows.var(1, ddof=1), rtol=1e-5)
 
 
+def test_a_norm_before_the_cut_keeps_its_statistics() -> None:
+    model = plain(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8),
+        nn.ReLU(), nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(24, 5),
+    )  # fmt: skip
+    result = repaired(model, "bn", only=["3"], sparsity=0.15)
+    kept = torch.tensor(result.plan.slices["3.weight"][0])
+    assert torch.equal(result.model[1].running_mean, model[1].running_mean)
+    assert torch.equal(result.model[4].running_mean, model[4].running_mean[kept])
+    assert not torch.equal(result.model[7].running_mean, model[7].running_mean)
+    assert result.report.repair.steps[-1].layers == 1
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_compensation_gives_every_channel_its_dense_mean(bias: bool) -> None:
     model = plain(
@@ -388,6 +401,12 @@ def test_a_network_with_two_inputs_is_refused() -> None:
     model = randomize_(Two(), seed=1).eval()
     with pytest.raises(GraphError, match="2 inputs"):
         repaired(model, "bn", example=(torch.zeros(2, 6), torch.zeros(2, 6)))
+
+
+def test_a_network_that_is_no_classifier_is_refused() -> None:
+    model = plain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3))
+    with pytest.raises(InputError, match=r"first output is \[20, 5, 4, 4\]"):
+        repaired(model, "lstsq")
 
 
 # --- on screen -----------------------------------------------------------------------------------

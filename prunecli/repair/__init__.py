@@ -123,6 +123,13 @@ def _step(
     loss, right, count = 0.0, 0, 0
     for images, labels in batches():
         logits = _first(network(images)).float()
+        if logits.dim() != 2 or labels.dim() != 1:
+            raise InputError(
+                f"loss and accuracy need logits [images, classes]; this network's first output is "
+                f"{list(logits.shape)}",
+                code="NOT_A_CLASSIFIER",
+                hint="cut it without --repair",
+            )
         loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
         right += int((logits.argmax(-1) == labels).sum())
         count += len(labels)

@@ -55,9 +55,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers that can be repaired, in the order of execution, and why others cannot."""
+    """The layers that can be repaired, in the order of execution, and why others cannot.
+
+    `norms` are the nodes of the batch norms behind a cut.
+    """
 
     found: tuple[Layer, ...]
+    norms: tuple[str, ...]
     skipped: Mapping[str, int]
 
 
@@ -80,7 +84,7 @@ def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -
     skipped: Counter[str] = Counter()
     for node in slim.graph.nodes:
         operator = operator_name(node.target) if node.op == "call_function" else ""
-        if operator not in PRODUCERS or not touched[schema_arguments(node)["input"]]:
+        if operator not in PRODUCERS or not touched[_source(node)]:
             continue
         reason = _why_not(node, operator, uses)
         if reason:
@@ -107,7 +111,23 @@ def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -
                 rows=rows,
             )
         )
-    return Layers(tuple(found), dict(skipped))
+    norms = (
+        node.name
+        for node in slim.graph.nodes
+        if node.op == "call_module"
+        and isinstance(slim.get_submodule(str(node.target)), BatchNorm)
+        and touched[_source(node.all_input_nodes[0])]
+    )
+    return Layers(tuple(found), tuple(norms), dict(skipped))
+
+
+def _source(node: fx.Node) -> fx.Node:
+    """Return what a layer reads; any other node itself.
+
+    A layer that only makes fewer channels makes those that are left as before.
+    """
+    operator = operator_name(node.target) if node.op == "call_function" else ""
+    return schema_arguments(node)["input"] if operator in PRODUCERS else node
 
 
 def _touched(slim: fx.GraphModule, cut: frozenset[str]) -> dict[fx.Node, bool]:

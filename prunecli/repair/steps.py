@@ -53,14 +53,9 @@ REPAIRS: Registry[Repair] = Registry("repair")
     "bn", summary="Estimate the statistics of batch norm anew.", source="Li et al. 2020 (EagleEye)"
 )
 def estimate_norms_(patient: Patient) -> Done:
-    """Set mean and variance of every batch norm to those of its input, in order of execution."""
-    nodes = [
-        node
-        for node in patient.slim.graph.nodes
-        if node.op == "call_module"
-        and isinstance(patient.slim.get_submodule(str(node.target)), BatchNorm)
-    ]
-    calls = Counter(str(node.target) for node in nodes)
+    """Set mean and variance of every batch norm behind a cut to those of its input, in order."""
+    calls = Counter(str(node.target) for node in patient.slim.graph.nodes)
+    nodes = [node for node in patient.slim.graph.nodes if node.name in patient.layers.norms]
     skipped: Counter[str] = Counter()
     changed = 0
     with Store() as store:
