@@ -169,6 +169,12 @@ def test_the_last_layer_of_a_block_makes_up_for_what_the_shortcut_lost() -> None
     assert result.model.norm2.bias.grad.abs().max() < 1e-5
 
 
+def test_least_squares_does_not_depend_on_the_repairs_before_it() -> None:
+    alone, last = (repaired(block(), *names) for names in (("lstsq",), ("bn", "bias", "lstsq")))
+    for name, value in alone.model.state_dict().items():
+        assert torch.equal(value, last.model.state_dict()[name]), name
+
+
 def test_batch_norm_gets_the_statistics_of_what_it_reads() -> None:
     result = repaired(block(), "bn")
     seen = {}

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class Patient:
     """A cut network and the dense one as graphs, and the images to compare them on.
 
-    `slim` is changed in place; the dense one is only read.
+    `slim` is changed in place; `cut` is its state before any repair. The dense one is only read.
     """
 
     dense: fx.GraphModule
     slim: fx.GraphModule
+    cut: Mapping[str, Tensor]
     layers: Layers
     batches: Callable[[], Batches]
     progress: Progress
@@ -125,7 +126,9 @@ def compensate_means_(patient: Patient) -> Done:
     source="He et al. 2017",
 )
 def reconstruct_(patient: Patient) -> Done:
-    """Refit every layer behind a cut to the dense outputs, in order."""
+    """Refit every layer behind a cut to the dense outputs, in order, whatever was done before."""
+    # Batch norm that was estimated anew does not fit the dense outputs.
+    patient.slim.load_state_dict(patient.cut)
     return _over_layers(patient, "lstsq", _refit_)
 
 
@@ -236,8 +239,6 @@ def _add_constant_(patient: Patient, layer: Layer, constant: Tensor) -> None:
 
 
 def _refit_(patient: Patient, layer: Layer, pairs: Callable[[], Pairs]) -> str:
-    if layer.norm is not None:
-        _restore_norm_(patient, layer)
     weight = patient.slim.get_parameter(layer.weight)
     groups = int(layer.arguments.get("groups", 1))
     start = weight.detach().reshape(groups, len(weight) // groups, -1).mT
@@ -257,18 +258,6 @@ def _refit_(patient: Patient, layer: Layer, pairs: Callable[[], Pairs]) -> str:
     if layer.has_intercept:
         _add_constant_(patient, layer, constant.flatten())
     return ""
-
-
-def _restore_norm_(patient: Patient, layer: Layer) -> None:
-    """Give a batch norm what it had in the dense network: the outputs are to be as they were."""
-    assert layer.norm is not None
-    before = _norm_module(patient.dense, layer.norm)
-    after = _norm_module(patient.slim, layer.norm)
-    index = torch.as_tensor(layer.rows)
-    for name in ("running_mean", "running_var", "weight", "bias"):
-        own, other = getattr(after, name), getattr(before, name)
-        if own is not None:
-            own.copy_(other[index])
 
 
 def _run_convolution(

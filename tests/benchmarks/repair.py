@@ -4,7 +4,7 @@
 
 Channels are chosen and repairs estimated on training images; the scores are those of test images.
 Cuts are not aligned. The repairs follow one another: means, then batch norm, then least squares,
-which starts from the dense batch norm whatever came before. Writes `repair.csv` beside this script.
+which starts from the plain cut whatever came before. Writes `repair.csv` beside this script.
 """
 
 from __future__ import annotations
