@@ -19,6 +19,7 @@ FIRST = (
     "signal",
     "aggregate",
     "allocation",
+    "repair",
     "data format",
     "optimizer",
     "schedule",

@@ -87,6 +87,14 @@ def prune(
             rich_help_panel=shared.CHOOSING,
         ),
     ] = None,
+    repair: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            show_default=False,
+            help="Repair the cut network on images, in this order: bn,bias,lstsq. Needs --data.",
+        ),
+    ] = None,
     data: shared.Data = None,
     limit: shared.Limit = PruneOptions.limit,
     seed: shared.Seed = PruneOptions.seed,
@@ -121,6 +129,7 @@ def prune(
     Examples:
     $ prunecli prune resnet56.th --flops 0.5
     $ prunecli prune model.pt --params 1.5M --signal taylor --data images/
+    $ prunecli prune model.pt --flops 0.5 --repair lstsq --data images/
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     """
     from prunecli.budget import make_budget
@@ -147,6 +156,7 @@ def prune(
         only=tuple(only or ()),
         seed=seed,
         limit=limit or PruneOptions.limit,
+        repair=tuple(name.strip() for name in repair.split(",")) if repair else (),
     )
     path = session.checkpoint(model)
     from prunecli import pipeline

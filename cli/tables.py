@@ -23,6 +23,7 @@ from prunecli.report import (
     GroupReport,
     ModelAnalysis,
     PruneReport,
+    RepairReport,
 )
 
 from .demo import DemoReport
@@ -66,6 +67,7 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         _cut_table(report.cost),
         _group_table(report.groups, rows),
         *_frozen_parts(report.frozen, rows),
+        *([] if report.repair is None else [_repair_table(report.repair)]),
         _facts(facts),
     ]
 
@@ -182,6 +184,28 @@ def _cut_table(cost: CutCost) -> Table:
             "" if kept is None else _percent(kept),
         )
     return table
+
+
+def _repair_table(repair: RepairReport) -> Table:
+    table = _table("repair", ">loss", ">accuracy", ">layers", ">seconds", "left as they are")
+    for step in repair.steps:
+        worked = step.layers or step.skipped
+        table.add_row(
+            step.name,
+            f"{step.loss:.4f}",
+            _percent(step.accuracy),
+            str(step.layers) if worked else "",
+            f"{step.seconds:.1f}" if worked else "",
+            ", ".join(f"{count}: {reason}" for reason, count in step.skipped.items()),
+        )
+    table.caption = f"repaired on {repair.images} training images, " + SCORED[repair.measured]
+    return table
+
+
+SCORED = {
+    "held_out": "scored on images held out from training",
+    "calibration": "scored on the same images",
+}
 
 
 def _group_table(groups: Sequence[GroupReport], rows: int | None) -> Table:

@@ -51,7 +51,9 @@ def prune(
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
     seed: int = 0,
+    repair: Sequence[str] = (),
     batches: Callable[[], Batches] | None = None,
+    measured_on: Callable[[], Batches] | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
 ) -> PruneResult:
@@ -60,7 +62,9 @@ def prune(
     `example_inputs` is one input, a sequence of them or a mapping by name, with the batch first;
     an input may itself hold tensors, as `[[image, image]]` does. `flops=0.5` keeps at most half;
     `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches` yields
-    normalised images and labels for signals that look at data. `model` is left untouched.
+    normalised images and labels for signals that look at data. `repair=("bn", "bias", "lstsq")`
+    names what is done right after the cut on the images of `batches`, in this order; the report
+    scores each step on `measured_on`, or else on the same images. `model` is left untouched.
     Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
     """
     budget = make_budget(
@@ -75,6 +79,7 @@ def prune(
         exclude=tuple(exclude),
         only=tuple(only),
         seed=seed,
+        repair=tuple(repair),
     )
     return prune_network(
         model,
@@ -82,6 +87,7 @@ def prune(
         budget=budget,
         options=options,
         batches=batches,
+        measured_on=measured_on,
         dry_run=dry_run,
         progress=progress,
     )

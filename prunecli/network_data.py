@@ -36,13 +36,27 @@ def class_count(model: nn.Module, spec: InputSpec) -> int:
 def scoring_batches(
     checkpoint: Checkpoint, data: str | None, options: PruneOptions, progress: Progress
 ) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
-    """Return what yields the training images that a signal looks at; None where none is needed."""
-    if data is None or not needs_data(options.signal):
+    """Return the training images that a signal or a repair looks at; None where none is needed."""
+    if data is None or not (needs_data(options.signal) or options.repair):
         return None
-    source = open_source(data)
+    return _images(checkpoint, data, "train", options, progress)
+
+
+def measuring_batches(
+    checkpoint: Checkpoint, data: str | None, options: PruneOptions, progress: Progress
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
+    """Return the held-out images that a repair is scored on; None where there is none."""
+    if data is None or not options.repair:
+        return None
+    return _images(checkpoint, data, "held_out", options, progress)
+
+
+def _images(
+    checkpoint: Checkpoint, data: str, split: str, options: PruneOptions, progress: Progress
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
     images = load_split(
-        source,
-        "train",
+        open_source(data),
+        split,
         input=checkpoint.input,
         seed=options.seed,
         limit=options.limit,

@@ -27,7 +27,8 @@ class PruneOptions:
 
     `align` is the number that kept widths are a multiple of (None: chosen per group, see
     `allocation.default_alignment`); `exclude` and `only` are layer patterns (`layer3.*`); `limit`
-    is the number of images that a signal which needs data may look at.
+    is the number of images that a signal which needs data, or a repair, may look at. `repair` names
+    what is done after the cut, in order (`prunecli.repair`).
     """
 
     signal: str = "l1"
@@ -39,6 +40,7 @@ class PruneOptions:
     only: tuple[str, ...] = ()
     seed: int = 0
     limit: int = 1024
+    repair: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

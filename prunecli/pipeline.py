@@ -23,7 +23,7 @@ from prunecli.dense_network import dense_network, flops_ratio
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
-from prunecli.network_data import class_count, scoring_batches
+from prunecli.network_data import class_count, measuring_batches, scoring_batches
 from prunecli.options import (
     AnalyzeOptions,
     ExportOptions,
@@ -82,6 +82,7 @@ def prune(
         budget=budget,
         options=options,
         batches=scoring_batches(checkpoint, data, options, progress),
+        measured_on=measuring_batches(checkpoint, data, options, progress),
         dry_run=dry_run,
         architecture=str(dense_architecture(checkpoint)),
         progress=progress,

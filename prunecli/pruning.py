@@ -15,10 +15,12 @@ from prunecli.errors import GraphError, InputError, ProofError
 from prunecli.graph.rewrites import baked_sizes
 from prunecli.graph.rules.call import operator_name, schema_arguments
 from prunecli.graph.trace import source_line
+from prunecli.modes import evaluating
 from prunecli.network import Clock, Network, read_network
 from prunecli.options import PruneOptions
 from prunecli.plan import PruningPlan
 from prunecli.progress import Progress, silent
+from prunecli.repair import check_repair, repair_
 from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport, Verified
 from prunecli.selection import select
 from prunecli.signals import AGGREGATES, PRESETS, needs_data, parse_signal, score
@@ -66,6 +68,7 @@ def prune_network(
     budget: Budget,
     options: PruneOptions | None = None,
     batches: Callable[[], Batches] | None = None,
+    measured_on: Callable[[], Batches] | None = None,
     dry_run: bool = False,
     architecture: str = "",
     progress: Progress = silent,
@@ -73,11 +76,13 @@ def prune_network(
     """Cut `model` until it keeps `budget`, and prove the cut; `model` itself is left untouched.
 
     `example` holds the inputs of one forward (any batch size); `batches` yields normalised images
-    and labels for signals that look at data. Raises `GraphError` (cannot be traced, nothing can be
+    and labels for signals and repairs that look at data, `measured_on` those that the repairs are
+    scored on (else the same). Raises `GraphError` (cannot be traced, nothing can be
     cut), `GateError` (infeasible budget), `InputError` and `ProofError`.
     """
     options = options or PruneOptions()
     check_options(options)
+    check_repair(options.repair, batches)
     clock = Clock(progress)
     network = read_network(model, example, clock=clock)
     warnings = _trace_warnings(network)
@@ -102,6 +107,19 @@ def prune_network(
             held = _newly_held(network, keep, held, error)
     if program is not None:
         plan = _in_graph_mode(plan)
+    repaired = None
+    if slim is not None and options.repair and batches is not None:
+        with clock.stage("repair"), evaluating(slim):
+            repaired = repair_(
+                slim,
+                network,
+                plan,
+                keep,
+                names=options.repair,
+                batches=batches,
+                measured_on=measured_on,
+                progress=progress,
+            )
     report = PruneReport(
         output=None,
         plan=plan.to_json(),
@@ -116,6 +134,7 @@ def prune_network(
         align="auto" if options.align is None else str(options.align),
         seconds=clock.seconds,
         warnings=(*warnings, *selection.warnings),
+        repair=repaired,
     )
     return PruneResult(slim, plan, report, program)
 

@@ -64,8 +64,38 @@ class CutCost:
 
 
 @dataclass(frozen=True)
+class RepairStep:
+    """Loss and accuracy after one step: `dense`, `cut`, or a repair that changed `layers`.
+
+    `skipped` says why layers could not be repaired, with counts.
+    """
+
+    name: str
+    loss: float
+    accuracy: float
+    seconds: float = 0.0
+    layers: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What repair did: `images` are those it looked at, `measured` those that were scored.
+
+    `measured` is `held_out`, or `calibration` for the images of the repair itself.
+    """
+
+    steps: tuple[RepairStep, ...]
+    images: int
+    measured: str
+
+
+@dataclass(frozen=True)
 class PruneReport:
-    """The outcome of `prune`; `output` and `verified` are None for a dry run."""
+    """The outcome of `prune`; `output` and `verified` are None for a dry run.
+
+    `verified` speaks of the cut; a repair changes the weights after it.
+    """
 
     output: Path | None
     plan: Mapping[str, Any]
@@ -80,6 +110,7 @@ class PruneReport:
     align: str
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    repair: RepairReport | None = None
 
 
 @dataclass(frozen=True)

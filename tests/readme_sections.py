@@ -42,6 +42,7 @@ def generated() -> dict[str, str]:
         "methods": _methods(),
         "recovery": _recovery(),
         "defaults": _defaults(),
+        "repair": _repair(),
         "alignment": _alignment(),
         "networks": _networks(),
         "zoo": _zoo(),
@@ -123,6 +124,25 @@ def _defaults() -> str:
         if key[3] != "global" and key[2] != "mean"
     ]
     head = ("checkpoint", "signal", "aggregate", "allocation", "at 0.7", "at 0.5")
+    return table(head, rows)
+
+
+def _repair() -> str:
+    cuts: dict[tuple[str, ...], dict[str, list[dict[str, str]]]] = {}
+    for row in _read("repair.csv"):
+        key = tuple(row[name] for name in ("checkpoint", "kept", "signal", "allocation", "stream"))
+        cuts.setdefault(key, {}).setdefault(row["step"], []).append(row)
+    steps = ("dense", "cut", "bias", "bn", "lstsq")
+    rows = [
+        (
+            *key,
+            *(_percent(str(mean(float(row["accuracy"]) for row in cut[step]))) for step in steps),
+            f"{mean(float(row['seconds']) for row in cut['all']):.0f}",
+        )
+        for key, cut in cuts.items()
+    ]
+    facts = ("checkpoint", "FLOPs kept", "signal", "allocation", "residual stream")
+    head = (*facts, *steps, "seconds")
     return table(head, rows)
 
 

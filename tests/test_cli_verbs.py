@@ -55,6 +55,7 @@ VERBS = {
             "allocation",
             "align",
             "seconds",
+            "repair",
         },
     ),
     "finetune": (

@@ -1,0 +1,218 @@
+"""Which layers can be repaired, and what stands between them and the rest of the network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from prunecli.graph.roles import PRODUCERS
+from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.surgery import slices_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from prunecli.network import Network
+
+BatchNorm = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the base of every batch norm
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights: `node` in both graphs, `source` what it reads, `norm` behind it.
+
+    `rows` are the outputs of the dense layer that the cut one has. `shortcut` is the node that the
+    result is added to, where that is computed before the layer.
+    """
+
+    node: str
+    operator: str
+    source: str
+    arguments: Mapping[str, Any]
+    weight: str
+    bias: str | None
+    norm: str | None
+    shortcut: str | None
+    rows: NDArray[np.int64]
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of the output that counts its channels."""
+        return -1 if self.operator == "linear" else 1
+
+    @property
+    def has_intercept(self) -> bool:
+        """Whether a constant can be added to every output channel."""
+        return self.bias is not None or self.norm is not None
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that can be repaired, in the order of execution, and why others cannot.
+
+    `norms` are the nodes of the batch norms behind a cut.
+    """
+
+    found: tuple[Layer, ...]
+    norms: tuple[str, ...]
+    skipped: Mapping[str, int]
+
+
+REPAIRED = frozenset({"conv1d", "conv2d", "linear"})
+
+
+def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -> Layers:
+    """Return every layer of a cut network that comes after a cut channel."""
+    slices = slices_of(network.coupling, keep)
+    touched = _touched(slim, frozenset(slices))
+    position = {node: at for at, node in enumerate(slim.graph.nodes)}
+    ranks = {node.name: node.meta["val"].dim() for node in _tensor_nodes(network)}
+    uses = Counter(
+        str(value.target)
+        for node in slim.graph.nodes
+        for value in node.all_input_nodes
+        if value.op == "get_attr"
+    )
+    found: list[Layer] = []
+    skipped: Counter[str] = Counter()
+    for node in slim.graph.nodes:
+        operator = operator_name(node.target) if node.op == "call_function" else ""
+        if operator not in PRODUCERS or not touched[_source(node)]:
+            continue
+        reason = _why_not(node, operator, uses)
+        if reason:
+            skipped[reason] += 1
+            continue
+        arguments = schema_arguments(node)
+        weight = str(arguments["weight"].target)
+        atoms = network.coupling.tensors.get(weight, {}).get(0)
+        count = network.tensors[weight].shape[0]
+        rows = np.arange(count) if atoms is None else network.coupling.kept(atoms, keep)
+        # Over `[n, positions, channels]` batch norm counts the positions as channels.
+        follows = operator != "linear" or ranks[node.name] == 2
+        norm = _norm_behind(slim, node) if follows else None
+        found.append(
+            Layer(
+                node=node.name,
+                operator=operator,
+                source=arguments["input"].name,
+                arguments=arguments,
+                weight=weight,
+                bias=None if arguments["bias"] is None else str(arguments["bias"].target),
+                norm=None if norm is None else str(norm.target),
+                shortcut=_shortcut(norm or node, position[node], position),
+                rows=rows,
+            )
+        )
+    norms = (
+        node.name
+        for node in slim.graph.nodes
+        if node.op == "call_module"
+        and isinstance(slim.get_submodule(str(node.target)), BatchNorm)
+        and touched[_source(node.all_input_nodes[0])]
+    )
+    return Layers(tuple(found), tuple(norms), dict(skipped))
+
+
+def _source(node: fx.Node) -> fx.Node:
+    """Return what a layer reads; any other node itself.
+
+    A layer that only makes fewer channels makes those that are left as before.
+    """
+    operator = operator_name(node.target) if node.op == "call_function" else ""
+    return schema_arguments(node)["input"] if operator in PRODUCERS else node
+
+
+def _touched(slim: fx.GraphModule, cut: frozenset[str]) -> dict[fx.Node, bool]:
+    """Tell which nodes come after a tensor that lost something."""
+    touched: dict[fx.Node, bool] = {}
+    for node in slim.graph.nodes:
+        own = node.op == "get_attr" and node.target in cut
+        norm = node.op == "call_module" and f"{node.target}.running_mean" in cut
+        touched[node] = own or norm or any(touched[value] for value in node.all_input_nodes)
+    return touched
+
+
+def _tensor_nodes(network: Network) -> Iterator[fx.Node]:
+    for node in network.trace.graph.nodes:
+        if isinstance(node.meta.get("val"), Tensor):
+            yield node
+
+
+def _why_not(node: fx.Node, operator: str, uses: Mapping[str, int]) -> str:
+    if operator not in REPAIRED:
+        return f"{operator} is not reconstructed"
+    arguments = schema_arguments(node)
+    parts = [part for part in (arguments["weight"], arguments["bias"]) if part is not None]
+    if any(part.op != "get_attr" for part in parts):
+        return "its weight is computed in the forward"
+    if any(uses[str(part.target)] > 1 for part in parts):
+        return "its weight is used more than once"
+    if isinstance(arguments.get("padding"), str):
+        return "its padding is named"
+    return ""
+
+
+def _norm_behind(slim: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Return the batch norm that alone reads a layer, and reads it alone."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].op != "call_module":
+        return None
+    module = slim.get_submodule(str(users[0].target))
+    calls = sum(other.target == users[0].target for other in slim.graph.nodes)
+    if not isinstance(module, BatchNorm) or module.running_mean is None or calls > 1:
+        return None
+    return users[0]
+
+
+def _shortcut(node: fx.Node, at: int, position: Mapping[fx.Node, int]) -> str | None:
+    users = list(node.users)
+    if len(users) != 1 or users[0].op != "call_function":
+        return None
+    add = users[0]
+    if operator_name(add.target) != "add" or add.kwargs.get("alpha", 1) != 1:
+        return None
+    others = [value for value in add.all_input_nodes if value is not node]
+    if len(others) != 1 or others[0].op == "get_attr" or position[others[0]] >= at:
+        return None
+    return str(others[0].name)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """What a batch norm does in evaluation mode: `scale * x + shift`, both `[channels]`."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def on(self, values: Tensor) -> Tensor:
+        """Apply it over dimension 1."""
+        shape = (1, -1, *(1,) * (values.dim() - 2))
+        return self.scale.view(shape) * values + self.shift.view(shape)
+
+
+def affine_of(module: BatchNorm) -> Affine:
+    """Return a batch norm as the affine map that it is in evaluation mode."""
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    mean = module.running_mean.double()
+    scale = (module.running_var.double() + module.eps).rsqrt()
+    if module.weight is not None:
+        scale = scale * module.weight.detach().double()
+    shift = -mean * scale
+    if module.bias is not None:
+        shift = shift + module.bias.detach().double()
+    return Affine(scale, shift)
+
+
+def take(affine: Affine, rows: NDArray[np.int64]) -> Affine:
+    """Return the affine map of some channels."""
+    index = torch.as_tensor(rows, device=affine.scale.device)
+    return Affine(affine.scale[index], affine.shift[index])

@@ -1,0 +1,144 @@
+"""Walk a graph node by node over all calibration images, each node computed once per image."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, fx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from types import TracebackType
+
+Values = dict[str, Any]
+"""Values of nodes by name."""
+
+MEMORY_LIMIT = 2**30
+"""Bytes of activations that are kept in memory; those of further images go to temporary files."""
+
+
+class Store:
+    """Activations of one place in a network, in memory up to a limit and in files beyond it."""
+
+    def __init__(self, limit: int = MEMORY_LIMIT) -> None:
+        self.left = limit
+        self._memory: dict[tuple[int, int], Values] = {}
+        self._stack = ExitStack()
+        self._folder: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def put(self, key: tuple[int, int], values: Values) -> None:
+        """Keep values under a key that is free."""
+        size = _bytes(values)
+        if size <= self.left:
+            self.left -= size
+            self._memory[key] = values
+            return
+        if self._folder is None:
+            self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="prunecli-")))
+        torch.save(values, self._file(key))
+
+    def take(self, key: tuple[int, int]) -> Values:
+        """Hand out what is kept under a key, and free it."""
+        if key in self._memory:
+            values = self._memory.pop(key)
+            self.left += _bytes(values)
+            return values
+        loaded: Values = torch.load(self._file(key))
+        self._file(key).unlink()
+        return loaded
+
+    def _file(self, key: tuple[int, int]) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{key[0]}-{key[1]}.pt"
+
+
+def _bytes(values: Mapping[str, Any]) -> int:
+    tensors = [value for value in values.values() if isinstance(value, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class Lockstep(fx.Interpreter):
+    """One network on its way through all batches: each call of `upto` takes it further.
+
+    What a layer computes is never computed again, so a layer may be changed as long as the walk has
+    not passed it, and later layers see what the changed ones make.
+    """
+
+    def __init__(
+        self, network: fx.GraphModule, inputs: Iterable[Tensor], store: Store, *, number: int
+    ) -> None:
+        super().__init__(network)
+        self.nodes = list(network.graph.nodes)
+        self.position = {node.name: at for at, node in enumerate(self.nodes)}
+        self.last_read = [
+            max((self.position[user.name] for user in node.users), default=-1)
+            for node in self.nodes
+        ]
+        self.inputs = inputs
+        self.store = store
+        self.number = number
+        self.at = 0
+        self.batches = 0
+
+    def upto(self, name: str, *, through: bool = False) -> Iterator[Values]:
+        """Yield, per batch, the values that are still read, right before (or after) a node.
+
+        With `through` the values that the walk has passed on the way are there too. Names must
+        come in the order of execution, and every batch must be taken.
+        """
+        stop = self.position[name] + through
+        start, self.at = self.at, max(self.at, stop)
+        batches = self._first() if start == 0 else self._kept()
+        for number, values in enumerate(batches):
+            found = self.run_between(values, start, self.at)
+            yield found
+            alive = {
+                key: value
+                for key, value in found.items()
+                if self.last_read[self.position[key]] >= self.at
+            }
+            self.store.put((self.number, number), alive)
+            self.batches = max(self.batches, number + 1)
+
+    def run_between(self, values: Values, start: int, stop: int) -> Values:
+        """Run the nodes from one position to another on values that are there already."""
+        self.env = {self.nodes[self.position[name]]: value for name, value in values.items()}
+        for node in self.nodes:
+            if node.op == "get_attr":
+                self.env[node] = self.run_node(node)
+        for node in self.nodes[start:stop]:
+            if node.op == "placeholder":
+                self.env.setdefault(node, values.get(node.name))
+            elif node.op not in {"get_attr", "output"}:
+                self.env[node] = self.run_node(node)
+        return {node.name: value for node, value in self.env.items() if node.op != "get_attr"}
+
+    def compute(self, name: str, values: Values) -> Tensor:
+        """Return what one node makes of these values now."""
+        at = self.position[name]
+        result: Tensor = self.run_between(values, at, at + 1)[name]
+        return result
+
+    def _first(self) -> Iterator[Values]:
+        (image,) = (node.name for node in self.nodes if node.op == "placeholder")
+        for inputs in self.inputs:
+            yield {image: inputs}
+
+    def _kept(self) -> Iterator[Values]:
+        for number in range(self.batches):
+            yield self.store.take((self.number, number))

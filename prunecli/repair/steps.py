@@ -1,0 +1,289 @@
+"""The repairs themselves, each over one walk of the dense and the cut network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+from prunecli.progress import Progress, Step
+from prunecli.registry import Registry
+from prunecli.repair.equations import NormalEquations, rows_of_convolution, rows_of_product
+from prunecli.repair.layers import Affine, BatchNorm, Layer, Layers, affine_of, take
+from prunecli.repair.lockstep import Lockstep, Store
+
+if TYPE_CHECKING:
+    from prunecli.signals.score import Batches
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A cut network and the dense one as graphs, and the images to compare them on.
+
+    `slim` is changed in place; `cut` is its state before any repair. The dense one is only read.
+    """
+
+    dense: fx.GraphModule
+    slim: fx.GraphModule
+    cut: Mapping[str, Tensor]
+    layers: Layers
+    batches: Callable[[], Batches]
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Done:
+    """How many layers a repair changed, and why it left others, with counts."""
+
+    layers: int
+    skipped: Mapping[str, int]
+
+
+NOTHING = Done(0, {})
+Repair = Callable[[Patient], Done]
+REPAIRS: Registry[Repair] = Registry("repair")
+
+
+@REPAIRS.register(
+    "bn", summary="Estimate the statistics of batch norm anew.", source="Li et al. 2020 (EagleEye)"
+)
+def estimate_norms_(patient: Patient) -> Done:
+    """Set mean and variance of every batch norm behind a cut to those of its input, in order."""
+    calls = Counter(str(node.target) for node in patient.slim.graph.nodes)
+    nodes = [node for node in patient.slim.graph.nodes if node.name in patient.layers.norms]
+    skipped: Counter[str] = Counter()
+    changed = 0
+    with Store() as store:
+        walk = Lockstep(patient.slim, _images(patient), store, number=0)
+        for at, node in enumerate(nodes):
+            patient.progress(Step("repair bn", at, len(nodes)))
+            norm = patient.slim.get_submodule(str(node.target))
+            assert isinstance(norm, BatchNorm)
+            if calls[str(node.target)] > 1:
+                skipped["its batch norm is used more than once"] += 1
+                continue
+            source = node.all_input_nodes[0].name
+            moments = Moments()
+            for values in walk.upto(node.name):
+                moments.add(values[source])
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            norm.running_mean.copy_(moments.mean)
+            norm.running_var.copy_(moments.variance)
+            changed += 1
+    return Done(changed, dict(skipped))
+
+
+class Moments:
+    """Mean and variance per channel (dimension 1), summed in float64 around the first mean."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.center = self.first = self.second = torch.zeros(())
+
+    def add(self, values: Tensor) -> None:
+        """Add a batch `[n, channels, ...]`."""
+        rows = values.transpose(0, 1).flatten(1).double()
+        if not self.count:
+            # Sums of squares around a value near the mean lose no digits.
+            self.center = rows.mean(1)
+        rows = rows - self.center[:, None]
+        self.count += rows.shape[1]
+        self.first = self.first + rows.sum(1)
+        self.second = self.second + rows.square().sum(1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean `[channels]`."""
+        return self.center + self.first / self.count
+
+    @property
+    def variance(self) -> Tensor:
+        """The unbiased variance `[channels]`, which torch stores."""
+        spread = self.second - self.first.square() / self.count
+        return (spread / max(self.count - 1, 1)).clamp_min(0)
+
+
+@REPAIRS.register(
+    "bias",
+    summary="Shift every channel behind a cut to its dense mean.",
+    source="Nagel et al. 2019",
+)
+def compensate_means_(patient: Patient) -> Done:
+    """Give every channel behind a cut its dense mean, by bias or batch norm, in order."""
+    return _over_layers(patient, "bias", _shift_)
+
+
+@REPAIRS.register(
+    "lstsq",
+    summary="Least squares: refit every layer behind a cut to its dense outputs.",
+    source="He et al. 2017",
+)
+def reconstruct_(patient: Patient) -> Done:
+    """Refit every layer behind a cut to the dense outputs, in order, whatever was done before."""
+    # Batch norm that was estimated anew does not fit the dense outputs.
+    patient.slim.load_state_dict(patient.cut)
+    return _over_layers(patient, "lstsq", _refit_)
+
+
+Pairs = Iterator[tuple[Tensor, Tensor]]
+"""Per batch: what a layer reads in the cut network, and what it should make of it."""
+
+
+def _over_layers(
+    patient: Patient, name: str, change_: Callable[[Patient, Layer, Callable[[], Pairs]], str]
+) -> Done:
+    skipped = Counter(patient.layers.skipped)
+    changed = 0
+    with Store() as store:
+        dense = Lockstep(patient.dense, _images(patient), store, number=0)
+        slim = Lockstep(patient.slim, _images(patient), store, number=1)
+        for at, layer in enumerate(patient.layers.found):
+            patient.progress(Step(f"repair {name}", at, len(patient.layers.found)))
+            reason = change_(patient, layer, partial(_pairs, patient, layer, dense, slim))
+            skipped.update([reason] if reason else [])
+            changed += not reason
+    return Done(changed, dict(skipped))
+
+
+def _images(patient: Patient) -> Iterator[Tensor]:
+    for images, _ in patient.batches():
+        yield images
+
+
+def _pairs(patient: Patient, layer: Layer, dense: Lockstep, slim: Lockstep) -> Pairs:
+    """Yield what a layer reads, and its dense output as the cut network is to have it.
+
+    The wanted output stands before the batch norm of the cut network. Where the result is added to
+    a shortcut, it makes up for what the shortcut has lost.
+    """
+    before = _norm(patient.dense, layer)
+    after = _norm(patient.slim, layer)
+    for whole, cut in zip(dense.upto(layer.node, through=True), slim.upto(layer.node), strict=True):
+        wanted = _rows(whole[layer.node], layer)
+        if before is not None and after is not None:
+            wanted = take(before, layer.rows).on(wanted.double())
+        if layer.shortcut is not None:
+            there, here = _rows(whole[layer.shortcut], layer), cut[layer.shortcut]
+            if there.shape == here.shape == wanted.shape:
+                wanted = wanted + (there.double() - here)
+        if after is not None:
+            wanted = _inverse(after).on(wanted)
+        yield cut[layer.source], wanted
+
+
+def _rows(values: Tensor, layer: Layer) -> Tensor:
+    index = torch.as_tensor(layer.rows, device=values.device)
+    return values.index_select(layer.channel_dim, index)
+
+
+def _norm(network: fx.GraphModule, layer: Layer) -> Affine | None:
+    return None if layer.norm is None else affine_of(_norm_module(network, layer.norm))
+
+
+def _norm_module(network: fx.GraphModule, name: str) -> BatchNorm:
+    module = network.get_submodule(name)
+    assert isinstance(module, BatchNorm)
+    return module
+
+
+SILENT = 1e-6
+"""A batch norm that scales by less than this share of its largest scale passes nothing on."""
+
+
+def _inverse(affine: Affine) -> Affine:
+    """Return the inverse map; zero for channels of which the norm passes nothing on."""
+    heard = affine.scale.abs() > SILENT * affine.scale.abs().max()
+    scale = torch.where(heard, 1 / affine.scale, 0)
+    return Affine(scale, -affine.shift * scale)
+
+
+def _heard(patient: Patient, layer: Layer) -> Tensor:
+    """Tell of which output channels the batch norm behind a layer passes anything on."""
+    affine = _norm(patient.slim, layer)
+    if affine is None:
+        weight = patient.slim.get_parameter(layer.weight)
+        return torch.ones_like(weight.flatten(1)[:, 0], dtype=torch.bool)
+    return _inverse(affine).scale != 0
+
+
+def _shift_(patient: Patient, layer: Layer, pairs: Callable[[], Pairs]) -> str:
+    if not layer.has_intercept:
+        return "it has neither bias nor batch norm"
+    weight = patient.slim.get_parameter(layer.weight)
+    bias = None if layer.bias is None else patient.slim.get_parameter(layer.bias)
+    moments = Moments()
+    for inputs, wanted in pairs():
+        made = RUN[layer.operator](inputs, weight, bias, layer.arguments)
+        moments.add((wanted - made).movedim(layer.channel_dim, 1))
+    _add_constant_(patient, layer, moments.mean)
+    return ""
+
+
+def _add_constant_(patient: Patient, layer: Layer, constant: Tensor) -> None:
+    """Add a constant to every output channel of a layer: in its bias, or in the norm behind it."""
+    constant = torch.where(_heard(patient, layer), constant, 0)
+    if layer.bias is not None:
+        patient.slim.get_parameter(layer.bias).add_(constant)
+        return
+    assert layer.norm is not None
+    mean = _norm_module(patient.slim, layer.norm).running_mean
+    assert mean is not None
+    mean.sub_(constant)
+
+
+def _refit_(patient: Patient, layer: Layer, pairs: Callable[[], Pairs]) -> str:
+    weight = patient.slim.get_parameter(layer.weight)
+    groups = int(layer.arguments.get("groups", 1))
+    start = weight.detach().reshape(groups, len(weight) // groups, -1).mT
+    equations = NormalEquations(start, intercept=layer.has_intercept)
+    for inputs, wanted in pairs():
+        for columns, targets in ROWS[layer.operator](inputs, wanted, weight, layer.arguments):
+            equations.add(columns, targets)
+    found, constant = equations.solve()
+    if not bool(found.isfinite().all()):
+        return "its equations have no finite solution"
+    fitted = found.mT.reshape(weight.shape)
+    heard = _heard(patient, layer).view(-1, *(1,) * (weight.dim() - 1))
+    weight.copy_(torch.where(heard, fitted, weight.double()))
+    if layer.bias is not None:
+        bias = patient.slim.get_parameter(layer.bias)
+        bias.copy_(torch.where(_heard(patient, layer), 0, bias))
+    if layer.has_intercept:
+        _add_constant_(patient, layer, constant.flatten())
+    return ""
+
+
+def _run_convolution(
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, arguments: Mapping[str, Any]
+) -> Tensor:
+    moved = (arguments[name] for name in ("stride", "padding", "dilation", "groups"))
+    made: Tensor = getattr(functional, f"conv{weight.dim() - 2}d")(inputs, weight, bias, *moved)
+    return made
+
+
+def _run_product(
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, _: Mapping[str, Any]
+) -> Tensor:
+    return functional.linear(inputs, weight, bias)
+
+
+Run = Callable[[Tensor, Tensor, Tensor | None, Mapping[str, Any]], Tensor]
+Rows = Callable[[Tensor, Tensor, Tensor, Mapping[str, Any]], Iterator[tuple[Tensor, Tensor]]]
+
+RUN: dict[str, Run] = {
+    "conv1d": _run_convolution,
+    "conv2d": _run_convolution,
+    "linear": _run_product,
+}
+ROWS: dict[str, Rows] = {
+    "conv1d": rows_of_convolution,
+    "conv2d": rows_of_convolution,
+    "linear": rows_of_product,
+}
