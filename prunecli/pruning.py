@@ -147,6 +147,7 @@ def score_network(
         network.coupling,
         network.tensors,
         weights_removed=network.weights_removed(),
+        flops_removed=network.flops_removed(),
         batches=batches if needs_data(options.signal) else None,
         aggregate=options.aggregate,
         seed=options.seed,
