@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import numpy as np
@@ -222,7 +223,7 @@ def test_gradients_of_single_images_are_right_in_every_kind_of_layer(name: str) 
         network.flops_removed(), np.ones(network.coupling.atom_count, np.bool_),
         lambda: iter([(x, labels)]), "sum", 0, lambda _: None,
     )  # fmt: skip
-    (found,) = batches_of([signal], subject)
+    found = next(iter(batches_of([signal], subject)))
     own = [key for key in dict(model.named_parameters()) if key.split(".")[0] == name]
     for key in own:
         for at, (image, label) in enumerate(zip(x, labels, strict=True)):
@@ -456,3 +457,43 @@ def test_every_preset_gives_every_channel_a_number(name: str) -> None:
     found = scores(network, [name], [batch(2, 6, 6)])[name]
     assert np.isfinite(found).all()
     assert np.unique(found).size > 1
+
+
+def test_weights_that_are_vectors_are_scored() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.head = nn.Parameter(torch.randn(5)), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((x[:, :1] @ self.weight[None]).relu())
+
+    network = read(randomize_(Scaled()), 4)
+    generator = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(IMAGES, 4, generator=generator), torch.arange(IMAGES) % 3
+    names = ["l1", "weight/taylor/l1/none", "weight/hessian-approx1/l1/none", "fisher"]
+    for name, values in scores(network, names, [(x, labels)]).items():
+        assert network.coupling.atom_count
+        assert np.isfinite(values).all(), name
+
+
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
+    network = read(plain(), 2, 6, 6)
+    alive = []
+
+    def batches():
+        for seed in range(6):
+            yield batch(2, 6, 6, seed=seed)
+            alive.append(sum(issubclass(type(item), Tensor) for item in gc.get_objects()))
+
+    gc.collect()
+    gc.disable()  # what only the collector of cycles would free counts as kept
+    try:
+        score_many(
+            [str(signal) for signal in distinct_grid()][::7],
+            network.trace, network.coupling, network.tensors,
+            weights_removed=network.weights_removed(), batches=batches,
+        )  # fmt: skip
+    finally:
+        gc.enable()
+    assert alive[1] >= alive[-1] > 0

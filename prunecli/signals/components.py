@@ -19,7 +19,7 @@ from prunecli.errors import InputError
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 TAXONOMY = "Persand, Anderson, Gregg 2019, arXiv 1906.04675"
 EXTENSION = "prunecli, an extension"
@@ -66,12 +66,13 @@ class Scalars:
 
     `gradient` and `curvature` are the first and the second derivatives of the sample's own loss;
     weights have one sample of values that meets many of derivatives. Derivatives that no metric at
-    hand needs are zeros.
+    hand needs are zeros. `batch` holds all samples where these are a few of them.
     """
 
     value: Tensor
     gradient: Tensor
     curvature: Tensor
+    batch: Scalars | None = None
 
     @cached_property
     def product(self) -> Tensor:
@@ -85,8 +86,22 @@ class Scalars:
 
     @cached_property
     def mean(self) -> Tensor:
-        """The mean of every channel over the samples and positions of this batch."""
+        """The mean of every channel over the samples and positions of its batch."""
+        if self.batch is not None:
+            return self.batch.mean
         return self.value.mean((0, 2), keepdim=True)
+
+    def split(self, size: int) -> Iterator[Scalars]:
+        """Yield the samples a few at a time, about `size` scalars, for a processor's cache."""
+        parts = (self.value, self.gradient, self.curvature)
+        samples = max(len(part) if part.dim() else 1 for part in parts)
+        step = max(1, size // max(self.value[0].numel(), 1))
+        for start in range(0, samples, step):
+            several = slice(start, start + step)
+            value, gradient, curvature = (
+                part if not part.dim() or len(part) < samples else part[several] for part in parts
+            )
+            yield Scalars(value, gradient, curvature, batch=self)
 
 
 @dataclass(frozen=True)
@@ -225,8 +240,7 @@ def _sum(value: Tensor) -> Tensor:
 
 
 def _absolute_sum(value: Tensor) -> Tensor:
-    found: Tensor = torch.linalg.vector_norm(value, 1, -1)
-    return found
+    return value.abs().sum(-1)
 
 
 def _square_sum(value: Tensor) -> Tensor:

@@ -195,6 +195,11 @@ class CurvatureRun(fx.Interpreter):
             result = self.values[n.name] = tracked(result)
         return result
 
+    def release(self) -> None:
+        """Let go of all values: their operators know this run, and would keep each other alive."""
+        self.values.clear()
+        self.env.clear()
+
     def _wrapped(self, node: fx.Node) -> Any:
         arguments, keywords = self.fetch_args_kwargs_from_env(node)
         leaves, structure = pytree.tree_flatten((arguments, keywords))

@@ -67,6 +67,11 @@ class Batch:
             self._latest[key] = self._of_layers(name, known, like, curved=curved)
         return self._latest[key]
 
+    def forget(self) -> None:
+        """Let go of everything, so that no two batches are held at once."""
+        for table in (self.values, self.gradients, self.curvatures, self.of_images, self._latest):
+            table.clear()
+
     def _of_layers(
         self, name: str, known: Mapping[str, Tensor], like: Tensor, *, curved: bool
     ) -> Tensor:
@@ -135,6 +140,7 @@ def batches_of(signals: Sequence[Signal], subject: Subject) -> Iterable[Batch]:
         if needs.whole:
             _one_by_one(module, batch, inputs, labels)
         yield batch
+        batch.forget()
 
 
 class _Watcher(fx.Interpreter):
@@ -191,6 +197,7 @@ def _curve(module: fx.GraphModule, batch: Batch, inputs: Tensor) -> None:
         logits = first_tensor(run.run(inputs))
         of = {**_live(run.values), **_named(module, batch.needs.mean)}
         batch.curvatures = _pull(logits, of, output_curvature(logits))
+    run.release()
 
 
 def _one_by_one(module: fx.GraphModule, batch: Batch, inputs: Tensor, labels: Tensor) -> None:
@@ -216,8 +223,11 @@ def _curvature_of_one(
         for value in of.values():
             value.requires_grad_()
         with torch.enable_grad():
-            logits = first_tensor(CurvatureRun(module, frozenset()).run(image))
-            return _pull(logits, of, output_curvature(logits))
+            run = CurvatureRun(module, frozenset())
+            logits = first_tensor(run.run(image))
+            found = _pull(logits, of, output_curvature(logits))
+            run.release()
+            return found
     finally:
         for name, value in of.items():
             value.requires_grad_(before[name])

@@ -5,6 +5,7 @@ Nothing is kept of an image but sums: memory does not depend on the number of im
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from prunecli.signals.components import (
     METRICS,
     REDUCTIONS,
     SCALINGS,
+    Scalars,
     ScalingFacts,
     Signal,
 )
@@ -23,7 +25,7 @@ from prunecli.signals.sources import Source, sources_of
 from prunecli.signals.subject import Site, Subject, no_images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prunecli.signals.places import Places
 
@@ -48,6 +50,12 @@ def measure(signals: Sequence[Signal], subject: Subject) -> dict[Signal, list[Si
     return {signal: sums.sites(signal, subject) for signal in asked}
 
 
+CACHED = 1 << 17
+"""Scalars that are worked on at a time: several passes over them stay in a processor's cache."""
+
+Summing = Callable[[Tensor], Tensor]
+
+
 class _Sums:
     """Running sums per base input, site, metric and reduction."""
 
@@ -67,12 +75,10 @@ class _Sums:
             for at, source in enumerate(self.sources[base]):
                 scalars = source.scalars(batch)
                 self.elements.setdefault((base, at), source.elements(scalars))
-                for metric, reductions in metrics.items():
-                    values = METRICS.get(metric).function(scalars)
-                    for reduction, total in _reduce(values, reductions, source.places):
-                        key = (base, at, metric, reduction)
-                        share = total.sum(0) * (images / len(total))
-                        self.totals[key] = self.totals[key] + share if key in self.totals else share
+                for (metric, reduction), total in _reduce(scalars, metrics, source.places):
+                    key = (base, at, metric, reduction)
+                    share = total.sum(0) * (images / len(total))
+                    self.totals[key] = self.totals[key] + share if key in self.totals else share
 
     def sites(self, signal: Signal, subject: Subject) -> list[Site]:
         """Return the scaled means of one signal at every site."""
@@ -93,12 +99,21 @@ class _Sums:
 
 
 def _reduce(
-    values: Tensor, reductions: Iterable[str], places: Places
-) -> Iterable[tuple[str, Tensor]]:
+    scalars: Scalars, metrics: Mapping[str, Iterable[str]], places: Places
+) -> Iterator[tuple[tuple[str, str], Tensor]]:
     """Yield the reduced values `[samples, atoms]`; reductions that sum the same share the sum."""
-    sums: dict[Callable[[Tensor], Tensor], Tensor] = {}
-    for name in sorted(reductions):
-        reduction = REDUCTIONS.get(name)
-        if reduction.inside not in sums:
-            sums[reduction.inside] = places.sum(reduction.inside(values).double())
-        yield name, reduction.outside(sums[reduction.inside])
+    inside = {
+        name: {REDUCTIONS.get(reduction).inside for reduction in reductions}
+        for name, reductions in metrics.items()
+    }
+    parts: dict[tuple[str, Summing], list[Tensor]] = {}
+    for few in scalars.split(CACHED):
+        for name, functions in inside.items():
+            values = METRICS.get(name).function(few)
+            for function in functions:
+                parts.setdefault((name, function), []).append(function(values))
+    sums = {key: places.sum(torch.cat(found).double()) for key, found in parts.items()}
+    for name, reductions in metrics.items():
+        for reduction in reductions:
+            rule = REDUCTIONS.get(reduction)
+            yield (name, reduction), rule.outside(sums[name, rule.inside])

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from prunecli.graph.trace import Trace
 
+PATCHES = 1 << 19
+"""Scalars of image patches at a time: what fits a processor's cache."""
+
 CHUNK = 16
 """Images at a time where a whole network is differentiated image by image."""
 
@@ -115,16 +118,33 @@ def _of_convolution(layer: Layer, value: Tensor, derivative: Tensor) -> Tensor:
     if isinstance(arguments["padding"], str):
         return _general(layer, value, derivative)
     kernel, groups = (int(shape[2]), int(shape[3])), arguments["groups"]
-    if kernel == (1, 1) and not any(arguments["padding"]):
-        down, across = (arguments["stride"] * 2)[:2]
-        patches = value[..., ::down, ::across].flatten(2)
-    else:
-        patches = functional.unfold(
-            value, kernel, arguments["dilation"], arguments["padding"], arguments["stride"]
-        )
-    patches = patches.reshape(len(value), groups, -1, patches.shape[-1])
-    rows = derivative.reshape(len(value), groups, -1, patches.shape[-1])
-    return (rows @ patches.mT).reshape(len(value), *shape)
+    value = functional.pad(value, [side for pad in reversed(_pair(arguments["padding"]))
+                                   for side in (pad, pad)])  # fmt: skip
+    rows = derivative.reshape(len(value), groups, -1, derivative[0, 0].numel())
+    found = value.new_empty((len(value), groups, *rows.shape[2:3], shape[1:].numel()))
+    each = max(1, PATCHES // max(shape[1:].numel() * groups * rows.shape[-1], 1))
+    for start in range(0, len(value), each):
+        few = slice(start, start + each)
+        patches = _patches(value[few], kernel, arguments["stride"], arguments["dilation"])
+        patches = patches.reshape(len(patches), groups, -1, rows.shape[-1])
+        found[few] = (patches @ rows[few].mT).mT
+    return found.reshape(len(value), *shape)
+
+
+def _patches(
+    value: Tensor, kernel: tuple[int, int], stride: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """Return `[images, channels, kernel height, kernel width, height, width]`, a view."""
+    for dim, (size, step, apart) in enumerate(
+        zip(kernel, _pair(stride), _pair(dilation), strict=True), start=2
+    ):
+        reach = apart * (size - 1) + 1
+        value = value.unfold(dim, reach, step)[..., ::apart]
+    return value.permute(0, 1, 4, 5, 2, 3)
+
+
+def _pair(numbers: Sequence[int]) -> Sequence[int]:
+    return (numbers[0], numbers[-1])
 
 
 def _general(layer: Layer, value: Tensor, derivative: Tensor) -> Tensor:
