@@ -34,10 +34,18 @@ def class_count(model: nn.Module, spec: InputSpec) -> int:
 
 
 def scoring_batches(
-    checkpoint: Checkpoint, data: str | None, options: PruneOptions, progress: Progress
+    checkpoint: Checkpoint,
+    data: str | None,
+    options: PruneOptions,
+    progress: Progress,
+    *,
+    wanted: bool = False,
 ) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
-    """Return what yields the training images that a signal looks at; None where none is needed."""
-    if data is None or not needs_data(options.signal):
+    """Return what yields the training images that a signal looks at; None where none is needed.
+
+    `wanted` asks for them whatever the signal.
+    """
+    if data is None or not (wanted or needs_data(options.signal)):
         return None
     source = open_source(data)
     images = load_split(

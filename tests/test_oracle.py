@@ -11,6 +11,8 @@ from conftest import randomize_
 from torch import Tensor, nn
 from torch.nn import functional
 
+import prunecli
+from prunecli.errors import InputError
 from prunecli.graph.coupling import ChannelGroup
 from prunecli.network import read_network
 from prunecli.signals.oracle import MEMORY, agreement, loss_changes, spearman
@@ -140,3 +142,49 @@ def test_a_layer_that_a_signal_cannot_see_does_not_count() -> None:
     found = agreement(groups, saliency, np.array([1.0, 3, 2, 9, 9, 9]))
     assert found.per_layer == found.pooled == found.pooled_l2 == pytest.approx(0.5)
     assert agreement(groups, saliency * np.nan, saliency).pooled is None
+
+
+# --- the verb ------------------------------------------------------------------------------------
+
+
+def images() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(8, 2, 4, 4, generator=generator), torch.arange(8) % 3)]
+
+
+def test_analyze_compares_the_named_signals_with_the_oracle() -> None:
+    model = randomize_(Net()).eval()
+    example = torch.zeros(1, 2, 4, 4)
+    names = ["l1", "activation/taylor/abs-sum/none", "taylor", "random"]
+    found = prunecli.analyze(
+        model, example, signals=names, oracle=True, batches=lambda: iter(images())
+    ).oracle
+    assert found is not None
+    assert (found.images, found.channels) == (8, sum(map(len, found.loss_changes.values())))
+    rows = {(row.signal, row.against): row for row in found.signals}
+    assert set(rows) == {(name, kind) for name in names for kind in ("size", "change")}
+    plain = rows[names[1], "size"]
+    assert plain.per_layer is not None
+    assert plain.pooled != plain.pooled_l2
+
+
+def test_the_oracle_stands_beside_a_dozen_signals_where_none_are_named() -> None:
+    found = prunecli.analyze(
+        randomize_(Net()).eval(), torch.zeros(1, 2, 4, 4), oracle=True,
+        batches=lambda: iter(images()),
+    ).oracle  # fmt: skip
+    assert found is not None
+    assert len({row.signal for row in found.signals}) >= 12
+
+
+def test_the_oracle_without_images_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        prunecli.analyze(randomize_(Net()).eval(), torch.zeros(1, 2, 4, 4), oracle=True)
+    assert caught.value.code == "ORACLE_NEEDS_DATA"
+
+
+def test_an_unknown_signal_beside_the_oracle_is_refused_before_any_work() -> None:
+    with pytest.raises(InputError, match="tailor"):
+        prunecli.analyze(
+            randomize_(Net()).eval(), torch.zeros(1, 2, 4, 4), oracle=True, signals=["tailor"]
+        )
