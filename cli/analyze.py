@@ -10,7 +10,7 @@ from prunecli.options import AnalyzeOptions
 from . import options as shared
 from .outcome import Outcome
 from .session import Session, start
-from .values import load_options, usage_error
+from .values import load_options, names, usage_error
 
 BUILT_IN_DATA = "digits"
 
@@ -35,6 +35,22 @@ def analyze(
         ),
     ] = None,
     signal: shared.Signal = AnalyzeOptions.signal,
+    signals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            show_default=False,
+            help="With --oracle: the signals to compare. Without: some well-known ones.",
+        ),
+    ] = None,
+    oracle: Annotated[
+        bool,
+        typer.Option(
+            "--oracle",
+            help="With data: the loss change of removing each channel alone, and how signals rank "
+            "the channels beside it.",
+        ),
+    ] = AnalyzeOptions.oracle,
     aggregate: shared.Aggregate = AnalyzeOptions.aggregate,
     sensitivity: Annotated[
         bool,
@@ -60,6 +76,7 @@ def analyze(
     Examples:
     $ prunecli analyze resnet56.th
     $ prunecli analyze images/
+    $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
     $ prunecli analyze images/ --model resnet56.th
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
@@ -72,8 +89,12 @@ def analyze(
         allow_pickle=allow_pickle,
     )
     checkpoint, images = _sort_out(session, path, model=model, data=data)
+    if signals is not None and not oracle:
+        raise usage_error("--signals are compared with the oracle", hint="add --oracle")
     choices = AnalyzeOptions(
         signal=signal,
+        signals=() if signals is None else names("--signals", signals),
+        oracle=oracle,
         aggregate=aggregate,
         seed=seed,
         limit=limit or AnalyzeOptions.limit,

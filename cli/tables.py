@@ -22,6 +22,7 @@ from prunecli.report import (
     FrozenReport,
     GroupReport,
     ModelAnalysis,
+    OracleReport,
     PruneReport,
     RepairReport,
 )
@@ -297,7 +298,29 @@ def _model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
     if model.not_counted:
         counted = (f"{name} x{count}" for name, count in model.not_counted.items())
         facts["not counted"] = ", ".join(counted)
-    return [_analysis_table(model, rows), *_frozen_parts(model.frozen, rows), _facts(facts)]
+    oracle = [] if model.oracle is None else [_oracle_table(model.oracle)]
+    return [
+        _analysis_table(model, rows),
+        *oracle,
+        *_frozen_parts(model.frozen, rows),
+        _facts(facts),
+    ]
+
+
+def _oracle_table(oracle: OracleReport) -> Table:
+    """Return one row per signal, the best first, with a bar for its pooled correlation."""
+    table = _table("signal", ">per layer", ">pooled", ">pooled, L2", "")
+    found = [row for row in oracle.signals if row.against == "size"]
+    for row in sorted(found, key=lambda row: -(row.pooled_l2 or 0.0)):
+        values = (row.per_layer, row.pooled, row.pooled_l2)
+        texts = ("" if value is None else f"{value:.2f}" for value in values)
+        bar = "\u2588" * round(10 * max(row.pooled_l2 or 0.0, 0.0))
+        table.add_row(_shorten(row.signal, 32), *texts, bar)
+    table.caption = (
+        "Spearman's correlation with the size of the loss change when each of "
+        f"{oracle.channels} channels alone is removed, on {oracle.images} images"
+    )
+    return table
 
 
 def _analysis_table(model: ModelAnalysis, rows: int | None) -> Table:

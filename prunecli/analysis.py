@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prunecli.allocation import Saliency, allowed_widths, keep_mask
+from prunecli.errors import InputError
 from prunecli.options import AnalyzeOptions, PruneOptions
 from prunecli.progress import Progress, Step, silent
-from prunecli.pruning import frozen_reports, score_network
-from prunecli.report import GroupAnalysis, ModelAnalysis
+from prunecli.pruning import check_signal, frozen_reports, score_network, score_signals
+from prunecli.report import GroupAnalysis, ModelAnalysis, OracleReport, SignalAgreement
+from prunecli.signals.oracle import agreement, loss_changes
 from prunecli.training import evaluate
 
 if TYPE_CHECKING:
@@ -20,6 +24,12 @@ if TYPE_CHECKING:
     from prunecli.data import ImageSet
     from prunecli.network import Network
     from prunecli.signals.score import Batches
+
+COMPARED = (
+    "random", "l1", "l2", "bn-gamma", "geometric-median", "mean-activation", "apoz",
+    "average-gradient", "mean-replacement", "removal", "taylor", "fisher", "taylor-2019", "obd",
+)  # fmt: skip
+"""The signals that stand beside the oracle where none are named."""
 
 CUTS = (0.25, 0.5, 0.75)
 """Shares of a group that are cut alone to see how sensitive the network is to it."""
@@ -37,6 +47,8 @@ def analyze_network(
 ) -> ModelAnalysis:
     """Return costs, saliencies and, with `images`, the sensitivity of every channel group."""
     groups, cost = network.coupling.groups, network.cost
+    for name in (options.signal, *options.signals):
+        check_signal(name)
     choice = PruneOptions(signal=options.signal, aggregate=options.aggregate, seed=options.seed)
     saliency = score_network(network, choice, batches=batches, progress=progress)
     flops, params = cost.share("flops"), cost.share("params")
@@ -49,6 +61,9 @@ def analyze_network(
         accuracy = evaluate(whole, images, input=input).accuracy
         if options.sensitivity:
             sensitivity = _sensitivity(network, saliency, images, input, progress)
+    oracle = None
+    if options.oracle:
+        oracle = _oracle(network, options, choice, batches=batches, progress=progress)
     return ModelAnalysis(
         architecture=architecture,
         cost=cost.report_dense(),
@@ -70,6 +85,43 @@ def analyze_network(
         lowest_flops=lowest,
         accuracy=accuracy,
         not_counted=cost.not_counted,
+        oracle=oracle,
+    )
+
+
+def _oracle(
+    network: Network,
+    options: AnalyzeOptions,
+    choice: PruneOptions,
+    *,
+    batches: Callable[[], Batches] | None,
+    progress: Progress,
+) -> OracleReport:
+    """Return the loss change of every channel, and how the signals rank them on the same images."""
+    if batches is None:
+        raise InputError(
+            "the oracle measures a loss, and no images were given",
+            code="ORACLE_NEEDS_DATA",
+            hint="add --data DIR",
+        )
+    start = time.perf_counter()
+    signals = tuple(dict.fromkeys(options.signals or COMPARED))
+    found = score_signals(network, signals, choice, batches=batches, progress=progress)
+    changes = loss_changes(
+        network.trace, network.coupling, network.tensors, batches, progress=progress
+    )
+    groups = network.coupling.groups
+    rows = [
+        SignalAgreement(name, against, **dataclasses.asdict(agreement(groups, found[name], truth)))
+        for against, truth in (("size", np.abs(changes)), ("change", changes))
+        for name in signals
+    ]
+    return OracleReport(
+        images=sum(len(labels) for _, labels in batches()),
+        channels=len(changes),
+        seconds=round(time.perf_counter() - start, 3),
+        loss_changes={group.name: tuple(changes[group.atoms].tolist()) for group in groups},
+        signals=tuple(rows),
     )
 
 

@@ -98,14 +98,22 @@ def analyze(
     example_inputs: Example,
     *,
     signal: str = AnalyzeOptions.signal,
+    signals: Sequence[str] = (),
+    oracle: bool = AnalyzeOptions.oracle,
     batches: Callable[[], Batches] | None = None,
     progress: Progress = silent,
 ) -> ModelAnalysis:
-    """Return every channel group of a module, what is frozen and why, and what it can be cut to."""
+    """Return every channel group of a module, what is frozen and why, and what it can be cut to.
+
+    `oracle` measures, over `batches`, what removing each channel alone does to the loss, and
+    compares `signals` with that.
+    """
     network = read_network(model, _inputs(example_inputs))
     return analyze_network(
         network,
-        options=AnalyzeOptions(signal=signal, sensitivity=False),
+        options=AnalyzeOptions(
+            signal=signal, signals=tuple(signals), oracle=oracle, sensitivity=False
+        ),
         architecture=type(model).__name__,
         batches=batches,
         progress=progress,

@@ -55,7 +55,14 @@ class Network:
 
     def weights_removed(self) -> NDArray[np.float64]:
         """Return, per atom, the parameters that go when it alone is removed."""
-        per_group = self.cost.gradient("params", self.cost.dense_widths)
+        return self._removed("params")
+
+    def flops_removed(self) -> NDArray[np.float64]:
+        """Return, per atom, the FLOPs that go when it alone is removed."""
+        return self._removed("flops")
+
+    def _removed(self, kind: str) -> NDArray[np.float64]:
+        per_group = self.cost.gradient(kind, self.cost.dense_widths)
         return np.repeat(per_group, [group.width for group in self.coupling.groups])
 
     def graph_network(self, keep: NDArray[np.bool_]) -> tuple[nn.Module, dict[str, Any]]:

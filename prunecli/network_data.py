@@ -34,10 +34,18 @@ def class_count(model: nn.Module, spec: InputSpec) -> int:
 
 
 def scoring_batches(
-    checkpoint: Checkpoint, data: str | None, options: PruneOptions, progress: Progress
+    checkpoint: Checkpoint,
+    data: str | None,
+    options: PruneOptions,
+    progress: Progress,
+    *,
+    wanted: bool = False,
 ) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
-    """Return the training images that a signal or a repair looks at; None where none is needed."""
-    if data is None or not (needs_data(options.signal) or options.repair):
+    """Return the training images that a signal or a repair looks at; None where none is needed.
+
+    `wanted` asks for them whatever the signal.
+    """
+    if data is None or not (wanted or needs_data(options.signal) or options.repair):
         return None
     return _images(checkpoint, data, "train", options, progress)
 

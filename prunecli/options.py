@@ -45,9 +45,15 @@ class PruneOptions:
 
 @dataclass(frozen=True)
 class AnalyzeOptions:
-    """How much `analyze` looks at."""
+    """How much `analyze` looks at.
+
+    `oracle` measures what removing each channel alone does to the loss, and how `signals` (some
+    well-known ones, if there are none) rank the channels beside that.
+    """
 
     signal: str = "l1"
+    signals: tuple[str, ...] = ()
+    oracle: bool = False
     aggregate: str = "sum"
     seed: int = 0
     limit: int = 256

@@ -358,7 +358,9 @@ def _analyze_model(
             progress=progress,
         )
         choice = PruneOptions(signal=options.signal, seed=options.seed, limit=options.limit)
-        batches = scoring_batches(checkpoint, str(source.path), choice, progress)
+        batches = scoring_batches(
+            checkpoint, str(source.path), choice, progress, wanted=options.oracle
+        )
     return analyze_network(
         network,
         options=options,

@@ -23,13 +23,13 @@ from prunecli.progress import Progress, silent
 from prunecli.repair import check_repair, repair_
 from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport, Verified
 from prunecli.selection import select
-from prunecli.signals import AGGREGATES, PRESETS, needs_data, parse_signal, score
+from prunecli.signals import AGGREGATES, PRESETS, needs_data, parse_signal, score_many
 from prunecli.surgery import cut_module, slices_of
 from prunecli.temperature import temperature_factors
 from prunecli.verify import prove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import fx, nn
@@ -141,15 +141,20 @@ def prune_network(
 
 def check_options(options: PruneOptions) -> None:
     """Raise `InputError` for a name or number that means nothing, before any work."""
-    if "/" in options.signal:
-        parse_signal(options.signal)
-    else:
-        PRESETS.get(options.signal)
+    check_signal(options.signal)
     ALLOCATIONS.get(options.allocation)
     AGGREGATES.get(options.aggregate)
     for name, value in (("align", options.align), ("min-width", options.min_width)):
         if value is not None and value < 1:
             raise InputError(f"--{name} {value} is below 1", code="BAD_OPTION")
+
+
+def check_signal(name: str) -> None:
+    """Raise `InputError` for a name that is neither a preset nor a point of the taxonomy."""
+    if "/" in name:
+        parse_signal(name)
+    else:
+        PRESETS.get(name)
 
 
 def score_network(
@@ -160,13 +165,27 @@ def score_network(
     progress: Progress = silent,
 ) -> Saliency:
     """Return one saliency per atom; NaN where the signal cannot see it."""
-    return score(
-        options.signal,
+    found = score_signals(network, [options.signal], options, batches=batches, progress=progress)
+    return found[options.signal]
+
+
+def score_signals(
+    network: Network,
+    signals: Sequence[str],
+    options: PruneOptions,
+    *,
+    batches: Callable[[], Batches] | None = None,
+    progress: Progress = silent,
+) -> dict[str, Saliency]:
+    """Return one saliency per atom under every signal, in one pass over the images."""
+    return score_many(
+        signals,
         network.trace,
         network.coupling,
         network.tensors,
         weights_removed=network.weights_removed(),
-        batches=batches if needs_data(options.signal) else None,
+        flops_removed=network.flops_removed(),
+        batches=batches if any(needs_data(signal) for signal in signals) else None,
         aggregate=options.aggregate,
         seed=options.seed,
         progress=progress,

@@ -217,6 +217,33 @@ class GroupAnalysis:
 
 
 @dataclass(frozen=True)
+class SignalAgreement:
+    """Spearman's correlation of a signal with the oracle; None where it is not defined.
+
+    `against` is `size` for the size of the loss change, `change` for the signed one. `per_layer` is
+    the mean over channel groups, `pooled` over all channels, `pooled_l2` the same after every
+    group's saliencies are divided by their L2 norm (Molchanov et al. 2017).
+    """
+
+    signal: str
+    against: str
+    per_layer: float | None
+    pooled: float | None
+    pooled_l2: float | None
+
+
+@dataclass(frozen=True)
+class OracleReport:
+    """The change of the mean loss when each channel alone is removed, and how signals rank them."""
+
+    images: int
+    channels: int
+    seconds: float
+    loss_changes: Mapping[str, tuple[float, ...]]
+    signals: tuple[SignalAgreement, ...]
+
+
+@dataclass(frozen=True)
 class ModelAnalysis:
     """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs."""
 
@@ -228,6 +255,7 @@ class ModelAnalysis:
     lowest_flops: float
     accuracy: float | None
     not_counted: Mapping[str, int]
+    oracle: OracleReport | None = None
 
 
 @dataclass(frozen=True)

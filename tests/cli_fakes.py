@@ -77,6 +77,18 @@ def export_report(output: Path, *, speedup: float | None = 1.62) -> report.Expor
     return report.ExportReport(output, 20, 612_345, report.Parity(2.1e-6, 8), (row,), 4.0)
 
 
+ORACLE = report.OracleReport(
+    64,
+    1024,
+    1.0,
+    {"features.denseblock3.denselayer24.conv1": (0.1, 0.2)},
+    (
+        report.SignalAgreement("random", "size", 0.02, -0.01, None),
+        report.SignalAgreement("taylor", "size", 0.61, 0.12, 0.71),
+    ),
+)
+
+
 def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
     group = report.GroupAnalysis(
         "features.denseblock3.denselayer24.conv1",
@@ -91,7 +103,7 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
     frozen = (report.FrozenReport("linear", "the classifier's outputs stay", None, 0.01),)
     return report.AnalyzeReport(
         model=report.ModelAnalysis(
-            "cifar_resnet20", COST, (group,), frozen, 0.97, 0.02, 0.9, {"aten::pad": 2}
+            "cifar_resnet20", COST, (group,), frozen, 0.97, 0.02, 0.9, {"aten::pad": 2}, ORACLE
         )
         if model
         else None,

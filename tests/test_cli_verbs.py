@@ -248,6 +248,26 @@ def test_analyze_tells_models_from_data(pipeline, capsys, words, model, data):
     assert (given["model"], given["data"]) == (model, data)
 
 
+def test_analyze_hands_the_signals_to_compare_with_the_oracle_on(pipeline, capsys):
+    words = ("m.pt", "--data", "digits", "--oracle", "--signals", "l1, taylor,l1")
+    assert run(capsys, "analyze", *words)[0] == 0
+    options = pipeline.calls[-1][1]["options"]
+    assert (options.oracle, options.signals) == (True, ("l1", "taylor"))
+
+
+def test_signals_to_compare_are_refused_without_the_oracle(pipeline, capsys):
+    code, _, err = run(capsys, "analyze", "m.pt", "--data", "digits", "--signals", "l1,taylor")
+    assert code == 2
+    assert "--oracle" in err
+
+
+def test_the_table_of_the_oracle_has_the_best_signal_first(pipeline, capsys):
+    words = ("analyze", "m.pt", "--data", "digits", "--oracle")
+    out = run(capsys, *words)[1]
+    assert out.index("taylor") < out.index("random")
+    assert "0.71" in out
+
+
 @pytest.mark.parametrize(
     "words", [["m.pt", "--model", "other.pt"], ["digits", "--data", "elsewhere"]]
 )

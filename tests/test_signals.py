@@ -25,10 +25,12 @@ from prunecli.signals import (
     PRESETS,
     REDUCTIONS,
     SCALINGS,
+    distinct_grid,
+    grid,
     needs_data,
     parse_signal,
 )
-from prunecli.signals.components import ScalingFacts
+from prunecli.signals.components import Scalars, ScalingFacts
 
 # --- the published numbers -----------------------------------------------------------------------
 
@@ -49,8 +51,19 @@ KNOWN = {
         (0.875, 0.5625), (1.25, 0.9375), (1.390625, 1.1953125), (0.875, 0.9375),
         (1.15625, 1.1953125),
     ),
+    "positive": (
+        (0.5 * 2, 0.75 * 2), (0.5 * 2, 0.75 * 2), (0.5 * 2, 0.75 * 2), (0.5 * 2, 0.75 * 2),
+        (1.0, 2.5),
+    ),
+    "mean-replacement": (
+        (0.65625, -0.9375), (1.03125, 1.4375), (0.642578125, 1.3203125),
+        (0.65625, 1.1875), (0.650390625, 2.2890625),
+    ),
 }  # fmt: skip
 """Per metric the signal of both channels under every reduction, in the order of the table."""
+
+KNOWN["hessian-approx1"] = KNOWN["hessian-approx2"]
+KNOWN["taylor2-approx1"] = KNOWN["taylor2-approx2"]
 
 ORDER = ("none", "l1", "l2", "abs-sum", "sqr-sum")
 
@@ -58,8 +71,9 @@ ORDER = ("none", "l1", "l2", "abs-sum", "sqr-sum")
 def reduced(metric: str, reduction: str, maps: Tensor = MAPS, gradients: Tensor = GRADIENTS):
     """Return `mean_n R(f(x, g))` from the public tables, for `[images, channels, positions]`."""
     rule = REDUCTIONS.get(reduction)
-    scalars = METRICS.get(metric).function(maps, gradients)
-    return rule.outside(rule.inside(scalars).sum(-1)).mean(0)
+    # Curvatures that are squared gradients turn the first approximation into the second.
+    scalars = METRICS.get(metric).function(Scalars(maps, gradients, gradients.square()))
+    return rule.outside(rule.inside(scalars)).mean(0)
 
 
 @pytest.mark.parametrize("metric", KNOWN)
@@ -71,8 +85,40 @@ def test_every_metric_under_every_reduction_gives_the_known_answers(metric: str)
 def test_the_known_answers_cover_every_entry_of_the_tables() -> None:
     assert {entry.name for entry in METRICS} == set(KNOWN)
     assert {entry.name for entry in REDUCTIONS} == set(ORDER)
-    assert {entry.name for entry in BASE_INPUTS} == {"weight", "activation"}
-    assert {entry.name for entry in SCALINGS} == {"none", "l0", "l1", "l2", "weights-removed"}
+    assert {entry.name for entry in BASE_INPUTS} >= {"weight", "activation"}
+    assert {entry.name for entry in SCALINGS} == {
+        "none", "l0", "l0-adjusted", "l1", "l2", "weights-removed", "flops-removed",
+    }  # fmt: skip
+
+
+def test_the_grid_has_396_distinct_points() -> None:
+    assert len(grid()) == len(set(grid())) == 2 * 7 * 5 * 6 == 420
+    assert len(distinct_grid()) == len(set(distinct_grid())) == 396
+    assert all(parse_signal(str(signal)) == signal for signal in grid())
+    left_out = set(grid()) - set(distinct_grid())
+    for signal in left_out:
+        rest = reduced(signal.pointwise_metric, signal.reduction)
+        assert rest.tolist() == reduced(signal.pointwise_metric, "none").tolist()
+
+
+def test_the_saliencies_of_dead_units_have_the_known_answers() -> None:
+    assert (reduced("mean-replacement", "none") / 2).tolist() == [0.328125, -0.46875]
+    assert (reduced("mean-replacement", "abs-sum") / 2).tolist() == [0.328125, 0.59375]
+    # The thesis sums absolute values over images too.
+    assert (reduced("mean-replacement", "l1") * 2).tolist() == [2.0625, 2.875]
+    assert (reduced("taylor", "none") / 2).tolist() == [0.25, -0.625]
+    assert (reduced("taylor", "abs-sum") / 2).tolist() == [0.25, 0.625]
+
+
+def test_the_fraction_of_positives_has_the_known_answer() -> None:
+    assert (reduced("positive", "none") / 2).tolist() == [0.5, 0.75]
+
+
+def test_variants_of_taylor_that_are_not_the_paper_have_other_numbers() -> None:
+    elementwise = reduced("taylor", "l1") / 2
+    assert elementwise.tolist() == [0.5, 1.125]
+    after_the_batch = -reduced("taylor", "none") / 2
+    assert after_the_batch.tolist() == [-0.25, 0.625]
 
 
 @pytest.mark.parametrize(
@@ -80,23 +126,25 @@ def test_the_known_answers_cover_every_entry_of_the_tables() -> None:
     [
         ("none", (0.5, 1.25)),
         ("l0", (0.25, 0.625)),
+        ("l0-adjusted", (0.5, 0.625)),
         ("l1", (0.285714286, 0.714285714)),
         ("l2", (0.371390676, 0.928476691)),
         ("weights-removed", (0.5 / 73, 1.25 / 197)),
+        ("flops-removed", (0.5 / 8, 1.25 / 16)),
     ],
 )
 def test_every_scaling_gives_the_known_answers(scaling: str, expected: tuple[float, float]) -> None:
     facts = ScalingFacts(
-        torch.tensor([2.0, 2.0]).double(), torch.tensor([73.0, 197.0]).double()
-    )  # fmt: skip
+        *(torch.tensor(pair).double() for pair in ([2.0, 2.0], [1.0, 2.0], [73, 197], [8, 16]))
+    )
     found = SCALINGS.get(scaling)(reduced("taylor", "abs-sum"), facts)
     assert found.tolist() == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize("scaling", ["l0", "l1", "l2", "weights-removed"])
+@pytest.mark.parametrize("scaling", SCALINGS.names())
 def test_a_scaling_by_zero_divides_by_one(scaling: str) -> None:
     zero = torch.zeros(3, dtype=torch.float64)
-    assert SCALINGS.get(scaling)(zero, ScalingFacts(zero, zero)).tolist() == [0, 0, 0]
+    assert SCALINGS.get(scaling)(zero, ScalingFacts(zero, zero, zero, zero)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -287,9 +335,10 @@ def test_a_signal_of_the_images_equals_its_formula(signal: str, formula) -> None
         assert found[name] == pytest.approx(expected.tolist(), rel=1e-4), name
 
 
+FIRST_ORDER = [name for name in KNOWN if not name.endswith("approx1")]
 GRID = [
     "/".join(parts)
-    for parts in itertools.product(["activation"], KNOWN, ORDER, ["none", "l0", "l1", "l2"])
+    for parts in itertools.product(["activation"], FIRST_ORDER, ORDER, ["none", "l0", "l1", "l2"])
 ] + [f"weight/value/{reduction}/{scaling}" for reduction in ORDER for scaling in ("none", "l0")]
 
 
@@ -435,15 +484,12 @@ def test_a_wrong_part_of_a_signal_is_named(text: str) -> None:
         prunecli.prune(net(), torch.zeros(1, 2, 4, 4), flops=0.5, signal=text)
 
 
-def test_gradients_of_weights_are_refused_with_what_to_use_instead() -> None:
-    with pytest.raises(InputError) as caught:
-        parse_signal("weight/taylor/l1/none")
-    assert "activation/taylor/l1/none" in (caught.value.hint or "")
-
-
 def test_which_signals_look_at_images_is_known_before_any_work() -> None:
     seen = {entry.name for entry in PRESETS if needs_data(entry.name)}
-    assert seen == {"taylor", "taylor-share", "fisher"}
+    without = {"magnitude", "l1", "l2", "min-weight", "bn-gamma", "geometric-median", "random",
+               "lamp", "l1-input"}  # fmt: skip
+    assert {entry.name for entry in PRESETS} - seen == without
+    assert needs_data("weight/taylor/l1/none")
     assert needs_data("activation/value/l1/none")
     assert not needs_data("weight/value/l1/none")
 

@@ -8,9 +8,11 @@ from prunecli.signals.components import (
     REDUCTIONS,
     SCALINGS,
     Signal,
+    distinct_grid,
+    grid,
     parse_signal,
 )
-from prunecli.signals.score import PRESETS, needs_data, score
+from prunecli.signals.score import PRESETS, needs_data, score, score_many
 
 __all__ = [
     "AGGREGATES",
@@ -20,8 +22,11 @@ __all__ = [
     "REDUCTIONS",
     "SCALINGS",
     "Signal",
+    "distinct_grid",
+    "grid",
     "needs_data",
     "parse_signal",
     "presets",
     "score",
+    "score_many",
 ]

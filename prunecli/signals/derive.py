@@ -1,0 +1,245 @@
+"""What one batch of images gives: values, gradients and curvatures, by node or by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+from prunecli.graph.emit import emit
+from prunecli.graph.network import build
+from prunecli.signals.components import (
+    BASE_INPUTS,
+    METRICS,
+    Signal,
+)
+from prunecli.signals.curvature import CurvatureRun, output_curvature, tracked
+from prunecli.signals.sites import taps_of, tensor_names
+from prunecli.signals.weights import Uses, layer_uses, of_whole_network, per_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from prunecli.signals.subject import Subject
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a pass must find: watched values, their derivatives, and those of which tensors."""
+
+    nodes: frozenset[str]
+    gradient: bool
+    curvature: bool
+    uses: Uses
+    whole: tuple[str, ...]
+    mean: tuple[str, ...]
+
+
+class Batch:
+    """What one batch of images gives: values, gradients and curvatures by node or tensor."""
+
+    def __init__(self, images: int, needs: Needs, subject: Subject) -> None:
+        self.images, self.needs, self.subject = images, needs, subject
+        self.values: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+        self.curvatures: dict[str, Tensor] = {}
+        self.of_images: dict[tuple[str, bool], Tensor] = {}
+        self._latest: dict[tuple[str, bool], Tensor] = {}
+
+    def derivative(self, name: str, *, curved: bool, mean: bool) -> Tensor:
+        """Return derivatives of a tensor, `[images, *shape]`; `[1, *shape]` for the `mean` loss."""
+        like = self.subject.tensors[name]
+        known = self.curvatures if curved else self.gradients
+        if mean:
+            return known[name][None] / self.images
+        key = (name, curved)
+        if key in self.of_images:
+            return self.of_images[key]
+        if key not in self._latest:
+            # The gradients of one image are as large as the network: those of one layer at a time.
+            weight = f"{name.rpartition('.')[0]}."
+            self._latest = {k: v for k, v in self._latest.items() if k[0].startswith(weight)}
+            self._latest[key] = self._of_layers(name, known, like, curved=curved)
+        return self._latest[key]
+
+    def forget(self) -> None:
+        """Let go of everything, so that no two batches are held at once."""
+        for table in (self.values, self.gradients, self.curvatures, self.of_images, self._latest):
+            table.clear()
+
+    def _of_layers(
+        self, name: str, known: Mapping[str, Tensor], like: Tensor, *, curved: bool
+    ) -> Tensor:
+        found = []
+        for use in self.needs.uses[name]:
+            value = self.values[use.source.name]
+            value = value.square() if curved else value
+            batch = self.subject.trace.batch
+            found.append(
+                per_image(
+                    use,
+                    value,
+                    known[use.node.name],
+                    like=like.detach(),
+                    images=self.images,
+                    batch=batch,
+                )
+            )
+        total = found[0]
+        for other in found[1:]:
+            total = total + other
+        return total
+
+
+def needs_of(signals: Sequence[Signal], subject: Subject) -> Needs:
+    """Return what the signals need of a pass."""
+    metrics = [METRICS.get(signal.pointwise_metric) for signal in signals]
+    bases = {name: BASE_INPUTS.get(name) for name in {signal.base_input for signal in signals}}
+    nodes: set[str] = set()
+    for base in bases.values():
+        if base.activation:
+            nodes |= {tap.node for tap in taps_of(subject, made=base.made)}
+    single, mean = (
+        sorted({n for b in bases.values() if not b.activation and b.per_image is per
+                for n in tensor_names(subject, made=b.made)})
+        for per in (True, False)
+    )  # fmt: skip
+    uses = layer_uses(subject.trace, single)
+    for own in uses.values():
+        nodes |= {name for use in own for name in (use.source.name, use.node.name)}
+    return Needs(
+        nodes=frozenset(nodes),
+        gradient=any(metric.needs_gradient for metric in metrics),
+        curvature=any(metric.needs_curvature for metric in metrics),
+        uses=uses,
+        whole=tuple(name for name in single if name not in uses),
+        mean=tuple(mean),
+    )
+
+
+def batches_of(signals: Sequence[Signal], subject: Subject) -> Iterable[Batch]:
+    """Yield what every batch of the subject's images gives for the signals."""
+    assert subject.batches is not None
+    needs = needs_of(signals, subject)
+    everything = np.ones(subject.coupling.atom_count, np.bool_)
+    module = build(emit(subject.trace, subject.coupling, everything), subject.tensors)
+    for value in module.parameters():
+        value.requires_grad_(False)
+    for wanted in _named(module, needs.mean).values():
+        wanted.requires_grad_()
+    for inputs, labels in subject.batches():
+        batch = Batch(len(labels), needs, subject)
+        _differentiate(module, batch, inputs, labels)
+        if needs.curvature:
+            _curve(module, batch, inputs)
+        if needs.whole:
+            _one_by_one(module, batch, inputs, labels)
+        yield batch
+        batch.forget()
+
+
+class _Watcher(fx.Interpreter):
+    """Runs a graph and keeps the values of watched nodes."""
+
+    def __init__(self, module: fx.GraphModule, watched: frozenset[str]) -> None:
+        super().__init__(module)
+        self.watched = watched
+        self.values: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.watched:
+            result = self.values[n.name] = tracked(result)
+        return result
+
+
+def _named(module: fx.GraphModule, names: Iterable[str]) -> dict[str, Tensor]:
+    stored = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: stored[name] for name in names}
+
+
+def _differentiate(module: fx.GraphModule, batch: Batch, inputs: Tensor, labels: Tensor) -> None:
+    """Run one batch; the loss is summed, so that every gradient is that of its own image."""
+    watcher, needs = _Watcher(module, batch.needs.nodes), batch.needs
+    with torch.set_grad_enabled(needs.gradient):
+        output = watcher.run(inputs)
+        if needs.gradient:
+            loss = image_losses(output, labels).sum()
+            batch.gradients = _pull(loss, {**_live(watcher.values), **_named(module, needs.mean)})
+    batch.values = {name: value.detach() for name, value in watcher.values.items()}
+
+
+def _live(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in values.items() if value.is_floating_point()}
+
+
+def _pull(
+    output: Tensor, of: Mapping[str, Tensor], vector: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return derivatives by name; what the loss does not depend on has zeros."""
+    if not output.requires_grad:
+        return {name: torch.zeros_like(value) for name, value in of.items()}
+    found = torch.autograd.grad(
+        output, list(of.values()), vector, allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(of, found, strict=True))
+
+
+def _curve(module: fx.GraphModule, batch: Batch, inputs: Tensor) -> None:
+    """Carry curvatures back through one batch."""
+    run = CurvatureRun(module, batch.needs.nodes)
+    with torch.enable_grad():
+        logits = first_tensor(run.run(inputs))
+        of = {**_live(run.values), **_named(module, batch.needs.mean)}
+        batch.curvatures = _pull(logits, of, output_curvature(logits))
+    run.release()
+
+
+def _one_by_one(module: fx.GraphModule, batch: Batch, inputs: Tensor, labels: Tensor) -> None:
+    """Find the derivatives of tensors that not only layers use, through the whole network."""
+    names = batch.needs.whole
+    if batch.needs.gradient:
+        found = of_whole_network(
+            module, names, inputs, lambda output, label: image_losses(output, label).sum(), labels
+        )
+        batch.of_images.update({(name, False): value for name, value in found.items()})
+    if batch.needs.curvature:
+        of = _named(module, names)
+        rows = [_curvature_of_one(module, of, image[None]) for image in inputs]
+        for name in of:
+            batch.of_images[name, True] = torch.stack([row[name] for row in rows])
+
+
+def _curvature_of_one(
+    module: fx.GraphModule, of: Mapping[str, Tensor], image: Tensor
+) -> dict[str, Tensor]:
+    before = {name: value.requires_grad for name, value in of.items()}
+    try:
+        for value in of.values():
+            value.requires_grad_()
+        with torch.enable_grad():
+            run = CurvatureRun(module, frozenset())
+            logits = first_tensor(run.run(image))
+            found = _pull(logits, of, output_curvature(logits))
+            run.release()
+            return found
+    finally:
+        for name, value in of.items():
+            value.requires_grad_(before[name])
+
+
+def image_losses(output: Any, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of every image, `[images]`."""
+    return functional.cross_entropy(first_tensor(output), labels, reduction="none")
+
+
+def first_tensor(output: Any) -> Tensor:
+    """Return the first tensor of a nested output: the logits."""
+    while not isinstance(output, Tensor):
+        output = next(iter(output.values() if isinstance(output, Mapping) else output))
+    return output

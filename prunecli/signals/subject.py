@@ -1,0 +1,95 @@
+"""What signals look at, and how the sites of an atom are brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunecli.errors import InputError
+from prunecli.signals.components import AGGREGATES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from prunecli.graph.coupling import CouplingGraph
+    from prunecli.graph.trace import Trace
+    from prunecli.progress import Progress
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Normalised images `[n, channels, height, width]` with their labels `[n]`."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A traced network with its tensors, as signals see it.
+
+    `weights_removed` and `flops_removed` say, per atom, what goes when it alone is removed;
+    `active` says which atoms have not been masked before.
+    """
+
+    signal: str
+    trace: Trace
+    coupling: CouplingGraph
+    tensors: Mapping[str, Tensor]
+    weights_removed: NDArray[np.float64]
+    flops_removed: NDArray[np.float64]
+    active: NDArray[np.bool_]
+    batches: Callable[[], Batches] | None
+    aggregate: str
+    seed: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a group's channels can be read: `values` is `[atoms found]` for `atoms` `[same]`."""
+
+    atoms: Tensor
+    values: Tensor
+
+
+def combine(subject: Subject, sites: Iterable[Site]) -> Tensor:
+    """Aggregate the sites of every atom by the subject's rule; NaN where there is none."""
+    count = subject.coupling.atom_count
+    rows = []
+    for site in sites:
+        # NaN stands for "not at this site" below, so a signal that is NaN must not get there.
+        check_finite(subject.signal, site.values.double().cpu().numpy())
+        row = torch.full((count,), torch.nan, dtype=torch.float64)
+        row[site.atoms.cpu()] = site.values.double().cpu()
+        rows.append(row)
+    if not rows:
+        return torch.full((count,), torch.nan, dtype=torch.float64)
+    # An atom is in few of the sites: give each its own sites only, in order, one below another.
+    stacked = torch.stack(rows)
+    present = ~stacked.isnan()
+    order = torch.argsort((~present).to(torch.int8), dim=0, stable=True)
+    depth = int(present.sum(0).max())
+    compact = stacked.gather(0, order)[: max(depth, 1)]
+    result = AGGREGATES.get(subject.aggregate)(compact)
+    return torch.where(present.any(0), result, torch.nan)
+
+
+def check_finite(signal: str, values: NDArray[np.float64]) -> None:
+    """Raise `InputError` for a saliency that is infinite or not a number."""
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise InputError(
+            f"the signal {signal} is not finite for {bad} channels",
+            code="BAD_SALIENCY",
+            hint="the weights or activations overflow; try another signal",
+        )
+
+
+def no_images(signal: str) -> InputError:
+    """Return the error of a signal that has nothing to look at."""
+    return InputError(
+        f"the signal {signal} looks at images, and none were given",
+        code="SIGNAL_NEEDS_DATA",
+        hint="add --data DIR, or use a signal of the weights alone (l1, l2, bn-gamma)",
+    )
