@@ -14,10 +14,11 @@ from torch.nn import functional
 
 import prunecli.signals
 from prunecli.network import Network, read_network
-from prunecli.signals import METRICS, REDUCTIONS, distinct_grid, parse_signal, score_many
-from prunecli.signals.components import Scalars
+from prunecli.signals import METRICS, REDUCTIONS, SCALINGS, distinct_grid, parse_signal, score_many
+from prunecli.signals.components import Scalars, ScalingFacts
 from prunecli.signals.derive import batches_of
 from prunecli.signals.places import read_taps
+from prunecli.signals.presets import with_cost
 from prunecli.signals.subject import Subject
 
 IMAGES = 5
@@ -449,6 +450,36 @@ def test_presets_with_a_cost_term_subtract_the_flops_that_go() -> None:
     assert found["taylor-flops"] == pytest.approx(found["taylor"] - 1e-3 * flops / 1e6)
     assert found["fisher-flops"] == pytest.approx(found["fisher"] / 2 - 1e-3 * flops / 1e6)
     assert found["fisher-per-flop"] == pytest.approx(found["fisher"] / flops)
+
+
+@pytest.mark.parametrize(("price", "first"), [(0.0, 1), (0.005, 1), (0.02, 2)])
+def test_the_price_of_flops_decides_which_channel_goes_first(price: float, first: int) -> None:
+    loss, cost = torch.tensor([0.02, 0.01, 0.05]), torch.tensor([1.0, 0.2, 4.0])
+    assert int(with_cost(loss, cost, price=price).argmin()) == first
+    ratio = SCALINGS.get("flops-removed")(loss, ScalingFacts(cost, cost, cost, cost))
+    assert ratio.tolist() == pytest.approx([0.02, 0.05, 0.0125])
+
+
+def test_what_goes_with_a_channel_has_the_known_answers() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 3, 3, padding=1), nn.Flatten(), nn.Linear(3 * 16, 10))
+    assert read(randomize_(model), 4, 4, 4).weights_removed().tolist() == [197.0] * 3
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(64, 128, 3, padding=1),
+        nn.Flatten(), nn.Linear(128 * 256, 2),
+    )  # fmt: skip
+    first = read(model, 3, 32, 32).flops_removed()[0]
+    # The paper counts two FLOPs for a multiply-add, and one for the shift of each position.
+    assert 2 * first + 32 * 32 in {646_144, 646_144 + 2 * 32 * 32}
+
+
+def test_saliencies_of_single_weights_have_the_known_answers() -> None:
+    # L = (3 w1^2 + 2 w1 w2 + w2^2) / 2 at (1, 2), two channels of one weight each.
+    w, h = torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 1], [1, 1]])
+    found = Scalars(*(part.reshape(1, 2, 1) for part in (w, h @ w, h.diag())))
+    assert (h @ w).tolist() == [5, 3]
+    assert METRICS.get("taylor").function(found).flatten().tolist() == [-5, -6]
+    assert METRICS.get("hessian-approx1").function(found).flatten().tolist() == [1.5, 2]
+    assert METRICS.get("taylor2-approx1").function(found).flatten().tolist() == [-3.5, -4]
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in prunecli.signals.PRESETS])
