@@ -230,7 +230,7 @@ def test_gradients_of_single_images_are_right_in_every_kind_of_layer(name: str) 
         for at, (image, label) in enumerate(zip(x, labels, strict=True)):
             loss = functional.cross_entropy(model(image[None]), label[None])
             (expected,) = torch.autograd.grad(loss, [model.get_parameter(key)])
-            gradient = found.derivative(key, curved=False, mean=False)[at]
+            gradient = found.derivative(key, slice(at, at + 1), curved=False)[0]
             assert torch.allclose(gradient, expected, rtol=1e-8, atol=1e-12), key
 
 
@@ -506,6 +506,16 @@ def test_weights_that_are_vectors_are_scored() -> None:
     for name, values in scores(network, names, [(x, labels)]).items():
         assert network.coupling.atom_count
         assert np.isfinite(values).all(), name
+
+
+def test_derivatives_of_large_weights_are_taken_a_few_images_at_a_time(monkeypatch) -> None:
+    network, given = read(plain(), 2, 6, 6), [batch(2, 6, 6)]
+    names = [f"weight/{metric}/{reduction}/l2" for metric in ("taylor2-approx1", "gradient")
+             for reduction in ("l1", "sqr-sum")]  # fmt: skip
+    whole = scores(network, names, given)
+    monkeypatch.setattr("prunecli.signals.derive.HELD", 150)  # two images of the convolution
+    for name, values in scores(network, names, given).items():
+        assert values == pytest.approx(whole[name], rel=1e-10)
 
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
