@@ -43,6 +43,7 @@ def generated() -> dict[str, str]:
         "recovery": _recovery(),
         "defaults": _defaults(),
         "repair": _repair(),
+        "oracle": _oracle(),
         "alignment": _alignment(),
         "networks": _networks(),
         "zoo": _zoo(),
@@ -144,6 +145,26 @@ def _repair() -> str:
     facts = ("checkpoint", "FLOPs kept", "signal", "allocation", "residual stream")
     head = (*facts, *steps, "seconds")
     return table(head, rows)
+
+
+SCOPES = ("per_layer", "pooled", "pooled_l2")
+
+
+def _oracle() -> str:
+    """Return one row per signal: its correlations with the size of the loss change, by network."""
+    found = [row for row in _read("oracle.csv") if row["against"] == "size"]
+    networks = dict.fromkeys(row["checkpoint"] for row in found)
+    cells = {
+        (row["signal"], row["checkpoint"]): " / ".join(
+            f"{float(row[scope]):.2f}" if row[scope] else "-" for scope in SCOPES
+        )
+        for row in found
+    }
+    rows = [
+        (signal, *(cells.get((signal, network), "") for network in networks))
+        for signal in dict.fromkeys(row["signal"] for row in found)
+    ]
+    return table(("signal", *networks), rows)
 
 
 def _alignment() -> str:

@@ -14,10 +14,11 @@ from torch.nn import functional
 
 import prunecli.signals
 from prunecli.network import Network, read_network
-from prunecli.signals import METRICS, REDUCTIONS, distinct_grid, parse_signal, score_many
-from prunecli.signals.components import Scalars
+from prunecli.signals import METRICS, REDUCTIONS, SCALINGS, distinct_grid, parse_signal, score_many
+from prunecli.signals.components import Scalars, ScalingFacts
 from prunecli.signals.derive import batches_of
 from prunecli.signals.places import read_taps
+from prunecli.signals.presets import with_cost
 from prunecli.signals.subject import Subject
 
 IMAGES = 5
@@ -229,7 +230,7 @@ def test_gradients_of_single_images_are_right_in_every_kind_of_layer(name: str) 
         for at, (image, label) in enumerate(zip(x, labels, strict=True)):
             loss = functional.cross_entropy(model(image[None]), label[None])
             (expected,) = torch.autograd.grad(loss, [model.get_parameter(key)])
-            gradient = found.derivative(key, curved=False, mean=False)[at]
+            gradient = found.derivative(key, slice(at, at + 1), curved=False)[0]
             assert torch.allclose(gradient, expected, rtol=1e-8, atol=1e-12), key
 
 
@@ -451,6 +452,36 @@ def test_presets_with_a_cost_term_subtract_the_flops_that_go() -> None:
     assert found["fisher-per-flop"] == pytest.approx(found["fisher"] / flops)
 
 
+@pytest.mark.parametrize(("price", "first"), [(0.0, 1), (0.005, 1), (0.02, 2)])
+def test_the_price_of_flops_decides_which_channel_goes_first(price: float, first: int) -> None:
+    loss, cost = torch.tensor([0.02, 0.01, 0.05]), torch.tensor([1.0, 0.2, 4.0])
+    assert int(with_cost(loss, cost, price=price).argmin()) == first
+    ratio = SCALINGS.get("flops-removed")(loss, ScalingFacts(cost, cost, cost, cost))
+    assert ratio.tolist() == pytest.approx([0.02, 0.05, 0.0125])
+
+
+def test_what_goes_with_a_channel_has_the_known_answers() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 3, 3, padding=1), nn.Flatten(), nn.Linear(3 * 16, 10))
+    assert read(randomize_(model), 4, 4, 4).weights_removed().tolist() == [197.0] * 3
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(64, 128, 3, padding=1),
+        nn.Flatten(), nn.Linear(128 * 256, 2),
+    )  # fmt: skip
+    first = read(model, 3, 32, 32).flops_removed()[0]
+    # The paper counts two FLOPs for a multiply-add, and one for the shift of each position.
+    assert 2 * first + 32 * 32 == 646_144
+
+
+def test_saliencies_of_single_weights_have_the_known_answers() -> None:
+    # L = (3 w1^2 + 2 w1 w2 + w2^2) / 2 at (1, 2), two channels of one weight each.
+    w, h = torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 1], [1, 1]])
+    found = Scalars(*(part.reshape(1, 2, 1) for part in (w, h @ w, h.diag())))
+    assert (h @ w).tolist() == [5, 3]
+    assert METRICS.get("taylor").function(found).flatten().tolist() == [-5, -6]
+    assert METRICS.get("hessian-approx1").function(found).flatten().tolist() == [1.5, 2]
+    assert METRICS.get("taylor2-approx1").function(found).flatten().tolist() == [-3.5, -4]
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in prunecli.signals.PRESETS])
 def test_every_preset_gives_every_channel_a_number(name: str) -> None:
     network = read(plain(), 2, 6, 6)
@@ -475,6 +506,16 @@ def test_weights_that_are_vectors_are_scored() -> None:
     for name, values in scores(network, names, [(x, labels)]).items():
         assert network.coupling.atom_count
         assert np.isfinite(values).all(), name
+
+
+def test_derivatives_of_large_weights_are_taken_a_few_images_at_a_time(monkeypatch) -> None:
+    network, given = read(plain(), 2, 6, 6), [batch(2, 6, 6)]
+    names = [f"weight/{metric}/{reduction}/l2" for metric in ("taylor2-approx1", "gradient")
+             for reduction in ("l1", "sqr-sum")]  # fmt: skip
+    whole = scores(network, names, given)
+    monkeypatch.setattr("prunecli.signals.derive.HELD", 150)  # two images of the convolution
+    for name, values in scores(network, names, given).items():
+        assert values == pytest.approx(whole[name], rel=1e-10)
 
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:

@@ -20,7 +20,7 @@ from prunecli.signals.components import (
 )
 from prunecli.signals.curvature import CurvatureRun, output_curvature, tracked
 from prunecli.signals.sites import taps_of, tensor_names
-from prunecli.signals.weights import Uses, layer_uses, of_whole_network, per_image
+from prunecli.signals.weights import Uses, layer_uses, of_whole_network, per_image, rows_of_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,6 +40,10 @@ class Needs:
     mean: tuple[str, ...]
 
 
+HELD = 1 << 26
+"""Scalars of the derivatives of single images with respect to one weight that are held at once."""
+
+
 class Batch:
     """What one batch of images gives: values, gradients and curvatures by node or tensor."""
 
@@ -49,51 +53,36 @@ class Batch:
         self.gradients: dict[str, Tensor] = {}
         self.curvatures: dict[str, Tensor] = {}
         self.of_images: dict[tuple[str, bool], Tensor] = {}
-        self._latest: dict[tuple[str, bool], Tensor] = {}
 
-    def derivative(self, name: str, *, curved: bool, mean: bool) -> Tensor:
-        """Return derivatives of a tensor, `[images, *shape]`; `[1, *shape]` for the `mean` loss."""
-        like = self.subject.tensors[name]
-        known = self.curvatures if curved else self.gradients
-        if mean:
-            return known[name][None] / self.images
+    def pieces(self, name: str) -> list[slice]:
+        """Return the images whose derivatives of a tensor are held at once, a few at a time."""
+        step = max(1, HELD // max(self.subject.tensors[name].numel(), 1))
+        return [slice(at, min(at + step, self.images)) for at in range(0, self.images, step)]
+
+    def derivative(self, name: str, few: slice, *, curved: bool) -> Tensor:
+        """Return the derivatives of a tensor for a few images, `[images, *shape]`."""
         key = (name, curved)
         if key in self.of_images:
-            return self.of_images[key]
-        if key not in self._latest:
-            # The gradients of one image are as large as the network: those of one layer at a time.
-            weight = f"{name.rpartition('.')[0]}."
-            self._latest = {k: v for k, v in self._latest.items() if k[0].startswith(weight)}
-            self._latest[key] = self._of_layers(name, known, like, curved=curved)
-        return self._latest[key]
+            return self.of_images[key][few]
+        known, like = self.curvatures if curved else self.gradients, self.subject.tensors[name]
+        batch, total = self.subject.trace.batch, None
+        for use in self.needs.uses[name]:
+            value = rows_of_images(self.values[use.source.name], use, self.images, batch)[few]
+            given = rows_of_images(known[use.node.name], use, self.images, batch)[few]
+            value = value.square() if curved else value
+            found = per_image(use, value, given, like=like.detach())
+            total = found if total is None else total + found
+        assert total is not None
+        return total
+
+    def of_mean(self, name: str, *, curved: bool) -> Tensor:
+        """Return the derivative of the batch's mean loss, `[1, *shape]`."""
+        return (self.curvatures if curved else self.gradients)[name][None] / self.images
 
     def forget(self) -> None:
         """Let go of everything, so that no two batches are held at once."""
-        for table in (self.values, self.gradients, self.curvatures, self.of_images, self._latest):
+        for table in (self.values, self.gradients, self.curvatures, self.of_images):
             table.clear()
-
-    def _of_layers(
-        self, name: str, known: Mapping[str, Tensor], like: Tensor, *, curved: bool
-    ) -> Tensor:
-        found = []
-        for use in self.needs.uses[name]:
-            value = self.values[use.source.name]
-            value = value.square() if curved else value
-            batch = self.subject.trace.batch
-            found.append(
-                per_image(
-                    use,
-                    value,
-                    known[use.node.name],
-                    like=like.detach(),
-                    images=self.images,
-                    batch=batch,
-                )
-            )
-        total = found[0]
-        for other in found[1:]:
-            total = total + other
-        return total
 
 
 def needs_of(signals: Sequence[Signal], subject: Subject) -> Needs:

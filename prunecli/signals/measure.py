@@ -36,12 +36,12 @@ def measure(signals: Sequence[Signal], subject: Subject) -> dict[Signal, list[Si
     sources = {base: sources_of(base, subject) for base in {s.base_input for s in asked}}
     sums = _Sums(sources)
     still = [signal for signal in asked if not signal.needs_data]
-    sums.add(still, None, 1)
+    sums.add(still, None)
     moving = [signal for signal in asked if signal.needs_data]
     if moving:
         images = 0
         for batch in batches_of(moving, subject):
-            sums.add(moving, batch, batch.images)
+            sums.add(moving, batch)
             images += batch.images
             subject.progress(Step("scoring", images))
         if not images:
@@ -65,7 +65,7 @@ class _Sums:
         self.totals: dict[tuple[str, int, str, str], Tensor] = {}
         self.elements: dict[tuple[str, int], Tensor] = {}
 
-    def add(self, signals: Sequence[Signal], batch: Batch | None, images: int) -> None:
+    def add(self, signals: Sequence[Signal], batch: Batch | None) -> None:
         """Add what a batch says about every signal; `None` stands for weights without images."""
         wanted: dict[str, dict[str, set[str]]] = {}
         for signal in signals:
@@ -73,12 +73,12 @@ class _Sums:
             metrics.setdefault(signal.pointwise_metric, set()).add(signal.reduction)
         for base, metrics in wanted.items():
             for at, source in enumerate(self.sources[base]):
-                scalars = source.scalars(batch)
-                self.elements.setdefault((base, at), source.elements(scalars))
-                for (metric, reduction), total in _reduce(scalars, metrics, source.places):
-                    key = (base, at, metric, reduction)
-                    share = total.sum(0) * (images / len(total))
-                    self.totals[key] = self.totals[key] + share if key in self.totals else share
+                for scalars, count in source.scalars(batch):
+                    self.elements.setdefault((base, at), source.elements(scalars))
+                    for (metric, reduction), total in _reduce(scalars, metrics, source.places):
+                        key = (base, at, metric, reduction)
+                        share = total.sum(0) * (count / len(total))
+                        self.totals[key] = self.totals[key] + share if key in self.totals else share
 
     def sites(self, signal: Signal, subject: Subject) -> list[Site]:
         """Return the scaled means of one signal at every site."""

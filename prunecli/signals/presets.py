@@ -121,14 +121,23 @@ for _name, _signal, _summary, _source in (
     PRESETS.add(_name, _signal, summary=_summary, source=_source)
 
 
+def with_cost(values: Tensor, removed: Tensor, *, price: float = PENALTY) -> Tensor:
+    """Return `dL + price dC`: a saliency minus what its cost, in millions of FLOPs, is worth."""
+    return values - price * removed
+
+
+def _millions(subject: Subject) -> Tensor:
+    return torch.as_tensor(subject.flops_removed) / 1e6
+
+
 def _taylor_flops(values: Tensor, subject: Subject) -> Tensor:
     """Subtract the cost term, after the layerwise norm."""
-    return values - PENALTY * torch.as_tensor(subject.flops_removed) / 1e6
+    return with_cost(values, _millions(subject))
 
 
 def _fisher_flops(values: Tensor, subject: Subject) -> Tensor:
-    """Return `dL + beta dC`: half the Fisher signal minus the cost of what goes."""
-    return 0.5 * values - PENALTY * torch.as_tensor(subject.flops_removed) / 1e6
+    """Subtract the cost term of the Lagrangian from half the Fisher signal."""
+    return with_cost(0.5 * values, _millions(subject))
 
 
 def lamp(values: Tensor, subject: Subject) -> Tensor:

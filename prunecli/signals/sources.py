@@ -18,7 +18,7 @@ from prunecli.signals.places import Places, Tap
 from prunecli.signals.sites import bias_of, taps_of, weight_sites
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from prunecli.signals.derive import Batch
     from prunecli.signals.subject import Subject
@@ -28,10 +28,13 @@ ZERO = torch.zeros(())
 
 @dataclass(frozen=True)
 class Source:
-    """A site of a base input: its atoms, its scalars in a batch, and its elements by atom."""
+    """A site of a base input: its atoms, its scalars in a batch, and its elements by atom.
+
+    `scalars` yields a few images at a time, with their number.
+    """
 
     places: Places
-    scalars: Callable[[Batch | None], Scalars]
+    scalars: Callable[[Batch | None], Iterator[tuple[Scalars, int]]]
     elements: Callable[[Scalars], Tensor]
     active: Tensor | None = None
 
@@ -48,7 +51,7 @@ def sources_of(name: str, subject: Subject) -> list[Source]:
 
 
 def _activation(tap: Tap) -> Source:
-    def scalars(batch: Batch | None) -> Scalars:
+    def scalars(batch: Batch | None) -> Iterator[tuple[Scalars, int]]:
         assert batch is not None
         known = (batch.values, batch.gradients, batch.curvatures)
         value, gradient, curvature = (
@@ -58,7 +61,7 @@ def _activation(tap: Tap) -> Source:
         if tap.samples is None:
             # No image of its own to tell apart: the gradient of the mean loss.
             gradient, curvature = gradient / batch.images, curvature / batch.images
-        return Scalars(value, gradient, curvature)
+        yield Scalars(value, gradient, curvature), batch.images
 
     places = Places.of(tap.atoms)
     return Source(places, scalars, lambda s: _elements(s, places))
@@ -89,17 +92,21 @@ def _weight(subject: Subject, name: str, dim: int, *, mean: bool, bias: bool) ->
     places = Places.of(atoms)
     rows = _rows(subject, name, dim, lambda tensor: subject.tensors[tensor].detach()[None], bias)
 
-    def scalars(batch: Batch | None) -> Scalars:
+    def read(batch: Batch, few: slice, *, curved: bool) -> Tensor:
+        if not (batch.needs.curvature if curved else batch.needs.gradient):
+            return ZERO
+        if mean:
+            return _rows(subject, name, dim, partial(batch.of_mean, curved=curved), bias)
+        one = partial(batch.derivative, few=few, curved=curved)
+        return _rows(subject, name, dim, one, bias)
+
+    def scalars(batch: Batch | None) -> Iterator[tuple[Scalars, int]]:
         if batch is None:
-            return Scalars(rows, ZERO, ZERO)
-        needed = (batch.needs.gradient, batch.needs.curvature)
-        gradient, curvature = (
-            _rows(subject, name, dim, partial(batch.derivative, curved=curved, mean=mean), bias)
-            if needed[curved]
-            else ZERO
-            for curved in (False, True)
-        )
-        return Scalars(rows, gradient, curvature)
+            yield Scalars(rows, ZERO, ZERO), 1
+            return
+        for few in [slice(0, batch.images)] if mean else batch.pieces(name):
+            gradient, curvature = (read(batch, few, curved=curved) for curved in (False, True))
+            yield Scalars(rows, gradient, curvature), few.stop - few.start
 
     active = places.sum(_active(subject, name, dim, extra=bias))
     return Source(places, scalars, lambda s: _elements(s, places), active)

@@ -73,22 +73,29 @@ def _is_layer(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> bool:
     return operator in PRODUCERS and along is not None and (along == 0 or operator == "linear")
 
 
-def per_image(
-    use: Use, value: Tensor, derivative: Tensor, *, like: Tensor, images: int, batch: Any
-) -> Tensor:
+def rows_of_images(value: Tensor, use: Use, images: int, batch: Any) -> Tensor:
+    """Return what goes in or out of a layer as `[images, rows, ...]`.
+
+    An image that was split into windows has several rows.
+    """
+    if along := samples_of(use.source, batch):
+        value = value.movedim(along, 0)
+    return value.reshape(images, -1, *value.shape[1:])
+
+
+def per_image(use: Use, value: Tensor, derivative: Tensor, *, like: Tensor) -> Tensor:
     """Return the derivatives of every image `[images, *shape of the weight]` from one layer.
 
-    `value` is what the layer reads, `derivative` that of its output. Curvatures follow in the same
-    way from the squared value (its sum over positions).
+    `value` is what the layer reads, `derivative` that of its output, both `[images, rows, ...]`.
+    Curvatures follow in the same way from the squared value (its sum over positions).
     """
     operator, arguments = operator_name(use.node.target), schema_arguments(use.node)
-    if along := samples_of(use.source, batch):
-        value, derivative = value.movedim(along, 0), derivative.movedim(along, 0)
+    images = len(value)
+    value, derivative = value.flatten(0, 1), derivative.flatten(0, 1)
     if use.argument == "bias":
         found = _of_bias(operator, derivative, arguments["weight"].meta["val"].dim())
     else:
         found = _FORMULAS.get(operator, _general)(Layer(use.node, like), value, derivative)
-    # An image that was split into windows has several rows.
     if len(found) == images:
         return found
     return found.reshape(images, -1, *found.shape[1:]).sum(1)
