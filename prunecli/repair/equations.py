@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 RIDGE = 1e-3
 """Weight of staying near the given solution, as a share of the mean square of the columns."""
 
-CHUNK = 2**24
-"""Numbers that an unfolded input may hold at once."""
+CHUNK = 2**22
+"""Numbers that an unfolded input, or the outputs wanted of it, may hold at once."""
 
 
 class NormalEquations:

@@ -85,10 +85,11 @@ class Lockstep(fx.Interpreter):
         super().__init__(network)
         self.nodes = list(network.graph.nodes)
         self.position = {node.name: at for at, node in enumerate(self.nodes)}
-        self.last_read = [
-            max((self.position[user.name] for user in node.users), default=-1)
-            for node in self.nodes
-        ]
+        self.done_after: dict[int, list[fx.Node]] = {}
+        for at, node in enumerate(self.nodes):
+            last = max((self.position[user.name] for user in node.users), default=at)
+            if node.op != "get_attr":
+                self.done_after.setdefault(last, []).append(node)
         self.inputs = inputs
         self.store = store
         self.number = number
@@ -98,41 +99,30 @@ class Lockstep(fx.Interpreter):
     def upto(self, name: str, *, through: bool = False) -> Iterator[Values]:
         """Yield, per batch, the values that are still read, right before (or after) a node.
 
-        With `through` the values that the walk has passed on the way are there too. Names must
-        come in the order of execution, and every batch must be taken.
+        Names must come in the order of execution, and every batch must be taken.
         """
         stop = self.position[name] + through
         start, self.at = self.at, max(self.at, stop)
         batches = self._first() if start == 0 else self._kept()
         for number, values in enumerate(batches):
-            found = self.run_between(values, start, self.at)
+            found = self._run(values, start, self.at)
             yield found
-            alive = {
-                key: value
-                for key, value in found.items()
-                if self.last_read[self.position[key]] >= self.at
-            }
-            self.store.put((self.number, number), alive)
+            self.store.put((self.number, number), found)
             self.batches = max(self.batches, number + 1)
 
-    def run_between(self, values: Values, start: int, stop: int) -> Values:
-        """Run the nodes from one position to another on values that are there already."""
+    def _run(self, values: Values, start: int, stop: int) -> Values:
+        """Run the nodes from one position to another, and return the values that are still read."""
         self.env = {self.nodes[self.position[name]]: value for name, value in values.items()}
+        values.clear()
         for node in self.nodes:
             if node.op == "get_attr":
                 self.env[node] = self.run_node(node)
-        for node in self.nodes[start:stop]:
-            if node.op == "placeholder":
-                self.env.setdefault(node, values.get(node.name))
-            elif node.op not in {"get_attr", "output"}:
+        for at, node in enumerate(self.nodes[start:stop], start):
+            if node.op not in {"placeholder", "get_attr", "output"}:
                 self.env[node] = self.run_node(node)
+            for done in self.done_after.get(at, ()):
+                self.env.pop(done, None)
         return {node.name: value for node, value in self.env.items() if node.op != "get_attr"}
-
-    def compute(self, name: str, values: Values) -> Tensor:
-        """Return what one node makes of these values now."""
-        at = self.position[name]
-        result: Tensor = self.run_between(values, at, at + 1)[name]
-        return result
 
     def _first(self) -> Iterator[Values]:
         (image,) = (node.name for node in self.nodes if node.op == "placeholder")

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from prunecli.progress import Progress, Step
 from prunecli.registry import Registry
-from prunecli.repair.equations import NormalEquations, rows_of_convolution, rows_of_product
+from prunecli.repair.equations import CHUNK, NormalEquations, rows_of_convolution, rows_of_product
 from prunecli.repair.layers import Affine, BatchNorm, Layer, Layers, affine_of, take
 from prunecli.repair.lockstep import Lockstep, Store
 
@@ -166,16 +166,19 @@ def _pairs(patient: Patient, layer: Layer, dense: Lockstep, slim: Lockstep) -> P
     before = _norm(patient.dense, layer)
     after = _norm(patient.slim, layer)
     for whole, cut in zip(dense.upto(layer.node, through=True), slim.upto(layer.node), strict=True):
-        wanted = _rows(whole[layer.node], layer)
-        if before is not None and after is not None:
-            wanted = take(before, layer.rows).on(wanted.double())
-        if layer.shortcut is not None:
-            there, here = _rows(whole[layer.shortcut], layer), cut[layer.shortcut]
-            if there.shape == here.shape == wanted.shape:
-                wanted = wanted + (there.double() - here)
-        if after is not None:
-            wanted = _inverse(after).on(wanted)
-        yield cut[layer.source], wanted
+        parts = [whole[layer.node], cut[layer.source]]
+        if layer.shortcut and whole[layer.shortcut].shape == whole[layer.node].shape:
+            parts += [whole[layer.shortcut], cut[layer.shortcut]]
+        # Targets are float64: some images at a time.
+        at_once = max(1, CHUNK // max(part[0].numel() for part in parts))
+        pieces = (torch.split(part, at_once) for part in parts)
+        for made, source, *shortcut in zip(*pieces, strict=True):
+            wanted = _rows(made, layer).double()
+            if before is not None:
+                wanted = take(before, layer.rows).on(wanted)
+            if shortcut and shortcut[1].shape == wanted.shape:
+                wanted = wanted + (_rows(shortcut[0], layer).double() - shortcut[1])
+            yield source, wanted if after is None else _inverse(after).on(wanted)
 
 
 def _rows(values: Tensor, layer: Layer) -> Tensor:
