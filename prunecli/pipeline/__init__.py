@@ -1,0 +1,9 @@
+"""The verbs, on files: the only place that knows the order of things."""
+
+from prunecli.pipeline.analyzing import analyze
+from prunecli.pipeline.evaluating import evaluate
+from prunecli.pipeline.exporting import export
+from prunecli.pipeline.finetuning import finetune
+from prunecli.pipeline.pruning import prune
+
+__all__ = ["analyze", "evaluate", "export", "finetune", "prune"]

@@ -1,0 +1,98 @@
+"""`analyze` on files: a model, a data set, or a model with a data set."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from prunecli.artefacts import dense_architecture, example_input, read
+from prunecli.data import DataSource, check_classes, load_split, open_source
+from prunecli.instantiate import instantiate
+from prunecli.network import Clock, read_network
+from prunecli.network_data import scoring_batches
+from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
+from prunecli.progress import Progress, silent
+from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def analyze(
+    *,
+    model: Path | None = None,
+    data: str | None = None,
+    options: AnalyzeOptions | None = None,
+    load: LoadOptions | None = None,
+    progress: Progress = silent,
+) -> AnalyzeReport:
+    """Look at a model, at a data set, or at a model with a data set."""
+    start = time.perf_counter()
+    options = options or AnalyzeOptions()
+    warnings: list[str] = []
+    source = None if data is None else open_source(data)
+    found_model, found_data = None, None
+    if model is not None:
+        found_model = _analyze_model(
+            model, source, options=options, load=load, warnings=warnings, progress=progress
+        )
+    if source is not None:
+        found_data = _analyze_data(source, options, progress)
+        warnings.extend(found_data.warnings)
+        warnings.extend(source.problems)
+    return AnalyzeReport(
+        model=found_model,
+        dataset=found_data,
+        seconds=round(time.perf_counter() - start, 3),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _analyze_model(
+    path: Path,
+    source: DataSource | None,
+    *,
+    options: AnalyzeOptions,
+    load: LoadOptions | None,
+    warnings: list[str],
+    progress: Progress,
+) -> ModelAnalysis:
+    from prunecli.analysis import analyze_network
+
+    loaded = read(path, load)
+    checkpoint = loaded.checkpoint
+    warnings.extend(loaded.warnings)
+    model = instantiate(checkpoint)
+    network = read_network(model, [example_input(checkpoint.input)], clock=Clock(progress))
+    images, batches = None, None
+    if source is not None:
+        check_classes(network.outputs, source, names=checkpoint.classes)
+        images = load_split(
+            source,
+            "held_out",
+            input=checkpoint.input,
+            seed=options.seed,
+            limit=options.limit,
+            progress=progress,
+        )
+        choice = PruneOptions(signal=options.signal, seed=options.seed, limit=options.limit)
+        batches = scoring_batches(
+            checkpoint, str(source.path), choice, progress, wanted=options.oracle
+        )
+    return analyze_network(
+        network,
+        options=options,
+        architecture=str(dense_architecture(checkpoint)),
+        images=images,
+        input=checkpoint.input,
+        batches=batches,
+        progress=progress,
+    )
+
+
+def _analyze_data(
+    source: DataSource, options: AnalyzeOptions, progress: Progress
+) -> DatasetAnalysis:
+    from prunecli.complexity import analyze_dataset
+
+    return analyze_dataset(source, seed=options.seed, progress=progress)

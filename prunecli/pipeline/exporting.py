@@ -1,0 +1,103 @@
+"""`export` on files: write ONNX, prove it, time it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunecli.artefacts import check_output, provenance, read
+from prunecli.dense_network import dense_network, flops_ratio
+from prunecli.instantiate import instantiate
+from prunecli.options import ExportOptions, LoadOptions
+from prunecli.progress import Progress, Step, silent
+from prunecli.report import BenchmarkRow, ExportReport
+
+if TYPE_CHECKING:
+    from prunecli.checkpoint import Loaded
+
+
+def export(
+    model: Path,
+    *,
+    output: Path | None = None,
+    against: Path | None = None,
+    options: ExportOptions | None = None,
+    load: LoadOptions | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> ExportReport:
+    """Write ONNX, prove it equal to torch, and time it beside the dense network.
+
+    The dense network is `against`; without it, the architecture that the artefact was cut from,
+    with random weights (its speed does not depend on them).
+    """
+    from prunecli import exporting
+
+    start = time.perf_counter()
+    options = options or ExportOptions()
+    target = output or Path(f"{model.stem}.onnx")
+    check_output(target, inputs=[model], overwrite=overwrite)
+    if options.benchmark:
+        exporting.check_devices(options.devices)
+    loaded = read(model, load)
+    checkpoint = loaded.checkpoint
+    network = instantiate(checkpoint)
+    progress(Step("export", 0))
+    file, parity = exporting.to_proven_onnx(
+        network,
+        target,
+        input=checkpoint.input,
+        opset=options.opset,
+        classes=checkpoint.classes,
+        metadata=_onnx_metadata(loaded, model, command, options.seed),
+        tolerance=options.tolerance,
+        seed=options.seed,
+    )
+    warnings = list(loaded.warnings)
+    rows: tuple[BenchmarkRow, ...] = ()
+    if options.benchmark:
+        with tempfile.TemporaryDirectory() as folder:
+            dense = dense_network(checkpoint, against, load, warnings)
+            dense_file = Path(folder) / "dense.onnx"
+            if dense is not None:
+                progress(Step("export dense", 0))
+                exporting.to_onnx(dense, dense_file, input=checkpoint.input, opset=options.opset)
+            rows = exporting.benchmark(
+                target,
+                None if dense is None else dense_file,
+                input=checkpoint.input,
+                devices=options.devices,
+                batches=options.batches,
+                threads=options.threads,
+                flops_ratio=flops_ratio(network, dense, checkpoint.input),
+                slim_model=network,
+                dense_model=dense,
+                runs=options.runs,
+                seed=options.seed,
+                progress=progress,
+            )
+        warnings.extend(
+            f"the slim network is slower than the dense one on {row.device} at batch {row.batch}: "
+            f"{row.speedup:.2f}x"
+            for row in rows
+            if row.speedup is not None and row.speedup < 1
+        )
+    return ExportReport(
+        output=target,
+        opset=file.opset,
+        bytes=file.bytes,
+        parity=parity,
+        benchmark=rows,
+        seconds=round(time.perf_counter() - start, 3),
+        warnings=tuple(warnings),
+    )
+
+
+def _onnx_metadata(loaded: Loaded, model: Path, command: str, seed: int) -> dict[str, str]:
+    import json
+
+    facts = provenance(loaded, model, command=command, seed=seed)
+    return {"provenance": json.dumps(facts, sort_keys=True)}

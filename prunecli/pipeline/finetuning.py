@@ -1,0 +1,99 @@
+"""`finetune` on files: read, train, score, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from prunecli.artefacts import check_output, provenance, read, state_of
+from prunecli.checkpoint import save
+from prunecli.data import check_classes, evaluation_split, load_split, open_source
+from prunecli.errors import InputError
+from prunecli.instantiate import instantiate
+from prunecli.network_data import class_count
+from prunecli.options import FinetuneOptions, LoadOptions
+from prunecli.pipeline.warnings import merged
+from prunecli.progress import Progress, silent
+from prunecli.report import AccuracyChange, FinetuneReport
+
+
+def finetune(
+    model: Path,
+    *,
+    data: str,
+    output: Path | None = None,
+    teacher: Path | None = None,
+    options: FinetuneOptions | None = None,
+    load: LoadOptions | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> FinetuneReport:
+    """Train the network in `model` on `data`, with `teacher` as the teacher where one is given.
+
+    `output` defaults to `<stem>.finetuned.pt` in the current folder; the log and the state that
+    `resume` goes on from lie in `<output stem>.run/` beside it.
+    """
+    from prunecli import training
+
+    start = time.perf_counter()
+    options = options or FinetuneOptions()
+    target = output or Path(f"{model.stem}.finetuned.pt")
+    check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
+    run_dir = target.with_suffix(".run")
+    if not (resume or overwrite) and training.has_state(run_dir):
+        raise InputError(
+            "a run that was stopped lies in the folder of this one",
+            code="UNFINISHED_RUN",
+            where=str(run_dir),
+            hint="go on with it (--resume), or start from the beginning (--overwrite)",
+        )
+    loaded = read(model, load)
+    checkpoint, source = loaded.checkpoint, open_source(data)
+    network = instantiate(checkpoint)
+    taught = None if teacher is None else read(teacher, load)
+    check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
+    split = evaluation_split(source, trained=True)
+    test = load_split(source, split, input=checkpoint.input, seed=options.seed, progress=progress)
+    before = training.evaluate(network, test, input=checkpoint.input, progress=progress)
+    result = training.finetune(
+        network,
+        source,
+        input=checkpoint.input,
+        options=options,
+        teacher=None if taught is None else instantiate(taught.checkpoint),
+        teacher_input=None if taught is None else taught.checkpoint.input,
+        run_dir=run_dir,
+        resume=resume,
+        progress=progress,
+    )
+    after = training.evaluate(result.model, test, input=checkpoint.input, progress=progress)
+    accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
+    trained = dataclasses.replace(
+        checkpoint,
+        tensors=state_of(result.model),
+        classes=source.classes,
+        metadata=provenance(
+            loaded,
+            model,
+            command=command,
+            seed=options.seed,
+            facts={"accuracy": dataclasses.asdict(accuracy), "data": data},
+        ),
+    )
+    if training.is_main_process():
+        save(trained, target)
+    return FinetuneReport(
+        output=target,
+        accuracy=accuracy,
+        held_out=AccuracyChange(
+            result.held_out_before.accuracy, result.held_out_after.accuracy, "held_out"
+        ),
+        epochs=result.epochs,
+        best_epoch=result.best_epoch,
+        log=result.log,
+        seconds=round(time.perf_counter() - start, 3),
+        warnings=merged(loaded.warnings, result.warnings, test.warnings),
+    )

@@ -1,0 +1,70 @@
+"""`prune` on files: read, cut, prove, write."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunecli.artefacts import check_output, cut_checkpoint, dense_architecture, example_input, read
+from prunecli.checkpoint import save
+from prunecli.instantiate import instantiate
+from prunecli.network import Clock
+from prunecli.network_data import measuring_batches, scoring_batches
+from prunecli.options import LoadOptions, PruneOptions
+from prunecli.progress import Progress, silent
+from prunecli.pruning import prune_network
+
+if TYPE_CHECKING:
+    from prunecli.budget import Budget
+    from prunecli.report import PruneReport
+
+
+def prune(
+    model: Path,
+    *,
+    output: Path | None = None,
+    budget: Budget,
+    options: PruneOptions | None = None,
+    load: LoadOptions | None = None,
+    data: str | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> PruneReport:
+    """Cut the network in `model` until it keeps `budget`, prove the cut, and write it.
+
+    `output` defaults to `<stem>.pruned.pt` in the current folder. Nothing is written for a dry run,
+    nor when anything fails.
+    """
+    options = options or PruneOptions()
+    target = output or Path(f"{model.stem}.pruned.pt")
+    if not dry_run:
+        check_output(target, inputs=[model], overwrite=overwrite)
+    clock = Clock(progress)
+    with clock.stage("load"):
+        loaded = read(model, load)
+        network = instantiate(loaded.checkpoint)
+    checkpoint = loaded.checkpoint
+    result = prune_network(
+        network,
+        [example_input(checkpoint.input)],
+        budget=budget,
+        options=options,
+        batches=scoring_batches(checkpoint, data, options, progress),
+        measured_on=measuring_batches(checkpoint, data, options, progress),
+        dry_run=dry_run,
+        architecture=str(dense_architecture(checkpoint)),
+        progress=progress,
+    )
+    seconds = {**clock.seconds, **result.report.seconds}
+    report = dataclasses.replace(
+        result.report, seconds=seconds, warnings=(*loaded.warnings, *result.report.warnings)
+    )
+    if dry_run or result.model is None:
+        return report
+    with clock.stage("save"):
+        save(cut_checkpoint(loaded, result, model, command=command), target)
+    seconds = {**seconds, "save": clock.seconds["save"]}
+    return dataclasses.replace(report, output=target, seconds=seconds)
