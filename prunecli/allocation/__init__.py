@@ -1,8 +1,16 @@
 """From saliencies and costs to widths: how many channels each group keeps under a budget."""
 
-from prunecli.allocation import greedy, threshold, uniform
+from prunecli.allocation import greedy, knapsack_rule, threshold
+from prunecli.allocation.by_importance import BY_IMPORTANCE
+from prunecli.allocation.density import erdos_renyi_densities, uniform_plus_densities
 from prunecli.allocation.filling import CLOSE, allocate, check_feasible, fill, refill
-from prunecli.allocation.layerwise import LAYER_RULES, layer_sparsities, whole_counts
+from prunecli.allocation.knapsack import decayed_targets, solve_knapsack
+from prunecli.allocation.layerwise import (
+    LAYER_RULES,
+    RECONSTRUCTION,
+    layer_sparsities,
+    whole_counts,
+)
 from prunecli.allocation.problem import (
     ALLOCATIONS,
     Alignment,
@@ -17,8 +25,10 @@ from prunecli.allocation.problem import (
 
 __all__ = [
     "ALLOCATIONS",
+    "BY_IMPORTANCE",
     "CLOSE",
     "LAYER_RULES",
+    "RECONSTRUCTION",
     "Alignment",
     "Allocation",
     "Problem",
@@ -27,13 +37,17 @@ __all__ = [
     "allowed_widths",
     "ceilings_of",
     "check_feasible",
+    "decayed_targets",
     "default_alignment",
+    "erdos_renyi_densities",
     "fill",
     "greedy",
     "keep_mask",
+    "knapsack_rule",
     "layer_sparsities",
     "refill",
+    "solve_knapsack",
     "threshold",
-    "uniform",
+    "uniform_plus_densities",
     "whole_counts",
 ]

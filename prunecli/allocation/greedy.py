@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from prunecli.cost import Widths
 
-STEPS_PER_GROUP = 32
-"""Greedy removal works through a group in this many steps; the rest is fine-tuned afterwards."""
-
 
 @ALLOCATIONS.register(
     "greedy",
@@ -23,31 +20,38 @@ STEPS_PER_GROUP = 32
     source="cost-aware selection as in Theis et al. 2018, arXiv 1801.05787, eq. for beta_i",
 )
 def greedy(problem: Problem) -> Widths:
-    """Return the widths left after removing the channels with the least saliency per cost."""
+    """Return the widths left after removing the channels with the least saliency per cost.
+
+    A step takes one group to the next narrower of its allowed widths; the cost of a channel in
+    every group is then counted anew, at the widths that are left.
+    """
+    removed, lost = _steps(problem)
+    rows = np.arange(len(problem.groups))
+    at = np.asarray([options.size - 1 for options in problem.widths])
     widths = problem.full.copy()
-    steps = [_coarse(options) for options in problem.widths]
-    totals = [np.append(0.0, np.cumsum(problem.sorted_saliency(at))) for at in range(len(steps))]
     while problem.load(widths) > 1.0:
         gradient = problem.load_gradient(widths)
-        ratio = np.full(widths.size, np.inf)
-        for group, options in enumerate(steps):
-            at = int(np.searchsorted(options, widths[group]))
-            if at == 0 or gradient[group] <= 0:
-                continue
-            removed = widths[group] - options[at - 1]
-            lost = totals[group][widths[group]] - totals[group][options[at - 1]]
-            ratio[group] = lost / (removed * gradient[group])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = lost[rows, at] / (removed[rows, at] * gradient)
+        ratio[(at == 0) | (gradient <= 0)] = np.inf
         group = int(np.argmin(ratio))
         if not np.isfinite(ratio[group]):
             return problem.smallest
-        options = steps[group]
-        widths[group] = options[int(np.searchsorted(options, widths[group])) - 1]
+        widths[group] -= int(removed[group, at[group]])
+        at[group] -= 1
     return widths
 
 
-def _coarse(options: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return at most `STEPS_PER_GROUP` of the allowed widths, both ends among them."""
-    if options.size <= STEPS_PER_GROUP:
-        return options
-    at = np.linspace(0, options.size - 1, STEPS_PER_GROUP).round().astype(np.int64)
-    return options[np.unique(at)]
+def _steps(problem: Problem) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the channels, and the saliency, between an allowed width and the one below it.
+
+    Both are `[groups, most widths]`, 0 where there is no width below.
+    """
+    shape = (len(problem.groups), max((options.size for options in problem.widths), default=1))
+    removed, lost = np.zeros(shape), np.zeros(shape)
+    for group, options in enumerate(problem.widths):
+        if options.size > 1:
+            total = np.append(0.0, np.cumsum(problem.sorted_saliency(group)))
+            removed[group, 1 : options.size] = np.diff(options)
+            lost[group, 1 : options.size] = np.diff(total[options])
+    return removed, lost
