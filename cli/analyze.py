@@ -13,6 +13,7 @@ from .session import Session, start
 from .values import byte_count, load_options, names, usage_error
 
 BUILT_IN_DATA = "digits"
+DATA_FILES = (".csv", ".tsv", ".txt", ".npz")
 DATA_SET = "A data set"
 
 
@@ -23,8 +24,8 @@ def analyze(
         typer.Argument(
             metavar="PATH",
             show_default=False,
-            help="A checkpoint, a folder of images, or 'digits'. Without it: the checkpoint from "
-            "piped stdin, else this folder's newest output.",
+            help="A checkpoint, a folder of images, a .csv or .npz, or 'digits'. Without it: the "
+            "checkpoint from piped stdin, else this folder's newest output.",
         ),
     ] = None,
     *,
@@ -239,7 +240,7 @@ def _sort_out(
     if path is None:
         needs_model = model is None and data is None
         return (session.checkpoint(None) if needs_model else model), data
-    is_data = path.is_dir() or str(path) == BUILT_IN_DATA
+    is_data = path.is_dir() or str(path) == BUILT_IN_DATA or path.suffix.lower() in DATA_FILES
     if (data if is_data else model) is not None:
         kind, flag = ("data", "--data") if is_data else ("a model", "--model")
         raise usage_error(

@@ -1,7 +1,9 @@
 """Reports as tables of 80 columns at most; building them prints nothing."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
+from operator import itemgetter
 from typing import Any
 
 from rich import box
@@ -277,10 +279,11 @@ def _dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
     facts = {
         "data": f"{dataset.path} ({dataset.format})",
         "images": f"{dataset.images} in {len(dataset.classes)} classes",
-        "sizes": ", ".join(f"{size} x{count}" for size, count in sizes[:4]),
+        "sizes": ", ".join(f"{size} x{count}" for size, count in sizes[:4]) or "no images",
         "balance": f"{dataset.balance:.3f} (1 is even)",
         "unreadable": str(len(dataset.unreadable)),
-        "duplicates": f"{len(dataset.duplicates)} groups of equal files",
+        "duplicates": f"{len(dataset.duplicates)} groups of equal images, "
+        f"{len(dataset.near_duplicates)} of nearly equal ones",
         "CSG": f"{dataset.csg:.3f}, {_interval(low, high)} (higher is harder)",
         "seen through": _seen_through(dataset.csg_settings),
     }
@@ -318,7 +321,15 @@ def _class_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
         classes.add_row(_shorten(entry.name), count, _percent(entry.others), bar)
     _add_rest(classes, len(hardest), rows, "classes")
     images = _table("look at these images", "class", "looks like")
-    worst = sorted(dataset.confusing, key=lambda image: -image.share)
+    # The worst of every class first, then the second of every class, and so on.
+    seen: Counter[str] = Counter()
+    turns = []
+    for image in dataset.confusing:
+        turns.append((seen[image.name], -image.share))
+        seen[image.name] += 1
+    worst = [
+        image for _, image in sorted(zip(turns, dataset.confusing, strict=True), key=itemgetter(0))
+    ]
     for image in worst[: rows and 5]:
         images.add_row(_shorten(image.path, 46), image.name, image.looks_like)
     return [

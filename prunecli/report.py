@@ -327,11 +327,12 @@ class Subset:
 class DatasetAnalysis:
     """What `analyze data/` finds.
 
-    `balance` is the smallest class over the largest; `duplicates` are groups of equal images. `csg`
-    is the mean over repeats with its 95 % interval, `similarity` the symmetric class matrix W of
-    the CSG paper and `eigenvalues` its spectrum, both means over repeats. `csg_votes` is the same
-    score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes that
-    these take for each other most: both are steadier, and free of the scale of pixels; so are
+    `balance` is the smallest class over the largest; `duplicates` are groups of equal images,
+    `near_duplicates` of almost equal ones, `kinds` counts what is unusual (`tiny`, `animated`).
+    `csg` is the mean over repeats with its 95 % interval, `similarity` the symmetric class matrix W
+    of the CSG paper and `eigenvalues` its spectrum, both means over repeats. `csg_votes` is the
+    same score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes
+    that these take for each other most: both are steadier, and free of the scale of pixels; so are
     `difficulty`, `class_map` (places in a plane, similar classes near each other) and `confusing`.
     """
 
@@ -357,6 +358,8 @@ class DatasetAnalysis:
     confusing: tuple[ConfusingImage, ...] = ()
     reduction: Reduction | None = None
     subset: Subset | None = None
+    near_duplicates: tuple[tuple[str, ...], ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

@@ -1,11 +1,12 @@
 """How hard a data set is to classify, before anything is trained on it."""
 
 from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg, csg_repeated
-from prunecli.complexity.dataset import NetworkFeatures, analyze_dataset
+from prunecli.complexity.dataset import analyze_dataset
 from prunecli.complexity.embedding import EMBEDDINGS, embed_pixels
 from prunecli.complexity.embedding import parse as parse_embedding
 from prunecli.complexity.neighbours import Neighbours, nearest_neighbours
 from prunecli.complexity.reduction import SUBSET_RULES
+from prunecli.complexity.seen import NetworkFeatures
 from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
 from prunecli.complexity.volumes import VOLUMES
 

@@ -13,27 +13,22 @@ from prunecli.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunecli.data.images import ImageSet
 
-
-def write_subset(
-    images: ImageSet, positions: Sequence[int], target: Path, *, overwrite: bool = False
-) -> None:
-    """Write the images at `positions` to `target`: a list where it ends in .txt, else a folder.
+def write_subset(chosen: Sequence[tuple[str, str]], target: Path) -> None:
+    """Write images (path, class) to `target`: a list where it ends in .txt, else a folder.
 
     A list has one line `path<TAB>class` per image. A folder gets one folder per class of hard links
     to the image files (copies, where the file system has no links), with the number of the image
     before its name, so that no two are called the same. Raises `InputError`: `OUTPUT_EXISTS`,
     `NO_FILES` (images that are no files of their own cannot be linked), `UNWRITABLE_OUTPUT`.
     """
-    if target.exists() and not overwrite:
+    if target.exists():
         raise InputError(
             "the output exists already",
             code="OUTPUT_EXISTS",
             where=str(target),
             hint="give another name, or remove it first",
         )
-    chosen = [(images.paths[at], images.classes[int(images.labels[at])]) for at in positions]
     if target.suffix == ".txt":
         with atomic_write(target) as place:
             place.write_text("".join(f"{path}\t{name}\n" for path, name in chosen))
@@ -60,8 +55,6 @@ def _write_folder(chosen: Sequence[tuple[str, str]], target: Path) -> None:
                 place.hardlink_to(source)
             except OSError:
                 shutil.copy2(source, place)
-        if target.exists():
-            shutil.rmtree(target)
         unfinished.replace(target)
     except OSError as error:
         raise unwritable(target, error.strerror or str(error)) from error
