@@ -52,13 +52,13 @@ def learnability(hits: Hits) -> NDArray[np.float64]:
 
 def first_learned(hits: Hits) -> NDArray[np.int64]:
     """Return the first epoch [N], from 1, at which an image was right; 0 for never."""
-    found: NDArray[np.int64] = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
-    return found
+    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
 
 
 def forgetting_events(hits: Hits) -> NDArray[np.int64]:
     """Return how often [N] an image was right at an epoch and wrong at the next."""
-    return np.count_nonzero(hits[:, :-1] & ~hits[:, 1:], axis=1)
+    found: NDArray[np.int64] = np.count_nonzero(hits[:, :-1] & ~hits[:, 1:], axis=1)
+    return found
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -112,5 +112,5 @@ def _no_record(path: Path, reason: str) -> InputError:
         f"the file is no record of what a network learned: {reason}",
         code="NO_RECORD",
         where=str(path),
-        hint="make one: prunecli finetune model.pt --data images/ --record-learnability run.parquet",
+        hint="prunecli finetune model.pt --data images/ --record-learnability run.parquet makes one",
     )
