@@ -112,5 +112,5 @@ def _no_record(path: Path, reason: str) -> InputError:
         f"the file is no record of what a network learned: {reason}",
         code="NO_RECORD",
         where=str(path),
-        hint="prunecli finetune model.pt --data images/ --record-learnability run.parquet makes one",
+        hint="make one: prunecli finetune ... --record-learnability run.parquet",
     )
