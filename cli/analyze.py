@@ -53,6 +53,14 @@ def analyze(
             "the channels beside it.",
         ),
     ] = AnalyzeOptions.oracle,
+    importance: Annotated[
+        bool,
+        typer.Option(
+            "--importance",
+            help="With data: how important each layer is by three measures, and how much they "
+            "agree.",
+        ),
+    ] = AnalyzeOptions.importance,
     aggregate: shared.Aggregate = AnalyzeOptions.aggregate,
     sensitivity: Annotated[
         bool,
@@ -185,6 +193,7 @@ def analyze(
     $ prunecli analyze images/ --reduce --write-subset smaller/
     $ prunecli analyze images/ --embedding model --model resnet56.th
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
+    $ prunecli analyze resnet56.th --data images/ --importance --no-sensitivity
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     load = load_options(
@@ -206,6 +215,7 @@ def analyze(
         seed=seed,
         limit=limit or AnalyzeOptions.limit,
         sensitivity=sensitivity,
+        importance=importance,
         complexity=ComplexityOptions(
             embedding=embedding,
             epochs=epochs,

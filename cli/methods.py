@@ -19,6 +19,7 @@ FIRST = (
     "signal",
     "aggregate",
     "allocation",
+    "importance",
     "repair",
     "data format",
     "embedding",

@@ -28,7 +28,8 @@ class PruneOptions:
     `align` is the number that kept widths are a multiple of (None: chosen per group, see
     `allocation.default_alignment`); `exclude` and `only` are layer patterns (`layer3.*`); `limit`
     is the number of images that a signal which needs data, or a repair, may look at. `repair` names
-    what is done after the cut, in order (`prunecli.repair`).
+    what is done after the cut, in order (`prunecli.repair`). `importance` names what allocations by
+    importance look at (None: `probe` with images, `energy` without; `prunecli.importance`).
     """
 
     signal: str = "l1"
@@ -41,6 +42,7 @@ class PruneOptions:
     seed: int = 0
     limit: int = 1024
     repair: tuple[str, ...] = ()
+    importance: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class AnalyzeOptions:
     """How much `analyze` looks at.
 
     `oracle` measures what removing each channel alone does to the loss, and how `signals` (some
-    well-known ones, if there are none) rank the channels beside that.
+    well-known ones, if there are none) rank the channels beside that. `importance` measures every
+    importance of the layers, and how much they agree.
     """
 
     signal: str = "l1"
@@ -86,6 +89,7 @@ class AnalyzeOptions:
     limit: int = 256
     sensitivity: bool = True
     complexity: ComplexityOptions = field(default_factory=ComplexityOptions)
+    importance: bool = False
 
 
 @dataclass(frozen=True)
