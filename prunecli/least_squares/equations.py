@@ -19,8 +19,8 @@ CHUNK = 2**22
 WIDEST = 8192
 """Columns of the widest layer that is refitted: its equations take a GiB of memory."""
 
-ENOUGH = 128
-"""Rows per column that are enough: by more the fit to new images gains less than a hundredth."""
+ENOUGH = 512
+"""Rows per column that are enough: those of one image say much the same."""
 
 FEWEST = 16
 """Positions of a feature map that are looked at, however narrow the layer is."""
