@@ -25,8 +25,9 @@ from prunecli import report as reports
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
 from prunecli.errors import GraphError, InputError
+from prunecli.least_squares import equations
 from prunecli.options import PruneOptions
-from prunecli.repair import equations, lockstep
+from prunecli.repair import lockstep
 from prunecli.training import evaluate
 from prunecli_cli.main import main
 from prunecli_cli.tables import view

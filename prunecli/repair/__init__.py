@@ -61,7 +61,8 @@ def repair_(
     with torch.no_grad():
         dense, graph = (_graph(network, mask) for mask in (np.ones_like(keep), keep))
         before = {name: value.clone() for name, value in graph.state_dict().items()}
-        patient = Patient(dense, graph, before, layers_of(network, graph, keep), batches, progress)
+        layers = layers_of(network, graph, keep)
+        patient = Patient(dense, graph, before, layers, batches, images, progress)
         scores = measured_on or batches
         steps = [_step("dense", dense, scores), _step("cut", graph, scores)]
         for name in names:

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from prunecli.graph.roles import PRODUCERS
 from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.least_squares.equations import ROWS, WIDEST
 from prunecli.surgery import slices_of
 
 if TYPE_CHECKING:
@@ -65,9 +66,6 @@ class Layers:
     skipped: Mapping[str, int]
 
 
-REPAIRED = frozenset({"conv1d", "conv2d", "linear"})
-
-
 def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -> Layers:
     """Return every layer of a cut network that comes after a cut channel."""
     slices = slices_of(network.coupling, keep)
@@ -86,7 +84,7 @@ def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -
         operator = operator_name(node.target) if node.op == "call_function" else ""
         if operator not in PRODUCERS or not touched[_source(node)]:
             continue
-        reason = _why_not(node, operator, uses)
+        reason = _why_not(slim, node, operator, uses)
         if reason:
             skipped[reason] += 1
             continue
@@ -146,8 +144,8 @@ def _tensor_nodes(network: Network) -> Iterator[fx.Node]:
             yield node
 
 
-def _why_not(node: fx.Node, operator: str, uses: Mapping[str, int]) -> str:
-    if operator not in REPAIRED:
+def _why_not(slim: fx.GraphModule, node: fx.Node, operator: str, uses: Mapping[str, int]) -> str:
+    if operator not in ROWS:
         return f"{operator} is not reconstructed"
     arguments = schema_arguments(node)
     parts = [part for part in (arguments["weight"], arguments["bias"]) if part is not None]
@@ -157,6 +155,8 @@ def _why_not(node: fx.Node, operator: str, uses: Mapping[str, int]) -> str:
         return "its weight is used more than once"
     if isinstance(arguments.get("padding"), str):
         return "its padding is named"
+    if slim.get_parameter(str(arguments["weight"].target))[0].numel() > WIDEST:
+        return f"it reads more than {WIDEST} numbers"
     return ""
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
+from prunecli.least_squares.equations import CHUNK, ROWS, Draw, NormalEquations
 from prunecli.progress import Progress, Step
 from prunecli.registry import Registry
-from prunecli.repair.equations import CHUNK, NormalEquations, rows_of_convolution, rows_of_product
 from prunecli.repair.layers import Affine, BatchNorm, Layer, Layers, affine_of, take
 from prunecli.repair.lockstep import Lockstep, Store
 
@@ -34,6 +34,7 @@ class Patient:
     cut: Mapping[str, Tensor]
     layers: Layers
     batches: Callable[[], Batches]
+    images: int
     progress: Progress
 
 
@@ -246,8 +247,9 @@ def _refit_(patient: Patient, layer: Layer, pairs: Callable[[], Pairs]) -> str:
     groups = int(layer.arguments.get("groups", 1))
     start = weight.detach().reshape(groups, len(weight) // groups, -1).mT
     equations = NormalEquations(start, intercept=layer.has_intercept)
+    rows, draw = ROWS[layer.operator], Draw(patient.images)
     for inputs, wanted in pairs():
-        for columns, targets in ROWS[layer.operator](inputs, wanted, weight, layer.arguments):
+        for columns, targets in rows(inputs, [wanted], weight, layer.arguments, draw):
             equations.add(columns, targets)
     found, constant = equations.solve()
     if not bool(found.isfinite().all()):
@@ -278,15 +280,9 @@ def _run_product(
 
 
 Run = Callable[[Tensor, Tensor, Tensor | None, Mapping[str, Any]], Tensor]
-Rows = Callable[[Tensor, Tensor, Tensor, Mapping[str, Any]], Iterator[tuple[Tensor, Tensor]]]
 
 RUN: dict[str, Run] = {
     "conv1d": _run_convolution,
     "conv2d": _run_convolution,
     "linear": _run_product,
-}
-ROWS: dict[str, Rows] = {
-    "conv1d": rows_of_convolution,
-    "conv2d": rows_of_convolution,
-    "linear": rows_of_product,
 }

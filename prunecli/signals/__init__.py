@@ -1,6 +1,6 @@
 """Signals: one number per channel, from four exchangeable parts."""
 
-from prunecli.signals import presets
+from prunecli.signals import presets, reconstruction
 from prunecli.signals.components import (
     AGGREGATES,
     BASE_INPUTS,
@@ -27,6 +27,7 @@ __all__ = [
     "needs_data",
     "parse_signal",
     "presets",
+    "reconstruction",
     "score",
     "score_many",
 ]

@@ -132,7 +132,7 @@ def batches_of(signals: Sequence[Signal], subject: Subject) -> Iterable[Batch]:
         batch.forget()
 
 
-class _Watcher(fx.Interpreter):
+class Watcher(fx.Interpreter):
     """Runs a graph and keeps the values of watched nodes."""
 
     def __init__(self, module: fx.GraphModule, watched: frozenset[str]) -> None:
@@ -141,6 +141,7 @@ class _Watcher(fx.Interpreter):
         self.values: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        """Run a node; derivatives can be asked for of what is watched."""
         result = super().run_node(n)
         if n.name in self.watched:
             result = self.values[n.name] = tracked(result)
@@ -154,20 +155,21 @@ def _named(module: fx.GraphModule, names: Iterable[str]) -> dict[str, Tensor]:
 
 def _differentiate(module: fx.GraphModule, batch: Batch, inputs: Tensor, labels: Tensor) -> None:
     """Run one batch; the loss is summed, so that every gradient is that of its own image."""
-    watcher, needs = _Watcher(module, batch.needs.nodes), batch.needs
+    watcher, needs = Watcher(module, batch.needs.nodes), batch.needs
     with torch.set_grad_enabled(needs.gradient):
         output = watcher.run(inputs)
         if needs.gradient:
             loss = image_losses(output, labels).sum()
-            batch.gradients = _pull(loss, {**_live(watcher.values), **_named(module, needs.mean)})
+            batch.gradients = pull(loss, {**live(watcher.values), **_named(module, needs.mean)})
     batch.values = {name: value.detach() for name, value in watcher.values.items()}
 
 
-def _live(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def live(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the values that can have derivatives."""
     return {name: value for name, value in values.items() if value.is_floating_point()}
 
 
-def _pull(
+def pull(
     output: Tensor, of: Mapping[str, Tensor], vector: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Return derivatives by name; what the loss does not depend on has zeros."""
@@ -184,8 +186,8 @@ def _curve(module: fx.GraphModule, batch: Batch, inputs: Tensor) -> None:
     run = CurvatureRun(module, batch.needs.nodes)
     with torch.enable_grad():
         logits = first_tensor(run.run(inputs))
-        of = {**_live(run.values), **_named(module, batch.needs.mean)}
-        batch.curvatures = _pull(logits, of, output_curvature(logits))
+        of = {**live(run.values), **_named(module, batch.needs.mean)}
+        batch.curvatures = pull(logits, of, output_curvature(logits))
     run.release()
 
 
@@ -214,7 +216,7 @@ def _curvature_of_one(
         with torch.enable_grad():
             run = CurvatureRun(module, frozenset())
             logits = first_tensor(run.run(image))
-            found = _pull(logits, of, output_curvature(logits))
+            found = pull(logits, of, output_curvature(logits))
             run.release()
             return found
     finally:

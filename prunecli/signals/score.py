@@ -36,11 +36,20 @@ class Adjusted:
     adjust: Callable[[Tensor, Subject], Tensor]
 
 
-PRESETS: Registry[str | Adjusted | Scorer] = Registry("signal")
+@dataclass(frozen=True)
+class OnImages:
+    """A signal of its own that looks at the subject's images."""
+
+    score: Scorer
+
+
+PRESETS: Registry[str | Adjusted | Scorer | OnImages] = Registry("signal")
 
 
 def needs_data(signal: str) -> bool:
     """Tell whether a signal looks at images."""
+    if "/" not in signal and isinstance(PRESETS.get(signal), OnImages):
+        return True
     point = _point(signal)
     return point is not None and point.needs_data
 
@@ -120,8 +129,8 @@ def score_many(
         progress,
     )
     points = {name: _point(name) for name in signals}
-    for name, point in points.items():
-        if point is not None and point.needs_data and batches is None:
+    for name in signals:
+        if batches is None and needs_data(name):
             raise no_images(name)
     with torch.no_grad():
         sites = measure([point for point in points.values() if point is not None], subject)
@@ -136,8 +145,9 @@ def score_many(
 def _finished(name: str, subject: Subject, sites: list[Site] | None) -> NDArray[np.float64]:
     preset = PRESETS.get(name) if "/" not in name else name
     if sites is None:
-        assert callable(preset)
-        found = preset(subject)
+        scorer = preset.score if isinstance(preset, OnImages) else preset
+        assert callable(scorer)
+        found = scorer(subject)
     else:
         found = combine(subject, sites)
         if isinstance(preset, Adjusted):

@@ -4,7 +4,9 @@
 
 Channels are chosen and repairs estimated on training images; the scores are those of test images.
 Cuts are not aligned. The repairs follow one another: means, then batch norm, then least squares,
-which starts from the plain cut whatever came before. Writes `repair.csv` beside this script.
+which starts from the plain cut whatever came before. `all` has the seconds of the whole `prune`, on
+the clock and of the processor; `load` is the average load of the machine in the minute before, of
+which the process itself makes up as much as it has threads. Writes `repair.csv` beside this script.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ TABLE = Path(__file__).with_suffix(".csv")
 FRACTIONS = (0.7, 0.5)
 FIELDS = (
     "checkpoint", "kept", "signal", "allocation", "stream", "seed", "step", "loss", "accuracy",
-    "seconds", "images", "scored", "threads",
+    "seconds", "cpu_seconds", "images", "scored", "threads", "load",
 )  # fmt: skip
 
 
@@ -51,13 +53,14 @@ class Choice:
 
 
 CHOICES = (
-    Choice("taylor", "greedy", stream=False),
+    Choice("reconstruction", "greedy", stream=True),
     Choice("taylor", "greedy", stream=True),
     Choice("l1", "uniform", stream=False),
-    Choice("l1", "uniform", stream=True),
     Choice("random", "uniform", stream=False, seed=0),
     Choice("random", "uniform", stream=False, seed=1),
     Choice("random", "uniform", stream=False, seed=2),
+    Choice("reconstruction", "greedy", stream=False),
+    Choice("taylor", "greedy", stream=False),
 )
 STREAM = ("conv1", "layer2.0.conv2", "layer3.0.conv2")
 """The groups of the residual stream in the ResNets for CIFAR."""
@@ -93,7 +96,9 @@ def measure(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[object,
     for at in arguments.choices:
         for kept in FRACTIONS:
             for step in repaired(checkpoint, CHOICES[at], kept, train, test):
-                yield (path.name, kept, *step, len(train), len(test), torch.get_num_threads())
+                load = f"{os.getloadavg()[0]:.1f}"
+                threads = torch.get_num_threads()
+                yield (path.name, kept, *step, len(train), len(test), threads, load)
 
 
 def repaired(
@@ -101,14 +106,16 @@ def repaired(
 ) -> Iterator[tuple[object, ...]]:
     """Yield the steps of one cut; the last, `all`, has the seconds of the whole `prune`."""
     spec = checkpoint.input
-    spent = [0.0]
+    clocks = (time.perf_counter, time.process_time)
+    spent = [0.0, 0.0]
 
     def scored() -> Iterator:
-        start = time.perf_counter()
+        start = [clock() for clock in clocks]
         yield from normalised(test, spec)
-        spent[0] += time.perf_counter() - start
+        for at, clock in enumerate(clocks):
+            spent[at] += clock() - start[at]
 
-    start = time.perf_counter()
+    start = [clock() for clock in clocks]
     result = prune_network(
         instantiate(checkpoint),
         [artefacts.example_input(spec)],
@@ -125,12 +132,14 @@ def repaired(
         measured_on=scored,
     )
     # A score is taken while its generator waits: that is no part of the repair.
-    seconds = time.perf_counter() - start - spent[0]
+    seconds, cpu_seconds = (
+        clock() - first - other for clock, first, other in zip(clocks, start, spent, strict=True)
+    )
     facts = (choice.signal, choice.allocation, "cut" if choice.stream else "whole", choice.seed)
     for step in result.report.repair.steps:
         loss, accuracy = f"{step.loss:.4f}", f"{step.accuracy:.4f}"
-        yield (*facts, step.name, loss, accuracy, f"{step.seconds:.1f}")
-    yield (*facts, "all", loss, accuracy, f"{seconds:.1f}")
+        yield (*facts, step.name, loss, accuracy, f"{step.seconds:.1f}", "")
+    yield (*facts, "all", loss, accuracy, f"{seconds:.1f}", f"{cpu_seconds:.1f}")
 
 
 if __name__ == "__main__":

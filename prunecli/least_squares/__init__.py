@@ -1,0 +1,1 @@
+"""Least squares for layers: normal equations, and which columns they miss least."""

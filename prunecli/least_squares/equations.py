@@ -1,0 +1,176 @@
+"""Least squares by normal equations that grow with the layer and not with the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+RIDGE = 1e-3
+"""Weight of staying near the given solution, as a share of the mean square of the columns."""
+
+CHUNK = 2**22
+"""Numbers that an unfolded input, or the outputs wanted of it, may hold at once."""
+
+
+WIDEST = 8192
+"""Columns of the widest layer that is refitted: its equations take a GiB of memory."""
+
+ENOUGH = 512
+"""Rows per column that are enough: those of one image say much the same."""
+
+FEWEST = 16
+"""Positions of a feature map that are looked at, however narrow the layer is."""
+
+
+class Draw:
+    """Which positions of a feature map become rows: all of a small one, some of a large one.
+
+    Neighbours say almost the same, and other images say more (He et al. 2017 draw ten positions).
+    """
+
+    def __init__(self, images: int, *, seed: int = 0) -> None:
+        self.images = images
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def positions(self, count: int, *, columns: int) -> Tensor:
+        """Return the positions of one batch among `count`, ascending; drawn anew at every call."""
+        wanted = max(-(-ENOUGH * columns // self.images), FEWEST)
+        if wanted >= count:
+            return torch.arange(count)
+        return torch.randperm(count, generator=self.generator)[:wanted].sort().values
+
+
+class NormalEquations:
+    """Sums of products in float64 for `groups` independent least-squares problems of one size.
+
+    Each minimises `|x w + c - y|^2 + ridge |w - start|^2` over `w` `[columns, targets]` and `c`
+    `[targets]` (`c = 0` without `intercept`), the ridge relative to the mean square of a column.
+    `start` is `[groups, columns, targets]`.
+    """
+
+    def __init__(self, start: Tensor, *, intercept: bool) -> None:
+        self.start = start.double()
+        self.intercept = intercept
+        groups, columns, targets = start.shape
+        size = columns + intercept
+        self.gram = self.start.new_zeros(groups, size, size)
+        self.moment = self.start.new_zeros(groups, size, targets)
+
+    def add(self, columns: Tensor, targets: Tensor) -> None:
+        """Add rows: `columns` `[groups, rows, columns]` and `targets` `[groups, rows, targets]`."""
+        left, right = columns.double(), targets.double()
+        count = left.shape[2]
+        add_rows_(self.gram, left)
+        self.moment[:, :count] += left.mT @ right
+        if self.intercept:
+            self.moment[:, count] += right.sum(1)
+
+    def solve(self, *, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+        """Return `w` `[groups, columns, targets]` and `c` `[groups, targets]`, both float64."""
+        count = self.start.shape[1]
+        gram, moment = self.gram.clone(), self.moment.clone()
+        diagonal = gram.diagonal(dim1=1, dim2=2)[:, :count]
+        # A column that is zero on all images (a dead channel) keeps the weight that it has.
+        weight = (ridge * diagonal.mean(1)).clamp_min(torch.finfo(torch.float64).tiny ** 0.5)
+        diagonal += weight[:, None]
+        moment[:, :count] += weight[:, None, None] * self.start
+        found = torch.linalg.solve(gram, moment)
+        if self.intercept:
+            return found[:, :-1], found[:, -1]
+        return found, torch.zeros_like(found[:, 0])
+
+
+def add_rows_(gram: Tensor, columns: Tensor) -> None:
+    """Add the products of `columns` `[groups, rows, columns]` to `gram`, in float64.
+
+    Where `gram` has one column more, that stands for a column of ones.
+    """
+    left = columns.double()
+    count = left.shape[2]
+    gram[:, :count, :count] += left.mT @ left
+    if gram.shape[1] > count:
+        sums = left.sum(1)
+        gram[:, count, :count] += sums
+        gram[:, :count, count] += sums
+        gram[:, count, count] += left.shape[1]
+
+
+def rows_of_convolution(
+    inputs: Tensor,
+    outputs: Sequence[Tensor],
+    weight: Tensor,
+    arguments: Mapping[str, Any],
+    draw: Draw,
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield a convolution as rows of a matrix product, some images at a time.
+
+    `inputs` is `[n, in, ...]`, each of `outputs` `[n, out, ...]`; yielded are the columns
+    `[groups, rows, columns]`, in the order of `weight[0]`, flattened, and the same rows of each of
+    the outputs, `[groups, rows, out / groups]`. Positions are drawn where there are many.
+    """
+    groups = int(arguments["groups"])
+    alone = inputs.dim() == 3
+    # A sequence is an image of height 1: neither padded nor moved along that side.
+    stride, padding, dilation, kernel = (
+        (neutral, *value) if alone else tuple(value)
+        for value, neutral in (
+            (arguments["stride"], 1),
+            (arguments["padding"], 0),
+            (arguments["dilation"], 1),
+            (weight.shape[2:], 1),
+        )
+    )
+    images = inputs[:, :, None] if alone else inputs
+    high, wide = (size + 2 * pad for size, pad in zip(images.shape[2:], padding, strict=True))
+    # The tops of all windows, and the way from there to each number that a window reads.
+    tops = (
+        torch.arange(0, high - dilation[0] * (kernel[0] - 1), stride[0]),
+        torch.arange(0, wide - dilation[1] * (kernel[1] - 1), stride[1]),
+    )
+    ways = (torch.arange(kernel[0]) * dilation[0], torch.arange(kernel[1]) * dilation[1])
+    windows, steps = ((down[:, None] * wide + right).flatten() for down, right in (tops, ways))
+    windows, steps = windows.to(inputs.device), steps.to(inputs.device)
+    at_once = max(1, CHUNK // (images[0].numel() * steps.numel()))
+    for first in range(0, len(images), at_once):
+        some = slice(first, first + at_once)
+        drawn = draw.positions(windows.numel(), columns=weight[0].numel()).to(inputs.device)
+        read = (steps[:, None] + windows[drawn]).flatten()
+        padded = functional.pad(images[some], (padding[1], padding[1], padding[0], padding[0]))
+        unfolded = padded.flatten(2)[:, :, read].reshape(len(padded), -1, drawn.numel())
+        made = (values[some].flatten(2)[:, :, drawn] for values in outputs)
+        yield tuple(_by_group(values, groups) for values in (unfolded, *made))
+
+
+def rows_of_product(
+    inputs: Tensor, outputs: Sequence[Tensor], weight: Tensor, _: object, draw: Draw
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield a linear layer as rows of a matrix product: `[1, rows, in]`, and of each output."""
+    whole = [
+        values.flatten(1, -2) if values.dim() > 2 else values[:, None]
+        for values in (inputs, *outputs)
+    ]
+    drawn = draw.positions(whole[0].shape[1], columns=weight.shape[1]).to(inputs.device)
+    yield tuple(values[:, drawn].flatten(0, 1)[None] for values in whole)
+
+
+def _by_group(values: Tensor, groups: int) -> Tensor:
+    """Return `[n, groups * columns, positions]` as `[groups, n * positions, columns]`."""
+    count, width, positions = values.shape
+    split = values.reshape(count, groups, width // groups, positions)
+    return split.permute(1, 0, 3, 2).reshape(groups, count * positions, width // groups)
+
+
+Rows = Callable[
+    [Tensor, Sequence[Tensor], Tensor, Mapping[str, Any], Draw], Iterator[tuple[Tensor, ...]]
+]
+
+ROWS: dict[str, Rows] = {
+    "conv1d": rows_of_convolution,
+    "conv2d": rows_of_convolution,
+    "linear": rows_of_product,
+}
+"""The operators that can be written as rows."""
