@@ -19,6 +19,7 @@ FIRST = (
     "signal",
     "aggregate",
     "allocation",
+    "weight allocation",
     "repair",
     "data format",
     "optimizer",

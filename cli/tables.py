@@ -25,6 +25,7 @@ from prunecli.report import (
     OracleReport,
     PruneReport,
     RepairReport,
+    SparsityReport,
 )
 
 from .demo import DemoReport
@@ -60,13 +61,15 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
     facts = {
         "model": report.architecture,
         "chosen by": f"{report.signal}, {report.allocation}; align {report.align}",
+        **({} if report.sparsity is None else _sparsity_facts(report.sparsity)),
         "proof": proof,
         "seconds": _seconds(report.seconds),
         "written": "nothing: --dry-run" if report.output is None else str(report.output),
     }
     return [
         _cut_table(report.cost),
-        _group_table(report.groups, rows),
+        *_sparsity_parts(report.sparsity, rows),
+        *([_group_table(report.groups, rows)] if report.sparsity is None else []),
         *_frozen_parts(report.frozen, rows),
         *([] if report.repair is None else [_repair_table(report.repair)]),
         _facts(facts),
@@ -93,9 +96,10 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "held out": f"{_percent(report.held_out.before)} -> {_percent(report.held_out.after)}",
         "best epoch": f"{report.best_epoch} (marked *), chosen on held-out images",
         "log": str(report.log) if report.log else "none",
+        **({} if report.sparsity is None else _sparsity_facts(report.sparsity)),
         "written": str(report.output),
     }
-    return [table, _facts(facts)]
+    return [table, *_sparsity_parts(report.sparsity, rows), _facts(facts)]
 
 
 @view.register
@@ -209,6 +213,33 @@ SCORED = {
 }
 
 
+def _sparsity_parts(sparsity: SparsityReport | None, rows: int | None) -> Parts:
+    """Return one row per layer with its weights and those that are kept."""
+    if sparsity is None:
+        return []
+    table = _table("layer", ">weights", ">kept", ">zero", "shape")
+    for layer in sparsity.layers[:rows]:
+        table.add_row(
+            _shorten(layer.name.removesuffix(".weight")),
+            str(layer.weights),
+            str(layer.kept),
+            _percent(1 - layer.kept / layer.weights),
+            "x".join(map(str, layer.shape)),
+        )
+    _add_rest(table, len(sparsity.layers), rows, "layers")
+    return [table]
+
+
+def _sparsity_facts(sparsity: SparsityReport) -> dict[str, str]:
+    of = f"{sparsity.weights - sparsity.kept} of {sparsity.weights} weights"
+    facts = {"zero": f"{_percent(sparsity.sparsity)} ({of}), {sparsity.granularity}"}
+    if sparsity.point:
+        facts["saliency"] = f"{sparsity.point}, of single weights"
+    if sparsity.bytes_before is not None and sparsity.bytes_after is not None:
+        facts["file"] = f"{_bytes(sparsity.bytes_before)} -> {_bytes(sparsity.bytes_after)}"
+    return facts
+
+
 def _group_table(groups: Sequence[GroupReport], rows: int | None) -> Table:
     table = _table("channel group", ">before", ">after", ">kept", ">FLOPs", ">parameters")
     for group in groups[:rows]:
@@ -298,9 +329,12 @@ def _model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
     if model.not_counted:
         counted = (f"{name} x{count}" for name, count in model.not_counted.items())
         facts["not counted"] = ", ".join(counted)
+    if model.sparsity is not None:
+        facts.update(_sparsity_facts(model.sparsity))
     oracle = [] if model.oracle is None else [_oracle_table(model.oracle)]
     return [
         _analysis_table(model, rows),
+        *_sparsity_parts(model.sparsity, rows),
         *oracle,
         *_frozen_parts(model.frozen, rows),
         _facts(facts),

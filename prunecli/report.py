@@ -91,10 +91,42 @@ class RepairReport:
 
 
 @dataclass(frozen=True)
+class LayerSparsity:
+    """The weights of one layer and how many are kept; `reason` says why it is left as it is."""
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """Zeroed weights: `sparsity` is the share that went of the `weights` of all listed layers.
+
+    `point` is what the signal stands for on single weights (`random` for itself). `bytes_before`
+    and `bytes_after` are the sizes of the file that was read and of the one that was written.
+    """
+
+    granularity: str
+    point: str
+    weights: int
+    kept: int
+    sparsity: float
+    layers: tuple[LayerSparsity, ...]
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+
+
+@dataclass(frozen=True)
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
-    `verified` speaks of the cut; a repair changes the weights after it.
+    `verified` speaks of the cut; a repair changes the weights after it. `sparsity` is there where
+    weights were zeroed and no channel was cut; then `cost.after` counts weights that are not zero
+    (`params`) and the bytes that they and their places take, and the FLOPs are those of the dense
+    kernels that run the network.
     """
 
     output: Path | None
@@ -111,6 +143,7 @@ class PruneReport:
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     repair: RepairReport | None = None
+    sparsity: SparsityReport | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +193,7 @@ class FinetuneReport:
     log: Path | None
     seconds: float
     warnings: tuple[str, ...] = ()
+    sparsity: SparsityReport | None = None
 
 
 @dataclass(frozen=True)
@@ -256,6 +290,7 @@ class ModelAnalysis:
     accuracy: float | None
     not_counted: Mapping[str, int]
     oracle: OracleReport | None = None
+    sparsity: SparsityReport | None = None
 
 
 @dataclass(frozen=True)
