@@ -24,6 +24,7 @@ FIRST = (
     "data format",
     "optimizer",
     "schedule",
+    "sparsity schedule",
     "augmentation",
 )
 

@@ -87,6 +87,7 @@ class FinetuneOptions:
     held_out: float = 0.1
     limit: int | None = None
     seed: int = 0
+    granularity: str = "weight"
     sparsity: float | None = None
     sparsity_schedule: str = "cubic"
     sparsity_every: int = 100

@@ -161,7 +161,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch: losses, held-out accuracy, learning rate at its end, images per second."""
+    """One epoch: losses, held-out accuracy, learning rate at its end, images per second.
+
+    `sparsity` is the share of zeroed weights at its end, where some are held at zero.
+    """
 
     epoch: int
     train_loss: float
@@ -170,6 +173,7 @@ class EpochReport:
     learning_rate: float
     images_per_second: float
     seconds: float
+    sparsity: float | None = None
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,12 @@ VERBS = {
             "align",
             "seconds",
             "repair",
+            "sparsity",
         },
     ),
     "finetune": (
         ["m.pt", "--data", "digits"],
-        {"output", "accuracy", "held_out", "epochs", "best_epoch", "log", "seconds"},
+        {"output", "accuracy", "held_out", "epochs", "best_epoch", "log", "seconds", "sparsity"},
     ),
     "evaluate": (
         ["m.pt", "--data", "digits"],

@@ -84,6 +84,14 @@ def prune(
     if dry_run or result.model is None:
         return report
     with clock.stage("save"):
-        save(cut_checkpoint(loaded, result, model, command=command), target)
+        cut = cut_checkpoint(loaded, result, model, command=command)
+        save(cut, target)
     seconds = {**seconds, "save": clock.seconds["save"]}
-    return dataclasses.replace(report, output=target, seconds=seconds)
+    lost = len(checkpoint.masks) - len(cut.masks)
+    filled = (f"{lost} of {len(checkpoint.masks)} sparse weights are dense after the repair",)
+    return dataclasses.replace(
+        report,
+        output=target,
+        seconds=seconds,
+        warnings=(*report.warnings, *(filled if lost else ())),
+    )

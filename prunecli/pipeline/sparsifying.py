@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,14 @@ from prunecli.artefacts import (
 )
 from prunecli.checkpoint import save
 from prunecli.errors import InputError, ProofError
+from prunecli.granularity import WEIGHT
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import measuring_batches, scoring_batches
 from prunecli.options import LoadOptions
 from prunecli.progress import Progress, silent
 from prunecli.report import Verified
+from prunecli.sparse.masks import layers_of, sparsity_report, with_all_names
 from prunecli.sparse.pruning import (
     masked_tensors,
     output_difference,
@@ -33,10 +36,15 @@ from prunecli.sparse.pruning import (
 from prunecli.sparse.saliency import weight_signal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
     from prunecli.budget import Budget
     from prunecli.checkpoint import Checkpoint
-    from prunecli.options import PruneOptions
-    from prunecli.report import PruneReport
+    from prunecli.options import FinetuneOptions, PruneOptions
+    from prunecli.report import PruneReport, SparsityReport
+    from prunecli.sparse.layers import WeightLayer
 
 
 def sparsify(
@@ -162,3 +170,66 @@ def save_proven(
 
     save(checkpoint, target, check=check)
     return Verified("stored and restored == dense x mask", errors[0])
+
+
+def keeping_zeros(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    *,
+    layers: Sequence[WeightLayer],
+    options: FinetuneOptions,
+) -> Checkpoint:
+    """Return a trained checkpoint with the masks that it was trained under.
+
+    `layers` are those whose weights were zeroed along the way, if any. Raises `ProofError`
+    (`MASK_MISMATCH`) where a masked weight is not zero.
+    """
+    wrong = [name for name, mask in masks.items() if bool(checkpoint.tensors[name][~mask].any())]
+    if wrong:
+        raise ProofError(
+            f"{len(wrong)} tensors have masked weights that are not zero after training",
+            code="MASK_MISMATCH",
+            where=wrong[0],
+            hint="nothing was written; please report this",
+        )
+    metadata = dict(checkpoint.metadata)
+    if layers:
+        found = sparsity_report(layers, masks, granularity=options.granularity, point="")
+        metadata["sparsity"] = {
+            "granularity": options.granularity,
+            "point": MAGNITUDE,
+            "allocation": options.allocation,
+            "schedule": options.sparsity_schedule,
+            "sparsity": found.sparsity,
+            "weights": found.weights,
+            "keep": {row.name: row.kept for row in found.layers},
+        }
+    every = with_all_names(model, masks)
+    return dataclasses.replace(checkpoint, masks=every, metadata=metadata)
+
+
+MAGNITUDE = "weight/value/l1/none"
+"""What training zeroes the weights by."""
+
+
+def stored_sparsity(
+    checkpoint: Checkpoint, *, before: Path | None = None, after: Path | None = None
+) -> SparsityReport | None:
+    """Return the zeros of a sparse checkpoint by layer; None for one that has no masks."""
+    if not checkpoint.masks:
+        return None
+    facts = checkpoint.metadata.get("sparsity")
+    told = facts if isinstance(facts, Mapping) else {}
+    layers = layers_of(instantiate(checkpoint), checkpoint.masks, facts)
+    found = sparsity_report(
+        layers,
+        checkpoint.masks,
+        granularity=str(told.get("granularity", WEIGHT)),
+        point=str(told.get("point", "")),
+    )
+    return dataclasses.replace(
+        found,
+        bytes_before=None if before is None else before.stat().st_size,
+        bytes_after=None if after is None or not after.exists() else after.stat().st_size,
+    )

@@ -18,7 +18,7 @@ from prunecli.signals.components import (
     METRICS,
     Signal,
 )
-from prunecli.signals.curvature import CurvatureRun, output_curvature, tracked
+from prunecli.signals.curvature import CurvatureRun, output_curvature, traced_name, tracked
 from prunecli.signals.sites import taps_of, tensor_names
 from prunecli.signals.weights import Uses, layer_uses, of_whole_network, per_image, rows_of_images
 
@@ -160,8 +160,8 @@ class _Watcher(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.name in self.watched:
-            result = self.values[n.name] = tracked(result)
+        if traced_name(n) in self.watched:
+            result = self.values[traced_name(n)] = tracked(result)
         return result
 
 

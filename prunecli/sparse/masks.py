@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,15 +12,15 @@ from torch import Tensor, nn
 from prunecli.errors import InputError
 from prunecli.report import LayerSparsity, SparsityReport
 from prunecli.sparse.allocation import WeightProblem, allocate_weights, keep_masks
+from prunecli.sparse.layers import WeightLayer
 from prunecli.sparse.patterns import fits, pattern_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from prunecli.granularity import Pattern
-    from prunecli.sparse.layers import WeightLayer
 
 Masks = dict[str, Tensor]
 """Boolean, by parameter: which weights are kept."""
@@ -125,6 +126,17 @@ def with_all_names(model: nn.Module, masks: Mapping[str, Tensor]) -> Masks:
         for name, parameter in named.items()
         if id(parameter) in by_identity
     }
+
+
+def layers_of(model: nn.Module, masks: Mapping[str, Tensor], facts: object) -> list[WeightLayer]:
+    """Return the layers that a sparsity is a share of: those that an artefact's facts list.
+
+    Without such facts, which are anybody's, those that have a mask.
+    """
+    kept = facts.get("keep") if isinstance(facts, Mapping) else None
+    listed = kept if isinstance(kept, Mapping) and masks.keys() <= kept.keys() else masks
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    return [WeightLayer(name, shapes[name], 1, 1) for name in listed if name in shapes]
 
 
 def sparsity_report(

@@ -58,40 +58,45 @@ def weight_signal(name: str) -> Signal | None:
     """
     if name == RANDOM:
         return None
-    preset = parse_signal(name) if "/" in name else PRESETS.get(name)
-    if isinstance(preset, str):
-        preset = parse_signal(preset)
-        if METRICS.get(preset.pointwise_metric).needs_gradient and preset.base_input not in BASES:
-            preset = dataclasses.replace(preset, base_input="weight")
-    if not isinstance(preset, Signal):
-        raise _refused(name, "it is one of whole channels")
-    if preset.base_input not in BASES:
-        raise _refused(name, f"{preset.base_input} has no value for a single weight")
-    if preset.pointwise_metric in EMPTY_METRICS:
-        raise _refused(name, EMPTY_METRICS[preset.pointwise_metric])
-    return preset
+    signal = _on_weights(parse_signal(name) if "/" in name else PRESETS.get(name))
+    reason = _why_not(signal)
+    if reason:
+        hint = "--allocation lamp" if name == "lamp" else ", ".join(weight_signal_names())
+        raise InputError(
+            f"the signal {name} does not rank single weights: {reason}",
+            code="SIGNAL_NOT_OF_WEIGHTS",
+            hint=f"use {hint}, or weight/METRIC/REDUCTION/SCALING (see prunecli methods)",
+        )
+    return signal
 
 
 def weight_signal_names() -> tuple[str, ...]:
     """Return the presets that single weights have."""
-    names = []
-    for entry in PRESETS:
-        try:
-            weight_signal(entry.name)
-        except InputError:
-            continue
-        names.append(entry.name)
-    return tuple(names)
-
-
-def _refused(name: str, why: str) -> InputError:
-    hint = "--allocation lamp" if name == "lamp" else ", ".join(weight_signal_names())
-    return InputError(
-        f"the signal {name} does not rank single weights: {why}",
-        code="SIGNAL_NOT_OF_WEIGHTS",
-        hint=f"use {hint}"
-        + ("" if name == "lamp" else ", or weight/METRIC/REDUCTION/SCALING (prunecli methods)"),
+    return tuple(
+        entry.name
+        for entry in PRESETS
+        if entry.name == RANDOM or not _why_not(_on_weights(entry.value))
     )
+
+
+def _on_weights(preset: object) -> Signal | None:
+    """Return a preset's point of the taxonomy on weights; None for one that is no such point."""
+    if isinstance(preset, Signal):
+        return preset
+    if not isinstance(preset, str):
+        return None
+    signal = parse_signal(preset)
+    if METRICS.get(signal.pointwise_metric).needs_gradient and signal.base_input not in BASES:
+        return dataclasses.replace(signal, base_input="weight")
+    return signal
+
+
+def _why_not(signal: Signal | None) -> str:
+    if signal is None:
+        return "it is one of whole channels"
+    if signal.base_input not in BASES:
+        return f"{signal.base_input} has no value for a single weight"
+    return EMPTY_METRICS.get(signal.pointwise_metric, "")
 
 
 def weight_saliencies(
