@@ -52,9 +52,7 @@ class Gradual:
         [0.0, 0.2439, 0.7875, 0.9]
         """
         done = min(max(step / self.end, 0.0), 1.0) if self.end else 1.0
-        if done == 1.0:
-            return self.final
-        return self.initial + (self.final - self.initial) * self.schedule(done)
+        return self.final + (self.initial - self.final) * (1 - self.schedule(done))
 
     def changes(self, step: int) -> bool:
         """Tell whether the masks are made anew before a step."""
