@@ -44,6 +44,8 @@ def generated() -> dict[str, str]:
         "defaults": _defaults(),
         "repair": _repair(),
         "oracle": _oracle(),
+        "weights": _weights(),
+        "weights-trained": _weights_trained(),
         "alignment": _alignment(),
         "networks": _networks(),
         "zoo": _zoo(),
@@ -145,6 +147,35 @@ def _repair() -> str:
     facts = ("checkpoint", "FLOPs kept", "signal", "allocation", "residual stream")
     head = (*facts, *steps, "seconds")
     return table(head, rows)
+
+
+def _weights() -> str:
+    """Return accuracy right after zeroing weights, as they are / with batch norm estimated anew."""
+    rows = [row for row in _read("weights.csv") if not row["training"]]
+    cells = [
+        (
+            row["checkpoint"],
+            row["signal"] or "dense",
+            row["allocation"],
+            _percent(row["sparsity"]),
+            _percent(row["masked"]),
+            _percent(row["bn"]),
+            f"{int(row['bytes']) / 1000:.0f} kB",
+        )
+        for row in rows
+    ]
+    head = ("checkpoint", "signal", "allocation", "zero", "masked", "batch norm anew", "file")
+    return table(head, cells)
+
+
+def _weights_trained() -> str:
+    rows = [
+        (row["checkpoint"], row["allocation"], _percent(row["sparsity"]), row["training"],
+         _percent(row["trained"]), f"{int(row['bytes']) / 1000:.0f} kB")
+        for row in _read("weights.csv")
+        if row["training"]
+    ]  # fmt: skip
+    return table(("checkpoint", "allocation", "zero", "zeroed", "accuracy", "file"), rows)
 
 
 SCOPES = ("per_layer", "pooled", "pooled_l2")
