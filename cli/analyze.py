@@ -51,6 +51,14 @@ def analyze(
             "the channels beside it.",
         ),
     ] = AnalyzeOptions.oracle,
+    importance: Annotated[
+        bool,
+        typer.Option(
+            "--importance",
+            help="With data: how important each layer is by three measures, and how much they "
+            "agree.",
+        ),
+    ] = AnalyzeOptions.importance,
     aggregate: shared.Aggregate = AnalyzeOptions.aggregate,
     sensitivity: Annotated[
         bool,
@@ -77,6 +85,7 @@ def analyze(
     $ prunecli analyze resnet56.th
     $ prunecli analyze images/
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
+    $ prunecli analyze resnet56.th --data images/ --importance --no-sensitivity
     $ prunecli analyze images/ --model resnet56.th
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
@@ -99,6 +108,7 @@ def analyze(
         seed=seed,
         limit=limit or AnalyzeOptions.limit,
         sensitivity=sensitivity,
+        importance=importance,
     )
     from prunecli import pipeline
 

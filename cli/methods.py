@@ -20,6 +20,7 @@ FIRST = (
     "aggregate",
     "allocation",
     "weight allocation",
+    "importance",
     "repair",
     "data format",
     "optimizer",

@@ -15,7 +15,17 @@ GATES = "Gates (exit 1 when not met)"
 # The names are repeated here because the registries import torch and completion must be instant;
 # a test compares the two.
 SIGNALS = ("l1", "l2", "bn-gamma", "geometric-median", "taylor", "fisher", "random")
-ALLOCATIONS = ("uniform", "global", "greedy")
+ALLOCATIONS = (
+    "uniform",
+    "uniform-plus",
+    "global",
+    "greedy",
+    "knapsack",
+    "erdos-renyi",
+    "inverse-importance",
+    "proportional-importance",
+)
+IMPORTANCES = ("probe", "sensitivity", "energy")
 SPLITS = ("auto", "train", "held_out", "test")
 
 Model = Annotated[

@@ -59,11 +59,23 @@ def prune(
         str,
         typer.Option(
             metavar="NAME",
-            help="How the cut is spread over the groups; see 'prunecli methods'.",
+            help="How the cut is spread over the groups: uniform, greedy, knapsack, ...; see "
+            "'prunecli methods allocation'.",
             rich_help_panel=shared.CHOOSING,
             autocompletion=lambda: list(shared.ALLOCATIONS),
         ),
     ] = PruneOptions.allocation,
+    importance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="With an allocation by importance: probe, sensitivity or energy. Default: probe "
+            "with --data, else energy.",
+            rich_help_panel=shared.CHOOSING,
+            autocompletion=lambda: list(shared.IMPORTANCES),
+        ),
+    ] = PruneOptions.importance,
     aggregate: shared.Aggregate = PruneOptions.aggregate,
     align: Annotated[
         int | None,
@@ -141,6 +153,7 @@ def prune(
     $ prunecli prune resnet56.th --flops 0.5
     $ prunecli prune model.pt --params 1.5M --signal taylor --data images/
     $ prunecli prune model.pt --flops 0.5 --repair lstsq --data images/
+    $ prunecli prune model.pt --flops 0.5 --allocation inverse-importance --data images/
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     $ prunecli prune model.pt --granularity weight --sparsity 0.9 --allocation erdos-renyi
     $ prunecli prune model.pt --granularity 2:4
@@ -173,6 +186,7 @@ def prune(
         limit=limit or PruneOptions.limit,
         repair=tuple(name.strip() for name in repair.split(",")) if repair else (),
         granularity=granularity,
+        importance=importance,
     )
     path = session.checkpoint(model)
     from prunecli import pipeline

@@ -21,6 +21,7 @@ from prunecli.report import (
     FinetuneReport,
     FrozenReport,
     GroupReport,
+    ImportanceReport,
     ModelAnalysis,
     OracleReport,
     PruneReport,
@@ -60,7 +61,7 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
     )
     facts = {
         "model": report.architecture,
-        "chosen by": f"{report.signal}, {report.allocation}; align {report.align}",
+        "chosen by": f"{report.signal}, {_allocation(report)}; align {report.align}",
         **({} if report.sparsity is None else _sparsity_facts(report.sparsity)),
         "proof": proof,
         "seconds": _seconds(report.seconds),
@@ -175,6 +176,13 @@ def _(report: DemoReport, *, rows: int | None) -> Parts:
     for step in report.steps:
         table.add_row(step.command, f"{step.seconds:.1f}")
     return [table, _facts({"in all": f"{report.seconds:.0f} s", "files in": f"{report.folder}/"})]
+
+
+def _allocation(report: PruneReport) -> str:
+    """Name the allocation, and the importance of layers that it looked at."""
+    if report.importance is None:
+        return report.allocation
+    return f"{report.allocation} ({report.importance})"
 
 
 def _cut_table(cost: CutCost) -> Table:
@@ -332,10 +340,12 @@ def _model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
     if model.sparsity is not None:
         facts.update(_sparsity_facts(model.sparsity))
     oracle = [] if model.oracle is None else [_oracle_table(model.oracle)]
+    importance = [] if model.importance is None else [_importance_table(model.importance, rows)]
     return [
         _analysis_table(model, rows),
         *_sparsity_parts(model.sparsity, rows),
         *oracle,
+        *importance,
         *_frozen_parts(model.frozen, rows),
         _facts(facts),
     ]
@@ -353,6 +363,28 @@ def _oracle_table(oracle: OracleReport) -> Table:
     table.caption = (
         "Spearman's correlation with the size of the loss change when each of "
         f"{oracle.channels} channels alone is removed, on {oracle.images} images"
+    )
+    return table
+
+
+def _importance_table(importance: ImportanceReport, rows: int | None) -> Table:
+    """Return one row per group and one column per importance, each as a share of its largest."""
+    table = _table("importance of", *(f">{name}" for name in importance.groups))
+    found = list(importance.groups.values())
+    most = [max((value for value in own.values() if value), default=1.0) for own in found]
+    groups = list(found[0])
+    for group in groups[:rows]:
+        values = zip((own[group] for own in found), most, strict=True)
+        shares = ("" if value is None else f"{value / largest:.3f}" for value, largest in values)
+        table.add_row(_shorten(group), *shares)
+    _add_rest(table, len(groups), rows, "groups")
+    agreement = "; ".join(
+        f"{pair}: {'undefined' if value is None else f'{value:.2f}'}"
+        for pair, value in importance.agreement.items()
+    )
+    table.caption = (
+        f"shares of the largest, on {importance.images} images; Spearman's correlation of the "
+        f"groups' ranks: {agreement}"
     )
     return table
 

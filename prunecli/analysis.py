@@ -10,10 +10,17 @@ import numpy as np
 
 from prunecli.allocation import Saliency, allowed_widths, keep_mask
 from prunecli.errors import InputError
+from prunecli.importance import IMPORTANCES, Measured, agreements, measure_importance
 from prunecli.options import AnalyzeOptions, PruneOptions
 from prunecli.progress import Progress, Step, silent
 from prunecli.pruning import check_signal, frozen_reports, score_network, score_signals
-from prunecli.report import GroupAnalysis, ModelAnalysis, OracleReport, SignalAgreement
+from prunecli.report import (
+    GroupAnalysis,
+    ImportanceReport,
+    ModelAnalysis,
+    OracleReport,
+    SignalAgreement,
+)
 from prunecli.signals.oracle import agreement, loss_changes
 from prunecli.training import evaluate
 
@@ -64,6 +71,9 @@ def analyze_network(
     oracle = None
     if options.oracle:
         oracle = _oracle(network, options, choice, batches=batches, progress=progress)
+    importance = None
+    if options.importance:
+        importance = _importance(Measured(network, saliency, batches, progress))
     return ModelAnalysis(
         architecture=architecture,
         cost=cost.report_dense(),
@@ -86,6 +96,7 @@ def analyze_network(
         accuracy=accuracy,
         not_counted=cost.not_counted,
         oracle=oracle,
+        importance=importance,
     )
 
 
@@ -122,6 +133,31 @@ def _oracle(
         seconds=round(time.perf_counter() - start, 3),
         loss_changes={group.name: tuple(changes[group.atoms].tolist()) for group in groups},
         signals=tuple(rows),
+    )
+
+
+def _importance(measured: Measured) -> ImportanceReport:
+    """Return every importance of every group, and how much they agree."""
+    if measured.batches is None:
+        raise InputError(
+            "the importance of layers is measured on images, and none were given",
+            code="IMPORTANCE_NEEDS_DATA",
+            hint="add --data DIR",
+        )
+    start = time.perf_counter()
+    found = {name: measure_importance(name, measured) for name in IMPORTANCES.names()}
+    groups = measured.network.coupling.groups
+    return ImportanceReport(
+        images=sum(len(labels) for _, labels in measured.batches()),
+        seconds=round(time.perf_counter() - start, 3),
+        groups={
+            name: {
+                group.name: None if np.isnan(value) else float(value)
+                for group, value in zip(groups, values, strict=True)
+            }
+            for name, values in found.items()
+        },
+        agreement=agreements(found),
     )
 
 

@@ -54,6 +54,7 @@ def prune(
     only: Sequence[str] = (),
     seed: int = 0,
     repair: Sequence[str] = (),
+    importance: str | None = None,
     batches: Callable[[], Batches] | None = None,
     measured_on: Callable[[], Batches] | None = None,
     dry_run: bool = False,
@@ -66,7 +67,8 @@ def prune(
     `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches` yields
     normalised images and labels for signals that look at data. `repair=("bn", "bias", "lstsq")`
     names what is done right after the cut on the images of `batches`, in this order; the report
-    scores each step on `measured_on`, or else on the same images. `model` is left untouched.
+    scores each step on `measured_on`, or else on the same images. `importance` is what allocations
+    by importance look at. `model` is left untouched.
     Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
     """
     budget = make_budget(
@@ -82,6 +84,7 @@ def prune(
         only=tuple(only),
         seed=seed,
         repair=tuple(repair),
+        importance=importance,
     )
     return prune_network(
         model,
@@ -149,19 +152,24 @@ def analyze(
     signal: str = AnalyzeOptions.signal,
     signals: Sequence[str] = (),
     oracle: bool = AnalyzeOptions.oracle,
+    importance: bool = AnalyzeOptions.importance,
     batches: Callable[[], Batches] | None = None,
     progress: Progress = silent,
 ) -> ModelAnalysis:
     """Return every channel group of a module, what is frozen and why, and what it can be cut to.
 
     `oracle` measures, over `batches`, what removing each channel alone does to the loss, and
-    compares `signals` with that.
+    compares `signals` with that; `importance` measures every importance of the layers on them.
     """
     network = read_network(model, _inputs(example_inputs))
     return analyze_network(
         network,
         options=AnalyzeOptions(
-            signal=signal, signals=tuple(signals), oracle=oracle, sensitivity=False
+            signal=signal,
+            signals=tuple(signals),
+            oracle=oracle,
+            sensitivity=False,
+            importance=importance,
         ),
         architecture=type(model).__name__,
         batches=batches,

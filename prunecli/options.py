@@ -28,8 +28,9 @@ class PruneOptions:
     `align` is the number that kept widths are a multiple of (None: chosen per group, see
     `allocation.default_alignment`); `exclude` and `only` are layer patterns (`layer3.*`); `limit`
     is the number of images that a signal which needs data, or a repair, may look at. `repair` names
-    what is done after the cut, in order (`prunecli.repair`). `granularity` is `channel`, `weight`,
-    or a pattern of weights such as `2:4`.
+    what is done after the cut, in order (`prunecli.repair`). `importance` names what allocations by
+    importance look at (None: `probe` with images, `energy` without; `prunecli.importance`).
+    `granularity` is `channel`, `weight`, or a pattern of weights such as `2:4`.
     """
 
     signal: str = "l1"
@@ -43,6 +44,7 @@ class PruneOptions:
     limit: int = 1024
     repair: tuple[str, ...] = ()
     granularity: str = "channel"
+    importance: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class AnalyzeOptions:
     """How much `analyze` looks at.
 
     `oracle` measures what removing each channel alone does to the loss, and how `signals` (some
-    well-known ones, if there are none) rank the channels beside that.
+    well-known ones, if there are none) rank the channels beside that. `importance` measures every
+    importance of the layers, and how much they agree.
     """
 
     signal: str = "l1"
@@ -60,6 +63,7 @@ class AnalyzeOptions:
     seed: int = 0
     limit: int = 256
     sensitivity: bool = True
+    importance: bool = False
 
 
 @dataclass(frozen=True)

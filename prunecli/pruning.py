@@ -15,6 +15,12 @@ from prunecli.errors import GraphError, InputError, ProofError
 from prunecli.graph.rewrites import baked_sizes
 from prunecli.graph.rules.call import operator_name, schema_arguments
 from prunecli.graph.trace import source_line
+from prunecli.importance import (
+    Measured,
+    check_importance,
+    chosen_importance,
+    measure_importance,
+)
 from prunecli.modes import evaluating
 from prunecli.network import Clock, Network, read_network
 from prunecli.options import PruneOptions
@@ -83,6 +89,7 @@ def prune_network(
     options = options or PruneOptions()
     check_options(options)
     check_repair(options.repair, batches)
+    check_importance(options, batches)
     clock = Clock(progress)
     network = read_network(model, example, clock=clock)
     warnings = _trace_warnings(network)
@@ -90,11 +97,16 @@ def prune_network(
         cost = network.cost
     with clock.stage("score"):
         saliency = score_network(network, options, batches=batches, progress=progress)
+    named, importance = chosen_importance(options, data=batches is not None), None
+    if named is not None:
+        with clock.stage("importance"):
+            measured = Measured(network, saliency, batches, progress)
+            importance = measure_importance(named, measured)
     held: dict[str, str] = {}
     slim, program, verified = None, None, None
     while True:
         with clock.stage("allocate"):
-            selection = select(network, saliency, budget, options, held=held)
+            selection = select(network, saliency, budget, options, held=held, importance=importance)
         widths = selection.widths
         keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
         plan = _plan(network, keep, widths, budget=budget, options=options)
@@ -125,7 +137,7 @@ def prune_network(
         plan=plan.to_json(),
         cost=cut_cost(cost, widths),
         verified=verified,
-        groups=_group_reports(network, widths),
+        groups=_group_reports(network, widths, importance),
         frozen=(*frozen_reports(network), *selection.whole),
         architecture=architecture or type(model).__name__,
         mode=plan.mode,
@@ -135,6 +147,7 @@ def prune_network(
         seconds=clock.seconds,
         warnings=(*warnings, *selection.warnings),
         repair=repaired,
+        importance=named,
     )
     return PruneResult(slim, plan, report, program)
 
@@ -379,7 +392,9 @@ def _prove(
     )
 
 
-def _group_reports(network: Network, widths: Widths) -> tuple[GroupReport, ...]:
+def _group_reports(
+    network: Network, widths: Widths, importance: NDArray[np.float64] | None
+) -> tuple[GroupReport, ...]:
     flops, params = network.cost.share("flops"), network.cost.share("params")
     return tuple(
         GroupReport(
@@ -389,6 +404,7 @@ def _group_reports(network: Network, widths: Widths) -> tuple[GroupReport, ...]:
             float(flops[at]),
             float(params[at]),
             group.exact,
+            None if importance is None else float(importance[at]),
         )
         for at, group in enumerate(network.coupling.groups)
     )

@@ -26,7 +26,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class GroupReport:
-    """One channel group before and after a cut; the shares are of the dense network's totals."""
+    """One channel group before and after a cut; the shares are of the dense network's totals.
+
+    `importance` is that of the layer where the allocation looks at it.
+    """
 
     name: str
     before: int
@@ -34,6 +37,7 @@ class GroupReport:
     flops_share: float
     params_share: float
     exact: bool = True
+    importance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,8 @@ class SparsityReport:
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
-    `verified` speaks of the cut; a repair changes the weights after it. `sparsity` is there where
+    `verified` speaks of the cut; a repair changes the weights after it. `importance` names the
+    importance of layers that the allocation looked at, if it did. `sparsity` is there where
     weights were zeroed and no channel was cut; then `cost.after` counts weights that are not zero
     (`params`) and the bytes that they and their places take, and the FLOPs are those of the dense
     kernels that run the network.
@@ -143,6 +148,7 @@ class PruneReport:
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     repair: RepairReport | None = None
+    importance: str | None = None
     sparsity: SparsityReport | None = None
 
 
@@ -282,6 +288,19 @@ class OracleReport:
 
 
 @dataclass(frozen=True)
+class ImportanceReport:
+    """How important each channel group is, by importance and group; None where it cannot be told.
+
+    `agreement` is Spearman's rank correlation of every two importances ("probe, energy").
+    """
+
+    images: int
+    seconds: float
+    groups: Mapping[str, Mapping[str, float | None]]
+    agreement: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class ModelAnalysis:
     """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs."""
 
@@ -294,6 +313,7 @@ class ModelAnalysis:
     accuracy: float | None
     not_counted: Mapping[str, int]
     oracle: OracleReport | None = None
+    importance: ImportanceReport | None = None
     sparsity: SparsityReport | None = None
 
 

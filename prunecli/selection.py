@@ -26,11 +26,15 @@ from prunecli.report import FrozenReport
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from prunecli.budget import Budget
     from prunecli.cost import CostModel, Widths
     from prunecli.graph.coupling import ChannelGroup
     from prunecli.network import Network
     from prunecli.options import PruneOptions
+
+Shapes = tuple[tuple[tuple[int, ...], ...], ...]
 
 FINER = (4, 1)
 """Alignments at which what the default one leaves of the budget is handed out."""
@@ -52,19 +56,22 @@ def select(
     options: PruneOptions,
     *,
     held: Mapping[str, str],
+    importance: NDArray[np.float64] | None = None,
 ) -> Selection:
     """Return the widths under the budget; exact cuts alone where they suffice.
 
-    `held` says why groups stay whole beside those that the options hold fast. Raises `InputError`
+    `held` says why groups stay whole beside those that the options hold fast; `importance` has one
+    number per group, for allocations that look at it. Raises `InputError`
     (a pattern matches nothing, the budget is already met), `GraphError` (`NOTHING_TO_CUT`) and
     `GateError` (infeasible budget).
     """
     groups = network.coupling.groups
     _check_patterns(network, options)
-    reasons = {**_reasons(network, saliency, options), **held}
+    reasons = {**_reasons(network, saliency, options), **_unseen(groups, importance), **held}
     _check_any_left(network, reasons)
     ceilings = ceilings_of(budget, network.cost.dense)
     _check_not_met(network.cost, ceilings)
+    shapes = _shapes(network)
 
     def problem(align: Alignment, *, inexact: bool) -> Problem:
         widths = allowed_widths(
@@ -73,7 +80,7 @@ def select(
             align=align,
             min_width=options.min_width,
         )
-        return Problem(groups, saliency, network.cost, ceilings, widths)
+        return Problem(groups, saliency, network.cost, ceilings, widths, shapes, importance)
 
     widths, align = _first_within(_attempts(groups, options), problem, options)
     if bool((widths == network.cost.dense_widths).all()):
@@ -88,6 +95,30 @@ def select(
         if group.name in reasons
     )
     return Selection(widths, whole, tuple(_concessions(groups, widths, options, align)))
+
+
+def _shapes(network: Network) -> Shapes:
+    """Return the shapes of the weights that make every group."""
+    return tuple(
+        tuple(
+            tuple(network.tensors[name].shape)
+            for name in dict.fromkeys(name for name, _ in group.producers)
+        )
+        for group in network.coupling.groups
+    )
+
+
+def _unseen(
+    groups: Sequence[ChannelGroup], importance: NDArray[np.float64] | None
+) -> dict[str, str]:
+    """Return why groups stay whole whose importance nothing could measure."""
+    if importance is None:
+        return {}
+    return {
+        group.name: "its importance cannot be measured"
+        for group, value in zip(groups, importance, strict=True)
+        if np.isnan(value)
+    }
 
 
 def matches(group: ChannelGroup, patterns: Sequence[str]) -> bool:

@@ -89,6 +89,17 @@ ORACLE = report.OracleReport(
 )
 
 
+IMPORTANCE = report.ImportanceReport(
+    64,
+    1.0,
+    {
+        name: {"features.denseblock3.denselayer24.conv1": 0.1, "features.conv0": None}
+        for name in ("energy", "probe", "sensitivity")
+    },
+    {"energy, probe": 0.41, "energy, sensitivity": None},
+)
+
+
 def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
     group = report.GroupAnalysis(
         "features.denseblock3.denselayer24.conv1",
@@ -103,7 +114,16 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
     frozen = (report.FrozenReport("linear", "the classifier's outputs stay", None, 0.01),)
     return report.AnalyzeReport(
         model=report.ModelAnalysis(
-            "cifar_resnet20", COST, (group,), frozen, 0.97, 0.02, 0.9, {"aten::pad": 2}, ORACLE
+            "cifar_resnet20",
+            COST,
+            (group,),
+            frozen,
+            0.97,
+            0.02,
+            0.9,
+            {"aten::pad": 2},
+            ORACLE,
+            IMPORTANCE,
         )
         if model
         else None,

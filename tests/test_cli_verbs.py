@@ -57,6 +57,7 @@ VERBS = {
             "seconds",
             "repair",
             "sparsity",
+            "importance",
         },
     ),
     "finetune": (
@@ -187,6 +188,7 @@ def test_quiet_evaluate_prints_the_accuracy_alone(pipeline, capsys):
 def test_every_prune_flag_arrives_in_the_library(pipeline, capsys):
     words = shlex.split(
         "prune m.pt --flops 0.5 --params 1M --signal taylor --allocation global --aggregate max"
+        " --importance energy"
         " --align 4 --min-width 2 --exclude a.* --exclude b --only c --data d --limit 7 --seed 3"
         " --arch net --arch-arg width=64 --arch-arg kind=x --input-size 32x48 --mean 0.1,0.2,0.3"
         " --std 1,1,1 --allow-pickle --overwrite -o out.pt"
@@ -195,7 +197,16 @@ def test_every_prune_flag_arrives_in_the_library(pipeline, capsys):
     ((_, given),) = pipeline.calls
     assert str(given["budget"]) == "flops <= 0.5, params <= 1M"
     assert given["options"] == PruneOptions(
-        "taylor", "global", "max", 4, 2, ("a.*", "b"), ("c",), seed=3, limit=7
+        "taylor",
+        "global",
+        "max",
+        4,
+        2,
+        ("a.*", "b"),
+        ("c",),
+        seed=3,
+        limit=7,
+        importance="energy",
     )
     assert given["load"] == LoadOptions(
         "net", {"width": 64, "kind": "x"}, (32, 48), (0.1, 0.2, 0.3), (1.0, 1.0, 1.0), True

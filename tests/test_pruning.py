@@ -17,6 +17,7 @@ from torch.nn import functional
 from torchvision import models
 
 import prunecli
+from prunecli.allocation import ALLOCATIONS
 from prunecli.budget import make_budget
 from prunecli.errors import GateError, GraphError, InputError, ProofError
 from prunecli.flops import count_flops
@@ -67,7 +68,7 @@ def tiny_vgg(seed: int = 0) -> nn.Module:
 IMAGE = torch.zeros(1, 3, 8, 8)
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "global", "greedy"])
+@pytest.mark.parametrize("allocation", [entry.name for entry in ALLOCATIONS])
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.8])
 def test_the_kept_flops_land_within_one_percent_below_the_limit(
     allocation: str, fraction: float

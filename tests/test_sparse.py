@@ -222,6 +222,22 @@ def test_global_keeps_the_largest_of_all() -> None:
     assert counts.tolist() == [int((own >= threshold).sum()) for own in given.saliencies]
 
 
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("inverse-importance", [1 - 0.333889, 1 - 0.667778, 0.001]),
+        ("proportional-importance", [1 - 0.529412, 1 - 0.764706, 1 - 0.882353]),
+    ],
+)
+def test_allocation_by_importance_gives_the_known_answer(rule, expected) -> None:
+    """Three layers whose weights are worth 4, 2 and 1 each, at a sparsity of 0.8."""
+    shapes = [(1000,), (4000,), (5000,)]
+    values = [np.full(size, float(worth)) for (size,), worth in zip(shapes, (4, 2, 1), strict=True)]
+    counts = allocate_weights(rule, problem(shapes, 2000, values=values))
+    assert counts.sum() == 2000
+    assert counts == pytest.approx(np.multiply(expected, (1000, 4000, 5000)), abs=1.5)
+
+
 @pytest.mark.parametrize("rule", WEIGHT_ALLOCATIONS.names())
 @pytest.mark.parametrize("seed", range(5))
 def test_every_allocation_meets_the_total_to_one_weight_within_its_bounds(rule, seed) -> None:

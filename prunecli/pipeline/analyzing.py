@@ -79,7 +79,11 @@ def _analyze_model(
         )
         choice = PruneOptions(signal=options.signal, seed=options.seed, limit=options.limit)
         batches = scoring_batches(
-            checkpoint, str(source.path), choice, progress, wanted=options.oracle
+            checkpoint,
+            str(source.path),
+            choice,
+            progress,
+            wanted=options.oracle or options.importance,
         )
     found = analyze_network(
         network,

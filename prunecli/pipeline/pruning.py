@@ -10,6 +10,7 @@ from prunecli.artefacts import check_output, cut_checkpoint, dense_architecture,
 from prunecli.checkpoint import save
 from prunecli.errors import InputError
 from prunecli.granularity import CHANNEL
+from prunecli.importance import uses_images
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import measuring_batches, scoring_batches
@@ -71,7 +72,13 @@ def prune(
         [example_input(checkpoint.input)],
         budget=budget,
         options=options,
-        batches=scoring_batches(checkpoint, data, options, progress),
+        batches=scoring_batches(
+            checkpoint,
+            data,
+            options,
+            progress,
+            wanted=uses_images(options, data=data is not None),
+        ),
         measured_on=measuring_batches(checkpoint, data, options, progress),
         dry_run=dry_run,
         architecture=str(dense_architecture(checkpoint)),

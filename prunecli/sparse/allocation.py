@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prunecli.allocation import RECONSTRUCTION, layer_sparsities
 from prunecli.errors import GateError
 from prunecli.registry import Registry
 
@@ -172,6 +173,59 @@ def lamp_scores(magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
     scores = np.empty_like(squares)
     scores[order] = squares[order] / np.where(rest == 0, 1.0, rest)
     return scores
+
+
+@WEIGHT_ALLOCATIONS.register(
+    "inverse-importance",
+    summary="What goes of a layer is proportional to 1 / its mean saliency.",
+    source=RECONSTRUCTION,
+)
+def inverse_importance(problem: WeightProblem) -> Counts:
+    """Return counts that leave out most where a weight is worth least on average."""
+    return by_importance(problem, "inverse")
+
+
+@WEIGHT_ALLOCATIONS.register(
+    "proportional-importance",
+    summary="What stays of a layer is proportional to its mean saliency.",
+    source=RECONSTRUCTION,
+)
+def proportional_importance(problem: WeightProblem) -> Counts:
+    """Return counts that keep most where a weight is worth most on average."""
+    return by_importance(problem, "proportional")
+
+
+MOST = 0.999
+"""The share of its weights that a layer loses at most by its importance."""
+
+SMALLEST = 0.01
+"""The least importance of a layer, as a part of the mean one: none is worth nothing."""
+
+
+def by_importance(problem: WeightProblem, rule: str) -> Counts:
+    """Return counts by `layer_sparsities`; the importance of a layer is its mean saliency in size.
+
+    Under the signal `l2` that is the energy of its weights. Layers that are held fast take no part.
+    """
+    check_reachable(problem, problem.floors, held="every layer keeps one weight at least")
+    free = np.flatnonzero(problem.floors < problem.ceilings)
+    wanted = problem.ceilings.astype(np.float64)
+    if free.size:
+        left = problem.keep - int(np.delete(problem.ceilings, free).sum())
+        sparsity = 1.0 - left / problem.ceilings[free].sum()
+        means = [_mean_size(problem.saliencies[at]) for at in free]
+        importance = np.maximum(means, SMALLEST * (np.mean(means) or 1.0))
+        shares = layer_sparsities(
+            problem.ceilings[free], importance, max(sparsity, 0.0), rule=rule,
+            most=max(MOST, sparsity),
+        )  # fmt: skip
+        wanted[free] *= 1.0 - shares
+    return spread(wanted, problem, problem.floors)
+
+
+def _mean_size(saliency: NDArray[np.float64]) -> float:
+    finite = np.abs(saliency[np.isfinite(saliency)])
+    return float(finite.mean()) if finite.size else 0.0
 
 
 def above_threshold(scores: Sequence[NDArray[np.float64]], problem: WeightProblem) -> Counts:

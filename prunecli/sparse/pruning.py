@@ -148,7 +148,9 @@ def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
     if pattern is None:
         WEIGHT_ALLOCATIONS.get(options.allocation)
     defaults = PruneOptions()
-    useless = ["align", "min_width", "aggregate"] + (["allocation"] if pattern else [])
+    useless = ["align", "min_width", "aggregate", "importance"] + (
+        ["allocation"] if pattern else []
+    )
     for name in useless:
         if getattr(options, name) != getattr(defaults, name):
             raise InputError(

@@ -1,0 +1,53 @@
+"""From saliencies and costs to widths: how many channels each group keeps under a budget."""
+
+from prunecli.allocation import greedy, knapsack_rule, threshold
+from prunecli.allocation.by_importance import BY_IMPORTANCE
+from prunecli.allocation.density import erdos_renyi_densities, uniform_plus_densities
+from prunecli.allocation.filling import CLOSE, allocate, check_feasible, fill, refill
+from prunecli.allocation.knapsack import decayed_targets, solve_knapsack
+from prunecli.allocation.layerwise import (
+    LAYER_RULES,
+    RECONSTRUCTION,
+    layer_sparsities,
+    whole_counts,
+)
+from prunecli.allocation.problem import (
+    ALLOCATIONS,
+    Alignment,
+    Allocation,
+    Problem,
+    Saliency,
+    allowed_widths,
+    ceilings_of,
+    default_alignment,
+    keep_mask,
+)
+
+__all__ = [
+    "ALLOCATIONS",
+    "BY_IMPORTANCE",
+    "CLOSE",
+    "LAYER_RULES",
+    "RECONSTRUCTION",
+    "Alignment",
+    "Allocation",
+    "Problem",
+    "Saliency",
+    "allocate",
+    "allowed_widths",
+    "ceilings_of",
+    "check_feasible",
+    "decayed_targets",
+    "default_alignment",
+    "erdos_renyi_densities",
+    "fill",
+    "greedy",
+    "keep_mask",
+    "knapsack_rule",
+    "layer_sparsities",
+    "refill",
+    "solve_knapsack",
+    "threshold",
+    "uniform_plus_densities",
+    "whole_counts",
+]

@@ -1,0 +1,117 @@
+"""Ask for an importance by name, and how much two of them agree."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunecli.allocation import BY_IMPORTANCE, RECONSTRUCTION
+from prunecli.errors import InputError
+from prunecli.progress import Progress, silent
+from prunecli.registry import Registry
+from prunecli.signals.oracle import spearman
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from prunecli.allocation import Saliency
+    from prunecli.network import Network
+    from prunecli.options import PruneOptions
+    from prunecli.signals.score import Batches
+
+Numbers = NDArray[np.float64]
+
+SMALLEST = 0.01
+"""The part of what there is in all that a layer is given at least: none is worth nothing."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an importance may look at: the network, its saliencies, and images with labels."""
+
+    network: Network
+    saliency: Saliency
+    batches: Callable[[], Batches] | None
+    progress: Progress = silent
+
+    def images(self) -> Batches:
+        """Return the batches, which are there for an importance that needs them."""
+        assert self.batches is not None
+        return self.batches()
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A way to tell how important every group is: one number each, NaN where it cannot see it."""
+
+    function: Callable[[Measured], Numbers]
+    needs_data: bool
+
+
+IMPORTANCES: Registry[Importance] = Registry("importance")
+
+
+def register(
+    name: str, *, summary: str, needs_data: bool
+) -> Callable[[Callable[[Measured], Numbers]], Callable[[Measured], Numbers]]:
+    """Return the decorator that puts a function into `IMPORTANCES`."""
+
+    def add(function: Callable[[Measured], Numbers]) -> Callable[[Measured], Numbers]:
+        entry = Importance(function, needs_data)
+        IMPORTANCES.add(name, entry, summary=summary, source=RECONSTRUCTION)
+        return function
+
+    return add
+
+
+def chosen_importance(options: PruneOptions, *, data: bool) -> str | None:
+    """Return the name of the importance that an allocation uses; None where it uses none.
+
+    Unless one is named it is `probe` where there are images, and `energy` otherwise.
+    """
+    if options.allocation not in BY_IMPORTANCE:
+        return None
+    return options.importance or ("probe" if data else "energy")
+
+
+def uses_images(options: PruneOptions, *, data: bool) -> bool:
+    """Tell whether the importance that an allocation uses looks at images."""
+    name = chosen_importance(options, data=data)
+    return name is not None and IMPORTANCES.get(name).needs_data
+
+
+def check_importance(options: PruneOptions, batches: object) -> None:
+    """Raise `InputError` for an importance that nobody uses, or that has no images to look at."""
+    if options.importance is not None and options.allocation not in BY_IMPORTANCE:
+        IMPORTANCES.get(options.importance)
+        raise InputError(
+            f"--importance {options.importance} is not used by the allocation {options.allocation}",
+            code="BAD_OPTION",
+            hint=f"take --allocation {' or '.join(BY_IMPORTANCE)}",
+        )
+    name = chosen_importance(options, data=batches is not None)
+    if name is not None and IMPORTANCES.get(name).needs_data and batches is None:
+        raise InputError(
+            f"the importance {name} looks at images, and none were given",
+            code="IMPORTANCE_NEEDS_DATA",
+            hint="add --data DIR, or take --importance energy",
+        )
+
+
+def measure_importance(name: str, measured: Measured) -> Numbers:
+    """Return one importance per channel group; NaN for a group that `name` cannot see."""
+    return IMPORTANCES.get(name).function(measured)
+
+
+def agreements(found: Mapping[str, Numbers]) -> dict[str, float | None]:
+    """Return Spearman's rank correlation of every two importances, over the groups both see."""
+    result = {}
+    for (first, own), (second, other) in itertools.combinations(found.items(), 2):
+        seen = np.isfinite(own) & np.isfinite(other)
+        value = spearman(own[seen], other[seen]) if seen.sum() > 1 else None
+        result[f"{first}, {second}"] = value
+    return result
