@@ -12,6 +12,8 @@ from .outcome import Outcome, at_least, at_most, first_missed
 from .session import start
 from .values import checkpoint_path, load_options, share, usage_error
 
+ZEROING = "Zeroing weights along the way (zeros that are there stay in any case)"
+
 
 def finetune(
     context: typer.Context,
@@ -117,6 +119,55 @@ def finetune(
             rich_help_panel=shared.TRAINING,
         ),
     ] = FinetuneOptions.held_out,
+    granularity: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="What --sparsity zeroes along the way: weight.",
+            rich_help_panel=ZEROING,
+        ),
+    ] = FinetuneOptions.granularity,
+    sparsity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            show_default=False,
+            help="Zero this share of the weights along the way: 0.9 or 90%.",
+            rich_help_panel=ZEROING,
+        ),
+    ] = None,
+    sparsity_schedule: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How the sparsity grows; see 'prunecli methods'.",
+            rich_help_panel=ZEROING,
+        ),
+    ] = FinetuneOptions.sparsity_schedule,
+    sparsity_every: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Steps between two choices.", rich_help_panel=ZEROING
+        ),
+    ] = FinetuneOptions.sparsity_every,
+    sparsity_until: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Part of the steps over which it grows.",
+            rich_help_panel=ZEROING,
+        ),
+    ] = FinetuneOptions.sparsity_until,
+    allocation: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How the zeros are spread over the layers; see 'prunecli methods'.",
+            rich_help_panel=ZEROING,
+        ),
+    ] = FinetuneOptions.allocation,
     limit: shared.Limit = FinetuneOptions.limit,
     seed: shared.Seed = FinetuneOptions.seed,
     teacher: Annotated[
@@ -185,6 +236,7 @@ def finetune(
     $ prunecli finetune resnet56.pruned.pt --data images/ --epochs 20
     $ prunecli finetune model.pruned.pt --data images/ --teacher model.pt
     $ prunecli finetune model.pruned.pt --data images/ --resume
+    $ prunecli finetune model.pt --data images/ --sparsity 0.9 --sparsity-schedule cubic
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     lowest, highest_drop = share("--min-accuracy", min_accuracy), share("--max-drop", max_drop)
@@ -216,6 +268,12 @@ def finetune(
         held_out=held_out,
         limit=limit,
         seed=seed,
+        granularity=granularity,
+        sparsity=share("--sparsity", sparsity),
+        sparsity_schedule=sparsity_schedule,
+        sparsity_every=sparsity_every,
+        sparsity_until=sparsity_until,
+        allocation=allocation,
     )
     path = session.checkpoint(model)
     from prunecli import pipeline

@@ -19,6 +19,7 @@ FIRST = (
     "signal",
     "aggregate",
     "allocation",
+    "weight allocation",
     "importance",
     "repair",
     "data format",
@@ -27,6 +28,7 @@ FIRST = (
     "subset rule",
     "optimizer",
     "schedule",
+    "sparsity schedule",
     "augmentation",
 )
 

@@ -40,9 +40,20 @@ def prune(
     sparsity: Annotated[
         str | None,
         typer.Option(
-            metavar="REMOVE", help="Share of the channels to remove.", rich_help_panel=BUDGET
+            metavar="REMOVE",
+            help="Share of the channels to remove; of the weights with --granularity weight.",
+            rich_help_panel=BUDGET,
         ),
     ] = None,
+    granularity: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="What goes: channel, weight (zeroed one by one), or 2:4 (2 of every 4 stay).",
+            rich_help_panel=shared.CHOOSING,
+            autocompletion=lambda: ["channel", "weight", "2:4"],
+        ),
+    ] = PruneOptions.granularity,
     signal: shared.Signal = PruneOptions.signal,
     allocation: Annotated[
         str,
@@ -144,13 +155,17 @@ def prune(
     $ prunecli prune model.pt --flops 0.5 --repair lstsq --data images/
     $ prunecli prune model.pt --flops 0.5 --allocation inverse-importance --data images/
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
+    $ prunecli prune model.pt --granularity weight --sparsity 0.9 --allocation erdos-renyi
+    $ prunecli prune model.pt --granularity 2:4
     """
     from prunecli.budget import make_budget
+    from prunecli.granularity import parse_pattern
 
     session = start(context, json=json, quiet=quiet, verbose=verbose)
-    budget = make_budget(
-        flops=flops, params=params, activations=activations, bytes=bytes, sparsity=sparsity
-    )
+    limits = {"flops": flops, "params": params, "activations": activations, "bytes": bytes,
+              "sparsity": sparsity}  # fmt: skip
+    by_pattern = parse_pattern(granularity) is not None and not any(limits.values())
+    budget = None if by_pattern else make_budget(**limits)
     load = load_options(
         arch=arch,
         arch_arg=arch_arg,
@@ -170,6 +185,7 @@ def prune(
         seed=seed,
         limit=limit or PruneOptions.limit,
         repair=tuple(name.strip() for name in repair.split(",")) if repair else (),
+        granularity=granularity,
         importance=importance,
     )
     path = session.checkpoint(model)

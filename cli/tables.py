@@ -29,6 +29,7 @@ from prunecli.report import (
     PruneReport,
     Reduction,
     RepairReport,
+    SparsityReport,
 )
 
 from .demo import DemoReport
@@ -66,13 +67,15 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
     facts = {
         "model": report.architecture,
         "chosen by": f"{report.signal}, {_allocation(report)}; align {report.align}",
+        **({} if report.sparsity is None else _sparsity_facts(report.sparsity)),
         "proof": proof,
         "seconds": _seconds(report.seconds),
         "written": "nothing: --dry-run" if report.output is None else str(report.output),
     }
     return [
         _cut_table(report.cost),
-        _group_table(report.groups, rows),
+        *_sparsity_parts(report.sparsity, rows),
+        *([_group_table(report.groups, rows)] if report.sparsity is None else []),
         *_frozen_parts(report.frozen, rows),
         *([] if report.repair is None else [_repair_table(report.repair)]),
         _facts(facts),
@@ -99,9 +102,10 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "held out": f"{_percent(report.held_out.before)} -> {_percent(report.held_out.after)}",
         "best epoch": f"{report.best_epoch} (marked *), chosen on held-out images",
         "log": str(report.log) if report.log else "none",
+        **({} if report.sparsity is None else _sparsity_facts(report.sparsity)),
         "written": str(report.output),
     }
-    return [table, _facts(facts)]
+    return [table, *_sparsity_parts(report.sparsity, rows), _facts(facts)]
 
 
 @view.register
@@ -220,6 +224,33 @@ SCORED = {
     "held_out": "scored on images held out from training",
     "calibration": "scored on the same images",
 }
+
+
+def _sparsity_parts(sparsity: SparsityReport | None, rows: int | None) -> Parts:
+    """Return one row per layer with its weights and those that are kept."""
+    if sparsity is None:
+        return []
+    table = _table("layer", ">weights", ">kept", ">zero", "shape")
+    for layer in sparsity.layers[:rows]:
+        table.add_row(
+            _shorten(layer.name.removesuffix(".weight")),
+            str(layer.weights),
+            str(layer.kept),
+            _percent(1 - layer.kept / layer.weights),
+            "x".join(map(str, layer.shape)),
+        )
+    _add_rest(table, len(sparsity.layers), rows, "layers")
+    return [table]
+
+
+def _sparsity_facts(sparsity: SparsityReport) -> dict[str, str]:
+    of = f"{sparsity.weights - sparsity.kept} of {sparsity.weights} weights"
+    facts = {"zero": f"{_percent(sparsity.sparsity)} ({of}), {sparsity.granularity}"}
+    if sparsity.point:
+        facts["saliency"] = f"{sparsity.point}, of single weights"
+    if sparsity.bytes_before is not None and sparsity.bytes_after is not None:
+        facts["file"] = f"{_bytes(sparsity.bytes_before)} -> {_bytes(sparsity.bytes_after)}"
+    return facts
 
 
 def _group_table(groups: Sequence[GroupReport], rows: int | None) -> Table:
@@ -382,10 +413,13 @@ def _model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
     if model.not_counted:
         counted = (f"{name} x{count}" for name, count in model.not_counted.items())
         facts["not counted"] = ", ".join(counted)
+    if model.sparsity is not None:
+        facts.update(_sparsity_facts(model.sparsity))
     oracle = [] if model.oracle is None else [_oracle_table(model.oracle)]
     importance = [] if model.importance is None else [_importance_table(model.importance, rows)]
     return [
         _analysis_table(model, rows),
+        *_sparsity_parts(model.sparsity, rows),
         *oracle,
         *importance,
         *_frozen_parts(model.frozen, rows),

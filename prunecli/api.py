@@ -23,6 +23,8 @@ from prunecli.network import read_network
 from prunecli.options import AnalyzeOptions, FinetuneOptions, LoadOptions, PruneOptions
 from prunecli.progress import Progress, silent
 from prunecli.pruning import PruneResult, prune_network
+from prunecli.sparse import SparseResult, sparsify_network, weight_layers
+from prunecli.sparse.semi_structured import to_semi_structured
 from prunecli.training import FinetuneResult
 from prunecli.training import evaluate as evaluate_network
 from prunecli.training import finetune as finetune_network
@@ -96,6 +98,53 @@ def prune(
     )
 
 
+def sparsify(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    sparsity: float | None = None,
+    granularity: str = "weight",
+    signal: str = PruneOptions.signal,
+    allocation: str = PruneOptions.allocation,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+    seed: int = 0,
+    repair: Sequence[str] = (),
+    masks: Mapping[str, Tensor] | None = None,
+    batches: Callable[[], Batches] | None = None,
+    measured_on: Callable[[], Batches] | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+) -> SparseResult:
+    """Return a copy of any module with single weights zeroed, proven equal to dense x mask.
+
+    `sparsity=0.9` zeroes nine in ten weights of all convolutions and linear layers, the least
+    salient ones; `granularity="2:4"` keeps 2 of every 4 along a layer's inputs, and takes no
+    `sparsity`. `masks` are those that the network has already, `repair=("bn",)` estimates batch
+    norm anew on `batches`. `model` is left untouched. Raises what `prune` raises.
+    """
+    options = PruneOptions(
+        signal=signal,
+        allocation=allocation,
+        exclude=tuple(exclude),
+        only=tuple(only),
+        seed=seed,
+        repair=tuple(repair),
+        granularity=granularity,
+    )
+    return sparsify_network(
+        model,
+        _inputs(example_inputs),
+        sparsity=sparsity,
+        options=options,
+        masks=masks,
+        batches=batches,
+        measured_on=measured_on,
+        dry_run=dry_run,
+        progress=progress,
+    )
+
+
 def analyze(
     model: nn.Module,
     example_inputs: Example,
@@ -135,17 +184,25 @@ def finetune(
     input: InputSpec,  # noqa: A002 - the word for it everywhere here
     options: FinetuneOptions | None = None,
     teacher: nn.Module | None = None,
+    masks: Mapping[str, Tensor] | None = None,
     run_dir: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> FinetuneResult:
-    """Return a trained copy of `model`, its best epoch chosen on images held out from training."""
+    """Return a trained copy of `model`, its best epoch chosen on images held out from training.
+
+    What `masks` leave out (those of `sparsify`) stays zero.
+    """
+    grows = options is not None and options.sparsity is not None
+    layers = weight_layers(read_network(model, [example_input(input)])) if grows else ()
     return finetune_network(
         model,
         open_source(data),
         input=input,
         options=options,
         teacher=teacher,
+        masks=masks,
+        layers=layers,
         run_dir=run_dir,
         resume=resume,
         progress=progress,
@@ -184,13 +241,20 @@ def export(
     return parity
 
 
-def load(path: str | Path, *, architecture: str | None = None) -> nn.Module:
-    """Return the network in a file as an `nn.Module` in evaluation mode, without pickle."""
-    return instantiate(read(Path(path), LoadOptions(architecture=architecture)).checkpoint)
+def load(
+    path: str | Path, *, architecture: str | None = None, semi_structured: bool = False
+) -> nn.Module:
+    """Return the network in a file as an `nn.Module` in evaluation mode, without pickle.
+
+    `semi_structured` puts it on the GPU in 16 bits and lets its 2:4 linear layers run sparse;
+    raises `DeviceError` where there is no such GPU, `InputError` where there is no such layer.
+    """
+    model = instantiate(read(Path(path), LoadOptions(architecture=architecture)).checkpoint)
+    return to_semi_structured(model).model if semi_structured else model
 
 
 def save(
-    model: nn.Module | PruneResult,
+    model: nn.Module | PruneResult | SparseResult,
     path: str | Path,
     *,
     input: InputSpec,  # noqa: A002
@@ -199,10 +263,11 @@ def save(
     """Write any traceable module so that `load` gives it back without its code and without pickle.
 
     The network is traced and stored as a graph of plain operators with its tensors (`.pt` or
-    `.safetensors`).
+    `.safetensors`). The zeros of `sparsify` are not stored.
     """
     plan = model.plan if isinstance(model, PruneResult) else None
-    module = model.model if isinstance(model, PruneResult) else model
+    masks = model.masks if isinstance(model, SparseResult) else {}
+    module = model.model if isinstance(model, PruneResult | SparseResult) else model
     if module is None:
         raise InputError("a dry run has no network to save", code="DRY_RUN")
     kinds = (value.dtype for value in module.parameters() if value.is_floating_point())
@@ -210,10 +275,12 @@ def save(
     network = read_network(module, [example])
     whole = np.ones(network.coupling.atom_count, np.bool_)
     rebuilt, program = network.graph_network(whole)
+    tensors = state_of(rebuilt)
     save_checkpoint(
         Checkpoint(
             architecture=ArchitectureRef(GRAPH),
-            tensors=state_of(rebuilt),
+            tensors=tensors,
+            masks={name: mask for name, mask in masks.items() if name in tensors},
             input=input,
             plan=plan,
             graph=program,

@@ -15,6 +15,7 @@ from prunecli.checkpoint.artefact import GRAPH
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions
 from prunecli.plan import PruningPlan, compose, compose_factors
+from prunecli.surgery import cut_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,18 +74,38 @@ def cut_checkpoint(
 ) -> Checkpoint:
     """Return the artefact of a cut: slim tensors, the plan from the dense network, provenance."""
     assert result.model is not None
-    checkpoint = loaded.checkpoint
+    checkpoint, tensors = loaded.checkpoint, state_of(result.model)
     architecture, graph = checkpoint.architecture, checkpoint.graph
     if result.program is not None:
         architecture, graph = ArchitectureRef(GRAPH), result.program
     return dataclasses.replace(
         checkpoint,
         architecture=architecture,
-        tensors=state_of(result.model),
+        tensors=tensors,
         plan=_from_dense(checkpoint.plan, result.plan),
         graph=graph,
         metadata=provenance(loaded, source, command=command, seed=result.plan.seed),
+        masks=cut_masks(checkpoint.masks, tensors, result.plan),
     )
+
+
+def cut_masks(
+    masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor], plan: PruningPlan
+) -> dict[str, Tensor]:
+    """Return the masks of zeroed weights after a cut, as far as the zeros are still zero.
+
+    A repair by least squares fits whole layers anew: those have no mask afterwards.
+    """
+    cut = {
+        name: cut_tensor(mask, plan.slices.get(name, {}))
+        for name, mask in masks.items()
+        if name in tensors
+    }
+    return {
+        name: mask
+        for name, mask in cut.items()
+        if mask.shape == tensors[name].shape and not bool(tensors[name][~mask].any())
+    }
 
 
 def _from_dense(first: PruningPlan | None, second: PruningPlan) -> PruningPlan:

@@ -30,6 +30,7 @@ class PruneOptions:
     is the number of images that a signal which needs data, or a repair, may look at. `repair` names
     what is done after the cut, in order (`prunecli.repair`). `importance` names what allocations by
     importance look at (None: `probe` with images, `energy` without; `prunecli.importance`).
+    `granularity` is `channel`, `weight`, or a pattern of weights such as `2:4`.
     """
 
     signal: str = "l1"
@@ -42,6 +43,7 @@ class PruneOptions:
     seed: int = 0
     limit: int = 1024
     repair: tuple[str, ...] = ()
+    granularity: str = "channel"
     importance: str | None = None
 
 
@@ -94,7 +96,11 @@ class AnalyzeOptions:
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """How a network is trained; `lr=None` takes the optimiser's own default."""
+    """How a network is trained; `lr=None` takes the optimiser's own default.
+
+    With a `sparsity`, weights are zeroed along the way: from what the network has at the start,
+    by `sparsity_schedule`, every `sparsity_every` steps over the first `sparsity_until` of them.
+    """
 
     epochs: int = 3
     lr: float | None = None
@@ -113,6 +119,12 @@ class FinetuneOptions:
     held_out: float = 0.1
     limit: int | None = None
     seed: int = 0
+    granularity: str = "weight"
+    sparsity: float | None = None
+    sparsity_schedule: str = "cubic"
+    sparsity_every: int = 100
+    sparsity_until: float = 0.6
+    allocation: str = "uniform"
 
 
 @dataclass(frozen=True)

@@ -95,11 +95,43 @@ class RepairReport:
 
 
 @dataclass(frozen=True)
+class LayerSparsity:
+    """The weights of one layer and how many are kept; `reason` says why it is left as it is."""
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """Zeroed weights: `sparsity` is the share that went of the `weights` of all listed layers.
+
+    `point` is what the signal stands for on single weights (`random` for itself). `bytes_before`
+    and `bytes_after` are the sizes of the file that was read and of the one that was written.
+    """
+
+    granularity: str
+    point: str
+    weights: int
+    kept: int
+    sparsity: float
+    layers: tuple[LayerSparsity, ...]
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+
+
+@dataclass(frozen=True)
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
     `verified` speaks of the cut; a repair changes the weights after it. `importance` names the
-    importance of layers that the allocation looked at, if it did.
+    importance of layers that the allocation looked at, if it did. `sparsity` is there where
+    weights were zeroed and no channel was cut; then `cost.after` counts weights that are not zero
+    (`params`) and the bytes that they and their places take, and the FLOPs are those of the dense
+    kernels that run the network.
     """
 
     output: Path | None
@@ -117,6 +149,7 @@ class PruneReport:
     warnings: tuple[str, ...] = ()
     repair: RepairReport | None = None
     importance: str | None = None
+    sparsity: SparsityReport | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +167,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch: losses, held-out accuracy, learning rate at its end, images per second."""
+    """One epoch: losses, held-out accuracy, learning rate at its end, images per second.
+
+    `sparsity` is the share of zeroed weights at its end, where some are held at zero.
+    """
 
     epoch: int
     train_loss: float
@@ -143,6 +179,7 @@ class EpochReport:
     learning_rate: float
     images_per_second: float
     seconds: float
+    sparsity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +203,7 @@ class FinetuneReport:
     log: Path | None
     seconds: float
     warnings: tuple[str, ...] = ()
+    sparsity: SparsityReport | None = None
 
 
 @dataclass(frozen=True)
@@ -276,6 +314,7 @@ class ModelAnalysis:
     not_counted: Mapping[str, int]
     oracle: OracleReport | None = None
     importance: ImportanceReport | None = None
+    sparsity: SparsityReport | None = None
 
 
 @dataclass(frozen=True)

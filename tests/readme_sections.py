@@ -45,6 +45,8 @@ def generated() -> dict[str, str]:
         "repair": _repair(),
         "allocations": _allocations(),
         "oracle": _oracle(),
+        "weights": _weights(),
+        "weights-trained": _weights_trained(),
         "alignment": _alignment(),
         "networks": _networks(),
         "zoo": _zoo(),
@@ -171,6 +173,35 @@ def _allocations() -> str:
         table_rows.append((key[0], key[1], rule, *found))
     head = ("checkpoint", "signal", "allocation", *(f"at {budget}" for budget in budgets))
     return table(head, table_rows)
+
+
+def _weights() -> str:
+    """Return accuracy right after zeroing weights, as they are / with batch norm estimated anew."""
+    rows = [row for row in _read("weights.csv") if not row["training"]]
+    cells = [
+        (
+            row["checkpoint"],
+            row["signal"] or "dense",
+            row["allocation"],
+            _percent(row["sparsity"]),
+            _percent(row["masked"]),
+            _percent(row["bn"]),
+            f"{int(row['bytes']) / 1000:.0f} kB",
+        )
+        for row in rows
+    ]
+    head = ("checkpoint", "signal", "allocation", "zero", "masked", "batch norm anew", "file")
+    return table(head, cells)
+
+
+def _weights_trained() -> str:
+    rows = [
+        (row["checkpoint"], row["allocation"], _percent(row["sparsity"]), row["training"],
+         _percent(row["trained"]), f"{int(row['bytes']) / 1000:.0f} kB")
+        for row in _read("weights.csv")
+        if row["training"]
+    ]  # fmt: skip
+    return table(("checkpoint", "allocation", "zero", "zeroed", "accuracy", "file"), rows)
 
 
 SCOPES = ("per_layer", "pooled", "pooled_l2")

@@ -62,12 +62,13 @@ VERBS = {
             "align",
             "seconds",
             "repair",
+            "sparsity",
             "importance",
         },
     ),
     "finetune": (
         ["m.pt", "--data", "digits"],
-        {"output", "accuracy", "held_out", "epochs", "best_epoch", "log", "seconds"},
+        {"output", "accuracy", "held_out", "epochs", "best_epoch", "log", "seconds", "sparsity"},
     ),
     "evaluate": (
         ["m.pt", "--data", "digits"],

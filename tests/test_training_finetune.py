@@ -539,6 +539,9 @@ BAD = {
     "clip": -1.0,
     "held_out": 1.0,
     "limit": 1,
+    "sparsity": 1.0,
+    "sparsity_every": 0,
+    "sparsity_until": 1.5,
 }
 
 

@@ -8,11 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
+from prunecli.checkpoint.compact import unpack
 from prunecli.errors import LoadRefusedError
 from prunecli.plan import PruningPlan
 
 FORMAT = "prunecli"
 FORMAT_VERSION = 1
+SPARSE_VERSION = 2
+"""The format of files whose weights are partly zero and stored without the zeros."""
+
 GRAPH = "graph"
 
 
@@ -95,6 +99,7 @@ class Checkpoint:
     `tensors` is the state dict on the CPU. `plan` says how it was cut from the dense architecture;
     `graph` is the JSON form of a re-emitted graph and is there only when `architecture.name` is
     `graph`. `metadata` is JSON data: command, seed, versions, sha256 of the inputs, accuracy.
+    `masks` are boolean and say, by tensor, which weights are kept; the others are zero.
     """
 
     architecture: ArchitectureRef
@@ -104,6 +109,7 @@ class Checkpoint:
     graph: Mapping[str, Any] | None = None
     classes: tuple[str, ...] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,14 @@ class Loaded:
     sha256: str
 
 
-def header_to_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return everything but the tensors as plain JSON data."""
+def header_to_json(
+    checkpoint: Checkpoint, *, sparse: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return everything but the tensors as plain JSON data; `sparse` describes packed ones."""
     return {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if sparse is None else SPARSE_VERSION,
+        **({} if sparse is None else {"sparse": dict(sparse)}),
         "architecture": checkpoint.architecture.to_json(),
         "input": checkpoint.input.to_json(),
         "plan": None if checkpoint.plan is None else checkpoint.plan.to_json(),
@@ -136,13 +145,16 @@ def checkpoint_from_header(
     if not isinstance(header, Mapping) or not _are_tensors(tensors):
         raise _damaged("it is not a set of named tensors with a description", where)
     version = header.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, SPARSE_VERSION):
         raise LoadRefusedError(
-            f"this artefact has format {version}, and this version reads {FORMAT_VERSION}",
+            f"this artefact has format {version}, and this version reads {FORMAT_VERSION} and "
+            f"{SPARSE_VERSION}",
             code="FORMAT_VERSION",
             where=where,
             hint="use the prunecli version that wrote it",
         )
+    sparse = header.get("sparse") if version == SPARSE_VERSION else None
+    tensors, masks = unpack(tensors, sparse, where=where)
     try:
         classes = header["classes"]
         plan = header["plan"]
@@ -155,6 +167,7 @@ def checkpoint_from_header(
             graph=None if graph is None else dict(graph),
             classes=None if classes is None else tuple(str(name) for name in classes),
             metadata=dict(header["metadata"]),
+            masks=masks,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(repr(error), where) from error

@@ -13,13 +13,19 @@ from torch import Tensor
 
 from prunecli.checkpoint.artefact import FORMAT, Checkpoint, header_to_json
 from prunecli.checkpoint.atomic import atomic_write, unwritable
+from prunecli.checkpoint.compact import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def save(checkpoint: Checkpoint, path: Path | str) -> None:
+def save(
+    checkpoint: Checkpoint, path: Path | str, *, check: Callable[[Path], None] | None = None
+) -> None:
     """Write `checkpoint`: `.pt` and `.pth` for `torch.load`, or `.safetensors`.
+
+    Masked tensors are stored without their zeros. `check` looks at the written file before it takes
+    its name; what it raises leaves nothing behind.
 
     Neither holds code: `.pt` is a dict that `torch.load(weights_only=True)` reads, with the weights
     under `state_dict`; `.safetensors` has the rest as JSON in its header. Raises `InputError`
@@ -33,10 +39,13 @@ def save(checkpoint: Checkpoint, path: Path | str) -> None:
             f"the suffix {target.suffix!r} names no format",
             hint=f"end the name in one of {', '.join(_WRITERS)}",
         )
-    header = header_to_json(checkpoint)
-    tensors = {name: _plain(tensor) for name, tensor in checkpoint.tensors.items()}
+    packed, sparse = pack(checkpoint.tensors, checkpoint.masks)
+    header = header_to_json(checkpoint, sparse=sparse)
+    tensors = {name: _plain(tensor) for name, tensor in packed.items()}
     with atomic_write(target) as temporary:
         writer(header, tensors, temporary)
+        if check is not None:
+            check(temporary)
 
 
 def _write_torch(header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
 from prunecli.network_data import features_of, scoring_batches
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
+from prunecli.pipeline.sparsifying import stored_sparsity
 from prunecli.progress import Progress, silent
 from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
 
@@ -83,7 +85,7 @@ def _analyze_model(
             progress,
             wanted=options.oracle or options.importance,
         )
-    return analyze_network(
+    found = analyze_network(
         network,
         options=options,
         architecture=str(dense_architecture(checkpoint)),
@@ -92,6 +94,7 @@ def _analyze_model(
         batches=batches,
         progress=progress,
     )
+    return dataclasses.replace(found, sparsity=stored_sparsity(checkpoint))
 
 
 def _analyze_data(

@@ -11,11 +11,12 @@ from prunecli.artefacts import check_output, provenance, read
 from prunecli.dense_network import dense_network, flops_ratio
 from prunecli.instantiate import instantiate
 from prunecli.options import ExportOptions, LoadOptions
+from prunecli.pipeline.sparsifying import stored_sparsity
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import BenchmarkRow, ExportReport
 
 if TYPE_CHECKING:
-    from prunecli.checkpoint import Loaded
+    from prunecli.checkpoint import Checkpoint, Loaded
 
 
 def export(
@@ -56,7 +57,7 @@ def export(
         tolerance=options.tolerance,
         seed=options.seed,
     )
-    warnings = list(loaded.warnings)
+    warnings = [*loaded.warnings, *_about_zeros(checkpoint)]
     rows: tuple[BenchmarkRow, ...] = ()
     if options.benchmark:
         with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +95,18 @@ def export(
         seconds=round(time.perf_counter() - start, 3),
         warnings=tuple(warnings),
     )
+
+
+def _about_zeros(checkpoint: Checkpoint) -> list[str]:
+    """Say that zeros take room and time in ONNX, which knows no sparse weights that run fast."""
+    sparsity = stored_sparsity(checkpoint)
+    if sparsity is None:
+        return []
+    note = (
+        f"{sparsity.sparsity:.1%} of the weights are zero; ONNX holds and runs them like others: "
+        "the file is as large and as slow as that of the dense network"
+    )
+    return [note]
 
 
 def _onnx_metadata(loaded: Loaded, model: Path, command: str, seed: int) -> dict[str, str]:

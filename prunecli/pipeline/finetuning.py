@@ -6,16 +6,19 @@ import dataclasses
 import time
 from pathlib import Path
 
-from prunecli.artefacts import check_output, provenance, read, state_of
+from prunecli.artefacts import check_output, example_input, provenance, read, state_of
 from prunecli.checkpoint import save
 from prunecli.data import check_classes, evaluation_split, load_split, open_source
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
+from prunecli.network import read_network
 from prunecli.network_data import class_count
 from prunecli.options import FinetuneOptions, LoadOptions
+from prunecli.pipeline.sparsifying import keeping_zeros, save_proven, stored_sparsity
 from prunecli.pipeline.warnings import merged
 from prunecli.progress import Progress, silent
 from prunecli.report import AccuracyChange, FinetuneReport
+from prunecli.sparse.layers import weight_layers
 
 
 def finetune(
@@ -57,6 +60,11 @@ def finetune(
     check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
     split = evaluation_split(source, trained=True)
     test = load_split(source, split, input=checkpoint.input, seed=options.seed, progress=progress)
+    layers = (
+        weight_layers(read_network(network, [example_input(checkpoint.input)]))
+        if options.sparsity is not None
+        else ()
+    )
     before = training.evaluate(network, test, input=checkpoint.input, progress=progress)
     result = training.finetune(
         network,
@@ -65,6 +73,8 @@ def finetune(
         options=options,
         teacher=None if taught is None else instantiate(taught.checkpoint),
         teacher_input=None if taught is None else taught.checkpoint.input,
+        masks=checkpoint.masks,
+        layers=layers,
         run_dir=run_dir,
         resume=resume,
         progress=progress,
@@ -83,8 +93,9 @@ def finetune(
             facts={"accuracy": dataclasses.asdict(accuracy), "data": data},
         ),
     )
+    trained = keeping_zeros(trained, result.model, result.masks, layers=layers, options=options)
     if training.is_main_process():
-        save(trained, target)
+        save_proven(trained, target) if trained.masks else save(trained, target)
     return FinetuneReport(
         output=target,
         accuracy=accuracy,
@@ -96,4 +107,5 @@ def finetune(
         log=result.log,
         seconds=round(time.perf_counter() - start, 3),
         warnings=merged(loaded.warnings, result.warnings, test.warnings),
+        sparsity=stored_sparsity(trained, before=model, after=target),
     )

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts import check_output, cut_checkpoint, dense_architecture, example_input, read
 from prunecli.checkpoint import save
+from prunecli.errors import InputError
+from prunecli.granularity import CHANNEL
 from prunecli.importance import uses_images
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import measuring_batches, scoring_batches
 from prunecli.options import LoadOptions, PruneOptions
+from prunecli.pipeline.sparsifying import sparsify
 from prunecli.progress import Progress, silent
 from prunecli.pruning import prune_network
 
@@ -25,7 +28,7 @@ def prune(
     model: Path,
     *,
     output: Path | None = None,
-    budget: Budget,
+    budget: Budget | None,
     options: PruneOptions | None = None,
     load: LoadOptions | None = None,
     data: str | None = None,
@@ -37,9 +40,25 @@ def prune(
     """Cut the network in `model` until it keeps `budget`, prove the cut, and write it.
 
     `output` defaults to `<stem>.pruned.pt` in the current folder. Nothing is written for a dry run,
-    nor when anything fails.
+    nor when anything fails. At a granularity below channels single weights are zeroed; a pattern
+    such as 2:4 takes no budget.
     """
     options = options or PruneOptions()
+    if options.granularity != CHANNEL:
+        return sparsify(
+            model,
+            output=output,
+            budget=budget,
+            options=options,
+            load=load,
+            data=data,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            command=command,
+            progress=progress,
+        )
+    if budget is None:
+        raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
     target = output or Path(f"{model.stem}.pruned.pt")
     if not dry_run:
         check_output(target, inputs=[model], overwrite=overwrite)
@@ -72,6 +91,14 @@ def prune(
     if dry_run or result.model is None:
         return report
     with clock.stage("save"):
-        save(cut_checkpoint(loaded, result, model, command=command), target)
+        cut = cut_checkpoint(loaded, result, model, command=command)
+        save(cut, target)
     seconds = {**seconds, "save": clock.seconds["save"]}
-    return dataclasses.replace(report, output=target, seconds=seconds)
+    lost = len(checkpoint.masks) - len(cut.masks)
+    filled = (f"{lost} of {len(checkpoint.masks)} sparse weights are dense after the repair",)
+    return dataclasses.replace(
+        report,
+        output=target,
+        seconds=seconds,
+        warnings=(*report.warnings, *(filled if lost else ())),
+    )

@@ -177,6 +177,14 @@ def tracked(value: Tensor) -> Tensor:
     return value
 
 
+def traced_name(node: fx.Node) -> str:
+    """Return the name that a node of a rebuilt graph has in the trace.
+
+    torch.fx gives inputs that are called as something in Python (`input`) another name.
+    """
+    return str(node.target) if node.op == "placeholder" else node.name
+
+
 class CurvatureRun(fx.Interpreter):
     """Runs a graph such that `torch.autograd` carries curvatures back; keeps watched values."""
 
@@ -191,8 +199,8 @@ class CurvatureRun(fx.Interpreter):
             result = self._wrapped(n)
         else:
             result = super().run_node(n)
-        if n.name in self.watched:
-            result = self.values[n.name] = tracked(result)
+        if traced_name(n) in self.watched:
+            result = self.values[traced_name(n)] = tracked(result)
         return result
 
     def release(self) -> None:

@@ -18,7 +18,7 @@ from prunecli.signals.components import (
     METRICS,
     Signal,
 )
-from prunecli.signals.curvature import CurvatureRun, output_curvature, tracked
+from prunecli.signals.curvature import CurvatureRun, output_curvature, traced_name, tracked
 from prunecli.signals.sites import taps_of, tensor_names
 from prunecli.signals.weights import Uses, layer_uses, of_whole_network, per_image, rows_of_images
 
@@ -87,7 +87,6 @@ class Batch:
 
 def needs_of(signals: Sequence[Signal], subject: Subject) -> Needs:
     """Return what the signals need of a pass."""
-    metrics = [METRICS.get(signal.pointwise_metric) for signal in signals]
     bases = {name: BASE_INPUTS.get(name) for name in {signal.base_input for signal in signals}}
     nodes: set[str] = set()
     for base in bases.values():
@@ -98,11 +97,26 @@ def needs_of(signals: Sequence[Signal], subject: Subject) -> Needs:
                 for n in tensor_names(subject, made=b.made)})
         for per in (True, False)
     )  # fmt: skip
+    return needs_of_tensors(signals, subject, single=single, mean=mean, nodes=nodes)
+
+
+def needs_of_tensors(
+    signals: Sequence[Signal],
+    subject: Subject,
+    *,
+    single: Sequence[str],
+    mean: Sequence[str],
+    nodes: Iterable[str] = (),
+) -> Needs:
+    """Return what signals need that look at these tensors and nodes.
+
+    `single` are the tensors whose derivatives are those of single images, `mean` those of a batch.
+    """
+    metrics = [METRICS.get(signal.pointwise_metric) for signal in signals]
     uses = layer_uses(subject.trace, single)
-    for own in uses.values():
-        nodes |= {name for use in own for name in (use.source.name, use.node.name)}
+    behind = (node for own in uses.values() for use in own for node in (use.source, use.node))
     return Needs(
-        nodes=frozenset(nodes),
+        nodes=frozenset((*nodes, *(node.name for node in behind))),
         gradient=any(metric.needs_gradient for metric in metrics),
         curvature=any(metric.needs_curvature for metric in metrics),
         uses=uses,
@@ -113,8 +127,12 @@ def needs_of(signals: Sequence[Signal], subject: Subject) -> Needs:
 
 def batches_of(signals: Sequence[Signal], subject: Subject) -> Iterable[Batch]:
     """Yield what every batch of the subject's images gives for the signals."""
+    yield from derived(needs_of(signals, subject), subject)
+
+
+def derived(needs: Needs, subject: Subject) -> Iterable[Batch]:
+    """Yield what every batch of the subject's images gives."""
     assert subject.batches is not None
-    needs = needs_of(signals, subject)
     everything = np.ones(subject.coupling.atom_count, np.bool_)
     module = build(emit(subject.trace, subject.coupling, everything), subject.tensors)
     for value in module.parameters():
@@ -143,8 +161,8 @@ class Watcher(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """Run a node; derivatives can be asked for of what is watched."""
         result = super().run_node(n)
-        if n.name in self.watched:
-            result = self.values[n.name] = tracked(result)
+        if traced_name(n) in self.watched:
+            result = self.values[traced_name(n)] = tracked(result)
         return result
 
 

@@ -6,17 +6,20 @@ import copy
 import dataclasses
 import hashlib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunecli.data import DataSource, ImageSet, load_split
 from prunecli.errors import InputError, InterruptedRunError
+from prunecli.granularity import WEIGHT
 from prunecli.modes import evaluating
 from prunecli.options import FinetuneOptions
 from prunecli.progress import Progress, silent
+from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
+from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
 from prunecli.training.average import ExponentialAverage
 from prunecli.training.devices import make_accelerator, memory_format_for
@@ -25,15 +28,17 @@ from prunecli.training.losses import Objective
 from prunecli.training.optimizers import OPTIMIZERS, build_optimizer, peak_rate
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
+from prunecli.training.zeros import Zeros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from accelerate import Accelerator
 
     from prunecli.checkpoint import InputSpec
     from prunecli.report import EpochReport, Evaluation
+    from prunecli.sparse.layers import WeightLayer
 
 SAVE_SECONDS = 300.0
 """How much of an epoch a kill may cost; every epoch's end is saved besides."""
@@ -44,7 +49,10 @@ FEWEST_HELD_OUT = 256
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """A trained network: a copy with the weights of its best epoch, on the CPU, in eval mode."""
+    """A trained network: a copy with the weights of its best epoch, on the CPU, in eval mode.
+
+    Where weights were held at zero, `masks` say which are kept.
+    """
 
     model: nn.Module
     epochs: tuple[EpochReport, ...]
@@ -53,6 +61,7 @@ class FinetuneResult:
     held_out_after: Evaluation
     log: Path | None
     warnings: tuple[str, ...]
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def finetune(
@@ -63,6 +72,8 @@ def finetune(
     options: FinetuneOptions | None = None,
     teacher: nn.Module | None = None,
     teacher_input: InputSpec | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    layers: Sequence[WeightLayer] = (),
     run_dir: Path | None = None,
     resume: bool = False,
     save_seconds: float = SAVE_SECONDS,
@@ -70,9 +81,11 @@ def finetune(
 ) -> FinetuneResult:
     """Train a copy of `model` on the training images, the best epoch chosen on held-out ones.
 
-    With a `teacher` the loss is `distillation_loss`. `run_dir` holds the log and a state from which
-    `resume` goes on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`, `RESUME_MISMATCH`,
-    `TOO_FEW_IMAGES`, and those of the data) and `InterruptedRunError` after Ctrl-C.
+    With a `teacher` the loss is `distillation_loss`. What `masks` leave out stays zero; with
+    `options.sparsity` the weights of `layers` are zeroed along the way. `run_dir` holds the log and
+    a state from which `resume` goes on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`,
+    `RESUME_MISMATCH`, `TOO_FEW_IMAGES`, and those of the data) and `InterruptedRunError` after
+    Ctrl-C.
     """
     options = options or FinetuneOptions()
     check_options(options)
@@ -97,7 +110,9 @@ def finetune(
         )
         settings = _settings(recipe, student, teacher)
         place = Place(_ready(run_dir), save_seconds, settings)
-        session = Session(recipe, start_run(student, recipe), held_out=held_out, place=place)
+        run = start_run(student, recipe)
+        run.zeros = _zeros(run.bare, recipe, masks or {}, layers)
+        session = Session(recipe, run, held_out=held_out, place=place)
         if resume and not session.restore():
             warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
         session.train()
@@ -108,6 +123,15 @@ def check_options(options: FinetuneOptions) -> None:
     """Raise `InputError` for a choice that cannot be trained with."""
     OPTIMIZERS.get(options.optimizer)
     SCHEDULES.get(options.schedule)
+    SPARSITY_SCHEDULES.get(options.sparsity_schedule)
+    WEIGHT_ALLOCATIONS.get(options.allocation)
+    if options.granularity != WEIGHT:
+        raise InputError(
+            f"--granularity {options.granularity} does not grow along a training run",
+            code="BAD_OPTION",
+            hint=f"zero weights with prunecli prune --granularity {options.granularity} first: "
+            "finetune keeps the zeros",
+        )
     for name, (fine, wanted) in RANGES.items():
         value = getattr(options, name)
         if value is not None and not fine(value):
@@ -131,6 +155,9 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "clip": (lambda value: 0 <= value < float("inf"), "0 (off) or the largest norm"),
     "held_out": (lambda value: 0 <= value < 1, "0 to below 1"),
     "limit": (lambda value: value >= 2, "2 or more"),
+    "sparsity": (lambda value: 0 < value < 1, "a share between 0 and 1, such as 0.9"),
+    "sparsity_every": (lambda value: value >= 1, "1 or more"),
+    "sparsity_until": (lambda value: 0 <= value <= 1, "0 to 1"),
 }
 """What each number may be, and how that is said."""
 
@@ -267,7 +294,39 @@ def _result(session: Session, warnings: list[str]) -> FinetuneResult:
         held_out_after=best.evaluation,
         log=session.log,
         warnings=tuple(warnings),
+        masks=_final_masks(session),
     )
+
+
+def _zeros(
+    model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], layers: Sequence[WeightLayer]
+) -> Zeros | None:
+    """Return what holds weights at zero; None where nothing does."""
+    options = recipe.options
+    if options.sparsity is None:
+        return Zeros(model, masks) if masks else None
+    total = sum(layer.size for layer in layers)
+    zero = sum(int((~masks[layer.name]).sum()) for layer in layers if layer.name in masks)
+    if not total or round(options.sparsity * total) <= zero:
+        raise InputError(
+            f"--sparsity {options.sparsity:g} zeroes nothing: {zero} of {total} weights are zero",
+            code="ALREADY_WITHIN_BUDGET",
+            hint="ask for a higher --sparsity, or leave it away to keep the zeros that are there",
+        )
+    gradual = Gradual(
+        initial=zero / total,
+        final=options.sparsity,
+        end=min(round(options.sparsity_until * recipe.steps), recipe.steps - 1),
+        every=options.sparsity_every,
+        schedule=SPARSITY_SCHEDULES.get(options.sparsity_schedule),
+    )
+    return Zeros(model, masks, gradual=gradual, layers=layers, allocation=options.allocation)
+
+
+def _final_masks(session: Session) -> dict[str, Tensor]:
+    """Return the masks that the given-back network obeys, on the CPU."""
+    zeros = session.run.zeros
+    return {} if zeros is None else {name: mask.cpu() for name, mask in zeros.masks.items()}
 
 
 @contextmanager

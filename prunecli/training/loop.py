@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prunecli.options import FinetuneOptions
     from prunecli.training.average import ExponentialAverage
     from prunecli.training.schedules import Schedule
+    from prunecli.training.zeros import Zeros
 
 REPORT_SECONDS = 0.2
 """How often progress is reported; on a GPU every report waits for the work that was queued."""
@@ -74,6 +75,7 @@ class Run:
     memory_format: torch.memory_format
     optimizer: Any
     average: ExponentialAverage | None
+    zeros: Zeros | None = None
     epoch: int = 0
     step: int = 0
     totals: Totals = field(default_factory=Totals)
@@ -147,6 +149,8 @@ def train_step(recipe: Recipe, run: Run, images: Tensor, labels: Tensor) -> tupl
     images = recipe.augmentation(images, generator)
     step = run.epoch * recipe.steps_per_epoch + run.step
     set_learning_rate(run.optimizer, recipe.peak * recipe.schedule(step, recipe.steps))
+    if run.zeros is not None:
+        run.zeros.before_step(step)
     pixels = normalise(images, recipe.input, memory_format=run.memory_format)
     with accelerator.autocast():
         taught = teach(recipe.teacher, images)
@@ -156,11 +160,15 @@ def train_step(recipe: Recipe, run: Run, images: Tensor, labels: Tensor) -> tupl
     loss = recipe.objective(logits, auxiliary, labels, taught)
     run.optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
+    if run.zeros is not None:
+        run.zeros.mask_gradients()
     if options.clip > 0:
         accelerator.clip_grad_norm_(run.bare.parameters(), options.clip)
     run.optimizer.step()
     if run.average is not None:
         run.average.update(run.bare, step)
+    if run.zeros is not None:
+        run.zeros.enforce(None if run.average is None else run.average.model)
     return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
 

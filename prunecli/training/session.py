@@ -64,6 +64,8 @@ class Session:
         run.optimizer.load_state_dict(snapshot.optimizer)
         if run.average is not None and snapshot.average is not None:
             run.average.model.load_state_dict(snapshot.average)
+        if run.zeros is not None and snapshot.zeros is not None:
+            run.zeros.restore(snapshot.zeros)
         scaler = self.recipe.accelerator.scaler
         if scaler is not None and snapshot.scaler is not None:
             scaler.load_state_dict(dict(snapshot.scaler))
@@ -131,6 +133,7 @@ class Session:
             optimizer=run.optimizer.state_dict(),
             average=None if run.average is None else run.average.model.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
+            zeros=None if run.zeros is None else run.zeros.state(),
         )
         save_snapshot(snapshot, folder)
 
@@ -159,10 +162,14 @@ class Session:
             learning_rate=recipe.peak * recipe.schedule(last, recipe.steps),
             images_per_second=images / max(run.totals.seconds, 1e-9),
             seconds=run.totals.seconds,
+            sparsity=None if run.zeros is None else run.zeros.sparsity,
         )
 
     def _remember(self, evaluation: Evaluation) -> None:
-        best = self.best
+        run, best = self.run, self.best
+        done = run.epoch * self.recipe.steps_per_epoch + run.step
+        if run.zeros is not None and not run.zeros.settled(done):
+            return  # an epoch with fewer zeros than asked for is no result
         if best is not None:
             old = best.evaluation
             if (evaluation.accuracy, -evaluation.loss) <= (old.accuracy, -old.loss):

@@ -63,6 +63,7 @@ class Snapshot:
     optimizer: Mapping[str, Any]
     average: Mapping[str, Tensor] | None
     scaler: Mapping[str, Any] | None
+    zeros: Mapping[str, Any] | None = None
 
 
 def save_snapshot(snapshot: Snapshot, folder: Path) -> None:
