@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,36 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
+class IterativeOptions:
+    """How removals and updates take turns in `--method iterative`.
+
+    `remove_per_step` channels go after every `updates` mini-batches; None: as many as make about 30
+    removals, each of the same fraction of the cost. `lr=None` takes a tenth of the optimiser's own
+    rate, since the network is trained already. `limit` is the number of images that are trained on
+    (None: all); `resume` goes on with a run that was stopped.
+    """
+
+    remove_per_step: int | None = None
+    updates: int = 20
+    lr: float | None = None
+    optimizer: str = "sgd"
+    batch_size: int = 128
+    teacher: Path | None = None
+    temperature: float = 4.0
+    alpha: float = 0.9
+    limit: int | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
 class PruneOptions:
     """How channels are chosen.
 
     `align` is the number that kept widths are a multiple of (None: chosen per group, see
     `allocation.default_alignment`); `exclude` and `only` are layer patterns (`layer3.*`); `limit`
     is the number of images that a signal which needs data, or a repair, may look at. `repair` names
-    what is done after the cut, in order (`prunecli.repair`).
+    what is done after the cut, in order (`prunecli.repair`). `method` says how the cut comes about
+    (`prunecli.pipeline.methods`), and `iterative` how that one goes.
     """
 
     signal: str = "l1"
@@ -41,6 +65,8 @@ class PruneOptions:
     seed: int = 0
     limit: int = 1024
     repair: tuple[str, ...] = ()
+    method: str = "one-shot"
+    iterative: IterativeOptions = field(default_factory=IterativeOptions)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`prune` on files: read, cut, prove, write."""
+"""`prune` on files, all at once: read, cut, prove, write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prunecli.report import PruneReport
 
 
-def prune(
+def one_shot(
     model: Path,
     *,
     output: Path | None = None,
