@@ -20,6 +20,7 @@ FIRST = (
     "aggregate",
     "allocation",
     "repair",
+    "pruning method",
     "data format",
     "optimizer",
     "schedule",

@@ -9,6 +9,7 @@ OUTPUT = "Output"
 READING = "Reading the model"
 CHOOSING = "Choosing channels"
 TRAINING = "Training"
+ITERATIVE = "Iterative (--method iterative)"
 DISTILLING = "Learning from a teacher"
 GATES = "Gates (exit 1 when not met)"
 
@@ -16,6 +17,7 @@ GATES = "Gates (exit 1 when not met)"
 # a test compares the two.
 SIGNALS = ("l1", "l2", "bn-gamma", "geometric-median", "taylor", "fisher", "random")
 ALLOCATIONS = ("uniform", "global", "greedy")
+METHODS = ("one-shot", "iterative")
 SPLITS = ("auto", "train", "held_out", "test")
 
 Model = Annotated[

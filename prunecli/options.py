@@ -27,8 +27,8 @@ class IterativeOptions:
     """How removals and updates take turns in `--method iterative`.
 
     `remove_per_step` channels go after every `updates` mini-batches; None: as many as make about 30
-    removals, each of the same fraction of the cost. `lr=None` takes a tenth of the optimiser's own
-    rate, since the network is trained already. `limit` is the number of images that are trained on
+    removals, each of the same fraction of the cost. `lr=None` takes half of the optimiser's own
+    rate, which is a peak. `limit` is the number of images that are trained on
     (None: all); `resume` goes on with a run that was stopped.
     """
 
@@ -38,8 +38,6 @@ class IterativeOptions:
     optimizer: str = "sgd"
     batch_size: int = 128
     teacher: Path | None = None
-    temperature: float = 4.0
-    alpha: float = 0.9
     limit: int | None = None
     resume: bool = False
 

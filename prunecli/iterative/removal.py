@@ -41,6 +41,7 @@ def remove(
 ) -> NDArray[np.bool_]:
     """Return what is kept after the least salient channels per cost have gone, one by one.
 
+    `problem.saliency` has one entry per atom; those that have gone before are not looked at.
     A group loses channels until it has its width in `target`, and the costs are taken anew after
     every channel. At least one channel goes; it ends when the cost is `load` times the budget, when
     `most` channels have gone, or when every group is at its target. Ties go to the lowest index.
@@ -71,17 +72,6 @@ def removals_left(gone: int, *, channels: int, per_removal: int | None) -> int:
     if per_removal is None:
         return min(max(REMOVALS - gone, 1), channels)
     return math.ceil(channels / per_removal)
-
-
-def lowest_where_gone(
-    groups: Sequence[ChannelGroup], keep: NDArray[np.bool_], saliency: Saliency
-) -> Saliency:
-    """Return saliencies in which no channel that went before is above one that is still there."""
-    result = saliency.copy()
-    for group in groups:
-        own, there = result[group.atoms], keep[group.atoms]
-        own[~there] = min(0.0, float(own[there].min()))
-    return result
 
 
 def widths_of(groups: Sequence[ChannelGroup], keep: NDArray[np.bool_]) -> Widths:

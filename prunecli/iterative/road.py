@@ -3,7 +3,8 @@
 The loop is that of Molchanov et al. 2017 (arXiv 1611.06440) and Theis et al. 2018 (arXiv
 1801.05787): updates during which the criterion is accumulated, then a removal, costs taken anew.
 Ours: the traced graph is what trains, re-emitted narrower at every removal; and the widths to end
-at are chosen anew before each removal, so that they are aligned.
+at follow from the first scores and the allocation, as in a cut at once, so that they are aligned:
+which channels go, and in which order, is decided at every removal.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ if TYPE_CHECKING:
 SCORED = 1024
 """Held-out images that every removal is scored on."""
 
-GENTLE = 0.1
-"""Part of an optimiser's own learning rate that a network which is trained already takes."""
+GENTLE = 0.5
+"""Part of an optimiser's own learning rate, which is a peak, that is held throughout."""
 
 
 def iterative_prune(
@@ -185,8 +186,6 @@ def _training_options(options: PruneOptions) -> FinetuneOptions:
         optimizer=own.optimizer,
         schedule="constant",
         batch_size=own.batch_size,
-        temperature=own.temperature,
-        alpha=own.alpha,
         amp="no",
         limit=own.limit,
         seed=options.seed,
@@ -287,8 +286,9 @@ def _finished(
     clock: Clock,
 ) -> PruneResult:
     """Cut the dense module, which holds what was trained, by the plan of the whole way."""
-    course, before = session.course, session.before
+    course, before, chosen = session.course, session.before, session.selection
     assert before is not None
+    assert chosen is not None
     network, options, keep = course.network, course.options, session.slim.keep
     widths = widths_of(network.coupling.groups, keep)
     plan = plan_of(network, keep, widths, budget=course.budget, options=options)
@@ -301,14 +301,14 @@ def _finished(
         cost=cut_cost(network.cost, widths),
         verified=verified,
         groups=group_reports(network, widths),
-        frozen=(*frozen_reports(network), *session.whole),
+        frozen=(*frozen_reports(network), *chosen.whole),
         architecture=architecture,
         mode=plan.mode,
         signal=options.signal,
         allocation=options.allocation,
         align="auto" if options.align is None else str(options.align),
         seconds=clock.seconds,
-        warnings=(*trace_warnings(network), *session.warnings, *warnings),
+        warnings=(*trace_warnings(network), *chosen.warnings, *warnings),
         iterative=dataclasses.replace(
             planned,
             removals=session.removals,

@@ -15,7 +15,6 @@ from prunecli.iterative.criterion import saliency_between, weight_saliency
 from prunecli.iterative.removal import (
     REMOVALS,
     exponential,
-    lowest_where_gone,
     removals_left,
     remove,
     widths_of,
@@ -24,8 +23,8 @@ from prunecli.iterative.slim import Course, begin, cut, write_back
 from prunecli.iterative.state import Snapshot, load_snapshot, save_snapshot
 from prunecli.iterative.taps import heard
 from prunecli.progress import Step
-from prunecli.report import Evaluation, FrozenReport, RemovalReport
-from prunecli.selection import select
+from prunecli.report import Evaluation, RemovalReport
+from prunecli.selection import Selection, select
 from prunecli.signals import needs_data
 from prunecli.training.augment import normalise
 from prunecli.training.evaluation import tally_batches, to_evaluation
@@ -51,14 +50,17 @@ class Session:
     def __init__(self, course: Course) -> None:
         self.course = course
         self.slim = begin(course, np.ones(course.network.coupling.atom_count, np.bool_))
-        self.target: Widths | None = None
         self.before: Evaluation | None = None
         self.removals: tuple[RemovalReport, ...] = ()
-        self.warnings: tuple[str, ...] = ()
-        self.whole: tuple[FrozenReport, ...] = ()
+        self.selection: Selection | None = None
         self.seconds: tuple[float, float] = (0.0, 0.0)
         self.log: Path | None = None
         self.seen: list[tuple[Tensor, ...]] = []
+
+    @property
+    def target(self) -> Widths | None:
+        """The widths to end at; None before the first removal, whose scores decide about them."""
+        return None if self.selection is None else self.selection.widths
 
     @property
     def widths(self) -> Widths:
@@ -114,7 +116,7 @@ class Session:
         snapshot = Snapshot(
             settings=self.course.settings,
             keep=torch.as_tensor(self.slim.keep),
-            target=() if self.target is None else tuple(self.target.tolist()),
+            selection=self.selection,
             epoch=run.epoch,
             step=run.step,
             before=self.before,
@@ -139,8 +141,9 @@ class Session:
         run.optimizer.load_state_dict(found.optimizer)
         run.epoch, run.step = found.epoch, found.step
         write_back(self.course, self.slim)
-        self.target = np.asarray(found.target, np.int64) if found.target else None
-        self.before, self.removals = found.before, found.removals
+        self.selection, self.before, self.removals = (
+            found.selection, found.before, found.removals
+        )  # fmt: skip
         self.seconds = (found.first_seconds, 0.0)
         return True
 
@@ -194,28 +197,23 @@ class Session:
 
     def _remove(self, loss: float, scored: Evaluation) -> None:
         course, options = self.course, self.course.options
-        network, groups = course.network, course.network.coupling.groups
+        network = course.network
         write_back(course, self.slim)
         saliency = np.zeros(self.slim.keep.size)
         saliency[self.slim.keep] = self._saliency()
-        saliency = lowest_where_gone(groups, self.slim.keep, saliency)
-        selection = select(network, saliency, course.budget, options, held=course.held)
-        self.warnings, self.whole = selection.warnings, selection.whole
-        # What is wider than what is left would not be aligned there: such a group goes where it
-        # was to go before.
-        reachable = selection.widths <= self.widths
-        last = selection.widths if self.target is None else self.target
-        self.target = np.where(reachable, selection.widths, last)
-        ceilings = ceilings_of(course.budget, network.cost.dense)
-        problem = Problem(groups, saliency, network.cost, ceilings, ())
-        at, per_step = len(self.removals), options.iterative.remove_per_step
-        goals = (*exponential(problem.load(network.cost.dense_widths), 1.0, REMOVALS)[:-1], 0.0)
-        load = goals[min(at, REMOVALS - 1)] if per_step is None else 0.0
-        keep = remove(problem, self.slim.keep, self.target, load=load, most=per_step)
+        if self.selection is None:
+            self.selection = select(network, saliency, course.budget, options, held=course.held)
+        keep = remove(
+            self._problem(saliency),
+            self.slim.keep,
+            self.selection.widths,
+            load=self._goal(),
+            most=options.iterative.remove_per_step,
+        )
         self.slim, error = cut(course, self.slim, keep)
         left = network.cost.cost(self.widths)
         removal = RemovalReport(
-            removal=at + 1,
+            removal=len(self.removals) + 1,
             updates=self.done + options.iterative.updates,
             channels=int(keep.sum()),
             flops=left["flops"] / network.cost.dense["flops"],
@@ -227,6 +225,20 @@ class Session:
             max_rel_error=error,
         )
         self.removals = (*self.removals, removal)
+
+    def _problem(self, saliency: Saliency) -> Problem:
+        network = self.course.network
+        ceilings = ceilings_of(self.course.budget, network.cost.dense)
+        return Problem(network.coupling.groups, saliency, network.cost, ceilings, ())
+
+    def _goal(self) -> float:
+        """Return the cost, as a fraction of the budget, that the next removal goes down to."""
+        if self.course.options.iterative.remove_per_step is not None or self.target is None:
+            return 0.0
+        problem = self._problem(np.zeros(0))
+        dense = problem.load(self.course.network.cost.dense_widths)
+        goals = exponential(dense, problem.load(self.target), REMOVALS)
+        return goals[min(len(self.removals), REMOVALS - 1)]
 
     def _saliency(self) -> Saliency:
         """Return one saliency per atom that is left; the dense module holds what was trained."""

@@ -6,9 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from prunecli.checkpoint.atomic import atomic_write
 from prunecli.checkpoint.writing import save_torch
-from prunecli.report import Evaluation, RemovalReport
+from prunecli.report import Evaluation, FrozenReport, RemovalReport
+from prunecli.selection import Selection
 from prunecli.training.state import (
     SCHEMA,
     STATE_FILE,
@@ -28,13 +31,13 @@ if TYPE_CHECKING:
 class Snapshot:
     """A run right after a removal, where nothing is accumulated.
 
-    `keep` has one boolean per atom of the dense network, `target` the width that each group goes
-    to (empty before the first removal). Every draw is derived from the seed, `epoch` and `step`.
+    `keep` has one boolean per atom of the dense network, `selection` the widths to end at (None
+    before the first removal). Every draw is derived from the seed, `epoch` and `step`.
     """
 
     settings: Mapping[str, Any]
     keep: Tensor
-    target: tuple[int, ...]
+    selection: Selection | None
     epoch: int
     step: int
     before: Evaluation
@@ -50,6 +53,7 @@ def save_snapshot(snapshot: Snapshot, folder: Path) -> None:
         field.name: getattr(snapshot, field.name) for field in dataclasses.fields(snapshot)
     } | {
         "before": dataclasses.asdict(snapshot.before),
+        "selection": None if snapshot.selection is None else _to_fields(snapshot.selection),
         "removals": [dataclasses.asdict(removal) for removal in snapshot.removals],
     }
     with atomic_write(folder / STATE_FILE) as path:
@@ -70,8 +74,20 @@ def load_snapshot(folder: Path, *, settings: Mapping[str, Any]) -> Snapshot | No
     return Snapshot(
         **{
             **fields,
-            "target": tuple(fields["target"]),
+            "selection": fields["selection"] and _selection_from(fields["selection"]),
             "before": evaluation_from(fields["before"]),
             "removals": tuple(RemovalReport(**removal) for removal in fields["removals"]),
         }
+    )
+
+
+def _to_fields(selection: Selection) -> dict[str, Any]:
+    return {**dataclasses.asdict(selection), "widths": selection.widths.tolist()}
+
+
+def _selection_from(fields: Mapping[str, Any]) -> Selection:
+    return Selection(
+        widths=np.asarray(fields["widths"], np.int64),
+        whole=tuple(FrozenReport(**item) for item in fields["whole"]),
+        warnings=tuple(fields["warnings"]),
     )
