@@ -2,11 +2,11 @@
 
     python tests/benchmarks/iterative.py --checkpoint resnet20-jpeg.pt --data DATA [--rows NAME ...]
 
-Every row starts from the same checkpoint, keeps half of the FLOPs, and takes about 2 x 150 updates
-of 128 images from the same 19,200: an iterative one half of them while it shrinks and half in
-`finetune`, the others all of them in `finetune`. The epoch is chosen on held-out training images;
-the accuracies are those of 2,000 test images. Rows are appended to `iterative.csv` beside this
-script; rows that are there are not run again.
+Every row starts from the same checkpoint, keeps half of the FLOPs, and takes about as many updates
+of 128 images from the same ones: an iterative row 31 times `--updates` while it shrinks and one
+epoch of `finetune` over `--images`, the others two such epochs. The epoch is chosen on held-out
+training images; the accuracies are those of 2,000 test images. Rows are appended to `iterative.csv`
+beside this script; rows that are there are not run again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunecli import pipeline
+from prunecli.artefacts import read
 from prunecli.budget import make_budget
+from prunecli.data import load_split, open_source
+from prunecli.instantiate import instantiate
 from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
+from prunecli.training import evaluate, finetune
 
 TABLE = Path(__file__).with_suffix(".csv")
 FIELDS = (
     "checkpoint", "row", "seed", "kept_flops", "updates", "cut", "after",
     "first_ms", "last_ms", "seconds",
 )  # fmt: skip
-IMAGES = 19_200
 TESTED = 2_000
 
 
@@ -55,7 +58,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--updates", type=int, default=5, help="between two removals")
+    parser.add_argument("--images", type=int, default=9_600)
+    parser.add_argument("--updates", type=int, default=2, help="between two removals")
     parser.add_argument("--rows", nargs="*", help="only these rows")
     arguments = parser.parse_args()
     for row in ROWS:
@@ -69,31 +73,31 @@ def run(row: Row, arguments: argparse.Namespace) -> tuple[str, ...]:
     """Cut and train once; return what the table says about it."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        slim = Path(folder) / "slim.pt"
         cut = pipeline.prune(
             arguments.checkpoint,
-            output=slim,
+            output=Path(folder) / "slim.pt",
             budget=make_budget(flops=0.5),
             options=PruneOptions(
                 method=row.method,
                 signal=row.signal,
                 seed=arguments.seed,
-                iterative=IterativeOptions(updates=arguments.updates, limit=IMAGES),
+                iterative=IterativeOptions(updates=arguments.updates, limit=arguments.images),
             ),
             data=arguments.data,
         )
-        way = cut.iterative
-        before = pipeline.evaluate(slim, data=arguments.data, split="test", limit=TESTED)
-        tuned = pipeline.finetune(
-            slim,
-            data=arguments.data,
-            output=Path(folder) / "tuned.pt",
-            options=FinetuneOptions(
-                epochs=2 if way is None else 1, limit=IMAGES, seed=arguments.seed
-            ),
-        )
-        after = pipeline.evaluate(tuned.output, data=arguments.data, split="test", limit=TESTED)
-    updates = len(tuned.epochs) * IMAGES // FinetuneOptions.batch_size
+        checkpoint = read(cut.output).checkpoint
+    way, network, source = cut.iterative, instantiate(checkpoint), open_source(arguments.data)
+    test = load_split(source, "test", input=checkpoint.input, limit=TESTED)
+    before = evaluate(network, test, input=checkpoint.input)
+    epochs = 2 if way is None else 1
+    tuned = finetune(
+        network,
+        source,
+        input=checkpoint.input,
+        options=FinetuneOptions(epochs=epochs, limit=arguments.images, seed=arguments.seed),
+    )
+    after = evaluate(tuned.model, test, input=checkpoint.input)
+    updates = epochs * -(-arguments.images // FinetuneOptions.batch_size)
     if way is not None:
         updates += (len(way.removals) + 1) * arguments.updates
     times = ("", "") if way is None else tuple(f"{t * 1e3:.0f}" for t in way.seconds_per_update)
