@@ -22,6 +22,7 @@ FIRST = (
     "weight allocation",
     "importance",
     "repair",
+    "pruning method",
     "data format",
     "embedding",
     "volume",

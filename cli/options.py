@@ -9,6 +9,7 @@ OUTPUT = "Output"
 READING = "Reading the model"
 CHOOSING = "Choosing channels"
 TRAINING = "Training"
+ITERATIVE = "Iterative (--method iterative)"
 DISTILLING = "Learning from a teacher"
 GATES = "Gates (exit 1 when not met)"
 
@@ -26,6 +27,7 @@ ALLOCATIONS = (
     "proportional-importance",
 )
 IMPORTANCES = ("probe", "sensitivity", "energy")
+METHODS = ("one-shot", "iterative")
 SPLITS = ("auto", "train", "held_out", "test")
 
 Model = Annotated[

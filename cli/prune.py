@@ -5,14 +5,20 @@ from typing import Annotated
 
 import typer
 
-from prunecli.options import PruneOptions
+from prunecli.options import IterativeOptions, PruneOptions
 
 from . import options as shared
 from .outcome import Outcome
 from .session import start
-from .values import checkpoint_path, load_options
+from .values import checkpoint_path, load_options, usage_error
 
 BUDGET = "Budget (at least one)"
+ITERATIVE_SIGNAL = "fisher"
+"""What `--method iterative` takes where nobody says: loss per cost, as Theis et al. remove."""
+
+ITERATIVE_OPTIONS = (
+    "updates", "remove_per_step", "lr", "optimizer", "batch_size", "teacher", "resume",
+)  # fmt: skip
 
 
 def prune(
@@ -118,6 +124,67 @@ def prune(
             help="Repair the cut network on images, in this order: bn,bias,lstsq. Needs --data.",
         ),
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="one-shot, or iterative: a few channels at a time, training between.",
+            rich_help_panel=shared.ITERATIVE,
+            autocompletion=lambda: list(shared.METHODS),
+        ),
+    ] = PruneOptions.method,
+    updates: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Mini-batches between two removals.",
+            rich_help_panel=shared.ITERATIVE,
+        ),
+    ] = IterativeOptions.updates,
+    remove_per_step: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Channels that go at a time (default: as many as make about 30 removals).",
+            rich_help_panel=shared.ITERATIVE,
+        ),
+    ] = IterativeOptions.remove_per_step,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Learning rate (default: half of the optimiser's own).",
+            rich_help_panel=shared.ITERATIVE,
+        ),
+    ] = IterativeOptions.lr,
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="See 'prunecli methods'.", rich_help_panel=shared.ITERATIVE
+        ),
+    ] = IterativeOptions.optimizer,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=2, metavar="N", help="Images per update.", rich_help_panel=shared.ITERATIVE
+        ),
+    ] = IterativeOptions.batch_size,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Learn from this checkpoint meanwhile: the dense one.",
+            rich_help_panel=shared.ITERATIVE,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on where a stopped run ended.", rich_help_panel=shared.ITERATIVE
+        ),
+    ] = False,
     data: shared.Data = None,
     limit: shared.Limit = PruneOptions.limit,
     seed: shared.Seed = PruneOptions.seed,
@@ -154,6 +221,7 @@ def prune(
     $ prunecli prune model.pt --params 1.5M --signal taylor --data images/
     $ prunecli prune model.pt --flops 0.5 --repair lstsq --data images/
     $ prunecli prune model.pt --flops 0.5 --allocation inverse-importance --data images/
+    $ prunecli prune model.pt --flops 0.5 --method iterative --data images/
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     $ prunecli prune model.pt --granularity weight --sparsity 0.9 --allocation erdos-renyi
     $ prunecli prune model.pt --granularity 2:4
@@ -174,8 +242,11 @@ def prune(
         std=std,
         allow_pickle=allow_pickle,
     )
+    iterative = method == "iterative"
+    if not iterative:
+        _refuse_iterative(context)
     choices = PruneOptions(
-        signal=signal,
+        signal=ITERATIVE_SIGNAL if iterative and not _is_said(context, "signal") else signal,
         allocation=allocation,
         aggregate=aggregate,
         align=align,
@@ -187,6 +258,17 @@ def prune(
         repair=tuple(name.strip() for name in repair.split(",")) if repair else (),
         granularity=granularity,
         importance=importance,
+        method=method,
+        iterative=IterativeOptions(
+            remove_per_step=remove_per_step,
+            updates=updates,
+            lr=lr,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            teacher=teacher,
+            limit=limit if iterative and _is_said(context, "limit") else None,
+            resume=resume,
+        ),
     )
     path = session.checkpoint(model)
     from prunecli import pipeline
@@ -205,3 +287,20 @@ def prune(
             progress=progress,
         )
     return Outcome("prune", report, output=report.output, warnings=report.warnings)
+
+
+def _is_said(context: typer.Context, name: str) -> bool:
+    """Tell whether a flag, a variable or the settings say something about an option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _refuse_iterative(context: typer.Context) -> None:
+    """Raise the usage error of an option that only `--method iterative` follows."""
+    for name in ITERATIVE_OPTIONS:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            flag = f"--{name.replace('_', '-')}"
+            raise usage_error(
+                f"{flag} says how --method iterative goes", hint="add --method iterative"
+            )

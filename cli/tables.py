@@ -24,6 +24,7 @@ from prunecli.report import (
     FrozenReport,
     GroupReport,
     ImportanceReport,
+    IterativeReport,
     ModelAnalysis,
     OracleReport,
     PruneReport,
@@ -78,6 +79,7 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         *([_group_table(report.groups, rows)] if report.sparsity is None else []),
         *_frozen_parts(report.frozen, rows),
         *([] if report.repair is None else [_repair_table(report.repair)]),
+        *([] if report.iterative is None else _iterative_parts(report.iterative, rows)),
         _facts(facts),
     ]
 
@@ -219,6 +221,36 @@ def _repair_table(repair: RepairReport) -> Table:
     table.caption = f"repaired on {repair.images} training images, " + SCORED[repair.measured]
     return table
 
+
+def _iterative_parts(report: IterativeReport, rows: int | None) -> Parts:
+    facts = {"signal": report.criterion}
+    if report.accuracy is None:
+        facts["to do"] = (
+            f"about {report.planned_removals} removals, {report.planned_updates} updates, "
+            f"at most {report.planned_seconds:.0f} s"
+        )
+        return [_facts(facts)]
+    table = _table("removal", ">updates", ">channels", ">FLOPs", ">loss", ">accuracy", ">ms/update")
+    every = 1 if rows is None else -(-len(report.removals) // SHOWN_REMOVALS)
+    for removal in report.removals[every - 1 :: every]:
+        table.add_row(
+            str(removal.removal),
+            str(removal.updates),
+            str(removal.channels),
+            _percent(removal.flops),
+            f"{removal.loss:.4f}",
+            _percent(removal.accuracy),
+            f"{removal.seconds_per_update * 1e3:.0f}",
+        )
+    table.caption = f"scored on {report.images} held-out images before each removal"
+    before, after = report.seconds_per_update or (0.0, 0.0)
+    facts["held out"] = f"{_percent(report.accuracy.before)} -> {_percent(report.accuracy.after)}"
+    facts["one update"] = f"{before * 1e3:.0f} ms -> {after * 1e3:.0f} ms"
+    return [table, _facts(facts)]
+
+
+SHOWN_REMOVALS = 8
+"""Rows about removals that are shown without `--verbose`."""
 
 SCORED = {
     "held_out": "scored on images held out from training",

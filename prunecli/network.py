@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor, fx, nn
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Network:
         per_group = self.cost.gradient(kind, self.cost.dense_widths)
         return np.repeat(per_group, [group.width for group in self.coupling.groups])
 
-    def graph_network(self, keep: NDArray[np.bool_]) -> tuple[nn.Module, dict[str, Any]]:
+    def graph_network(self, keep: NDArray[np.bool_]) -> tuple[fx.GraphModule, dict[str, Any]]:
         """Return the re-emitted network that keeps these atoms, and its program."""
         check_layer_names(self.trace.tensors.values())
         program = emit(self.trace, self.coupling, keep)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,26 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
+class IterativeOptions:
+    """How removals and updates take turns in `--method iterative`.
+
+    `remove_per_step` channels go after every `updates` mini-batches; None: as many as make about 30
+    removals, each of the same fraction of the cost. `lr=None` takes half of the optimiser's own
+    rate, which is a peak. `limit` is the number of images that are trained on
+    (None: all); `resume` goes on with a run that was stopped.
+    """
+
+    remove_per_step: int | None = None
+    updates: int = 20
+    lr: float | None = None
+    optimizer: str = "sgd"
+    batch_size: int = 128
+    teacher: Path | None = None
+    limit: int | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
 class PruneOptions:
     """How channels are chosen.
 
@@ -30,7 +51,8 @@ class PruneOptions:
     is the number of images that a signal which needs data, or a repair, may look at. `repair` names
     what is done after the cut, in order (`prunecli.repair`). `importance` names what allocations by
     importance look at (None: `probe` with images, `energy` without; `prunecli.importance`).
-    `granularity` is `channel`, `weight`, or a pattern of weights such as `2:4`.
+    `granularity` is `channel`, `weight`, or a pattern of weights such as `2:4`. `method` says how the cut comes about
+    (`prunecli.pipeline.methods`), and `iterative` how that one goes.
     """
 
     signal: str = "l1"
@@ -43,6 +65,8 @@ class PruneOptions:
     seed: int = 0
     limit: int = 1024
     repair: tuple[str, ...] = ()
+    method: str = "one-shot"
+    iterative: IterativeOptions = field(default_factory=IterativeOptions)
     granularity: str = "channel"
     importance: str | None = None
 

@@ -92,7 +92,7 @@ def prune_network(
     check_importance(options, batches)
     clock = Clock(progress)
     network = read_network(model, example, clock=clock)
-    warnings = _trace_warnings(network)
+    warnings = trace_warnings(network)
     with clock.stage("cost"):
         cost = network.cost
     with clock.stage("score"):
@@ -109,16 +109,16 @@ def prune_network(
             selection = select(network, saliency, budget, options, held=held, importance=importance)
         widths = selection.widths
         keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
-        plan = _plan(network, keep, widths, budget=budget, options=options)
+        plan = plan_of(network, keep, widths, budget=budget, options=options)
         if dry_run:
             break
         try:
-            slim, program, verified = _cut(network, plan, keep, options, clock)
+            slim, program, verified = cut_and_prove(network, plan, keep, options, clock)
             break
         except ProofError as error:
             held = _newly_held(network, keep, held, error)
     if program is not None:
-        plan = _in_graph_mode(plan)
+        plan = in_graph_mode(plan)
     repaired = None
     if slim is not None and options.repair and batches is not None:
         with clock.stage("repair"), evaluating(slim):
@@ -137,7 +137,7 @@ def prune_network(
         plan=plan.to_json(),
         cost=cut_cost(cost, widths),
         verified=verified,
-        groups=_group_reports(network, widths, importance),
+        groups=group_reports(network, widths, importance),
         frozen=(*frozen_reports(network), *selection.whole),
         architecture=architecture or type(model).__name__,
         mode=plan.mode,
@@ -229,7 +229,8 @@ def frozen_reports(network: Network) -> tuple[FrozenReport, ...]:
     )
 
 
-def _trace_warnings(network: Network) -> list[str]:
+def trace_warnings(network: Network) -> list[str]:
+    """Say what the trace of a network found that its owner should know."""
     warnings = []
     if network.trace.recorded:
         warnings.append(
@@ -265,7 +266,7 @@ def _trace_warnings(network: Network) -> list[str]:
 # --- cut and prove -------------------------------------------------------------------------------
 
 
-def _plan(
+def plan_of(
     network: Network,
     keep: NDArray[np.bool_],
     widths: Widths,
@@ -273,6 +274,7 @@ def _plan(
     budget: Budget,
     options: PruneOptions,
 ) -> PruningPlan:
+    """Return the plan that keeps these atoms, in module mode."""
     return PruningPlan(
         fingerprint=network.coupling.fingerprint,
         keep={
@@ -291,7 +293,7 @@ def _plan(
     )
 
 
-def _cut(
+def cut_and_prove(
     network: Network,
     plan: PruningPlan,
     keep: NDArray[np.bool_],
@@ -318,10 +320,10 @@ def _cut(
         rebuilt, program = network.graph_network(keep)
     rebuilt.train(network.model.training)
     with clock.stage("prove"):
-        return rebuilt, program, _prove(network, rebuilt, _in_graph_mode(plan), keep, options)
+        return rebuilt, program, _prove(network, rebuilt, in_graph_mode(plan), keep, options)
 
 
-def _in_graph_mode(plan: PruningPlan) -> PruningPlan:
+def in_graph_mode(plan: PruningPlan) -> PruningPlan:
     """Return the plan of the re-emitted graph, which has its sizes and temperatures written in."""
     return dataclasses.replace(plan, mode=GRAPH, attributes={}, factors={})
 
@@ -392,9 +394,10 @@ def _prove(
     )
 
 
-def _group_reports(
-    network: Network, widths: Widths, importance: NDArray[np.float64] | None
+def group_reports(
+    network: Network, widths: Widths, importance: NDArray[np.float64] | None = None
 ) -> tuple[GroupReport, ...]:
+    """Return every group with its width before and after."""
     flops, params = network.cost.share("flops"), network.cost.share("params")
     return tuple(
         GroupReport(

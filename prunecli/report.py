@@ -124,6 +124,48 @@ class SparsityReport:
 
 
 @dataclass(frozen=True)
+class RemovalReport:
+    """One removal of an iterative run, and the updates before it.
+
+    `loss` and `accuracy` are those on held-out images when the updates were done, `flops` and
+    `params` the shares that are left when the channels have gone; `max_rel_error` is that of the
+    proof of this cut, on the weights of its time.
+    """
+
+    removal: int
+    updates: int
+    channels: int
+    flops: float
+    params: float
+    train_loss: float
+    loss: float
+    accuracy: float
+    seconds_per_update: float
+    max_rel_error: float
+
+
+@dataclass(frozen=True)
+class IterativeReport:
+    """What happened on the way to an iterative cut; for a dry run, what would.
+
+    `accuracy` and `loss` are on `images` held-out images: of the dense network, and of the result.
+    `criterion` says where the signal was taken; `seconds_per_update` is that of the first round and
+    of the last.
+    """
+
+    planned_removals: int
+    planned_updates: int
+    planned_seconds: float
+    criterion: str
+    removals: tuple[RemovalReport, ...] = ()
+    accuracy: AccuracyChange | None = None
+    loss: tuple[float, float] | None = None
+    images: int = 0
+    seconds_per_update: tuple[float, float] | None = None
+    log: Path | None = None
+
+
+@dataclass(frozen=True)
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
@@ -150,6 +192,7 @@ class PruneReport:
     repair: RepairReport | None = None
     importance: str | None = None
     sparsity: SparsityReport | None = None
+    iterative: IterativeReport | None = None
 
 
 @dataclass(frozen=True)

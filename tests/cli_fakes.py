@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,35 @@ def prune_report(output: Path | None, *, warnings: tuple[str, ...] = ()) -> repo
         align="8",
         seconds={"trace": 0.4, "cut": 0.1},
         warnings=warnings,
+    )
+
+
+def removal(at: int) -> report.RemovalReport:
+    return report.RemovalReport(
+        removal=at,
+        updates=20 * at,
+        channels=688 - 9 * at,
+        flops=1 - at / 60,
+        params=1 - at / 70,
+        train_loss=0.4,
+        loss=0.5,
+        accuracy=0.9,
+        seconds_per_update=0.31 - at / 200,
+        max_rel_error=3e-16,
+    )
+
+
+def iterative_report(*, dry_run: bool) -> report.IterativeReport:
+    planned = report.IterativeReport(30, 620, 190.0, "accumulated during the updates")
+    if dry_run:
+        return planned
+    return dataclasses.replace(
+        planned,
+        removals=tuple(removal(at) for at in range(1, 31)),
+        accuracy=report.AccuracyChange(0.92, 0.9, "held_out"),
+        loss=(0.3, 0.5),
+        images=1024,
+        seconds_per_update=(0.31, 0.16),
     )
 
 
@@ -181,10 +211,12 @@ class FakePipeline:
 
     def prune(self, model: Path, *, dry_run: bool, output: Path, **options: Any) -> Any:
         self._called("prune", model=model, dry_run=dry_run, output=output, **options)
-        if dry_run:
-            return prune_report(None)
-        output.write_bytes(b"slim")
-        return prune_report(output, warnings=self.warnings)
+        if not dry_run:
+            output.write_bytes(b"slim")
+        found = prune_report(None if dry_run else output, warnings=self.warnings)
+        if options["options"].method == "iterative":
+            found = dataclasses.replace(found, iterative=iterative_report(dry_run=dry_run))
+        return found
 
     def finetune(self, model: Path, *, output: Path, **options: Any) -> Any:
         self._called("finetune", model=model, output=output, **options)

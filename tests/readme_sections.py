@@ -42,6 +42,7 @@ def generated() -> dict[str, str]:
         "methods": _methods(),
         "recovery": _recovery(),
         "defaults": _defaults(),
+        "iterative": _iterative(),
         "repair": _repair(),
         "allocations": _allocations(),
         "oracle": _oracle(),
@@ -115,6 +116,17 @@ def _recovery() -> str:
         for row in _read("recovery.csv")
     ]  # fmt: skip
     return table(("checkpoint", "network", "seed", "FLOPs kept", "before training", "after"), rows)
+
+
+def _iterative() -> str:
+    head = ("checkpoint", "network", "FLOPs kept", "updates", "shrunk", "fine-tuned", "ms/update")
+    rows = [
+        (row["checkpoint"], row["row"], _percent(row["kept_flops"]), row["updates"],
+         _percent(row["cut"]), _percent(row["after"]),
+         f"{row['first_ms']} to {row['last_ms']}" if row["first_ms"] else "")
+        for row in _read("iterative.csv")
+    ]  # fmt: skip
+    return table(head, rows)
 
 
 def _defaults() -> str:

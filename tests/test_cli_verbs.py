@@ -15,6 +15,7 @@ from prunecli.options import (
     ComplexityOptions,
     ExportOptions,
     FinetuneOptions,
+    IterativeOptions,
     LoadOptions,
     PruneOptions,
 )
@@ -64,6 +65,7 @@ VERBS = {
             "repair",
             "sparsity",
             "importance",
+            "iterative",
         },
     ),
     "finetune": (
@@ -245,6 +247,58 @@ def test_every_flag_about_a_data_set_arrives_in_the_library(pipeline, capsys):
         subset_rule="confusion",
         per_class=9,
     )
+
+
+def test_every_flag_of_an_iterative_cut_arrives_in_the_library(pipeline, capsys):
+    words = shlex.split(
+        "prune m.pt --flops 0.5 --method iterative --data d --updates 7 --remove-per-step 3"
+        " --lr 0.01 --optimizer adam --batch-size 32 --teacher t.pt --limit 900 --resume"
+    )
+    assert run(capsys, *words)[0] == 0
+    ((_, given),) = pipeline.calls
+    assert given["options"] == PruneOptions(
+        signal="fisher",
+        method="iterative",
+        limit=900,
+        iterative=IterativeOptions(
+            remove_per_step=3,
+            updates=7,
+            lr=0.01,
+            optimizer="adam",
+            batch_size=32,
+            teacher=Path("t.pt"),
+            limit=900,
+            resume=True,
+        ),
+    )
+
+
+def test_an_iterative_cut_takes_all_images_and_its_own_signal_unless_told(pipeline, capsys):
+    words = ("prune", "m.pt", "--flops", "0.5", "--method", "iterative", "--data", "d")
+    run(capsys, *words)
+    run(capsys, *words, "--signal", "l1")
+    signals = [given["options"].signal for _, given in pipeline.calls]
+    assert signals == ["fisher", "l1"]
+    assert pipeline.calls[0][1]["options"].iterative.limit is None
+
+
+def test_an_iterative_cut_shows_some_removals_and_with_verbose_all(pipeline, capsys):
+    words = ("prune", "m.pt", "--flops", "0.5", "--method", "iterative", "--data", "d")
+    shown = run(capsys, *words)[2]
+    assert "310 ms -> 160 ms" in shown
+    assert "92.0 % -> 90.0 %" in shown
+    lines = [line.split() for line in run(capsys, *words, "--verbose")[2].splitlines()]
+    assert {str(at) for at in range(1, 31)} <= {line[0] for line in lines if line}
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert "620 updates" in run(capsys, *words, "--dry-run")[1]
+
+
+@pytest.mark.parametrize("flag", ["--updates 3", "--lr 0.1", "--teacher t.pt", "--resume"])
+def test_a_flag_of_iterative_cuts_alone_is_a_usage_error(pipeline, capsys, flag):
+    code, _, err = run(capsys, *shlex.split(f"prune m.pt --flops 0.5 {flag}"))
+    assert code == 2
+    assert "--method iterative" in err
+    assert pipeline.calls == []
 
 
 def test_every_finetune_flag_arrives_in_the_library(pipeline, capsys):

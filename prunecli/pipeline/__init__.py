@@ -4,6 +4,6 @@ from prunecli.pipeline.analyzing import analyze
 from prunecli.pipeline.evaluating import evaluate
 from prunecli.pipeline.exporting import export
 from prunecli.pipeline.finetuning import finetune
-from prunecli.pipeline.pruning import prune
+from prunecli.pipeline.methods import prune
 
 __all__ = ["analyze", "evaluate", "export", "finetune", "prune"]

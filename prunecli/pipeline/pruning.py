@@ -1,4 +1,4 @@
-"""`prune` on files: read, cut, prove, write."""
+"""`prune` on files, all at once: read, cut, prove, write."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts import check_output, cut_checkpoint, dense_architecture, example_input, read
 from prunecli.checkpoint import save
-from prunecli.errors import InputError
-from prunecli.granularity import CHANNEL
 from prunecli.importance import uses_images
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import measuring_batches, scoring_batches
 from prunecli.options import LoadOptions, PruneOptions
-from prunecli.pipeline.sparsifying import sparsify
 from prunecli.progress import Progress, silent
 from prunecli.pruning import prune_network
 
@@ -24,11 +21,11 @@ if TYPE_CHECKING:
     from prunecli.report import PruneReport
 
 
-def prune(
+def one_shot(
     model: Path,
     *,
     output: Path | None = None,
-    budget: Budget | None,
+    budget: Budget,
     options: PruneOptions | None = None,
     load: LoadOptions | None = None,
     data: str | None = None,
@@ -40,25 +37,9 @@ def prune(
     """Cut the network in `model` until it keeps `budget`, prove the cut, and write it.
 
     `output` defaults to `<stem>.pruned.pt` in the current folder. Nothing is written for a dry run,
-    nor when anything fails. At a granularity below channels single weights are zeroed; a pattern
-    such as 2:4 takes no budget.
+    nor when anything fails.
     """
     options = options or PruneOptions()
-    if options.granularity != CHANNEL:
-        return sparsify(
-            model,
-            output=output,
-            budget=budget,
-            options=options,
-            load=load,
-            data=data,
-            dry_run=dry_run,
-            overwrite=overwrite,
-            command=command,
-            progress=progress,
-        )
-    if budget is None:
-        raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
     target = output or Path(f"{model.stem}.pruned.pt")
     if not dry_run:
         check_output(target, inputs=[model], overwrite=overwrite)

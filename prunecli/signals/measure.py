@@ -34,7 +34,7 @@ def measure(signals: Sequence[Signal], subject: Subject) -> dict[Signal, list[Si
     """Return, for every signal, its value at every site; the images are looked at once."""
     asked = dict.fromkeys(signals)
     sources = {base: sources_of(base, subject) for base in {s.base_input for s in asked}}
-    sums = _Sums(sources)
+    sums = RunningSums(sources)
     still = [signal for signal in asked if not signal.needs_data]
     sums.add(still, None)
     moving = [signal for signal in asked if signal.needs_data]
@@ -56,7 +56,7 @@ CACHED = 1 << 17
 Summing = Callable[[Tensor], Tensor]
 
 
-class _Sums:
+class RunningSums:
     """Running sums per base input, site, metric and reduction."""
 
     def __init__(self, sources: Mapping[str, Sequence[Source]]) -> None:

@@ -50,11 +50,11 @@ def needs_data(signal: str) -> bool:
     """Tell whether a signal looks at images."""
     if "/" not in signal and isinstance(PRESETS.get(signal), OnImages):
         return True
-    point = _point(signal)
+    point = point_of(signal)
     return point is not None and point.needs_data
 
 
-def _point(signal: str) -> Signal | None:
+def point_of(signal: str) -> Signal | None:
     """Return the point of the taxonomy that a name stands for, if any."""
     preset = PRESETS.get(signal) if "/" not in signal else signal
     preset = preset.signal if isinstance(preset, Adjusted) else preset
@@ -128,21 +128,22 @@ def score_many(
         seed,
         progress,
     )
-    points = {name: _point(name) for name in signals}
+    points = {name: point_of(name) for name in signals}
     for name in signals:
         if batches is None and needs_data(name):
             raise no_images(name)
     with torch.no_grad():
         sites = measure([point for point in points.values() if point is not None], subject)
         return {
-            name: _finished(
+            name: finished(
                 name, dataclasses.replace(subject, signal=name), sites[point] if point else None
             )
             for name, point in points.items()
         }
 
 
-def _finished(name: str, subject: Subject, sites: list[Site] | None) -> NDArray[np.float64]:
+def finished(name: str, subject: Subject, sites: list[Site] | None) -> NDArray[np.float64]:
+    """Return one saliency per atom from the sites of a signal of the taxonomy, or from a scorer."""
     preset = PRESETS.get(name) if "/" not in name else name
     if sites is None:
         scorer = preset.score if isinstance(preset, OnImages) else preset

@@ -89,27 +89,23 @@ def finetune(
     """
     options = options or FinetuneOptions()
     check_options(options)
-    with _reproducible(), _interruptible():
+    with reproducible(), interruptible():
         accelerator = make_accelerator(options.amp)
         if not accelerator.is_main_process:
             progress = silent
-        train, held_out, warnings = _load_images(source, input, options, progress)
+        train, held_out, warnings = load_images(source, input, options, progress)
         student = trainable_copy(model)
-        recipe = Recipe(
-            options=options,
+        recipe = make_recipe(
+            source,
+            train,
             input=input,
-            images=train,
-            augmentation=augmentation_for(options.augment, source, input),
-            schedule=SCHEDULES.get(options.schedule),
-            peak=peak_rate(options),
-            objective=Objective(options.temperature, options.alpha, options.label_smoothing),
-            teacher=_teacher(teacher, teacher_input or input, accelerator),
+            options=options,
+            teacher=make_teacher(teacher, teacher_input or input, accelerator),
             accelerator=accelerator,
-            steps_per_epoch=_steps_per_epoch(train, options, accelerator),
             progress=progress,
         )
         settings = _settings(recipe, student, teacher)
-        place = Place(_ready(run_dir), save_seconds, settings)
+        place = Place(ready_folder(run_dir), save_seconds, settings)
         run = start_run(student, recipe)
         run.zeros = _zeros(run.bare, recipe, masks or {}, layers)
         session = Session(recipe, run, held_out=held_out, place=place)
@@ -117,6 +113,32 @@ def finetune(
             warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
         session.train()
         return _result(session, warnings)
+
+
+def make_recipe(
+    source: DataSource,
+    images: ImageSet,
+    *,
+    input: InputSpec,  # noqa: A002
+    options: FinetuneOptions,
+    teacher: Teacher | None,
+    accelerator: Accelerator,
+    progress: Progress = silent,
+) -> Recipe:
+    """Return everything about a run on `images` that stays the same."""
+    return Recipe(
+        options=options,
+        input=input,
+        images=images,
+        augmentation=augmentation_for(options.augment, source, input),
+        schedule=SCHEDULES.get(options.schedule),
+        peak=peak_rate(options),
+        objective=Objective(options.temperature, options.alpha, options.label_smoothing),
+        teacher=teacher,
+        accelerator=accelerator,
+        steps_per_epoch=_steps_per_epoch(images, options, accelerator),
+        progress=progress,
+    )
 
 
 def check_options(options: FinetuneOptions) -> None:
@@ -180,9 +202,16 @@ def tensors_digest(model: nn.Module | None) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load_images(
-    source: DataSource, input_spec: InputSpec, options: FinetuneOptions, progress: Progress
+def load_images(
+    source: DataSource,
+    input_spec: InputSpec,
+    options: FinetuneOptions,
+    progress: Progress,
+    *,
+    scored: int | None = None,
 ) -> tuple[ImageSet, ImageSet, list[str]]:
+    """Return the images to train on, those held out from them (`scored` of them), and warnings."""
+
     def load(split: str, limit: int | None) -> ImageSet:
         return load_split(
             source,
@@ -197,7 +226,7 @@ def _load_images(
     limit = options.limit
     train = load("train", limit)
     fewer = limit and max(round(limit * options.held_out), FEWEST_HELD_OUT)
-    held_out = load("held_out", fewer)
+    held_out = load("held_out", scored or fewer)
     warnings = list(dict.fromkeys((*train.warnings, *held_out.warnings)))
     if len(train) < 2:
         raise InputError(
@@ -217,9 +246,10 @@ def _steps_per_epoch(images: ImageSet, options: FinetuneOptions, accelerator: Ac
     return len(epoch_batches(len(images), options.batch_size, seed=0, epoch=0, shard=shard))
 
 
-def _teacher(
+def make_teacher(
     model: nn.Module | None, input_spec: InputSpec, accelerator: Accelerator
 ) -> Teacher | None:
+    """Return a frozen copy of the teacher on its device; None for none."""
     if model is None:
         return None
     taught = copy.deepcopy(model).float().eval().requires_grad_(requires_grad=False)
@@ -259,7 +289,8 @@ def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> 
     }
 
 
-def _ready(run_dir: Path | None) -> Path | None:
+def ready_folder(run_dir: Path | None) -> Path | None:
+    """Return the folder of a run, made where it is not there yet."""
     if run_dir is not None:
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -330,7 +361,7 @@ def _final_masks(session: Session) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _reproducible() -> Iterator[None]:
+def reproducible() -> Iterator[None]:
     """Leave the caller's random state alone, and take convolutions that repeat themselves."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with (
@@ -341,7 +372,7 @@ def _reproducible() -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Say it in our words when Ctrl-C comes while there is nothing to save."""
     try:
         yield

@@ -17,8 +17,10 @@ from prunecli.errors import InputError
 from prunecli.report import EpochReport, Evaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from _typeshed import DataclassInstance
 
 SCHEMA = 1
 STATE_FILE = "state.pt"
@@ -93,15 +95,15 @@ def load_snapshot(folder: Path, *, settings: Mapping[str, Any]) -> Snapshot | No
     path = folder / STATE_FILE
     if not path.exists():
         return None
-    fields = _read_fields(path)
-    _check_settings(fields["settings"], settings, path)
+    fields = read_fields(path)
+    check_settings(fields["settings"], settings, path)
     best = fields["best"]
     if best is not None:
-        best = Best(best["epoch"], _evaluation(best["evaluation"]), best["tensors"])
+        best = Best(best["epoch"], evaluation_from(best["evaluation"]), best["tensors"])
     return Snapshot(
         **{
             **fields,
-            "before": _evaluation(fields["before"]),
+            "before": evaluation_from(fields["before"]),
             "totals": Totals(**fields["totals"]),
             "reports": tuple(EpochReport(**report) for report in fields["reports"]),
             "best": best,
@@ -109,8 +111,10 @@ def load_snapshot(folder: Path, *, settings: Mapping[str, Any]) -> Snapshot | No
     )
 
 
-def write_logs(reports: tuple[EpochReport, ...], folder: Path) -> Path:
-    """Write one line per epoch as JSON lines and as CSV; return the path of the former.
+def write_logs(
+    reports: Sequence[DataclassInstance], folder: Path, *, kind: type = EpochReport
+) -> Path:
+    """Write one line per report (of `kind`) as JSON lines and as CSV; return the former's path.
 
     Both are written anew each time, so that a resumed run holds every epoch once.
     """
@@ -121,14 +125,15 @@ def write_logs(reports: tuple[EpochReport, ...], folder: Path) -> Path:
         atomic_write(folder / LOG_FILES[1]) as path,
         path.open("w", encoding="utf-8", newline="") as file,
     ):
-        names = [field.name for field in dataclasses.fields(EpochReport)]
+        names = [field.name for field in dataclasses.fields(kind)]
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
     return folder / LOG_FILES[0]
 
 
-def _read_fields(path: Path) -> dict[str, Any]:
+def read_fields(path: Path) -> dict[str, Any]:
+    """Read what a run saved; raise `InputError` (`CORRUPT_STATE`) for anything else."""
     try:
         fields = torch.load(path, map_location="cpu", weights_only=True)
         schema = fields.pop("schema")
@@ -149,11 +154,13 @@ def _read_fields(path: Path) -> dict[str, Any]:
     return dict(fields)
 
 
-def _evaluation(fields: Mapping[str, Any]) -> Evaluation:
+def evaluation_from(fields: Mapping[str, Any]) -> Evaluation:
+    """Read an evaluation that was saved as its fields."""
     return Evaluation(**{**fields, "warnings": tuple(fields["warnings"])})
 
 
-def _check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+def check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    """Raise `InputError` (`RESUME_MISMATCH`) where a run would go on with other settings."""
     names = sorted({*saved, *wanted})
     changed = [
         f"{name} was {saved.get(name)}, is {wanted.get(name)}"

@@ -1,0 +1,100 @@
+"""`prune --method iterative` on files: read, shrink while training, prove, write."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunecli.artefacts import check_output, cut_checkpoint, dense_architecture, example_input, read
+from prunecli.checkpoint import save
+from prunecli.data import check_classes, open_source
+from prunecli.errors import InputError
+from prunecli.instantiate import instantiate
+from prunecli.network import Clock
+from prunecli.network_data import class_count
+from prunecli.pipeline.warnings import merged
+from prunecli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from prunecli.budget import Budget
+    from prunecli.options import LoadOptions, PruneOptions
+    from prunecli.report import PruneReport
+
+
+def iterative(
+    model: Path,
+    *,
+    output: Path | None = None,
+    budget: Budget,
+    options: PruneOptions,
+    load: LoadOptions | None = None,
+    data: str | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> PruneReport:
+    """Cut the network in `model` a few channels at a time, training it between.
+
+    The log, and the state that `options.iterative.resume` goes on from, lie in
+    `<output stem>.run/` beside the output.
+    """
+    from prunecli.iterative import iterative_prune
+
+    own, target = options.iterative, output or Path(f"{model.stem}.pruned.pt")
+    run_dir = target.with_suffix(".run")
+    if not dry_run:
+        given = [model, *([own.teacher] if own.teacher else [])]
+        check_output(target, inputs=given, overwrite=overwrite)
+        _check_no_run(run_dir, fine=own.resume or overwrite)
+    if data is None:
+        raise InputError(
+            "an iterative cut trains the network, and no images were given",
+            code="SIGNAL_NEEDS_DATA",
+            hint="add --data DIR",
+        )
+    clock = Clock(progress)
+    with clock.stage("load"):
+        loaded = read(model, load)
+        network = instantiate(loaded.checkpoint)
+        taught = None if own.teacher is None else read(own.teacher, load)
+    checkpoint, source = loaded.checkpoint, open_source(data)
+    check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
+    result = iterative_prune(
+        network,
+        [example_input(checkpoint.input)],
+        source,
+        input=checkpoint.input,
+        budget=budget,
+        options=options,
+        teacher=None if taught is None else instantiate(taught.checkpoint),
+        teacher_input=None if taught is None else taught.checkpoint.input,
+        run_dir=run_dir,
+        dry_run=dry_run,
+        architecture=str(dense_architecture(checkpoint)),
+        progress=progress,
+    )
+    report = dataclasses.replace(
+        result.report,
+        seconds={**clock.seconds, **result.report.seconds},
+        warnings=merged(loaded.warnings, result.report.warnings),
+    )
+    if result.model is None:
+        return report
+    with clock.stage("save"):
+        cut = cut_checkpoint(loaded, result, model, command=command)
+        save(dataclasses.replace(cut, classes=source.classes), target)
+    return dataclasses.replace(report, output=target)
+
+
+def _check_no_run(run_dir: Path, *, fine: bool) -> None:
+    from prunecli.training import has_state
+
+    if not fine and has_state(run_dir):
+        raise InputError(
+            "a run that was stopped lies in the folder of this one",
+            code="UNFINISHED_RUN",
+            where=str(run_dir),
+            hint="go on with it (--resume), or start from the beginning (--overwrite)",
+        )

@@ -1,0 +1,134 @@
+"""Accuracy of networks that shrank while they trained, beside cuts at once, for as many updates.
+
+    python tests/benchmarks/iterative.py --checkpoint resnet20-jpeg.pt --data DATA [--rows NAME ...]
+
+Every row starts from the same checkpoint, keeps half of the FLOPs, and takes about as many updates
+of 128 images from the same ones: an iterative row 31 times `--updates` while it shrinks and one
+epoch of `finetune` over `--images`, the others two such epochs. The epoch is chosen on held-out
+training images; the accuracies are those of 2,000 test images. Rows are appended to `iterative.csv`
+beside this script; rows that are there are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunecli import pipeline
+from prunecli.artefacts import read
+from prunecli.budget import make_budget
+from prunecli.data import load_split, open_source
+from prunecli.instantiate import instantiate
+from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
+from prunecli.training import evaluate, finetune
+
+TABLE = Path(__file__).with_suffix(".csv")
+FIELDS = (
+    "checkpoint", "row", "seed", "kept_flops", "updates", "cut", "after",
+    "first_ms", "last_ms", "seconds",
+)  # fmt: skip
+TESTED = 2_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to a network of half the FLOPs: a method and a signal."""
+
+    name: str
+    method: str
+    signal: str
+
+
+ROWS = (
+    Row("iterative fisher", "iterative", "fisher"),
+    Row("one-shot l1", "one-shot", "l1"),
+    Row("iterative random", "iterative", "random"),
+    Row("one-shot fisher", "one-shot", "fisher"),
+    Row("iterative taylor", "iterative", "taylor"),
+)
+
+
+def main() -> None:
+    """Run the rows that the table lacks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=9_600)
+    parser.add_argument("--updates", type=int, default=2, help="between two removals")
+    parser.add_argument("--rows", nargs="*", help="only these rows")
+    arguments = parser.parse_args()
+    for row in ROWS:
+        key = (arguments.checkpoint.name, row.name, str(arguments.seed))
+        if (arguments.rows and row.name not in arguments.rows) or key in done():
+            continue
+        append(dict(zip(FIELDS, (*key, *run(row, arguments)), strict=True)))
+
+
+def run(row: Row, arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Cut and train once; return what the table says about it."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        cut = pipeline.prune(
+            arguments.checkpoint,
+            output=Path(folder) / "slim.pt",
+            budget=make_budget(flops=0.5),
+            options=PruneOptions(
+                method=row.method,
+                signal=row.signal,
+                seed=arguments.seed,
+                iterative=IterativeOptions(updates=arguments.updates, limit=arguments.images),
+            ),
+            data=arguments.data,
+        )
+        checkpoint = read(cut.output).checkpoint
+    way, network, source = cut.iterative, instantiate(checkpoint), open_source(arguments.data)
+    test = load_split(source, "test", input=checkpoint.input, limit=TESTED)
+    before = evaluate(network, test, input=checkpoint.input)
+    epochs = 2 if way is None else 1
+    tuned = finetune(
+        network,
+        source,
+        input=checkpoint.input,
+        options=FinetuneOptions(epochs=epochs, limit=arguments.images, seed=arguments.seed),
+    )
+    after = evaluate(tuned.model, test, input=checkpoint.input)
+    updates = epochs * -(-arguments.images // FinetuneOptions.batch_size)
+    if way is not None:
+        updates += (len(way.removals) + 1) * arguments.updates
+    times = ("", "") if way is None else tuple(f"{t * 1e3:.0f}" for t in way.seconds_per_update)
+    return (
+        f"{cut.cost.kept['flops']:.4f}",
+        str(updates),
+        f"{before.accuracy:.4f}",
+        f"{after.accuracy:.4f}",
+        *times,
+        f"{time.perf_counter() - start:.0f}",
+    )
+
+
+def done() -> set[tuple[str, ...]]:
+    """Return the keys of the rows that are in the table."""
+    if not TABLE.exists():
+        return set()
+    with TABLE.open(newline="") as file:
+        return {tuple(row[field] for field in FIELDS[:3]) for row in csv.DictReader(file)}
+
+
+def append(row: dict[str, str]) -> None:
+    """Add one row to the table and show it."""
+    new = not TABLE.exists()
+    with TABLE.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
