@@ -21,7 +21,7 @@ from prunecli.progress import Progress, Step, silent
 from prunecli.surgery import cut_tensor, slices_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Network:
     model: nn.Module
     trace: Trace
     coupling: CouplingGraph
+    dense_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes that tensors had before earlier cuts, where they are known."""
 
     @cached_property
     def cost(self) -> CostModel:

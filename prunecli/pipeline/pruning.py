@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts import check_output, cut_checkpoint, dense_architecture, example_input, read
 from prunecli.checkpoint import save
+from prunecli.dense_network import dense_shapes
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import measuring_batches, scoring_batches
@@ -54,6 +55,7 @@ def prune(
         options=options,
         batches=scoring_batches(checkpoint, data, options, progress),
         measured_on=measuring_batches(checkpoint, data, options, progress),
+        prepare=lambda read: dataclasses.replace(read, dense_shapes=dense_shapes(checkpoint, load)),
         dry_run=dry_run,
         architecture=str(dense_architecture(checkpoint)),
         progress=progress,

@@ -92,7 +92,7 @@ def score_many(
     *,
     weights_removed: NDArray[np.float64],
     flops_removed: NDArray[np.float64] | None = None,
-    active: NDArray[np.bool_] | None = None,
+    dense_shapes: Mapping[str, tuple[int, ...]] | None = None,
     batches: Callable[[], Batches] | None = None,
     aggregate: str = "mean",
     seed: int = 0,
@@ -101,9 +101,9 @@ def score_many(
     """Return one saliency per atom under every signal; the images are looked at once.
 
     A signal is a preset or `base_input/pointwise_metric/reduction/scaling`; `weights_removed` and
-    `flops_removed` (parameters and FLOPs that go with an atom) and `active` (whether it has not
-    been masked before) have one entry per atom. Raises `InputError` when a signal needs images and
-    there are none, or when a saliency is not finite.
+    `flops_removed` (parameters and FLOPs that go with an atom) have one entry per atom;
+    `dense_shapes` are those that the tensors of a network that was cut before had then. Raises
+    `InputError` when a signal needs images and there are none, or when a saliency is not finite.
     """
     count = coupling.atom_count
     subject = Subject(
@@ -113,7 +113,7 @@ def score_many(
         tensors,
         weights_removed,
         np.ones(count) if flops_removed is None else flops_removed,
-        np.ones(count, np.bool_) if active is None else active,
+        dense_shapes or {},
         batches,
         aggregate,
         seed,

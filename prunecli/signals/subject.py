@@ -29,7 +29,7 @@ class Subject:
     """A traced network with its tensors, as signals see it.
 
     `weights_removed` and `flops_removed` say, per atom, what goes when it alone is removed;
-    `active` says which atoms have not been masked before.
+    `dense_shapes` holds the shapes that tensors had before earlier cuts.
     """
 
     signal: str
@@ -38,7 +38,7 @@ class Subject:
     tensors: Mapping[str, Tensor]
     weights_removed: NDArray[np.float64]
     flops_removed: NDArray[np.float64]
-    active: NDArray[np.bool_]
+    dense_shapes: Mapping[str, tuple[int, ...]]
     batches: Callable[[], Batches] | None
     aggregate: str
     seed: int
