@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
-from prunecli.options import PruneOptions
+from prunecli.options import LatencyOptions, PruneOptions
 
 from . import options as shared
-from .outcome import Outcome
+from .outcome import Outcome, latency_gate
 from .session import start
 from .values import checkpoint_path, load_options
 
 BUDGET = "Budget (at least one)"
+LATENCY = "Latency (ONNX Runtime on this CPU)"
 
 
 def prune(
@@ -41,6 +42,14 @@ def prune(
         str | None,
         typer.Option(
             metavar="REMOVE", help="Share of the channels to remove.", rich_help_panel=BUDGET
+        ),
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEEP",
+            help="Latency to keep on this CPU in ONNX Runtime: 0.7 or 5ms. Measures for a minute.",
+            rich_help_panel=BUDGET,
         ),
     ] = None,
     signal: shared.Signal = PruneOptions.signal,
@@ -95,6 +104,28 @@ def prune(
             help="Repair the cut network on images, in this order: bn,bias,lstsq. Needs --data.",
         ),
     ] = None,
+    latency_table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Measured operators: read, or measured and written there (JSON).",
+            rich_help_panel=LATENCY,
+        ),
+    ] = None,
+    latency_batch: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Images at a time.", rich_help_panel=LATENCY),
+    ] = LatencyOptions.batch,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Threads that run the network (default: one per physical core).",
+            rich_help_panel=LATENCY,
+        ),
+    ] = LatencyOptions.threads,
     data: shared.Data = None,
     limit: shared.Limit = PruneOptions.limit,
     seed: shared.Seed = PruneOptions.seed,
@@ -130,13 +161,19 @@ def prune(
     $ prunecli prune resnet56.th --flops 0.5
     $ prunecli prune model.pt --params 1.5M --signal taylor --data images/
     $ prunecli prune model.pt --flops 0.5 --repair lstsq --data images/
+    $ prunecli prune model.pt --latency 0.7 --latency-table model.latency.json
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     """
     from prunecli.budget import make_budget
 
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     budget = make_budget(
-        flops=flops, params=params, activations=activations, bytes=bytes, sparsity=sparsity
+        flops=flops,
+        params=params,
+        activations=activations,
+        bytes=bytes,
+        sparsity=sparsity,
+        latency=latency,
     )
     load = load_options(
         arch=arch,
@@ -157,6 +194,7 @@ def prune(
         seed=seed,
         limit=limit or PruneOptions.limit,
         repair=tuple(name.strip() for name in repair.split(",")) if repair else (),
+        latency=LatencyOptions(table=latency_table, batch=latency_batch, threads=threads),
     )
     path = session.checkpoint(model)
     from prunecli import pipeline
@@ -174,4 +212,10 @@ def prune(
             command=session.command_line,
             progress=progress,
         )
-    return Outcome("prune", report, output=report.output, warnings=report.warnings)
+    return Outcome(
+        "prune",
+        report,
+        output=report.output,
+        gate=latency_gate(report.latency),
+        warnings=report.warnings,
+    )

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prunecli.budget import format_quantity
+from prunecli.budget import format_cost, format_quantity
 from prunecli.report import (
     AnalyzeReport,
     BenchmarkRow,
@@ -21,6 +21,7 @@ from prunecli.report import (
     FinetuneReport,
     FrozenReport,
     GroupReport,
+    LatencyReport,
     ModelAnalysis,
     OracleReport,
     PruneReport,
@@ -40,6 +41,7 @@ COSTS = (
     ("activations", "activations"),
     ("bytes", "bytes"),
     ("channels", "channels"),
+    ("latency", "predicted latency"),
 )
 
 
@@ -69,6 +71,7 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         _group_table(report.groups, rows),
         *_frozen_parts(report.frozen, rows),
         *([] if report.repair is None else [_repair_table(report.repair)]),
+        *([] if report.latency is None else [_latency_table(report.latency)]),
         _facts(facts),
     ]
 
@@ -177,11 +180,13 @@ def _cut_table(cost: CutCost) -> Table:
     table = _table("cost", ">before", ">after", ">kept")
     for field, label in COSTS:
         before, after = getattr(cost.before, field), getattr(cost.after, field)
+        if before is None:
+            continue
         kept = cost.kept.get(field)
         table.add_row(
             label,
-            format_quantity(before),
-            format_quantity(after),
+            format_cost(field, before),
+            format_cost(field, after),
             "" if kept is None else _percent(kept),
         )
     return table
@@ -200,6 +205,32 @@ def _repair_table(repair: RepairReport) -> Table:
             ", ".join(f"{count}: {reason}" for reason, count in step.skipped.items()),
         )
     table.caption = f"repaired on {repair.images} training images, " + SCORED[repair.measured]
+    return table
+
+
+def _latency_table(latency: LatencyReport) -> Table:
+    table = _table("latency", ">dense ms", ">slim ms", ">kept", ">95 %")
+    table.add_row(
+        "predicted",
+        f"{latency.dense_ms:.2f}",
+        f"{latency.slim_ms:.2f}",
+        _percent(latency.kept),
+        "",
+    )
+    row = latency.measured
+    if row is not None and latency.measured_kept is not None and latency.measured_interval:
+        low, high = latency.measured_interval
+        table.add_row(
+            "measured",
+            f"{row.dense_ms:.2f}",
+            f"{row.slim_ms:.2f}",
+            _percent(latency.measured_kept),
+            f"{100 * low:.1f} to {100 * high:.1f} %",
+        )
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    table.caption = f"ONNX Runtime on this CPU, {threads}, batch {latency.batch}"
+    if latency.error is not None:
+        table.caption += f"; the predicted share is off by {100 * latency.error:+.1f} %"
     return table
 
 

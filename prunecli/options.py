@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,27 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
+class LatencyOptions:
+    """What a latency is that of: ONNX Runtime on the CPU with `batch` images at a time.
+
+    `table` is read if it exists, else measured and written there; `threads=None` takes one per
+    physical core.
+    """
+
+    table: Path | None = None
+    batch: int = 1
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
 class PruneOptions:
     """How channels are chosen.
 
     `align` is the number that kept widths are a multiple of (None: chosen per group, see
     `allocation.default_alignment`); `exclude` and `only` are layer patterns (`layer3.*`); `limit`
     is the number of images that a signal which needs data, or a repair, may look at. `repair` names
-    what is done after the cut, in order (`prunecli.repair`).
+    what is done after the cut, in order (`prunecli.repair`). `latency` says what a budget of
+    milliseconds means.
     """
 
     signal: str = "l1"
@@ -41,6 +56,7 @@ class PruneOptions:
     seed: int = 0
     limit: int = 1024
     repair: tuple[str, ...] = ()
+    latency: LatencyOptions = LatencyOptions()
 
 
 @dataclass(frozen=True)

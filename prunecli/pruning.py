@@ -187,6 +187,7 @@ def score_signals(
         network.tensors,
         weights_removed=network.weights_removed(),
         flops_removed=network.flops_removed(),
+        latency_removed=network.latency_removed(),
         dense_shapes=network.dense_shapes,
         batches=batches if any(needs_data(signal) for signal in signals) else None,
         aggregate=options.aggregate,

@@ -19,7 +19,7 @@ from prunecli.allocation import (
     default_alignment,
     fill,
 )
-from prunecli.budget import format_quantity
+from prunecli.budget import format_cost
 from prunecli.errors import GateError, GraphError, InputError
 from prunecli.report import FrozenReport
 
@@ -183,8 +183,8 @@ def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
     if all(cost.dense[kind] <= ceiling for kind, ceiling in ceilings.items()):
         kind, ceiling = next(iter(ceilings.items()))
         raise InputError(
-            f"nothing to cut: the network has {format_quantity(cost.dense[kind])} {kind}, "
-            f"already within {format_quantity(ceiling)}",
+            f"nothing to cut: the network has {format_cost(kind, cost.dense[kind])} {kind}, "
+            f"already within {format_cost(kind, ceiling)}",
             code="ALREADY_WITHIN_BUDGET",
             hint="ask for less",
         )

@@ -88,6 +88,7 @@ def test_the_known_answers_cover_every_entry_of_the_tables() -> None:
     assert {entry.name for entry in BASE_INPUTS} >= {"weight", "activation"}
     assert {entry.name for entry in SCALINGS} == {
         "none", "l0", "l0-adjusted", "l0-2019", "l1", "l2", "weights-removed", "flops-removed",
+        "latency-removed",
     }  # fmt: skip
 
 
@@ -132,13 +133,14 @@ def test_variants_of_taylor_that_are_not_the_paper_have_other_numbers() -> None:
         ("l2", (0.371390676, 0.928476691)),
         ("weights-removed", (0.5 / 73, 1.25 / 197)),
         ("flops-removed", (0.5 / 8, 1.25 / 16)),
+        ("latency-removed", (0.5 / 0.5, 1.25 / 0.1)),
     ],
 )
 def test_every_scaling_gives_the_known_answers(scaling: str, expected: tuple[float, float]) -> None:
     facts = ScalingFacts(
         *(
             torch.tensor(pair).double()
-            for pair in ([2.0, 2.0], [1.0, 2.0], [3.0, 3.0], [73, 197], [8, 16])
+            for pair in ([2.0, 2.0], [1.0, 2.0], [3.0, 3.0], [73, 197], [8, 16], [0.5, 0.1])
         )
     )
     found = SCALINGS.get(scaling)(reduced("taylor", "abs-sum"), facts)
@@ -148,7 +150,7 @@ def test_every_scaling_gives_the_known_answers(scaling: str, expected: tuple[flo
 @pytest.mark.parametrize("scaling", SCALINGS.names())
 def test_a_scaling_by_zero_divides_by_one(scaling: str) -> None:
     zero = torch.zeros(3, dtype=torch.float64)
-    assert SCALINGS.get(scaling)(zero, ScalingFacts(*[zero] * 5)).tolist() == [0, 0, 0]
+    assert SCALINGS.get(scaling)(zero, ScalingFacts(*[zero] * 6)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_gradients_of_single_images_are_right_in_every_kind_of_layer(name: str) 
     signal = parse_signal("weight/gradient/l2/none")
     subject = Subject(
         "", network.trace, network.coupling, network.tensors, network.weights_removed(),
-        network.flops_removed(), {},
+        network.flops_removed(), network.flops_removed(), {},
         lambda: iter([(x, labels)]), "sum", 0, lambda _: None,
     )  # fmt: skip
     found = next(iter(batches_of([signal], subject)))
@@ -492,7 +492,7 @@ def test_presets_with_a_cost_term_subtract_the_flops_that_go() -> None:
 def test_the_price_of_flops_decides_which_channel_goes_first(price: float, first: int) -> None:
     loss, cost = torch.tensor([0.02, 0.01, 0.05]), torch.tensor([1.0, 0.2, 4.0])
     assert int(with_cost(loss, cost, price=price).argmin()) == first
-    ratio = SCALINGS.get("flops-removed")(loss, ScalingFacts(*[cost] * 5))
+    ratio = SCALINGS.get("flops-removed")(loss, ScalingFacts(*[cost] * 6))
     assert ratio.tolist() == pytest.approx([0.02, 0.05, 0.0125])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import measuring_batches, scoring_batches
 from prunecli.options import LoadOptions, PruneOptions
+from prunecli.pipeline.latency import check_latency, needs_table, prune_timed
 from prunecli.progress import Progress, silent
 from prunecli.pruning import prune_network
 
 if TYPE_CHECKING:
     from prunecli.budget import Budget
+    from prunecli.network import Network
     from prunecli.report import PruneReport
 
 
@@ -40,6 +43,7 @@ def prune(
     nor when anything fails.
     """
     options = options or PruneOptions()
+    check_latency(options.latency)
     target = output or Path(f"{model.stem}.pruned.pt")
     if not dry_run:
         check_output(target, inputs=[model], overwrite=overwrite)
@@ -48,18 +52,34 @@ def prune(
         loaded = read(model, load)
         network = instantiate(loaded.checkpoint)
     checkpoint = loaded.checkpoint
-    result = prune_network(
+    cut = partial(
+        prune_network,
         network,
         [example_input(checkpoint.input)],
         budget=budget,
         options=options,
         batches=scoring_batches(checkpoint, data, options, progress),
         measured_on=measuring_batches(checkpoint, data, options, progress),
-        prepare=lambda read: dataclasses.replace(read, dense_shapes=dense_shapes(checkpoint, load)),
         dry_run=dry_run,
         architecture=str(dense_architecture(checkpoint)),
         progress=progress,
     )
+
+    def prepare(traced: Network) -> Network:
+        return dataclasses.replace(traced, dense_shapes=dense_shapes(checkpoint, load))
+
+    if needs_table(budget, options):
+        result = prune_timed(
+            cut,
+            network,
+            input=checkpoint.input,
+            budget=budget,
+            options=options.latency,
+            prepare=prepare,
+            progress=progress,
+        )
+    else:
+        result = cut(prepare=prepare)
     seconds = {**clock.seconds, **result.report.seconds}
     report = dataclasses.replace(
         result.report, seconds=seconds, warnings=(*loaded.warnings, *result.report.warnings)

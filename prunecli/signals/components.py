@@ -26,6 +26,9 @@ TAXONOMY = "Persand, Anderson, Gregg 2019, arXiv 1906.04675"
 VARIANT = "Persand et al., another reading"
 EXTENSION = "prunecli, an extension"
 
+LATENCY_REMOVED = "latency-removed"
+"""The scaling that needs a latency table."""
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -137,8 +140,8 @@ class ScalingFacts:
 
     `elements` counts the scalars reduced, those of earlier cuts included, `active` those that are
     still there; `inputs` is, for activations, how many channels the layer behind them reads (1 for
-    weights). `weights_removed` and `flops_removed` are what goes with the atom, that of its
-    consumers too.
+    weights). `weights_removed`, `flops_removed` and `latency_removed` (milliseconds) are what goes
+    with the atom, that of its consumers too.
     """
 
     elements: Tensor
@@ -146,6 +149,7 @@ class ScalingFacts:
     inputs: Tensor
     weights_removed: Tensor
     flops_removed: Tensor
+    latency_removed: Tensor
 
 
 METRICS: Registry[PointwiseMetric] = Registry("pointwise metric")
@@ -329,6 +333,12 @@ for _name, _scale, _summary, _source in (
         "flops-removed",
         lambda s, f: s / _nonzero(f.flops_removed),
         "By all FLOPs that go with the channel, its consumers' included.",
+        EXTENSION,
+    ),
+    (
+        LATENCY_REMOVED,
+        lambda s, f: s / _nonzero(f.latency_removed),
+        "By its share of the milliseconds of a block of channels; needs a latency table.",
         EXTENSION,
     ),
 ):

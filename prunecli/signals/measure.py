@@ -100,6 +100,7 @@ class _Sums:
                 inputs[atoms] if activation else torch.ones_like(elements),
                 torch.as_tensor(subject.weights_removed)[atoms],
                 torch.as_tensor(subject.flops_removed)[atoms],
+                torch.as_tensor(subject.latency_removed)[atoms],
             )
             values = SCALINGS.get(signal.scaling)(total.double().cpu() / images, facts)
             found.append(Site(atoms, values))

@@ -1,0 +1,136 @@
+"""Milliseconds of single operators in ONNX Runtime, over a grid of widths."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from prunecli.errors import DeviceError
+from prunecli.exporting.onnx_file import DEFAULT_OPSET
+from prunecli.exporting.runtime import CPU_PROVIDER, HEAVY_OPERATORS, open_session
+from prunecli.latency import Grid
+from prunecli.latency.table import monotone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prunecli.latency import OperatorShape
+
+LEAST_ROUNDS, MOST_ROUNDS = 4, 40
+
+
+def measure_grid(
+    shape: OperatorShape,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    *,
+    steps: tuple[int, int],
+    batch: int,
+    threads: int,
+    seconds: float,
+) -> Grid:
+    """Return the operator's times at every pair of widths, the least of several rounds each.
+
+    Every round runs all widths once, in turn, so that what slows the machine down for a moment
+    slows none of them down in all rounds. The kernel alone is timed, by ONNX Runtime's own
+    profile: inside a network nobody rearranges the data before and after each convolution.
+    """
+    pairs = [(many, made) for many in inputs for made in outputs]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{at}.onnx" for at in range(len(pairs))]
+        for path, pair in zip(files, pairs, strict=True):
+            path.write_bytes(_proto(shape, *pair).SerializeToString())
+        sessions = [
+            open_session(
+                path, provider=CPU_PROVIDER, threads=threads, profile=str(path.with_suffix(""))
+            )
+            for path in files
+        ]
+        feeds = [{"x": _values(_input_shape(shape, pair, batch))} for pair in pairs]
+        _run(sessions, feeds, seconds=seconds)
+        found = [_least(session.end_profiling(), shape) for session in sessions]
+    rows = [found[at : at + len(outputs)] for at in range(0, len(found), len(outputs))]
+    return Grid(tuple(inputs), tuple(outputs), steps, monotone(rows))
+
+
+def _run(sessions: Sequence[Any], feeds: Sequence[dict[str, Any]], *, seconds: float) -> None:
+    begin, rounds = time.perf_counter(), 0
+    while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - begin < seconds):
+        for session, feed in zip(sessions, feeds, strict=True):
+            session.run(None, feed)
+        rounds += 1
+
+
+def _least(profile: str, shape: OperatorShape) -> float:
+    """Return the milliseconds of the fastest run in a profile; a clock tick where it has none."""
+    events = json.loads(Path(profile).read_text(encoding="utf-8"))
+    ticks = [
+        event["dur"]
+        for event in events
+        if event.get("cat") == "Node"
+        and str(event["name"]).endswith("_kernel_time")
+        and event["args"].get("op_name") in HEAVY_OPERATORS
+    ]
+    if not ticks:
+        raise DeviceError(
+            "ONNX Runtime's profile has no time for an operator",
+            code="NO_PROFILE",
+            where=shape.key,
+            hint="report this with the version of onnxruntime (prunecli env)",
+        )
+    return max(float(min(ticks)), 1.0) / 1000
+
+
+def _input_shape(shape: OperatorShape, pair: tuple[int, int], batch: int) -> tuple[int, ...]:
+    inputs = pair[0] if shape.groups else _own_groups(shape, pair)
+    return (batch * shape.rows, inputs, *shape.size)
+
+
+def _own_groups(shape: OperatorShape, pair: tuple[int, int]) -> int:
+    """Return the groups of a depthwise convolution with so many outputs."""
+    return max(1, pair[1] // shape.multiplier)
+
+
+def _proto(shape: OperatorShape, inputs: int, outputs: int) -> Any:
+    """Return a network of this one operator, with a bias as folded batch norms leave one."""
+    groups = shape.groups or _own_groups(shape, (inputs, outputs))
+    channels = inputs if shape.groups else groups
+    transposed = shape.kind == "ConvTranspose"
+    rows = (channels, outputs // groups) if transposed else (outputs, channels // groups)
+    weight = _values((*rows, *shape.kernel)) / max(1, rows[1] * int(np.prod(shape.kernel))) ** 0.5
+    attributes: dict[str, Any] = {"transB": 1}
+    if shape.kind != "Gemm":
+        attributes = {
+            "kernel_shape": shape.kernel,
+            "strides": shape.stride,
+            "pads": shape.pads,
+            "dilations": shape.dilation,
+            "group": groups,
+            **({"output_padding": shape.more} if shape.more else {}),
+        }
+    node = helper.make_node(shape.kind, ["x", "weight", "bias"], ["y"], **attributes)
+    graph = helper.make_graph(
+        [node],
+        "operator",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", channels, *shape.size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(_values((outputs,)), "bias"),
+        ],
+    )
+    opset = [helper.make_opsetid("", DEFAULT_OPSET)]
+    return helper.make_model(
+        graph, opset_imports=opset, ir_version=onnx.helper.find_min_ir_version_for(opset)
+    )
+
+
+def _values(shape: Sequence[int]) -> Any:
+    return np.random.default_rng(0).standard_normal(tuple(shape), dtype=np.float32)
