@@ -63,6 +63,7 @@ def select(
     _check_patterns(network, options)
     reasons = {**_reasons(network, saliency, options), **held}
     _check_any_left(network, reasons)
+    _check_known(network.cost, budget)
     ceilings = ceilings_of(budget, network.cost.dense)
     _check_not_met(network.cost, ceilings)
 
@@ -188,6 +189,17 @@ def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
             code="ALREADY_WITHIN_BUDGET",
             hint="ask for less",
         )
+
+
+def _check_known(cost: CostModel, budget: Budget) -> None:
+    """Raise `InputError` for a budget of milliseconds where none were measured."""
+    for limit in budget.limits:
+        if limit.kind not in cost.dense:
+            raise InputError(
+                f"the budget {limit} needs a latency table, and none is there",
+                code="NO_LATENCY_TABLE",
+                hint="prunecli.prune(..., latency=0.7) and prunecli prune --latency measure one",
+            )
 
 
 def _check_patterns(network: Network, options: PruneOptions) -> None:

@@ -23,7 +23,21 @@ EVALUATION = report.Evaluation(
 )
 
 
-def prune_report(output: Path | None, *, warnings: tuple[str, ...] = ()) -> report.PruneReport:
+def latency_report(*, met: bool) -> report.LatencyReport:
+    row = report.BenchmarkRow(
+        "cpu", "CPUExecutionProvider", 1, 2, 10.0, 7.8, 1.28, 1.26, 1.3, None, {}, {}, 50
+    )
+    return report.LatencyReport(
+        1, 2, 9.5, 6.6, 0.695, None, row, 0.78, (0.77, 0.79), -0.109, 0.7, met
+    )
+
+
+def prune_report(
+    output: Path | None,
+    *,
+    warnings: tuple[str, ...] = (),
+    latency: report.LatencyReport | None = None,
+) -> report.PruneReport:
     return report.PruneReport(
         output=output,
         plan={"schema": 1, "keep": {"layer1.0.conv1": "0-3,7"}},
@@ -42,6 +56,7 @@ def prune_report(output: Path | None, *, warnings: tuple[str, ...] = ()) -> repo
         align="8",
         seconds={"trace": 0.4, "cut": 0.1},
         warnings=warnings,
+        latency=latency,
     )
 
 
@@ -137,6 +152,7 @@ class FakePipeline:
     raises: BaseException | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
     speedup: float | None = 1.62
+    latency: report.LatencyReport | None = None
     warnings: tuple[str, ...] = ()
     prints: str = ""
 
@@ -145,7 +161,7 @@ class FakePipeline:
         if dry_run:
             return prune_report(None)
         output.write_bytes(b"slim")
-        return prune_report(output, warnings=self.warnings)
+        return prune_report(output, warnings=self.warnings, latency=self.latency)
 
     def finetune(self, model: Path, *, output: Path, **options: Any) -> Any:
         self._called("finetune", model=model, output=output, **options)
