@@ -167,6 +167,24 @@ def test_a_single_operator_computes_what_its_layer_does_at_every_width() -> None
                 assert found.shape[2:] == made[item.node][1:]
 
 
+def test_operators_too_large_to_be_held_together_are_measured_in_parts(monkeypatch) -> None:
+    network = read(chain())
+    second = operators_of(network.trace, network.coupling)[1]
+    pairs = list(itertools.product(second.inputs, second.outputs))
+    assert list(operator_timing._parts(second.shape, pairs, 1)) == [pairs]
+    monkeypatch.setattr(operator_timing, "HELD", 20_000)
+    parts = list(operator_timing._parts(second.shape, pairs, 1))
+    assert len(parts) > 3
+    assert [pair for part in parts for pair in part] == pairs
+    grid = operator_timing.measure_grid(
+        second.shape, second.inputs, second.outputs, steps=second.steps, batch=2, threads=1,
+        seconds=0.05,
+    )  # fmt: skip
+    assert grid.inputs == second.inputs
+    assert (np.asarray(grid.ms) > 0).all()
+    assert np.asarray(grid.ms).shape == (2, 4)
+
+
 def test_channels_of_the_input_and_the_output_are_measured_at_one_width() -> None:
     network = read(chain())
     first, second, head = operators_of(network.trace, network.coupling)

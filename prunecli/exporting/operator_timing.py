@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -19,11 +20,17 @@ from prunecli.latency import Grid
 from prunecli.latency.table import monotone
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from prunecli.latency import OperatorShape
 
-LEAST_ROUNDS, MOST_ROUNDS = 4, 40
+LEAST_ROUNDS, MOST_ROUNDS = 4, 200
+
+HELD = 1 << 25
+"""Scalars of the weights and inputs of operators that are measured in turn."""
+
+Pair = tuple[int, int]
+"""Inputs and outputs of an operator."""
 
 
 def measure_grid(
@@ -43,29 +50,49 @@ def measure_grid(
     profile: inside a network nobody rearranges the data before and after each convolution.
     """
     pairs = [(many, made) for many in inputs for made in outputs]
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{at}.onnx" for at in range(len(pairs))]
-        for path, pair in zip(files, pairs, strict=True):
-            path.write_bytes(_proto(shape, *pair).SerializeToString())
-        sessions = [
-            open_session(
-                path, provider=CPU_PROVIDER, threads=threads, profile=str(path.with_suffix(""))
-            )
-            for path in files
-        ]
-        feeds = [{"x": _values(_input_shape(shape, pair, batch))} for pair in pairs]
-        _run(sessions, feeds, seconds=seconds)
-        found = [_least(session.end_profiling(), shape) for session in sessions]
+    found: list[float] = []
+    for part in _parts(shape, pairs, batch):
+        share = seconds * len(part) / len(pairs)
+        found += _times(shape, part, batch=batch, threads=threads, seconds=share)
     rows = [found[at : at + len(outputs)] for at in range(0, len(found), len(outputs))]
     return Grid(tuple(inputs), tuple(outputs), steps, monotone(rows))
 
 
-def _run(sessions: Sequence[Any], feeds: Sequence[dict[str, Any]], *, seconds: float) -> None:
-    begin, rounds = time.perf_counter(), 0
-    while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - begin < seconds):
-        for session, feed in zip(sessions, feeds, strict=True):
-            session.run(None, feed)
-        rounds += 1
+def _parts(shape: OperatorShape, pairs: Sequence[Pair], batch: int) -> Iterator[list[Pair]]:
+    """Yield widths that are measured in turn, few enough for the memory that they take."""
+    part: list[Pair] = []
+    held = 0
+    for pair in pairs:
+        own = math.prod(_weight_shape(shape, *pair)) + math.prod(_input_shape(shape, pair, batch))
+        if part and held + own > HELD:
+            yield part
+            part, held = [], 0
+        part.append(pair)
+        held += own
+    yield part
+
+
+def _times(
+    shape: OperatorShape, pairs: Sequence[Pair], *, batch: int, threads: int, seconds: float
+) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = []
+        for at, pair in enumerate(pairs):
+            path = Path(folder) / f"{at}.onnx"
+            path.write_bytes(_proto(shape, *pair).SerializeToString())
+            prefix = str(path.with_suffix(""))
+            session = open_session(path, provider=CPU_PROVIDER, threads=threads, profile=prefix)
+            sessions.append(session)
+            path.unlink()
+        feeds = [{"x": _values(_input_shape(shape, pair, batch))} for pair in pairs]
+        begin, rounds = time.perf_counter(), 0
+        while rounds < LEAST_ROUNDS or (
+            rounds < MOST_ROUNDS and time.perf_counter() - begin < seconds
+        ):
+            for session, feed in zip(sessions, feeds, strict=True):
+                session.run(None, feed)
+            rounds += 1
+        return [_least(session.end_profiling(), shape) for session in sessions]
 
 
 def _least(profile: str, shape: OperatorShape) -> float:
@@ -98,13 +125,18 @@ def _own_groups(shape: OperatorShape, pair: tuple[int, int]) -> int:
     return max(1, pair[1] // shape.multiplier)
 
 
-def _proto(shape: OperatorShape, inputs: int, outputs: int) -> Any:
-    """Return a network of this one operator, with a bias as folded batch norms leave one."""
+def _weight_shape(shape: OperatorShape, inputs: int, outputs: int) -> tuple[int, ...]:
     groups = shape.groups or _own_groups(shape, (inputs, outputs))
     channels = inputs if shape.groups else groups
-    transposed = shape.kind == "ConvTranspose"
-    rows = (channels, outputs // groups) if transposed else (outputs, channels // groups)
-    weight = _values((*rows, *shape.kernel)) / max(1, rows[1] * int(np.prod(shape.kernel))) ** 0.5
+    if shape.kind == "ConvTranspose":
+        return (channels, outputs // groups, *shape.kernel)
+    return (outputs, channels // groups, *shape.kernel)
+
+
+def _proto(shape: OperatorShape, inputs: int, outputs: int) -> Any:
+    """Return a network of this one operator, with a bias as folded batch norms leave one."""
+    sizes = _weight_shape(shape, inputs, outputs)
+    weight = _values(sizes) / math.prod(sizes[1:]) ** 0.5
     attributes: dict[str, Any] = {"transB": 1}
     if shape.kind != "Gemm":
         attributes = {
@@ -112,14 +144,15 @@ def _proto(shape: OperatorShape, inputs: int, outputs: int) -> Any:
             "strides": shape.stride,
             "pads": shape.pads,
             "dilations": shape.dilation,
-            "group": groups,
+            "group": shape.groups or _own_groups(shape, (inputs, outputs)),
             **({"output_padding": shape.more} if shape.more else {}),
         }
+    source = _input_shape(shape, (inputs, outputs), 1)
     node = helper.make_node(shape.kind, ["x", "weight", "bias"], ["y"], **attributes)
     graph = helper.make_graph(
         [node],
         "operator",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", channels, *shape.size])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", *source[1:]])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [
             numpy_helper.from_array(weight, "weight"),
