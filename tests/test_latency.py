@@ -32,7 +32,7 @@ from prunecli.latency import (
 from prunecli.latency.table import monotone
 from prunecli.network import Network, read_network
 from prunecli.options import LatencyOptions, PruneOptions
-from prunecli.pipeline.latency import check_latency, judged
+from prunecli.pipeline.latency import check_latency, judged, unused
 from prunecli.pruning import prune_network, score_network
 from prunecli.report import BenchmarkRow, LatencyReport
 from prunecli_cli.main import main
@@ -148,6 +148,31 @@ def test_operators_are_described_by_all_that_their_time_depends_on() -> None:
     assert (line.shape.size, line.shape.kernel) == ((64,), (5,))
     assert (tokens.shape.key, tokens.inputs) == ("Gemm rows 60", (8, 16, 24))
     assert (head.outputs, head.shape.rows) == ((10,), 1)
+
+
+def positions(shape) -> int:
+    """Return at how many places the kernel is applied, counted from the shape alone."""
+    if shape.kind != "Conv":
+        return math.prod(shape.size)
+    sides = len(shape.size)
+    return math.prod(
+        (shape.size[at] + shape.pads[at] + shape.pads[at + sides]
+         - shape.dilation[at] * (shape.kernel[at] - 1) - 1) // shape.stride[at] + 1
+        for at in range(sides)
+    )  # fmt: skip
+
+
+def test_operators_have_the_multiply_adds_that_the_cost_model_counts() -> None:
+    network = read(randomize_(Kinds()))
+    cost = network.cost
+    at = cost.kinds["flops"]
+    counted = dict.fromkeys(cost.nodes[at], 0.0)
+    for node, value in zip(cost.nodes[at], cost.terms(cost.dense_widths)[at], strict=True):
+        counted[node] += value
+    for item in operators_of(network.trace, network.coupling):
+        shape, groups = item.shape, item.shape.groups or item.inputs[-1]
+        each = math.prod(shape.kernel) * item.inputs[-1] // groups * item.outputs[-1]
+        assert counted[item.node] == shape.rows * positions(shape) * each, item.node
 
 
 def test_a_single_operator_computes_what_its_layer_does_at_every_width() -> None:
@@ -510,6 +535,14 @@ def test_a_network_is_measured_cut_and_measured_again(tmp_path, monkeypatch) -> 
 def test_only_networks_of_images_have_a_latency(example) -> None:
     with pytest.raises(InputError, match="a batch of images"):
         prunecli.prune(chain(), example, latency=0.5)
+
+
+def test_options_of_a_latency_that_nobody_asks_for_are_warned_of() -> None:
+    threads = PruneOptions(latency=LatencyOptions(threads=2))
+    (said,) = unused(make_budget(flops=0.5), threads)
+    assert "change nothing" in said
+    assert unused(make_budget(flops=0.5), PruneOptions()) == []
+    assert unused(make_budget(latency=0.5), threads) == []
 
 
 # --- on the command line -------------------------------------------------------------------------

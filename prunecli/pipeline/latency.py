@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prunecli.errors import InputError
 from prunecli.latency import bind
 from prunecli.network import Clock
+from prunecli.options import LatencyOptions
 from prunecli.progress import Progress, silent
 from prunecli.report import BenchmarkRow, LatencyReport
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from prunecli.budget import Budget
     from prunecli.checkpoint import InputSpec
     from prunecli.network import Network
-    from prunecli.options import LatencyOptions, PruneOptions
+    from prunecli.options import PruneOptions
     from prunecli.pruning import PruneResult
 
 RUNS, SECONDS = 50, 10.0
@@ -32,6 +33,13 @@ def needs_table(budget: Budget, options: PruneOptions) -> bool:
     """Tell whether milliseconds matter: for the budget, or because the user names a table."""
     limited = any(limit.kind == "latency" for limit in budget.limits)
     return limited or options.latency.table is not None
+
+
+def unused(budget: Budget, options: PruneOptions) -> list[str]:
+    """Return a warning about options of a latency that nobody asks for."""
+    if needs_table(budget, options) or options.latency == LatencyOptions():
+        return []
+    return ["--threads and --latency-batch change nothing without --latency or --latency-table"]
 
 
 def prune_timed(

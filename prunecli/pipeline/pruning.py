@@ -14,7 +14,7 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import measuring_batches, scoring_batches
 from prunecli.options import LoadOptions, PruneOptions
-from prunecli.pipeline.latency import check_latency, needs_table, prune_timed
+from prunecli.pipeline.latency import check_latency, needs_table, prune_timed, unused
 from prunecli.progress import Progress, silent
 from prunecli.pruning import prune_network
 
@@ -40,7 +40,7 @@ def prune(
     """Cut the network in `model` until it keeps `budget`, prove the cut, and write it.
 
     `output` defaults to `<stem>.pruned.pt` in the current folder. Nothing is written for a dry run,
-    nor when anything fails.
+    nor when anything fails; but a latency table that was measured is kept where it is to be.
     """
     options = options or PruneOptions()
     check_latency(options.latency)
@@ -81,9 +81,8 @@ def prune(
     else:
         result = cut(prepare=prepare)
     seconds = {**clock.seconds, **result.report.seconds}
-    report = dataclasses.replace(
-        result.report, seconds=seconds, warnings=(*loaded.warnings, *result.report.warnings)
-    )
+    warnings = (*loaded.warnings, *unused(budget, options), *result.report.warnings)
+    report = dataclasses.replace(result.report, seconds=seconds, warnings=warnings)
     if dry_run or result.model is None:
         return report
     with clock.stage("save"):
