@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prunecli.errors import GateError
+from prunecli.report import LatencyReport
 
 
 @dataclass(frozen=True)
@@ -54,4 +55,21 @@ def at_most(flag: str, *, what: str, actual: float, allowed: float | None) -> Ga
         code="GATE_NOT_MET",
         where=flag,
         hint="the output and the figures are kept; only the gate was not met",
+    )
+
+
+def latency_gate(latency: LatencyReport | None) -> GateError | None:
+    """Return the gate's error where the cut network is too slow beyond any doubt of the timing."""
+    if latency is None or latency.met is not False:
+        return None
+    assert latency.measured_kept is not None
+    assert latency.asked is not None
+    tighter = latency.asked * latency.kept / latency.measured_kept
+    return GateError(
+        f"the cut network takes {latency.measured_kept:.3f} of the dense one's time, and --latency "
+        f"asks for {latency.asked:.3f} or less",
+        code="GATE_NOT_MET",
+        where="--latency",
+        hint=f"the output is written; --latency {tighter:.2f} makes up for what was predicted "
+        "wrong, and a quiet machine predicts better",
     )

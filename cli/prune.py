@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from prunecli.options import IterativeOptions, PruneOptions
+from prunecli.options import IterativeOptions, LatencyOptions, PruneOptions
 
 from . import options as shared
-from .outcome import Outcome
+from .outcome import Outcome, latency_gate
 from .session import start
 from .values import checkpoint_path, load_options, usage_error
 
@@ -19,6 +19,8 @@ ITERATIVE_SIGNAL = "fisher"
 ITERATIVE_OPTIONS = (
     "updates", "remove_per_step", "lr", "optimizer", "batch_size", "teacher", "resume",
 )  # fmt: skip
+
+LATENCY = "Latency (ONNX Runtime on this CPU)"
 
 
 def prune(
@@ -60,6 +62,14 @@ def prune(
             autocompletion=lambda: ["channel", "weight", "2:4"],
         ),
     ] = PruneOptions.granularity,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEEP",
+            help="Latency to keep on this CPU in ONNX Runtime: 0.7 or 5ms. Measures for a minute.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = None,
     signal: shared.Signal = PruneOptions.signal,
     allocation: Annotated[
         str,
@@ -185,6 +195,28 @@ def prune(
             "--resume", help="Go on where a stopped run ended.", rich_help_panel=shared.ITERATIVE
         ),
     ] = False,
+    latency_table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Measured operators: read, or measured and written there (JSON).",
+            rich_help_panel=LATENCY,
+        ),
+    ] = None,
+    latency_batch: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Images at a time.", rich_help_panel=LATENCY),
+    ] = LatencyOptions.batch,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Threads that run the network (default: one per physical core).",
+            rich_help_panel=LATENCY,
+        ),
+    ] = LatencyOptions.threads,
     data: shared.Data = None,
     limit: shared.Limit = PruneOptions.limit,
     seed: shared.Seed = PruneOptions.seed,
@@ -222,6 +254,7 @@ def prune(
     $ prunecli prune model.pt --flops 0.5 --repair lstsq --data images/
     $ prunecli prune model.pt --flops 0.5 --allocation inverse-importance --data images/
     $ prunecli prune model.pt --flops 0.5 --method iterative --data images/
+    $ prunecli prune model.pt --latency 0.7 --latency-table model.latency.json
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     $ prunecli prune model.pt --granularity weight --sparsity 0.9 --allocation erdos-renyi
     $ prunecli prune model.pt --granularity 2:4
@@ -231,7 +264,7 @@ def prune(
 
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     limits = {"flops": flops, "params": params, "activations": activations, "bytes": bytes,
-              "sparsity": sparsity}  # fmt: skip
+              "sparsity": sparsity, "latency": latency}  # fmt: skip
     by_pattern = parse_pattern(granularity) is not None and not any(limits.values())
     budget = None if by_pattern else make_budget(**limits)
     load = load_options(
@@ -269,6 +302,7 @@ def prune(
             limit=limit if iterative and _is_said(context, "limit") else None,
             resume=resume,
         ),
+        latency=LatencyOptions(table=latency_table, batch=latency_batch, threads=threads),
     )
     path = session.checkpoint(model)
     from prunecli import pipeline
@@ -286,7 +320,13 @@ def prune(
             command=session.command_line,
             progress=progress,
         )
-    return Outcome("prune", report, output=report.output, warnings=report.warnings)
+    return Outcome(
+        "prune",
+        report,
+        output=report.output,
+        gate=latency_gate(report.latency),
+        warnings=report.warnings,
+    )
 
 
 def _is_said(context: typer.Context, name: str) -> bool:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prunecli.budget import format_quantity
+from prunecli.budget import format_cost, format_quantity
 from prunecli.report import (
     AnalyzeReport,
     BenchmarkRow,
@@ -25,6 +25,7 @@ from prunecli.report import (
     GroupReport,
     ImportanceReport,
     IterativeReport,
+    LatencyReport,
     ModelAnalysis,
     OracleReport,
     PruneReport,
@@ -48,6 +49,7 @@ COSTS = (
     ("activations", "activations"),
     ("bytes", "bytes"),
     ("channels", "channels"),
+    ("latency", "predicted latency"),
 )
 
 
@@ -80,6 +82,7 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         *_frozen_parts(report.frozen, rows),
         *([] if report.repair is None else [_repair_table(report.repair)]),
         *([] if report.iterative is None else _iterative_parts(report.iterative, rows)),
+        *([] if report.latency is None else [_latency_table(report.latency)]),
         _facts(facts),
     ]
 
@@ -196,11 +199,13 @@ def _cut_table(cost: CutCost) -> Table:
     table = _table("cost", ">before", ">after", ">kept")
     for field, label in COSTS:
         before, after = getattr(cost.before, field), getattr(cost.after, field)
+        if before is None:
+            continue
         kept = cost.kept.get(field)
         table.add_row(
             label,
-            format_quantity(before),
-            format_quantity(after),
+            format_cost(field, before),
+            format_cost(field, after),
             "" if kept is None else _percent(kept),
         )
     return table
@@ -251,6 +256,33 @@ def _iterative_parts(report: IterativeReport, rows: int | None) -> Parts:
 
 SHOWN_REMOVALS = 8
 """Rows about removals that are shown without `--verbose`."""
+
+
+def _latency_table(latency: LatencyReport) -> Table:
+    table = _table("latency", ">dense ms", ">slim ms", ">kept", ">95 %")
+    table.add_row(
+        "predicted",
+        f"{latency.dense_ms:.2f}",
+        f"{latency.slim_ms:.2f}",
+        _percent(latency.kept),
+        "",
+    )
+    row = latency.measured
+    if row is not None and latency.measured_kept is not None and latency.measured_interval:
+        low, high = latency.measured_interval
+        table.add_row(
+            "measured",
+            f"{row.dense_ms:.2f}",
+            f"{row.slim_ms:.2f}",
+            _percent(latency.measured_kept),
+            f"{100 * low:.1f} to {100 * high:.1f} %",
+        )
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    table.caption = f"ONNX Runtime on this CPU, {threads}, batch {latency.batch}"
+    if latency.error is not None:
+        table.caption += f"; the predicted share is off by {100 * latency.error:+.1f} %"
+    return table
+
 
 SCORED = {
     "held_out": "scored on images held out from training",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,14 @@ from prunecli.data import evaluation_split, load_split, open_source
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
 from prunecli.network import read_network
-from prunecli.options import AnalyzeOptions, FinetuneOptions, LoadOptions, PruneOptions
+from prunecli.options import (
+    AnalyzeOptions,
+    FinetuneOptions,
+    LatencyOptions,
+    LoadOptions,
+    PruneOptions,
+)
+from prunecli.pipeline.latency import needs_table, prune_timed
 from prunecli.progress import Progress, silent
 from prunecli.pruning import PruneResult, prune_network
 from prunecli.sparse import SparseResult, sparsify_network, weight_layers
@@ -45,6 +53,8 @@ def prune(
     activations: float | str | None = None,
     bytes: float | str | None = None,  # noqa: A002 - the option is called --bytes
     sparsity: float | str | None = None,
+    latency: float | str | None = None,
+    latency_options: LatencyOptions | None = None,
     signal: str = PruneOptions.signal,
     allocation: str = PruneOptions.allocation,
     aggregate: str = PruneOptions.aggregate,
@@ -65,14 +75,22 @@ def prune(
     `example_inputs` is one input, a sequence of them or a mapping by name, with the batch first;
     an input may itself hold tensors, as `[[image, image]]` does. `flops=0.5` keeps at most half;
     `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches` yields
-    normalised images and labels for signals that look at data. `repair=("bn", "bias", "lstsq")`
+    normalised images and labels for signals that look at data. `latency="5ms"`, or a share, is a
+    ceiling on the time of a forward in ONNX Runtime on this machine's CPU, as `latency_options` has
+    it, predicted from measured operators (that takes a minute, unless these name a table that
+    exists); `example_inputs` is one batch of images then. `repair=("bn", "bias", "lstsq")`
     names what is done right after the cut on the images of `batches`, in this order; the report
     scores each step on `measured_on`, or else on the same images. `importance` is what allocations
     by importance look at. `model` is left untouched.
     Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
     """
     budget = make_budget(
-        flops=flops, params=params, activations=activations, bytes=bytes, sparsity=sparsity
+        flops=flops,
+        params=params,
+        activations=activations,
+        bytes=bytes,
+        sparsity=sparsity,
+        latency=latency,
     )
     options = PruneOptions(
         signal=signal,
@@ -85,8 +103,10 @@ def prune(
         seed=seed,
         repair=tuple(repair),
         importance=importance,
+        latency=latency_options or LatencyOptions(),
     )
-    return prune_network(
+    cut = partial(
+        prune_network,
         model,
         _inputs(example_inputs),
         budget=budget,
@@ -94,6 +114,16 @@ def prune(
         batches=batches,
         measured_on=measured_on,
         dry_run=dry_run,
+        progress=progress,
+    )
+    if not needs_table(budget, options):
+        return cut()
+    return prune_timed(
+        cut,
+        model,
+        input=_spec_of(example_inputs),
+        budget=budget,
+        options=options.latency,
         progress=progress,
     )
 
@@ -289,6 +319,18 @@ def save(
         ),
         Path(path),
     )
+
+
+def _spec_of(example: Example) -> InputSpec:
+    """Return the input of a network that is to be timed as ONNX."""
+    if not isinstance(example, Tensor) or example.dim() != 4:
+        raise InputError(
+            "a latency can only be measured of a network with one input, a batch of images",
+            code="BAD_EXAMPLE",
+            hint="give a tensor [n, channels, height, width] as example_inputs, or another budget",
+        )
+    channels, height, width = example.shape[1:]
+    return InputSpec(channels, height, width, (0.0,) * channels, (1.0,) * channels)
 
 
 def _inputs(example: Example) -> Sequence[Any] | Mapping[str, Any]:

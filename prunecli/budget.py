@@ -12,18 +12,23 @@ from prunecli.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CostKind = Literal["flops", "params", "activations", "bytes", "channels"]
+CostKind = Literal["flops", "params", "activations", "bytes", "channels", "latency"]
 COST_KINDS: tuple[str, ...] = get_args(CostKind)
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _QUANTITY = re.compile(
     r"^([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgt]?)(i?b)?$", re.IGNORECASE
 )
+_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_TIME = re.compile(r"^([0-9]*\.?[0-9]+)\s*(us|ms|s)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A ceiling on one cost: a kept `fraction` of the dense cost, or an `absolute` amount."""
+    """A ceiling on one cost: a kept `fraction` of the dense cost, or an `absolute` amount.
+
+    Latencies are in milliseconds.
+    """
 
     kind: str
     fraction: float | None = None
@@ -37,7 +42,9 @@ class Limit:
         return self.fraction * dense
 
     def __str__(self) -> str:
-        amount = f"{self.fraction:g}" if self.absolute is None else format_quantity(self.absolute)
+        amount = (
+            f"{self.fraction:g}" if self.absolute is None else format_cost(self.kind, self.absolute)
+        )
         return f"{self.kind} <= {amount}"
 
 
@@ -79,14 +86,15 @@ def make_budget(
     activations: float | str | None = None,
     bytes: float | str | None = None,  # noqa: A002 - the option is called --bytes
     sparsity: float | str | None = None,
+    latency: float | str | None = None,
 ) -> Budget:
     """Build a budget from what people type.
 
     A number up to 1 is the fraction to keep; `sparsity` is the share of channels to *remove*.
-    A number with a unit (`150M`, `1.2G`, `4MB`) is an absolute ceiling.
+    A number with a unit (`150M`, `1.2G`, `4MB`, a latency of `5ms`) is an absolute ceiling.
 
-    >>> print(make_budget(flops=0.5, params="1.5M"))
-    flops <= 0.5, params <= 1.5M
+    >>> print(make_budget(flops=0.5, params="1.5M", latency="5ms"))
+    flops <= 0.5, params <= 1.5M, latency <= 5 ms
     """
     given = {"flops": flops, "params": params, "activations": activations, "bytes": bytes}
     limits = [_limit(kind, value) for kind, value in given.items() if value is not None]
@@ -95,6 +103,8 @@ def make_budget(
         if removed.fraction is None:
             raise _bad("sparsity", sparsity, "is a share of channels, not an amount")
         limits.append(Limit("channels", fraction=1.0 - removed.fraction))
+    if latency is not None:
+        limits.append(_time_limit(latency))
     if not limits:
         raise InputError(
             "no budget was given",
@@ -114,6 +124,26 @@ def format_quantity(amount: float) -> str:
         if abs(amount) >= factor:
             return f"{amount / factor:.3g}{unit}"
     return f"{amount:.3g}"
+
+
+def format_cost(kind: str, amount: float) -> str:
+    """Write an amount of one kind of cost with its unit.
+
+    >>> format_cost("latency", 5.25), format_cost("flops", 4.1e9)
+    ('5.25 ms', '4.1G')
+    """
+    return f"{amount:.3g} ms" if kind == "latency" else format_quantity(amount)
+
+
+def _time_limit(value: float | str) -> Limit:
+    """Read a latency: a share to keep, or a time with its unit."""
+    match = _TIME.match(str(value).strip())
+    if match is not None and float(match[1]) > 0:
+        return Limit("latency", absolute=float(match[1]) * _MILLISECONDS[match[2].lower()])
+    limit = _limit("latency", value)
+    if limit.absolute is not None:
+        raise _bad("latency", value, "has no unit of time")
+    return limit
 
 
 def _limit(kind: str, value: float | str, *, whole: str = "leaves nothing to cut") -> Limit:
@@ -142,10 +172,11 @@ def _limit(kind: str, value: float | str, *, whole: str = "leaves nothing to cut
 
 def _bad(kind: str, value: float | str, why: str) -> InputError:
     meaning = "to remove" if kind == "sparsity" else "to keep"
+    amount = "5ms" if kind == "latency" else "150M"
     return InputError(
         f"--{kind} {value} {why}",
         code="BAD_BUDGET",
-        hint=f"give a fraction {meaning} between 0 and 1 (0.5), or an amount with a unit (150M)"
+        hint=f"give a fraction {meaning} between 0 and 1 (0.5), or an amount with a unit ({amount})"
         if kind != "sparsity"
         else "give the share of channels to remove, between 0 and 1 (0.5)",
     )

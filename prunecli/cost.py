@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from prunecli.graph.rules.call import schema_arguments, shape_of
 from prunecli.report import Cost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from prunecli.graph.trace import Trace
 
@@ -28,8 +28,21 @@ Widths = NDArray[np.int64]
 Monomial = tuple[float, tuple[int, ...]]
 """A coefficient times the sizes with these numbers."""
 
+LATENCY = "latency"
+"""The kind of cost that is predicted from a table of measured milliseconds."""
+
 _STORED = "#stored "
 """Marks the name of a stored tensor: a parameter may be called as a node of the graph is."""
+
+
+class Latency(Protocol):
+    """Predicts milliseconds from widths, and from the activations that follow from them."""
+
+    def predict(self, widths: Widths, *, activations: float) -> float:
+        """Return the milliseconds of a forward."""
+
+    def gradient(self, widths: Widths, *, activations: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return those of one more channel in each group."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,8 @@ class CostModel:
 
     A dimension's size is `base[d] + counts[d] @ widths`; a term is a coefficient times up to
     `factors.shape[1]` such sizes. `kinds` maps a cost kind to its slice of terms; `nodes` names
-    each term's operator, and `weights` the weight that an operator reads. The closed forms count
+    each term's operator, and `weights` the weight that an operator reads; `latency` predicts
+    milliseconds where a table was measured. The closed forms count
     the network with its computed weights folded; `folded` is what the user's own has beside.
     """
 
@@ -52,16 +66,19 @@ class CostModel:
     dense_widths: Widths
     not_counted: Mapping[str, int]
     folded: Mapping[str, float] = field(default_factory=dict)
+    latency: Latency | None = None
 
     def cost(self, widths: Widths) -> dict[str, float]:
-        """Return every cost kind at the given widths."""
-        terms = self._terms(widths)
-        return {kind: float(terms[at].sum()) for kind, at in self.kinds.items()}
+        """Return every cost kind at the given widths; `latency` is one where it was measured."""
+        terms = self.terms(widths)
+        found = {kind: float(terms[at].sum()) for kind, at in self.kinds.items()}
+        if self.latency is not None:
+            found[LATENCY] = self.latency.predict(widths, activations=found["activations"])
+        return found
 
     def report(self, widths: Widths) -> Cost:
         """Return the costs as they are reported."""
-        found = self.cost(widths)
-        return Cost(**{kind: round(value) for kind, value in found.items()})
+        return _reported(self.cost(widths))
 
     @cached_property
     def dense(self) -> dict[str, float]:
@@ -71,10 +88,13 @@ class CostModel:
 
     def report_dense(self) -> Cost:
         """Return the costs of the user's own network as they are reported."""
-        return Cost(**{kind: round(value) for kind, value in self.dense.items()})
+        return _reported(self.dense)
 
     def gradient(self, kind: str, widths: Widths) -> NDArray[np.float64]:
         """Return the cost of one more channel in each group, to first order, at these widths."""
+        if kind == LATENCY:
+            assert self.latency is not None
+            return self.latency.gradient(widths, activations=self.gradient("activations", widths))
         at = self.kinds[kind]
         sizes = self._sizes(widths)[self.factors[at]]
         per_dim = np.zeros(self.base.size)
@@ -96,16 +116,23 @@ class CostModel:
     def share_of_tensors(self, tensors: set[str]) -> float:
         """Return the share of the dense FLOPs of the operators that read these weights."""
         at = self.kinds["flops"]
-        costs = self._terms(self.dense_widths)[at]
+        costs = self.terms(self.dense_widths)[at]
         reading = [self.weights.get(node) in tensors for node in self.nodes[at]]
         return float(costs[reading].sum() / (costs.sum() or 1.0))
 
     def _sizes(self, widths: Widths) -> NDArray[np.float64]:
         return np.asarray(self.base + self.counts @ widths)
 
-    def _terms(self, widths: Widths) -> NDArray[np.float64]:
+    def terms(self, widths: Widths) -> NDArray[np.float64]:
+        """Return the value of every term at the given widths."""
         sizes = self._sizes(widths)[self.factors]
         return np.asarray(self.coefficients * np.prod(sizes, axis=1))
+
+
+def _reported(found: Mapping[str, float]) -> Cost:
+    return Cost(
+        **{kind: value if kind == LATENCY else round(value) for kind, value in found.items()}
+    )
 
 
 def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostModel:
@@ -128,6 +155,21 @@ def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostM
     }
     packed = _pack(listed, dims, coupling, _weights(trace), missing)
     return replace(packed, folded=_folded_away(own, trace))
+
+
+def model_sizes(
+    trace: Trace, coupling: CouplingGraph, dims: Sequence[Dim]
+) -> Callable[[Widths], NDArray[np.float64]]:
+    """Return a function from widths to the sizes of these dimensions of the traced graph."""
+    listed = [Term(str(at), 1.0, (dim,)) for at, dim in enumerate(dims)]
+    packed = _pack({"sizes": listed}, _Dims(trace, coupling), coupling, {}, {})
+    rows = np.asarray(packed.nodes, np.int64)
+
+    def sizes(widths: Widths) -> NDArray[np.float64]:
+        found = np.bincount(rows, packed.terms(widths), minlength=len(dims))
+        return np.asarray(found, np.float64)
+
+    return sizes
 
 
 # --- from terms to arrays ------------------------------------------------------------------------

@@ -46,6 +46,19 @@ def dense_network(
     return randomised(build_dense(architecture, device="cpu"))
 
 
+def dense_shapes(checkpoint: Checkpoint, load: LoadOptions | None) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the tensors of a network had before it was cut.
+
+    Empty for a network that was never cut, and where nothing tells what it was cut from.
+    """
+    architecture = dense_architecture(checkpoint)
+    unknown = architecture.is_factory and not _is_trusted(architecture, load)
+    if checkpoint.plan is None or architecture.name == GRAPH or unknown:
+        return {}
+    dense = build_dense(architecture, device="meta").state_dict()
+    return {name: tuple(value.shape) for name, value in dense.items()}
+
+
 def _is_trusted(architecture: ArchitectureRef, load: LoadOptions | None) -> bool:
     """Tell whether the user, and not only the file, names the code that would be called."""
     return load is not None and (load.allow_pickle or load.architecture == architecture.name)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prunecli.checks import check_example, check_network
-from prunecli.cost import CostModel, model_cost
+from prunecli.cost import LATENCY, CostModel, Latency, model_cost
 from prunecli.graph.coupling import CouplingGraph, couple
 from prunecli.graph.emit import constant_name, emit
 from prunecli.graph.folding import fold, folded_tensors, stored_tensors
@@ -21,7 +21,7 @@ from prunecli.progress import Progress, Step, silent
 from prunecli.surgery import cut_tensor, slices_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor, fx, nn
@@ -34,11 +34,16 @@ class Network:
     model: nn.Module
     trace: Trace
     coupling: CouplingGraph
+    dense_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes that tensors had before earlier cuts, where they are known."""
+    latency: Latency | None = None
+    """Predicts milliseconds, where a table was measured."""
 
     @cached_property
     def cost(self) -> CostModel:
         """The closed forms of its costs."""
-        return model_cost(self.trace, self.coupling, self.model)
+        cost = model_cost(self.trace, self.coupling, self.model)
+        return replace(cost, latency=self.latency)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -60,6 +65,13 @@ class Network:
     def flops_removed(self) -> NDArray[np.float64]:
         """Return, per atom, the FLOPs that go when it alone is removed."""
         return self._removed("flops")
+
+    def latency_removed(self) -> NDArray[np.float64] | None:
+        """Return, per atom, the milliseconds of a block of its group over the block's width.
+
+        None where there is no latency table.
+        """
+        return None if self.latency is None else self._removed(LATENCY)
 
     def _removed(self, kind: str) -> NDArray[np.float64]:
         per_group = self.cost.gradient(kind, self.cost.dense_widths)

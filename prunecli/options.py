@@ -43,6 +43,19 @@ class IterativeOptions:
 
 
 @dataclass(frozen=True)
+class LatencyOptions:
+    """What a latency is that of: ONNX Runtime on the CPU with `batch` images at a time.
+
+    `table` is read if it exists, else measured and written there; `threads=None` takes one per
+    physical core.
+    """
+
+    table: Path | None = None
+    batch: int = 1
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
 class PruneOptions:
     """How channels are chosen.
 
@@ -51,8 +64,9 @@ class PruneOptions:
     is the number of images that a signal which needs data, or a repair, may look at. `repair` names
     what is done after the cut, in order (`prunecli.repair`). `importance` names what allocations by
     importance look at (None: `probe` with images, `energy` without; `prunecli.importance`).
-    `granularity` is `channel`, `weight`, or a pattern of weights such as `2:4`. `method` says how the cut comes about
-    (`prunecli.pipeline.methods`), and `iterative` how that one goes.
+    `granularity` is `channel`, `weight`, or a pattern of weights such as `2:4`. `method` says how
+    the cut comes about (`prunecli.pipeline.methods`), `iterative` how that one goes, `latency` what
+    a budget of milliseconds means.
     """
 
     signal: str = "l1"
@@ -69,6 +83,7 @@ class PruneOptions:
     iterative: IterativeOptions = field(default_factory=IterativeOptions)
     granularity: str = "channel"
     importance: str | None = None
+    latency: LatencyOptions = LatencyOptions()
 
 
 @dataclass(frozen=True)

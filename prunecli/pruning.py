@@ -75,6 +75,7 @@ def prune_network(
     options: PruneOptions | None = None,
     batches: Callable[[], Batches] | None = None,
     measured_on: Callable[[], Batches] | None = None,
+    prepare: Callable[[Network], Network] = lambda network: network,
     dry_run: bool = False,
     architecture: str = "",
     progress: Progress = silent,
@@ -83,7 +84,8 @@ def prune_network(
 
     `example` holds the inputs of one forward (any batch size); `batches` yields normalised images
     and labels for signals and repairs that look at data, `measured_on` those that the repairs are
-    scored on (else the same). Raises `GraphError` (cannot be traced, nothing can be
+    scored on (else the same). `prepare` adds to the traced network what only the caller knows
+    (earlier cuts, a latency table). Raises `GraphError` (cannot be traced, nothing can be
     cut), `GateError` (infeasible budget), `InputError` and `ProofError`.
     """
     options = options or PruneOptions()
@@ -91,7 +93,7 @@ def prune_network(
     check_repair(options.repair, batches)
     check_importance(options, batches)
     clock = Clock(progress)
-    network = read_network(model, example, clock=clock)
+    network = prepare(read_network(model, example, clock=clock))
     warnings = trace_warnings(network)
     with clock.stage("cost"):
         cost = network.cost
@@ -198,6 +200,8 @@ def score_signals(
         network.tensors,
         weights_removed=network.weights_removed(),
         flops_removed=network.flops_removed(),
+        latency_removed=network.latency_removed(),
+        dense_shapes=network.dense_shapes,
         batches=batches if any(needs_data(signal) for signal in signals) else None,
         aggregate=options.aggregate,
         seed=options.seed,

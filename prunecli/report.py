@@ -15,6 +15,7 @@ class Cost:
 
     `flops` counts one multiply-add as one FLOP, as fvcore does; `activations` counts the elements
     of the outputs of convolutions and matrix products; `bytes` those of all parameters and buffers.
+    `latency` is in milliseconds, predicted from a latency table where there is one.
     """
 
     flops: float
@@ -22,6 +23,7 @@ class Cost:
     activations: float
     bytes: float
     channels: float
+    latency: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,30 @@ class IterativeReport:
 
 
 @dataclass(frozen=True)
+class LatencyReport:
+    """Milliseconds of a forward in ONNX Runtime on this machine's CPU.
+
+    `dense_ms` and `slim_ms` are predicted from the table; `kept` is the share that this leaves.
+    `measured` is the cut network beside the dense one (None for a dry run), `measured_kept` its
+    share, with a 95 % interval, and `error` what the predicted share is off by, as a share of it.
+    `asked` is the share that the budget asks for, and `met` whether it was kept in reality.
+    """
+
+    batch: int
+    threads: int
+    dense_ms: float
+    slim_ms: float
+    kept: float
+    table: Path | None = None
+    measured: BenchmarkRow | None = None
+    measured_kept: float | None = None
+    measured_interval: tuple[float, float] | None = None
+    error: float | None = None
+    asked: float | None = None
+    met: bool | None = None
+
+
+@dataclass(frozen=True)
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
@@ -193,6 +219,7 @@ class PruneReport:
     importance: str | None = None
     sparsity: SparsityReport | None = None
     iterative: IterativeReport | None = None
+    latency: LatencyReport | None = None
 
 
 @dataclass(frozen=True)

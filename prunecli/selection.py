@@ -19,7 +19,7 @@ from prunecli.allocation import (
     default_alignment,
     fill,
 )
-from prunecli.budget import format_quantity
+from prunecli.budget import format_cost
 from prunecli.errors import GateError, GraphError, InputError
 from prunecli.report import FrozenReport
 
@@ -69,6 +69,7 @@ def select(
     _check_patterns(network, options)
     reasons = {**_reasons(network, saliency, options), **_unseen(groups, importance), **held}
     _check_any_left(network, reasons)
+    _check_known(network.cost, budget)
     ceilings = ceilings_of(budget, network.cost.dense)
     _check_not_met(network.cost, ceilings)
     shapes = _shapes(network)
@@ -214,11 +215,22 @@ def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
     if all(cost.dense[kind] <= ceiling for kind, ceiling in ceilings.items()):
         kind, ceiling = next(iter(ceilings.items()))
         raise InputError(
-            f"nothing to cut: the network has {format_quantity(cost.dense[kind])} {kind}, "
-            f"already within {format_quantity(ceiling)}",
+            f"nothing to cut: the network has {format_cost(kind, cost.dense[kind])} {kind}, "
+            f"already within {format_cost(kind, ceiling)}",
             code="ALREADY_WITHIN_BUDGET",
             hint="ask for less",
         )
+
+
+def _check_known(cost: CostModel, budget: Budget) -> None:
+    """Raise `InputError` for a budget of milliseconds where none were measured."""
+    for limit in budget.limits:
+        if limit.kind not in cost.dense:
+            raise InputError(
+                f"the budget {limit} needs a latency table, and none is there",
+                code="NO_LATENCY_TABLE",
+                hint="prunecli.prune(..., latency=0.7) and prunecli prune --latency measure one",
+            )
 
 
 def _check_patterns(network: Network, options: PruneOptions) -> None:

@@ -24,7 +24,21 @@ EVALUATION = report.Evaluation(
 )
 
 
-def prune_report(output: Path | None, *, warnings: tuple[str, ...] = ()) -> report.PruneReport:
+def latency_report(*, met: bool) -> report.LatencyReport:
+    row = report.BenchmarkRow(
+        "cpu", "CPUExecutionProvider", 1, 2, 10.0, 7.8, 1.28, 1.26, 1.3, None, {}, {}, 50
+    )
+    return report.LatencyReport(
+        1, 2, 9.5, 6.6, 0.695, None, row, 0.78, (0.77, 0.79), -0.109, 0.7, met
+    )
+
+
+def prune_report(
+    output: Path | None,
+    *,
+    warnings: tuple[str, ...] = (),
+    latency: report.LatencyReport | None = None,
+) -> report.PruneReport:
     return report.PruneReport(
         output=output,
         plan={"schema": 1, "keep": {"layer1.0.conv1": "0-3,7"}},
@@ -43,6 +57,7 @@ def prune_report(output: Path | None, *, warnings: tuple[str, ...] = ()) -> repo
         align="8",
         seconds={"trace": 0.4, "cut": 0.1},
         warnings=warnings,
+        latency=latency,
     )
 
 
@@ -206,6 +221,7 @@ class FakePipeline:
     raises: BaseException | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
     speedup: float | None = 1.62
+    latency: report.LatencyReport | None = None
     warnings: tuple[str, ...] = ()
     prints: str = ""
 
@@ -213,7 +229,9 @@ class FakePipeline:
         self._called("prune", model=model, dry_run=dry_run, output=output, **options)
         if not dry_run:
             output.write_bytes(b"slim")
-        found = prune_report(None if dry_run else output, warnings=self.warnings)
+        found = prune_report(
+            None if dry_run else output, warnings=self.warnings, latency=self.latency
+        )
         if options["options"].method == "iterative":
             found = dataclasses.replace(found, iterative=iterative_report(dry_run=dry_run))
         return found

@@ -55,6 +55,7 @@ def generated() -> dict[str, str]:
         "zoo-peer": _zoo_peer(),
         "coupling": _coupling(),
         "speed": _speed(),
+        "latency": _latency(),
         "csg": _csg(),
     }
 
@@ -332,6 +333,17 @@ def _speed() -> str:
     names = ("command", "seconds", "peak_gib", "trace_to_cut_s", "couple_s", "prove_s")
     head = ("command", "seconds", "peak GiB", "trace to cut, s", "coupling, s", "proof, s")
     return table(head, [tuple(row[name] for name in names) for row in rows])
+
+
+def _latency() -> str:
+    rows = [
+        (row["network"], row["budget"], _percent(row["kept_flops"]), _percent(row["predicted"]),
+         _percent(row["real"]), f"{1 / float(row['real']):.2f}", row["dense_ms"], row["slim_ms"])
+        for row in _read("latency.csv")
+    ]  # fmt: skip
+    head = ("network", "budget", "FLOPs kept", "time kept, predicted", "real", "speed-up",
+            "dense ms", "slim ms")  # fmt: skip
+    return table(head, rows)
 
 
 def _csg() -> str:

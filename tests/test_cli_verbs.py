@@ -66,6 +66,7 @@ VERBS = {
             "sparsity",
             "importance",
             "iterative",
+            "latency",
         },
     ),
     "finetune": (
@@ -92,7 +93,7 @@ def test_the_envelope_of_a_verb_has_exactly_the_promised_keys(pipeline, capsys, 
 
 def test_the_nested_keys_of_the_envelopes_are_pinned(pipeline, capsys):
     pruned = envelope(capsys, "prune", "m.pt", "--flops", "0.5")[1]["data"]
-    costs = {"flops", "params", "activations", "bytes", "channels"}
+    costs = {"flops", "params", "activations", "bytes", "channels", "latency"}
     assert set(pruned["cost"]) == {"before", "after", "kept"}
     assert set(pruned["cost"]["before"]) == set(pruned["cost"]["after"]) == costs
     assert set(pruned["verified"]) == {"method", "max_rel_error"}

@@ -223,6 +223,23 @@ def test_the_gradient_equals_finite_differences(name: str) -> None:
             assert found[group] == pytest.approx(difference, rel=1e-9, abs=1e-6)
 
 
+def test_the_flops_that_go_with_single_channels_add_up_to_what_is_counted_anew() -> None:
+    def chain(first: int, second: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, first, 3, padding=1), nn.BatchNorm2d(first), nn.ReLU(),
+            nn.Conv2d(first, second, 3, stride=2), nn.Flatten(), nn.Linear(second * 9, 4),
+        )  # fmt: skip
+
+    example = (torch.zeros(1, 3, 8, 8),)
+    widths, gone = np.asarray([6, 5]), 0.0
+    cost = read(chain(6, 5), 3, 8, 8).cost
+    for group in (0, 1, 1, 0, 0, 1):
+        gone += cost.gradient("flops", widths)[group]
+        widths[group] -= 1
+        left = count_flops(chain(*widths.tolist()).eval(), example)
+        assert cost.dense["flops"] - gone == left
+
+
 def test_the_share_of_a_group_is_what_goes_when_it_goes_alone() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(54, 2)

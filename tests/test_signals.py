@@ -84,10 +84,11 @@ def test_every_metric_under_every_reduction_gives_the_known_answers(metric: str)
 
 def test_the_known_answers_cover_every_entry_of_the_tables() -> None:
     assert {entry.name for entry in METRICS} == set(KNOWN)
-    assert {entry.name for entry in REDUCTIONS} == set(ORDER)
+    assert {entry.name for entry in REDUCTIONS} == {*ORDER, "abs-sum-kernels", "sqr-sum-kernels"}
     assert {entry.name for entry in BASE_INPUTS} >= {"weight", "activation"}
     assert {entry.name for entry in SCALINGS} == {
-        "none", "l0", "l0-adjusted", "l1", "l2", "weights-removed", "flops-removed",
+        "none", "l0", "l0-adjusted", "l0-2019", "l1", "l2", "weights-removed", "flops-removed",
+        "latency-removed",
     }  # fmt: skip
 
 
@@ -127,15 +128,20 @@ def test_variants_of_taylor_that_are_not_the_paper_have_other_numbers() -> None:
         ("none", (0.5, 1.25)),
         ("l0", (0.25, 0.625)),
         ("l0-adjusted", (0.5, 0.625)),
+        ("l0-2019", (0.5 / 6, 1.25 / 6)),
         ("l1", (0.285714286, 0.714285714)),
         ("l2", (0.371390676, 0.928476691)),
         ("weights-removed", (0.5 / 73, 1.25 / 197)),
         ("flops-removed", (0.5 / 8, 1.25 / 16)),
+        ("latency-removed", (0.5 / 0.5, 1.25 / 0.1)),
     ],
 )
 def test_every_scaling_gives_the_known_answers(scaling: str, expected: tuple[float, float]) -> None:
     facts = ScalingFacts(
-        *(torch.tensor(pair).double() for pair in ([2.0, 2.0], [1.0, 2.0], [73, 197], [8, 16]))
+        *(
+            torch.tensor(pair).double()
+            for pair in ([2.0, 2.0], [1.0, 2.0], [3.0, 3.0], [73, 197], [8, 16], [0.5, 0.1])
+        )
     )
     found = SCALINGS.get(scaling)(reduced("taylor", "abs-sum"), facts)
     assert found.tolist() == pytest.approx(expected, abs=1e-8)
@@ -144,7 +150,7 @@ def test_every_scaling_gives_the_known_answers(scaling: str, expected: tuple[flo
 @pytest.mark.parametrize("scaling", SCALINGS.names())
 def test_a_scaling_by_zero_divides_by_one(scaling: str) -> None:
     zero = torch.zeros(3, dtype=torch.float64)
-    assert SCALINGS.get(scaling)(zero, ScalingFacts(zero, zero, zero, zero)).tolist() == [0, 0, 0]
+    assert SCALINGS.get(scaling)(zero, ScalingFacts(*[zero] * 6)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +161,42 @@ def test_weights_give_the_known_answers(reduction: str, expected: tuple[int, int
     model[0].weight.data = WEIGHTS
     found = saliency(read(model, 4), f"weight/value/{reduction}/none")
     assert found.tolist() == list(expected)
+
+
+def test_sums_by_kernel_are_those_of_the_helper_of_the_same_authors() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 1, (1, 2)), nn.Flatten(), nn.Linear(1, 2)).double()
+    model[0].weight.data = torch.tensor([[[[-4.0, 3.0]], [[1.0, 1.0]]]]).double()
+    model[0].bias.data = torch.tensor([-1.0]).double()
+    network = read(model, 2, 1, 2)
+    # |-4 + 3| + |1 + 1| and the bias beside them; all together they would be |-4 + 3 + 2 - 1| = 0.
+    expected = {"abs-sum": 0, "abs-sum-kernels": 1 + 2 + 1, "sqr-sum-kernels": 1 + 4 + 1}
+    for reduction, value in expected.items():
+        assert saliency(network, f"weight/value/{reduction}/none").tolist() == [value]
+    # The weights that read a channel: each of the two readers is a kernel of its own.
+    reading = saliency(network, "weight-input/value/abs-sum-kernels/none")
+    assert reading.tolist() == pytest.approx([model[2].weight.detach().abs().sum().item()])
+
+
+def test_sums_by_kernel_of_a_feature_map_are_its_sum() -> None:
+    network = small()
+    for reduction in ("abs-sum", "sqr-sum"):
+        names = [f"activation/taylor/{which}/none" for which in (reduction, f"{reduction}-kernels")]
+        whole, by_kernel = (saliency(network, name, [images()]) for name in names)
+        assert by_kernel == pytest.approx(whole, rel=1e-4)
+
+
+def test_the_cardinality_of_2019_counts_the_inputs_of_the_layer_behind_a_feature_map() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Flatten(),
+                          nn.Linear(6 * 4, 3))  # fmt: skip
+    network = read(randomize_(model), 2, 6, 6)
+    x, labels = images(4)
+    batch = [(functional.pad(x, (1, 1, 1, 1)), labels)]
+    names = [f"activation/value/l1/{scaling}" for scaling in ("l0", "l0-2019")]
+    plain, of_2019 = (by_group(network, saliency(network, name, batch)) for name in names)
+    assert of_2019["0"] == pytest.approx(np.asarray(plain["0"]) / 2)
+    assert of_2019["2"] == pytest.approx(np.asarray(plain["2"]) / 4)
+    names = [f"weight/value/l1/{scaling}" for scaling in ("l0", "l0-2019")]
+    assert len({tuple(saliency(network, name)) for name in names}) == 1
 
 
 def test_the_square_of_the_batch_mean_and_the_mean_loss_are_not_what_fisher_means() -> None:
@@ -372,8 +414,13 @@ NETWORK_OF_ONE = randomize_(
 
 # --- what must hold for every signal -------------------------------------------------------------
 
-DATA_SIGNALS = ["taylor", "taylor-share", "fisher", "activation/taylor2-approx2/l1/none"]
-WEIGHT_SIGNALS = ["l1", "l2", "magnitude", "geometric-median", "bn-gamma"]
+# What looks at a whole batch at once says something else of its halves.
+OF_A_BATCH = ["mean-replacement", "snip", "taylor-2019"]
+DATA_SIGNALS = [
+    *(e.name for e in PRESETS if needs_data(e.name) and e.name not in OF_A_BATCH),
+    "activation/taylor2-approx2/l1/none",
+]
+WEIGHT_SIGNALS = [e.name for e in PRESETS if not needs_data(e.name) and e.name != "random"]
 
 
 @pytest.mark.parametrize("signal", DATA_SIGNALS)
@@ -385,6 +432,39 @@ def test_splitting_a_batch_changes_nothing(signal: str) -> None:
     singles = saliency(network, signal, list(zip(x.split(1), labels.split(1), strict=True)))
     for other in (halves, uneven, singles):
         assert other == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("signal", OF_A_BATCH)
+def test_signals_of_a_whole_batch_depend_on_what_is_in_it(signal: str) -> None:
+    network, (x, labels) = small(), images(6)
+    whole = saliency(network, signal, [(x, labels)])
+    halves = saliency(network, signal, list(zip(x.split(3), labels.split(3), strict=True)))
+    assert halves != pytest.approx(whole, rel=1e-2)
+
+
+def test_removal_of_maps_behind_a_relu_is_taylor_before_its_norm() -> None:
+    """The product of value and gradient is the same on either side of a ReLU."""
+    model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 2), nn.Flatten())
+    network = read(randomize_(model), 2, 4, 4)
+    removal, before, taylor = (
+        saliency(network, name, [images()])
+        for name in ("removal", "activation-before/taylor/abs-sum/l0", "taylor")
+    )
+    assert before == pytest.approx(removal, rel=1e-5)
+    assert removal / np.linalg.norm(removal) == pytest.approx(taylor, rel=1e-5)
+
+
+def test_the_names_of_the_literature_are_the_points_of_the_grid_that_they_stand_for() -> None:
+    network, batches = small(), [images()]
+
+    def of(signal: str) -> np.ndarray:
+        return saliency(network, signal, batches)
+
+    assert of("mean-activation") == pytest.approx(of("activation/value/l1/l0"))
+    assert of("min-weight") == pytest.approx(of("weight/value/l2/l0"))
+    assert of("average-gradient") == pytest.approx(of("activation/gradient/abs-sum/l0"))
+    assert of("fisher") == pytest.approx(of("activation/taylor/sqr-sum/none"))
+    assert of("obd") == pytest.approx(of("weight/hessian-approx1/none/none"))
 
 
 @pytest.mark.parametrize("signal", DATA_SIGNALS)

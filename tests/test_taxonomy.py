@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import prunecli.signals
+from prunecli import pipeline
+from prunecli.budget import make_budget
+from prunecli.checkpoint import load
+from prunecli.dense_network import dense_shapes
 from prunecli.network import Network, read_network
+from prunecli.options import PruneOptions
 from prunecli.signals import METRICS, REDUCTIONS, SCALINGS, distinct_grid, parse_signal, score_many
 from prunecli.signals.components import Scalars, ScalingFacts
 from prunecli.signals.derive import batches_of
@@ -127,6 +132,14 @@ def scalars(base: str, found: Found) -> Scalars:
     return Scalars(*parts)
 
 
+def by_kernel(values: Tensor, base: str) -> tuple[Tensor, ...]:
+    """Return the parts of `[images, channels, positions]` that are summed on their own."""
+    if base.startswith("activation"):
+        return (values,)
+    # The convolution has two inputs of 3 x 3 and a bias; the head has three classes of one.
+    return values.split(1 if base.startswith("weight-input") else 9, dim=-1)
+
+
 BASES = ["activation", "activation-before", "weight", "weight-batch", "weight-input",
          "weight-input-batch"]  # fmt: skip
 
@@ -143,7 +156,11 @@ def test_every_metric_and_reduction_of_a_base_input_equals_its_formula(base: str
     for name in names:
         _, metric, reduction, _ = name.split("/")
         rule, values = REDUCTIONS.get(reduction), METRICS.get(metric).function(truth)
-        expected = rule.outside(rule.inside(values)).mean(0)
+        if rule.by_kernel:
+            several = by_kernel(values, base)
+            expected = sum(rule.outside(kernel.sum(-1)) for kernel in several).mean(0)
+        else:
+            expected = rule.outside(rule.inside(values)).mean(0)
         assert found[name].tolist() == pytest.approx(expected.tolist(), rel=1e-8, abs=1e-14), name
 
 
@@ -168,16 +185,35 @@ def test_all_396_points_are_computed_in_one_pass_and_equal_those_computed_alone(
 
 
 def test_adjusted_cardinality_counts_only_inputs_that_are_still_there() -> None:
-    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Flatten(),
+    model = nn.Sequential(nn.Conv2d(2, 1, 3), nn.ReLU(), nn.Conv2d(1, 6, 3), nn.Flatten(),
                           nn.Linear(6, 3))  # fmt: skip
     network = read(randomize_(model), 2, 5, 5)
-    active = np.ones(10, np.bool_)
-    active[:3] = False
+    before = {"0.weight": (4, 2, 3, 3), "2.weight": (6, 4, 3, 3)}
     names = [f"weight/value/l1/{scaling}" for scaling in ("none", "l0", "l0-adjusted")]
-    found = scores(network, names, active=active)
+    found = scores(network, names, dense_shapes=before)
     second = network.coupling.groups[1].atoms
     assert found[names[1]][second] == pytest.approx(found[names[0]][second] / (4 * 9 + 1))
     assert found[names[2]][second] == pytest.approx(found[names[0]][second] / (1 * 9 + 1))
+
+
+def test_the_shapes_before_an_earlier_cut_are_those_of_the_architecture(
+    digits_checkpoint, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dense = load(digits_checkpoint).checkpoint
+    assert dense_shapes(dense, None) == {}
+    first = pipeline.prune(digits_checkpoint, budget=make_budget(flops=0.5)).output
+    cut = load(first).checkpoint
+    assert dense_shapes(cut, None) == {name: value.shape for name, value in dense.tensors.items()}
+    # A second cut by mean weights differs with what the mean is taken over.
+    kept = {}
+    for scaling in ("l0", "l0-adjusted"):
+        options = PruneOptions(signal=f"weight/value/l1/{scaling}", allocation="global", align=1)
+        report = pipeline.prune(
+            first, budget=make_budget(params=0.6), options=options, dry_run=True
+        )
+        kept[scaling] = report.plan["keep"]
+    assert kept["l0"] != kept["l0-adjusted"]
 
 
 def test_flops_removed_scales_by_the_multiply_adds_that_go_with_a_channel() -> None:
@@ -221,7 +257,7 @@ def test_gradients_of_single_images_are_right_in_every_kind_of_layer(name: str) 
     signal = parse_signal("weight/gradient/l2/none")
     subject = Subject(
         "", network.trace, network.coupling, network.tensors, network.weights_removed(),
-        network.flops_removed(), np.ones(network.coupling.atom_count, np.bool_),
+        network.flops_removed(), network.flops_removed(), {},
         lambda: iter([(x, labels)]), "sum", 0, lambda _: None,
     )  # fmt: skip
     found = next(iter(batches_of([signal], subject)))
@@ -456,7 +492,7 @@ def test_presets_with_a_cost_term_subtract_the_flops_that_go() -> None:
 def test_the_price_of_flops_decides_which_channel_goes_first(price: float, first: int) -> None:
     loss, cost = torch.tensor([0.02, 0.01, 0.05]), torch.tensor([1.0, 0.2, 4.0])
     assert int(with_cost(loss, cost, price=price).argmin()) == first
-    ratio = SCALINGS.get("flops-removed")(loss, ScalingFacts(cost, cost, cost, cost))
+    ratio = SCALINGS.get("flops-removed")(loss, ScalingFacts(*[cost] * 6))
     assert ratio.tolist() == pytest.approx([0.02, 0.05, 0.0125])
 
 

@@ -9,11 +9,13 @@ from prunecli.errors import InputError
 from prunecli.granularity import CHANNEL
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pipeline.iterating import iterative
+from prunecli.pipeline.latency import needs_table
 from prunecli.pipeline.pruning import one_shot
 from prunecli.pipeline.sparsifying import sparsify
 from prunecli.progress import Progress, silent
 from prunecli.registry import Registry
 from prunecli.report import PruneReport
+from prunecli.signals.components import LATENCY_REMOVED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +34,12 @@ METHODS.add(
     summary="A few channels at a time, with updates between during which the signal is taken.",
     source="Molchanov et al. 2017, arXiv 1611.06440; Theis et al. 2018, arXiv 1801.05787",
 )
+
+
+def needs_latencies(budget: Budget | None, options: PruneOptions) -> bool:
+    """Tell whether a budget, a table or a signal asks for milliseconds."""
+    limited = budget is not None and needs_table(budget, options)
+    return limited or options.signal.endswith(f"/{LATENCY_REMOVED}")
 
 
 def prune(
@@ -65,6 +73,12 @@ def prune(
         road = sparsify
     elif budget is None:
         raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
+    if road is not one_shot and needs_latencies(budget, options):
+        raise InputError(
+            "milliseconds are counted by one-shot cuts of channels alone",
+            code="BAD_OPTION",
+            hint="give --flops instead of --latency, or leave --method and --granularity out",
+        )
     return road(
         model,
         output=output,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunecli.artefacts import check_output, cut_checkpoint, dense_architecture, example_input, read
 from prunecli.checkpoint import save
+from prunecli.dense_network import dense_shapes
 from prunecli.importance import uses_images
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import measuring_batches, scoring_batches
 from prunecli.options import LoadOptions, PruneOptions
+from prunecli.pipeline.latency import check_latency, needs_table, prune_timed, unused
 from prunecli.progress import Progress, silent
 from prunecli.pruning import prune_network
 
 if TYPE_CHECKING:
     from prunecli.budget import Budget
+    from prunecli.network import Network
     from prunecli.report import PruneReport
 
 
@@ -37,9 +41,10 @@ def one_shot(
     """Cut the network in `model` until it keeps `budget`, prove the cut, and write it.
 
     `output` defaults to `<stem>.pruned.pt` in the current folder. Nothing is written for a dry run,
-    nor when anything fails.
+    nor when anything fails; but a latency table that was measured is kept where it is to be.
     """
     options = options or PruneOptions()
+    check_latency(options.latency)
     target = output or Path(f"{model.stem}.pruned.pt")
     if not dry_run:
         check_output(target, inputs=[model], overwrite=overwrite)
@@ -48,7 +53,8 @@ def one_shot(
         loaded = read(model, load)
         network = instantiate(loaded.checkpoint)
     checkpoint = loaded.checkpoint
-    result = prune_network(
+    cut = partial(
+        prune_network,
         network,
         [example_input(checkpoint.input)],
         budget=budget,
@@ -65,17 +71,32 @@ def one_shot(
         architecture=str(dense_architecture(checkpoint)),
         progress=progress,
     )
+
+    def prepare(traced: Network) -> Network:
+        return dataclasses.replace(traced, dense_shapes=dense_shapes(checkpoint, load))
+
+    if needs_table(budget, options):
+        result = prune_timed(
+            cut,
+            network,
+            input=checkpoint.input,
+            budget=budget,
+            options=options.latency,
+            prepare=prepare,
+            progress=progress,
+        )
+    else:
+        result = cut(prepare=prepare)
     seconds = {**clock.seconds, **result.report.seconds}
-    report = dataclasses.replace(
-        result.report, seconds=seconds, warnings=(*loaded.warnings, *result.report.warnings)
-    )
+    warnings = (*loaded.warnings, *unused(budget, options), *result.report.warnings)
+    report = dataclasses.replace(result.report, seconds=seconds, warnings=warnings)
     if dry_run or result.model is None:
         return report
     with clock.stage("save"):
-        cut = cut_checkpoint(loaded, result, model, command=command)
-        save(cut, target)
+        slim = cut_checkpoint(loaded, result, model, command=command)
+        save(slim, target)
     seconds = {**seconds, "save": clock.seconds["save"]}
-    lost = len(checkpoint.masks) - len(cut.masks)
+    lost = len(checkpoint.masks) - len(slim.masks)
     filled = (f"{lost} of {len(checkpoint.masks)} sparse weights are dense after the repair",)
     return dataclasses.replace(
         report,

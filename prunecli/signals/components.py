@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from prunecli.errors import InputError
 from prunecli.registry import Registry
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TAXONOMY = "Persand, Anderson, Gregg 2019, arXiv 1906.04675"
+VARIANT = "Persand et al., another reading"
 EXTENSION = "prunecli, an extension"
+
+LATENCY_REMOVED = "latency-removed"
+"""The scaling that needs a latency table."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,16 @@ class Scalars:
 
     `gradient` and `curvature` are the first and the second derivatives of the sample's own loss;
     weights have one sample of values that meets many of derivatives. Derivatives that no metric at
-    hand needs are zeros. `batch` holds all samples where these are a few of them.
+    hand needs are zeros. `batch` holds all samples where these are a few of them. `kernel` is how
+    many positions in a row belong to one input of a weight (a bias behind them is an input of its
+    own); 0 where all do, as in a feature map.
     """
 
     value: Tensor
     gradient: Tensor
     curvature: Tensor
     batch: Scalars | None = None
+    kernel: int = 0
 
     @cached_property
     def product(self) -> Tensor:
@@ -101,7 +109,7 @@ class Scalars:
             value, gradient, curvature = (
                 part if not part.dim() or len(part) < samples else part[several] for part in parts
             )
-            yield Scalars(value, gradient, curvature, batch=self)
+            yield Scalars(value, gradient, curvature, batch=self, kernel=self.kernel)
 
 
 @dataclass(frozen=True)
@@ -115,24 +123,33 @@ class PointwiseMetric:
 
 @dataclass(frozen=True)
 class Reduction:
-    """`inside` sums over a channel's positions; `outside` is then applied once a sample."""
+    """`inside` sums over a channel's positions; `outside` is then applied once a sample.
+
+    With `by_kernel`, `outside` is applied to the sum of each kernel of a weight, and `inside` adds
+    up what that gives.
+    """
 
     inside: Callable[[Tensor], Tensor]
     outside: Callable[[Tensor], Tensor]
+    by_kernel: bool = False
 
 
 @dataclass(frozen=True)
 class ScalingFacts:
     """What a scaling may divide by, per atom of one site.
 
-    `active` counts those of the `elements` reduced whose other end has not been removed;
-    `weights_removed` and `flops_removed` are what goes with the atom, that of its consumers too.
+    `elements` counts the scalars reduced, those of earlier cuts included, `active` those that are
+    still there; `inputs` is, for activations, how many channels the layer behind them reads (1 for
+    weights). `weights_removed`, `flops_removed` and `latency_removed` (milliseconds) are what goes
+    with the atom, that of its consumers too.
     """
 
     elements: Tensor
     active: Tensor
+    inputs: Tensor
     weights_removed: Tensor
     flops_removed: Tensor
+    latency_removed: Tensor
 
 
 METRICS: Registry[PointwiseMetric] = Registry("pointwise metric")
@@ -260,6 +277,25 @@ for _name, _inside, _outside, _summary in (
 ):
     REDUCTIONS.add(_name, Reduction(_inside, _outside), summary=_summary, source=TAXONOMY)
 
+for _name, _outside, _summary in (
+    ("abs-sum-kernels", torch.abs, "Weights: absolute sums over each kernel, then their sum."),
+    ("sqr-sum-kernels", torch.square, "Weights: squared sums over each kernel, then their sum."),
+):
+    # What the Python helper of the same authors computes, in place of one sum over all kernels.
+    REDUCTIONS.add(
+        _name, Reduction(_sum, _outside, by_kernel=True), summary=_summary, source=VARIANT
+    )
+
+
+def kernel_sums(value: Tensor, kernel: int) -> Tensor:
+    """Return the sums of `[samples, channels, positions]` over each kernel, one per input.
+
+    >>> kernel_sums(torch.tensor([[[1.0, -2.0, 3.0, 4.0, 9.0]]]), 2).tolist()
+    [[[-1.0, 7.0, 9.0]]]
+    """
+    whole = functional.pad(value, (0, -value.shape[-1] % kernel))
+    return whole.reshape(*value.shape[:-1], -1, kernel).sum(-1)
+
 
 def _nonzero(value: Tensor) -> Tensor:
     return torch.where(value == 0, torch.ones_like(value), value)
@@ -273,6 +309,12 @@ for _name, _scale, _summary, _source in (
         lambda s, f: s / _nonzero(f.active),
         "By elements reduced whose input channel has not been removed before.",
         TAXONOMY,
+    ),
+    (
+        "l0-2019",
+        lambda s, f: s / _nonzero(f.elements * f.inputs),
+        "As `l0`; for activations also by the inputs of the first layer that makes the channel.",
+        VARIANT,
     ),
     ("l1", lambda s, _: s / _nonzero(s.abs().sum()), "By the layer's L1.", TAXONOMY),
     (
@@ -291,6 +333,12 @@ for _name, _scale, _summary, _source in (
         "flops-removed",
         lambda s, f: s / _nonzero(f.flops_removed),
         "By all FLOPs that go with the channel, its consumers' included.",
+        EXTENSION,
+    ),
+    (
+        LATENCY_REMOVED,
+        lambda s, f: s / _nonzero(f.latency_removed),
+        "By its share of the milliseconds of a block of channels; needs a latency table.",
         EXTENSION,
     ),
 ):

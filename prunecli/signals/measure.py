@@ -5,6 +5,7 @@ Nothing is kept of an image but sums: memory does not depend on the number of im
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,18 @@ from torch import Tensor
 
 from prunecli.progress import Step
 from prunecli.signals.components import (
+    BASE_INPUTS,
     METRICS,
     REDUCTIONS,
     SCALINGS,
+    Reduction,
     Scalars,
     ScalingFacts,
     Signal,
+    kernel_sums,
 )
 from prunecli.signals.derive import Batch, batches_of
+from prunecli.signals.sites import inputs_of
 from prunecli.signals.sources import Source, sources_of
 from prunecli.signals.subject import Site, Subject, no_images
 
@@ -84,14 +89,18 @@ class RunningSums:
         """Return the scaled means of one signal at every site."""
         found = []
         images = self.images if signal.needs_data else 1
+        inputs = inputs_of(subject)
+        activation = BASE_INPUTS.get(signal.base_input).activation
         for at, source in enumerate(self.sources[signal.base_input]):
             total = self.totals[signal.base_input, at, signal.pointwise_metric, signal.reduction]
             atoms, elements = source.places.atoms, self.elements[signal.base_input, at]
             facts = ScalingFacts(
+                elements if source.dense is None else source.dense,
                 elements,
-                elements if source.active is None else source.active,
+                inputs[atoms] if activation else torch.ones_like(elements),
                 torch.as_tensor(subject.weights_removed)[atoms],
                 torch.as_tensor(subject.flops_removed)[atoms],
+                torch.as_tensor(subject.latency_removed)[atoms],
             )
             values = SCALINGS.get(signal.scaling)(total.double().cpu() / images, facts)
             found.append(Site(atoms, values))
@@ -102,18 +111,34 @@ def _reduce(
     scalars: Scalars, metrics: Mapping[str, Iterable[str]], places: Places
 ) -> Iterator[tuple[tuple[str, str], Tensor]]:
     """Yield the reduced values `[samples, atoms]`; reductions that sum the same share the sum."""
-    inside = {
-        name: {REDUCTIONS.get(reduction).inside for reduction in reductions}
+    rules = {
+        name: {reduction: _rule(reduction, scalars) for reduction in reductions}
         for name, reductions in metrics.items()
     }
-    parts: dict[tuple[str, Summing], list[Tensor]] = {}
+    parts: dict[tuple[str, Summing | Reduction], list[Tensor]] = {}
     for few in scalars.split(CACHED):
-        for name, functions in inside.items():
+        for name, own in rules.items():
             values = METRICS.get(name).function(few)
-            for function in functions:
-                parts.setdefault((name, function), []).append(function(values))
+            for key, rule in {_summing(rule): rule for rule in own.values()}.items():
+                parts.setdefault((name, key), []).append(_summed(rule, values, few.kernel))
     sums = {key: places.sum(torch.cat(found).double()) for key, found in parts.items()}
-    for name, reductions in metrics.items():
-        for reduction in reductions:
-            rule = REDUCTIONS.get(reduction)
-            yield (name, reduction), rule.outside(sums[name, rule.inside])
+    for name, own in rules.items():
+        for reduction, rule in own.items():
+            found = sums[name, _summing(rule)]
+            yield (name, reduction), found if rule.by_kernel else rule.outside(found)
+
+
+def _rule(name: str, scalars: Scalars) -> Reduction:
+    """Return a reduction; where there are no kernels, all of a channel is one."""
+    rule = REDUCTIONS.get(name)
+    return dataclasses.replace(rule, by_kernel=rule.by_kernel and scalars.kernel > 0)
+
+
+def _summing(rule: Reduction) -> Summing | Reduction:
+    """Return what reductions with the same sums have in common."""
+    return rule if rule.by_kernel else rule.inside
+
+
+def _summed(rule: Reduction, values: Tensor, kernel: int) -> Tensor:
+    """Return a channel's sums `[samples, channels]`, before `outside` is applied to them."""
+    return rule.inside(rule.outside(kernel_sums(values, kernel)) if rule.by_kernel else values)

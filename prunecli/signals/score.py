@@ -13,9 +13,17 @@ from torch import Tensor
 
 from prunecli.progress import Progress, silent
 from prunecli.registry import Registry
-from prunecli.signals.components import Signal, parse_signal
+from prunecli.signals.components import LATENCY_REMOVED, Signal, parse_signal
 from prunecli.signals.measure import measure
-from prunecli.signals.subject import Batches, Site, Subject, check_finite, combine, no_images
+from prunecli.signals.subject import (
+    Batches,
+    Site,
+    Subject,
+    check_finite,
+    combine,
+    no_images,
+    no_latencies,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +77,7 @@ def score(
     *,
     weights_removed: NDArray[np.float64],
     flops_removed: NDArray[np.float64] | None = None,
+    latency_removed: NDArray[np.float64] | None = None,
     batches: Callable[[], Batches] | None = None,
     aggregate: str = "mean",
     seed: int = 0,
@@ -85,6 +94,7 @@ def score(
         tensors,
         weights_removed=weights_removed,
         flops_removed=flops_removed,
+        latency_removed=latency_removed,
         batches=batches,
         aggregate=aggregate,
         seed=seed,
@@ -101,7 +111,8 @@ def score_many(
     *,
     weights_removed: NDArray[np.float64],
     flops_removed: NDArray[np.float64] | None = None,
-    active: NDArray[np.bool_] | None = None,
+    latency_removed: NDArray[np.float64] | None = None,
+    dense_shapes: Mapping[str, tuple[int, ...]] | None = None,
     batches: Callable[[], Batches] | None = None,
     aggregate: str = "mean",
     seed: int = 0,
@@ -109,10 +120,11 @@ def score_many(
 ) -> dict[str, NDArray[np.float64]]:
     """Return one saliency per atom under every signal; the images are looked at once.
 
-    A signal is a preset or `base_input/pointwise_metric/reduction/scaling`; `weights_removed` and
-    `flops_removed` (parameters and FLOPs that go with an atom) and `active` (whether it has not
-    been masked before) have one entry per atom. Raises `InputError` when a signal needs images and
-    there are none, or when a saliency is not finite.
+    A signal is a preset or `base_input/pointwise_metric/reduction/scaling`; `weights_removed`,
+    `flops_removed` and `latency_removed` (what goes with an atom) have one entry per atom;
+    `dense_shapes` are those that the tensors of a network that was cut before had then. Raises
+    `InputError` when a signal needs images or milliseconds and there are none, or when a saliency
+    is not finite.
     """
     count = coupling.atom_count
     subject = Subject(
@@ -122,16 +134,19 @@ def score_many(
         tensors,
         weights_removed,
         np.ones(count) if flops_removed is None else flops_removed,
-        np.ones(count, np.bool_) if active is None else active,
+        np.ones(count) if latency_removed is None else latency_removed,
+        dense_shapes or {},
         batches,
         aggregate,
         seed,
         progress,
     )
     points = {name: point_of(name) for name in signals}
-    for name in signals:
+    for name, point in points.items():
         if batches is None and needs_data(name):
             raise no_images(name)
+        if point is not None and point.scaling == LATENCY_REMOVED and latency_removed is None:
+            raise no_latencies(name)
     with torch.no_grad():
         sites = measure([point for point in points.values() if point is not None], subject)
         return {

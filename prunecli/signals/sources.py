@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prunecli.graph.coupling import staying
 from prunecli.signals.components import (
     BASE_INPUTS,
     Scalars,
@@ -30,13 +30,14 @@ ZERO = torch.zeros(())
 class Source:
     """A site of a base input: its atoms, its scalars in a batch, and its elements by atom.
 
-    `scalars` yields a few images at a time, with their number.
+    `scalars` yields a few images at a time, with their number; `dense` counts the elements that
+    there were before earlier cuts, where that may be another number.
     """
 
     places: Places
     scalars: Callable[[Batch | None], Iterator[tuple[Scalars, int]]]
     elements: Callable[[Scalars], Tensor]
-    active: Tensor | None = None
+    dense: Tensor | None = None
 
 
 def sources_of(name: str, subject: Subject) -> list[Source]:
@@ -90,6 +91,7 @@ def _elements(scalars: Scalars, places: Places) -> Tensor:
 def _weight(subject: Subject, name: str, dim: int, *, mean: bool, bias: bool) -> Source:
     atoms = subject.coupling.tensors[name][dim]
     places = Places.of(atoms)
+    kernel = subject.tensors[name].shape[2:].numel()
     rows = _rows(subject, name, dim, lambda tensor: subject.tensors[tensor].detach()[None], bias)
 
     def read(batch: Batch, few: slice, *, curved: bool) -> Tensor:
@@ -102,14 +104,18 @@ def _weight(subject: Subject, name: str, dim: int, *, mean: bool, bias: bool) ->
 
     def scalars(batch: Batch | None) -> Iterator[tuple[Scalars, int]]:
         if batch is None:
-            yield Scalars(rows, ZERO, ZERO), 1
+            yield Scalars(rows, ZERO, ZERO, kernel=kernel), 1
             return
         for few in [slice(0, batch.images)] if mean else batch.pieces(name):
             gradient, curvature = (read(batch, few, curved=curved) for curved in (False, True))
-            yield Scalars(rows, gradient, curvature), few.stop - few.start
+            yield Scalars(rows, gradient, curvature, kernel=kernel), few.stop - few.start
 
-    active = places.sum(_active(subject, name, dim, extra=bias))
-    return Source(places, scalars, lambda s: _elements(s, places), active)
+    own = subject.tensors[name].shape
+    shape = subject.dense_shapes.get(name, own)
+    added = rows.shape[-1] - own.numel() // own[dim]  # the bias
+    each = math.prod(size for other, size in enumerate(shape) if other != dim) + added
+    dense = places.sum(torch.full((own[dim],), float(each), dtype=torch.float64))
+    return Source(places, scalars, lambda s: _elements(s, places), dense)
 
 
 def _rows(
@@ -129,15 +135,3 @@ def _rows(
 def rows_of(subject: Subject, name: str, dim: int) -> Tensor:
     """Return a weight (and its bias) as one row of scalars per channel, in 32 bits or more."""
     return _rows(subject, name, dim, lambda own: subject.tensors[own].detach()[None], bias=True)[0]
-
-
-def _active(subject: Subject, name: str, dim: int, *, extra: bool) -> Tensor:
-    """Return, per position, the scalars whose other channels have not been removed."""
-    shape, known = subject.tensors[name].shape, subject.coupling.tensors[name]
-    count = 1
-    for other, size in enumerate(shape):
-        if other != dim:
-            count *= int(staying(known[other], subject.active).sum()) if other in known else size
-    bias = bias_of(subject, name) if extra else None
-    own = bias is not None and subject.tensors[bias].shape[0] == shape[dim]
-    return torch.full((shape[dim],), float(count + own), dtype=torch.float64)

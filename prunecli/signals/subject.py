@@ -28,8 +28,8 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 class Subject:
     """A traced network with its tensors, as signals see it.
 
-    `weights_removed` and `flops_removed` say, per atom, what goes when it alone is removed;
-    `active` says which atoms have not been masked before.
+    `weights_removed`, `flops_removed` and `latency_removed` say, per atom, what goes with it;
+    `dense_shapes` holds the shapes that tensors had before earlier cuts.
     """
 
     signal: str
@@ -38,7 +38,8 @@ class Subject:
     tensors: Mapping[str, Tensor]
     weights_removed: NDArray[np.float64]
     flops_removed: NDArray[np.float64]
-    active: NDArray[np.bool_]
+    latency_removed: NDArray[np.float64]
+    dense_shapes: Mapping[str, tuple[int, ...]]
     batches: Callable[[], Batches] | None
     aggregate: str
     seed: int
@@ -84,6 +85,15 @@ def check_finite(signal: str, values: NDArray[np.float64]) -> None:
             code="BAD_SALIENCY",
             hint="the weights or activations overflow; try another signal",
         )
+
+
+def no_latencies(signal: str) -> InputError:
+    """Return the error of a signal that lacks a latency table."""
+    return InputError(
+        f"the signal {signal} is scaled by milliseconds, and no latency table is there",
+        code="SIGNAL_NEEDS_TABLE",
+        hint="add --latency-table FILE: it is read, or measured if it does not exist",
+    )
 
 
 def no_images(signal: str) -> InputError:

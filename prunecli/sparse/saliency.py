@@ -19,6 +19,7 @@ from prunecli.progress import Progress, Step, silent
 from prunecli.signals import PRESETS, Signal, parse_signal
 from prunecli.signals.components import (
     BASE_INPUTS,
+    LATENCY_REMOVED,
     METRICS,
     REDUCTIONS,
     SCALINGS,
@@ -96,6 +97,8 @@ def _why_not(signal: Signal | None) -> str:
         return "it is one of whole channels"
     if signal.base_input not in BASES:
         return f"{signal.base_input} has no value for a single weight"
+    if signal.scaling == LATENCY_REMOVED:
+        return "no time goes with a single weight"
     return EMPTY_METRICS.get(signal.pointwise_metric, "")
 
 
@@ -127,7 +130,7 @@ def weight_saliencies(
         for layer, total in zip(layers, sums, strict=True):
             one = torch.ones(())
             per_weight = torch.tensor(flops[layer.name], dtype=torch.float64)
-            values = scale(total, ScalingFacts(one, one, one, per_weight)).numpy()
+            values = scale(total, ScalingFacts(one, one, one, one, per_weight, one)).numpy()
             bad = int((~np.isfinite(values)).sum())
             if bad:
                 raise InputError(
@@ -158,8 +161,8 @@ def _sums(
     count = network.coupling.atom_count
     ones = np.ones(count)
     subject = Subject(
-        str(signal), network.trace, network.coupling, network.tensors, ones, ones,
-        np.ones(count, np.bool_), batches, "sum", 0, progress,
+        str(signal), network.trace, network.coupling, network.tensors, ones, ones, ones, {},
+        batches, "sum", 0, progress,
     )  # fmt: skip
     names = [layer.name for layer in layers]
     single = BASE_INPUTS.get(signal.base_input).per_image
