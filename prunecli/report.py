@@ -91,6 +91,36 @@ class RepairReport:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One cut that was scored on images and not proven; `kept` is the share kept of each cost.
+
+    `repaired` is what the last repair made of it. Where there was no cut `problem` says why, and
+    there is no score.
+    """
+
+    signal: str
+    allocation: str
+    seed: int
+    budget: Mapping[str, Mapping[str, float]]
+    kept: Mapping[str, float]
+    loss: float | None
+    accuracy: float | None
+    seconds: float = 0.0
+    repaired: RepairStep | None = None
+    problem: str = ""
+
+    @property
+    def final_loss(self) -> float | None:
+        """The loss of what the user would get: after the repair, where there was one."""
+        return self.loss if self.repaired is None else self.repaired.loss
+
+    @property
+    def final_accuracy(self) -> float | None:
+        """The accuracy of what the user would get: after the repair, where there was one."""
+        return self.accuracy if self.repaired is None else self.repaired.accuracy
+
+
+@dataclass(frozen=True)
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
