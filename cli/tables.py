@@ -1,5 +1,6 @@
 """Reports as tables of 80 columns at most; building them prints nothing."""
 
+import math
 from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
@@ -25,6 +26,9 @@ from prunecli.report import (
     OracleReport,
     PruneReport,
     RepairReport,
+    SearchReport,
+    SweepReport,
+    Trial,
 )
 
 from .demo import DemoReport
@@ -68,9 +72,22 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         _cut_table(report.cost),
         _group_table(report.groups, rows),
         *_frozen_parts(report.frozen, rows),
+        *([] if report.candidates is None else [_candidate_table(report.candidates)]),
         *([] if report.repair is None else [_repair_table(report.repair)]),
         _facts(facts),
     ]
+
+
+@view.register
+def _(report: SweepReport, *, rows: int | None) -> Parts:
+    facts = {"model": report.architecture, "cost": _cost_line(report.cost)}
+    facts |= {"table": str(report.table)} if report.table else {}
+    facts |= {"pictures": ", ".join(map(str, report.pictures))} if report.pictures else {}
+    problems = dict.fromkeys(trial.problem for trial in report.trials if trial.problem)
+    facts |= {"not cut": "; ".join(problems)} if problems else {}
+    facts["written"] = "no network: a sweep only measures"
+    facts |= {"next": report.next_command} if report.next_command else {}
+    return [_sweep_table(report), _facts(facts)]
 
 
 @view.register
@@ -134,6 +151,8 @@ def _(report: AnalyzeReport, *, rows: int | None) -> Parts:
         parts += _dataset_parts(report.dataset, rows)
     if report.model is not None:
         parts += _model_parts(report.model, rows)
+    if report.pictures:
+        parts.append(_facts({"pictures": ", ".join(map(str, report.pictures))}))
     return parts
 
 
@@ -201,6 +220,82 @@ def _repair_table(repair: RepairReport) -> Table:
         )
     table.caption = f"repaired on {repair.images} training images, " + SCORED[repair.measured]
     return table
+
+
+def _candidate_table(search: SearchReport) -> Table:
+    """Return one row per signal that was tried, the best first, those without a cut last."""
+    repaired = any(trial.repaired is not None for trial in search.trials)
+    after = (">repaired",) if repaired else ()
+    table = _table("signal", ">FLOPs", ">calibrated", ">loss", ">accuracy", *after, "")
+    ranked = sorted(
+        search.trials, key=lambda trial: trial.final.calibrated if trial.final else math.inf
+    )
+    for trial in (search.dense, *ranked):
+        mark = " *" if trial.signal == search.chosen else ""
+        final = trial.final
+        table.add_row(
+            f"{_shorten(trial.signal, 26)}{mark}",
+            _bare(trial.kept.get("flops")),
+            "" if final is None else f"{final.calibrated:.3f}",
+            *_score_cells(trial, repaired=repaired),
+        )
+    table.caption = (
+        f"* taken: the least calibrated loss on {search.images} " + MEASURED[search.measured]
+    )
+    return table
+
+
+def _sweep_table(report: SweepReport) -> Table:
+    """Return one row per cut, in the order of the budgets, with a bar for its accuracy."""
+    several = len({trial.allocation for trial in report.trials}) > 1
+    repaired = (">repaired",) if report.repair else ()
+    table = _table(">keep", "signal", ">FLOPs", ">params", ">loss", ">accuracy", *repaired, "")
+    table.columns[1].no_wrap = True
+    earlier = None
+    for trial in (report.dense, *report.trials):
+        asked = trial.budget.get(report.kind, {}).get("fraction")
+        if earlier is not None and asked != earlier:
+            table.add_section()
+        earlier = asked
+        name = f"{trial.signal}, {trial.allocation}" if several and trial.budget else trial.signal
+        table.add_row(
+            "" if asked is None else f"{asked:g}",
+            _shorten(name, 22),
+            _bare(trial.kept.get("flops")),
+            _bare(trial.kept.get("params")),
+            *_score_cells(trial, repaired=bool(repaired)),
+        )
+    table.caption = (
+        f"keep: share of the {dict(COSTS)[report.kind]}; kept and right in %, on {report.images} "
+        + MEASURED[report.measured]
+        + ("" if several else f"; allocation {report.trials[0].allocation}")
+    )
+    return table
+
+
+def _score_cells(trial: Trial, *, repaired: bool) -> list[str]:
+    """Return loss, accuracy, that after the repair, and a bar for what the user would get."""
+    if trial.score is None or trial.final is None:
+        return ["", "", *([""] if repaired else []), "not cut"]
+    after = [_bare(None if trial.repaired is None else trial.repaired.accuracy)]
+    bar = "\u2588" * round((5 if repaired else 10) * trial.final.accuracy)
+    return [
+        f"{trial.score.loss:.3f}",
+        _bare(trial.score.accuracy),
+        *(after if repaired else []),
+        bar,
+    ]
+
+
+def _bare(share: float | None) -> str:
+    """Write a share in per cent without the sign."""
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+MEASURED = {
+    "held_out": "images held out from training",
+    "calibration": "images that the channels were chosen on",
+}
 
 
 SCORED = {

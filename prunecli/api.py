@@ -44,6 +44,7 @@ def prune(
     bytes: float | str | None = None,  # noqa: A002 - the option is called --bytes
     sparsity: float | str | None = None,
     signal: str = PruneOptions.signal,
+    candidates: Sequence[str] = (),
     allocation: str = PruneOptions.allocation,
     aggregate: str = PruneOptions.aggregate,
     align: int | None = None,
@@ -62,9 +63,10 @@ def prune(
     `example_inputs` is one input, a sequence of them or a mapping by name, with the batch first;
     an input may itself hold tensors, as `[[image, image]]` does. `flops=0.5` keeps at most half;
     `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches` yields
-    normalised images and labels for signals that look at data. `repair=("bn", "bias", "lstsq")`
-    names what is done right after the cut on the images of `batches`, in this order; the report
-    scores each step on `measured_on`, or else on the same images. `model` is left untouched.
+    normalised images and labels for signals that look at data. `signal="auto"` cuts by each of
+    `candidates` and takes the one with the least loss on `measured_on`. `repair=("bn", "bias",
+    "lstsq")` names what is done right after the cut on the images of `batches`, in this order; the
+    report scores each step on `measured_on`, or else on the same images. `model` is left untouched.
     Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
     """
     budget = make_budget(
@@ -72,6 +74,7 @@ def prune(
     )
     options = PruneOptions(
         signal=signal,
+        candidates=tuple(candidates),
         allocation=allocation,
         aggregate=aggregate,
         align=align,

@@ -28,7 +28,8 @@ class PruneOptions:
     `align` is the number that kept widths are a multiple of (None: chosen per group, see
     `allocation.default_alignment`); `exclude` and `only` are layer patterns (`layer3.*`); `limit`
     is the number of images that a signal which needs data, or a repair, may look at. `repair` names
-    what is done after the cut, in order (`prunecli.repair`).
+    what is done after the cut, in order (`prunecli.repair`). The signal `auto` takes the best of
+    `candidates` (some well-known ones, if there are none) on held-out images (`prunecli.search`).
     """
 
     signal: str = "l1"
@@ -41,6 +42,7 @@ class PruneOptions:
     seed: int = 0
     limit: int = 1024
     repair: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,25 @@ class RepairReport:
 
 
 @dataclass(frozen=True)
+class Score:
+    """Mean cross-entropy and share of right answers over `images`.
+
+    `calibrated` is the least cross-entropy when all logits are divided by one number (temperature
+    scaling, Guo et al. 2017): what the network knows, however sure of it it says it is.
+    """
+
+    loss: float
+    accuracy: float
+    calibrated: float
+    images: int
+
+
+@dataclass(frozen=True)
 class Trial:
     """One cut that was scored on images and not proven; `kept` is the share kept of each cost.
 
-    `repaired` is what the last repair made of it. Where there was no cut `problem` says why, and
-    there is no score.
+    `repaired` is the score after the repair. Where there was no cut `problem` says why, and there
+    is no score.
     """
 
     signal: str
@@ -103,28 +117,63 @@ class Trial:
     seed: int
     budget: Mapping[str, Mapping[str, float]]
     kept: Mapping[str, float]
-    loss: float | None
-    accuracy: float | None
+    score: Score | None
+    repaired: Score | None = None
     seconds: float = 0.0
-    repaired: RepairStep | None = None
     problem: str = ""
 
     @property
-    def final_loss(self) -> float | None:
-        """The loss of what the user would get: after the repair, where there was one."""
-        return self.loss if self.repaired is None else self.repaired.loss
+    def final(self) -> Score | None:
+        """The score of what the user would get: after the repair, where there was one."""
+        return self.score if self.repaired is None else self.repaired
 
-    @property
-    def final_accuracy(self) -> float | None:
-        """The accuracy of what the user would get: after the repair, where there was one."""
-        return self.accuracy if self.repaired is None else self.repaired.accuracy
+
+@dataclass(frozen=True)
+class SearchReport:
+    """What `--signal auto` tried at the asked budget, and the signal that it took.
+
+    `images` are those that the trials were scored on; `measured` as in `RepairReport`.
+    """
+
+    chosen: str
+    dense: Trial
+    trials: tuple[Trial, ...]
+    images: int
+    measured: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """Loss and accuracy over budgets of one cost, `kind`; no network was written.
+
+    `trials` are ordered from the largest budget to the smallest; `images` and `measured` are as in
+    `SearchReport`, `repair` names the repairs behind `Trial.repaired`. `suggested` is the cheapest
+    trial within one point of the dense network's accuracy, or else the most accurate one.
+    """
+
+    architecture: str
+    kind: str
+    cost: Cost
+    dense: Trial
+    trials: tuple[Trial, ...]
+    images: int
+    measured: str
+    repair: tuple[str, ...]
+    suggested: Trial | None
+    seconds: float
+    table: Path | None = None
+    pictures: tuple[Path, ...] = ()
+    next_command: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
-    `verified` speaks of the cut; a repair changes the weights after it.
+    `verified` speaks of the cut; a repair changes the weights after it. `candidates` is what
+    `--signal auto` chose from.
     """
 
     output: Path | None
@@ -141,6 +190,7 @@ class PruneReport:
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     repair: RepairReport | None = None
+    candidates: SearchReport | None = None
 
 
 @dataclass(frozen=True)
@@ -334,6 +384,7 @@ class AnalyzeReport:
     dataset: DatasetAnalysis | None
     seconds: float
     warnings: tuple[str, ...] = ()
+    pictures: tuple[Path, ...] = ()
 
 
 def to_json(value: Any) -> Any:

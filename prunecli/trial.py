@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,15 +19,15 @@ from prunecli.errors import GateError, GraphError, InputError
 from prunecli.plan import PruningPlan
 from prunecli.progress import Progress, silent
 from prunecli.repair import repair_
-from prunecli.report import Trial
+from prunecli.report import Score, Trial
 from prunecli.selection import select
 from prunecli.signals.derive import first_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     from prunecli.budget import Budget
     from prunecli.cost import Widths
@@ -39,14 +38,8 @@ if TYPE_CHECKING:
 DENSE = "dense"
 """The name under which the uncut network stands among trials."""
 
-
-@dataclass(frozen=True)
-class Score:
-    """Mean cross-entropy and share of right answers over `images`."""
-
-    loss: float
-    accuracy: float
-    images: int
+TEMPERATURES = torch.logspace(-2, 8, 41, base=2, dtype=torch.float64)
+"""What logits are divided by to find the calibrated loss: a quarter of an octave apart."""
 
 
 def score_on(module: nn.Module, batches: Callable[[], Batches]) -> Score:
@@ -55,6 +48,7 @@ def score_on(module: nn.Module, batches: Callable[[], Batches]) -> Score:
     Raises `InputError`: `NOT_A_CLASSIFIER`, `NO_IMAGES`.
     """
     loss, right, count = 0.0, 0, 0
+    tempered = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
     with torch.no_grad():
         for images, labels in batches():
             logits = first_tensor(module(images)).float()
@@ -66,6 +60,9 @@ def score_on(module: nn.Module, batches: Callable[[], Batches]) -> Score:
                     hint="name a signal and a budget; only classifiers can be tried on images",
                 )
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+            for at, temperature in enumerate(TEMPERATURES.tolist()):
+                cooled = functional.cross_entropy(logits / temperature, labels, reduction="sum")
+                tempered[at] += cooled.double().cpu()
             right += int((logits.argmax(-1) == labels).sum())
             count += len(labels)
     if not count:
@@ -74,7 +71,7 @@ def score_on(module: nn.Module, batches: Callable[[], Batches]) -> Score:
             code="NO_IMAGES",
             hint="give a data set with images to train on",
         )
-    return Score(loss / count, right / count, count)
+    return Score(loss / count, right / count, float(tempered.min()) / count, count)
 
 
 def cut_to(network: Network, keep: NDArray[np.bool_]) -> nn.Module:
@@ -103,8 +100,7 @@ def dense_trial(network: Network, batches: Callable[[], Batches]) -> Trial:
         seed=0,
         budget={},
         kept=dict.fromkeys(network.cost.dense, 1.0),
-        loss=score.loss,
-        accuracy=score.accuracy,
+        score=score,
         seconds=round(time.perf_counter() - start, 3),
     )
 
@@ -142,8 +138,7 @@ def try_cut(
         seed=options.seed,
         budget=budget.to_json(),
         kept={},
-        loss=None,
-        accuracy=None,
+        score=None,
     )
     try:
         selection = select(network, saliency, budget, options, held={})
@@ -151,22 +146,26 @@ def try_cut(
         return dataclasses.replace(tried, problem=error.message)
     keep, kept = kept_at(network, saliency, selection.widths)
     slim = cut_to(network, keep)
-    if repaired_on is None or not options.repair:
-        score = score_on(slim, measured_on)
-        tried = dataclasses.replace(tried, loss=score.loss, accuracy=score.accuracy)
-    else:
-        done = repair_(
+    tried = dataclasses.replace(tried, kept=kept, score=score_on(slim, measured_on))
+    if repaired_on is not None and options.repair:
+        repair_(
             slim,
             network,
             PruningPlan(network.coupling.fingerprint, {}, {}, mode="graph"),
             keep,
             names=options.repair,
             batches=repaired_on,
-            measured_on=measured_on,
+            measured_on=lambda: first_images(measured_on, 1),  # its own scores are not needed
             progress=progress,
         )
-        cut = next(step for step in done.steps if step.name == "cut")
-        tried = dataclasses.replace(
-            tried, loss=cut.loss, accuracy=cut.accuracy, repaired=done.steps[-1]
-        )
-    return dataclasses.replace(tried, kept=kept, seconds=round(time.perf_counter() - start, 3))
+        tried = dataclasses.replace(tried, repaired=score_on(slim, measured_on))
+    return dataclasses.replace(tried, seconds=round(time.perf_counter() - start, 3))
+
+
+def first_images(batches: Callable[[], Batches], count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches until they hold `count` images; of the last one as many as are missing."""
+    for images, labels in batches():
+        yield images[:count], labels[:count]
+        count -= len(labels)
+        if count <= 0:
+            return

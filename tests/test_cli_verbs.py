@@ -39,7 +39,7 @@ def envelope(capsys, *words):
 
 # What each verb takes at least, and the keys that its data is promised to hold.
 VERBS = {
-    "analyze": (["m.pt", "--data", "digits"], {"dataset", "model", "seconds"}),
+    "analyze": (["m.pt", "--data", "digits"], {"dataset", "model", "seconds", "pictures"}),
     "prune": (
         ["m.pt", "--flops", "0.5"],
         {
@@ -56,6 +56,7 @@ VERBS = {
             "align",
             "seconds",
             "repair",
+            "candidates",
         },
     ),
     "finetune": (

@@ -58,8 +58,8 @@ def test_a_trial_scores_what_the_proven_cut_scores(name, allocation):
     )
     result = prune_network(model, [torch.randn(2, 1, 8, 8)], budget=budget, options=options)
     loss, accuracy = by_hand(result.model, batches)
-    assert tried.loss == pytest.approx(loss, rel=1e-5)
-    assert tried.accuracy == accuracy
+    assert tried.score.loss == pytest.approx(loss, rel=1e-5)
+    assert tried.score.accuracy == accuracy
     assert tried.kept == pytest.approx(result.report.cost.kept)
     assert tried.budget == {"flops": {"fraction": 0.5}}
 
@@ -81,11 +81,10 @@ def test_a_trial_with_a_repair_scores_what_the_repaired_cut_scores():
         model, [torch.randn(2, 1, 8, 8)], budget=budget, options=options, batches=batches
     )
     loss, accuracy = by_hand(result.model, batches)
-    assert tried.repaired is not None
-    assert tried.repaired.name == "lstsq"
-    assert tried.final_loss == pytest.approx(loss, rel=1e-4)
-    assert tried.final_accuracy == pytest.approx(accuracy)
-    assert tried.loss == pytest.approx(result.report.repair.steps[1].loss, rel=1e-4)
+    assert tried.final is tried.repaired is not tried.score
+    assert tried.final.loss == pytest.approx(loss, rel=1e-4)
+    assert tried.final.accuracy == pytest.approx(accuracy)
+    assert tried.score.loss == pytest.approx(result.report.repair.steps[1].loss, rel=1e-4)
 
 
 def test_a_trial_leaves_the_network_that_was_read_as_it_was():
@@ -107,7 +106,7 @@ def test_a_trial_leaves_the_network_that_was_read_as_it_was():
     ]
     after = model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert tries[0].final_loss == tries[1].final_loss
+    assert tries[0].repaired == tries[1].repaired
 
 
 def test_the_dense_trial_is_the_network_itself():
@@ -115,8 +114,8 @@ def test_the_dense_trial_is_the_network_itself():
     network = read_network(model, [torch.randn(2, 1, 8, 8)])
     tried = dense_trial(network, batches)
     loss, accuracy = by_hand(model, batches)
-    assert tried.loss == pytest.approx(loss, rel=1e-5)
-    assert tried.accuracy == accuracy
+    assert tried.score.loss == pytest.approx(loss, rel=1e-5)
+    assert tried.score.accuracy == accuracy
     assert set(tried.kept.values()) == {1.0}
 
 
@@ -145,8 +144,8 @@ def test_a_budget_out_of_reach_is_a_trial_with_the_lowest_reachable_and_no_score
         options=options,
         measured_on=images(),
     )
-    assert tried.loss is None
-    assert tried.final_accuracy is None
+    assert tried.score is None
+    assert tried.final is None
     assert "the lowest reachable is" in tried.problem
 
 
