@@ -61,9 +61,10 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         if verified is None
         else f"{verified.method}, largest relative error {verified.max_rel_error:.1e}"
     )
+    taken = "" if report.candidates is None else " (auto)"
     facts = {
         "model": report.architecture,
-        "chosen by": f"{report.signal}, {report.allocation}; align {report.align}",
+        "chosen by": f"{report.signal}{taken}, {report.allocation}; align {report.align}",
         "proof": proof,
         "seconds": _seconds(report.seconds),
         "written": "nothing: --dry-run" if report.output is None else str(report.output),

@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunecli.api import analyze, evaluate, export, finetune, load, prune, save
+    from prunecli.api import analyze, evaluate, export, finetune, load, prune, save, sweep
 
-__all__ = ["analyze", "evaluate", "export", "finetune", "load", "prune", "save"]
+__all__ = ["analyze", "evaluate", "export", "finetune", "load", "prune", "save", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunecli.analysis import analyze_network
 from prunecli.artefacts import example_input, read, state_of, versions
-from prunecli.budget import make_budget
+from prunecli.budget import make_budget, parse_sweep
 from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec
 from prunecli.checkpoint import save as save_checkpoint
 from prunecli.checkpoint.artefact import GRAPH
@@ -23,12 +23,13 @@ from prunecli.network import read_network
 from prunecli.options import AnalyzeOptions, FinetuneOptions, LoadOptions, PruneOptions
 from prunecli.progress import Progress, silent
 from prunecli.pruning import PruneResult, prune_network
+from prunecli.sweeping import sweep_network
 from prunecli.training import FinetuneResult
 from prunecli.training import evaluate as evaluate_network
 from prunecli.training import finetune as finetune_network
 
 if TYPE_CHECKING:
-    from prunecli.report import Evaluation, ModelAnalysis, Parity
+    from prunecli.report import Evaluation, ModelAnalysis, Parity, SweepReport
     from prunecli.signals.score import Batches
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -92,6 +93,37 @@ def prune(
         batches=batches,
         measured_on=measured_on,
         dry_run=dry_run,
+        progress=progress,
+    )
+
+
+def sweep(
+    model: nn.Module,
+    example_inputs: Example,
+    budgets: str,
+    *,
+    batches: Callable[[], Batches],
+    measured_on: Callable[[], Batches] | None = None,
+    signals: Sequence[str] = (PruneOptions.signal,),
+    allocations: Sequence[str] = (PruneOptions.allocation,),
+    options: PruneOptions | None = None,
+    progress: Progress = silent,
+) -> SweepReport:
+    """Return loss and accuracy over `budgets` (`flops=0.3:0.9:0.1`) for signals and allocations.
+
+    Nothing is proven and no network is returned; random channels are always tried beside the
+    `signals`. `batches` are for signals and repairs, `measured_on` for the scores, or else the
+    same; `options` holds everything else that `prune` can choose.
+    """
+    return sweep_network(
+        read_network(model, _inputs(example_inputs)),
+        parse_sweep(budgets),
+        signals=signals,
+        allocations=allocations,
+        options=options or PruneOptions(),
+        batches=batches,
+        measured_on=measured_on,
+        architecture=type(model).__name__,
         progress=progress,
     )
 

@@ -12,14 +12,17 @@ import pytest
 from test_search import VGG
 from test_trial import images, sample
 
+import prunecli
 from prunecli import pipeline
 from prunecli.budget import make_budget, parse_sweep
+from prunecli.data import load_split, open_source
 from prunecli.errors import InputError
 from prunecli.network import read_network
+from prunecli.network_data import normalised
 from prunecli.options import PruneOptions
 from prunecli.pipeline.sweeping import COLUMNS
 from prunecli.report import Score, Trial
-from prunecli.sweep import _suggested, sweep_network, sweep_signals
+from prunecli.sweeping import _suggested, sweep_network, sweep_signals
 from prunecli.trial import score_on
 
 OPTIONS = PruneOptions(limit=200, align=1)
@@ -42,10 +45,6 @@ def swept(tmp_path_factory):
 
 
 def test_every_row_is_the_cut_that_prune_makes(swept, tmp_path):
-    import prunecli
-    from prunecli.data import load_split, open_source
-    from prunecli.network_data import normalised
-
     report, _ = swept
     checkpoint = pipeline.pruning.read(VGG).checkpoint
     held_out = load_split(open_source("digits"), "held_out", input=checkpoint.input, limit=200)
@@ -131,6 +130,22 @@ def test_the_score_after_the_repair_stands_beside_that_of_the_cut():
         assert trial.repaired.images == trial.score.images == 40
         assert trial.repaired.loss != trial.score.loss
     assert report.dense.repaired is None
+
+
+def test_the_same_from_python_on_any_module():
+    batches = images(40)
+    report = prunecli.sweep(
+        sample("digits_vgg"),
+        batches()[0][0][:2],
+        "flops=0.5:0.5:0.1",
+        signals=["l2"],
+        batches=batches,
+        options=OPTIONS,
+    )
+    assert [trial.signal for trial in report.trials] == ["l2", "random"]
+    assert report.architecture == "DigitsVgg"
+    assert report.measured == "calibration"
+    assert any("for want of others" in warning for warning in report.warnings)
 
 
 def test_auto_in_a_sweep_stands_for_all_candidates():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import COLOURS, new_figure
+from prunecli.pictures.style import COLOURS, new_figure, short
 
 if TYPE_CHECKING:
     from prunecli.report import ModelAnalysis, OracleReport, SignalAgreement
@@ -35,7 +35,9 @@ def oracle_picture(model: ModelAnalysis) -> Picture:
             places = [place + 0.27 * (at - 1) for place in range(len(names))]
             values = [_value(rows.get(name), scope) for name in names]
             axes.barh(places, values, height=0.25, color=COLOURS[at], label=meaning)
-        axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
+        axes.set_yticks(
+            range(len(names)), [short(name) if axes is panels[0] else "" for name in names]
+        )
         axes.invert_yaxis()
         axes.axvline(0, color="black", linewidth=0.8)
         axes.grid(visible=False, axis="y")

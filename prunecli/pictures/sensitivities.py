@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import QUIET, look_of, new_figure
+from prunecli.pictures.style import QUIET, look_of, new_figure, short
 
 if TYPE_CHECKING:
     from prunecli.report import GroupAnalysis, ModelAnalysis
@@ -36,7 +36,7 @@ def sensitivity_picture(model: ModelAnalysis) -> Picture:
             linewidth=1.6 if is_named else 0.8,
             alpha=1.0 if is_named else 0.45,
             zorder=3 if is_named else 2,
-            label=group.name if is_named else "_other groups",
+            label=short(group.name) if is_named else "_other groups",
         )
     axes.set_xlabel("channels cut of one group alone (%)")
     axes.set_ylabel("accuracy (%)")

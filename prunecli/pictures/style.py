@@ -49,3 +49,19 @@ def look_of(names: Iterable[str], name: str) -> tuple[str, str]:
     """Return the colour and the marker of one of `names`; both start anew where they run out."""
     at = list(dict.fromkeys(names)).index(name)
     return COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
+
+
+LONGEST = 32
+"""Characters of a name beside a picture."""
+
+
+def short(name: str) -> str:
+    """Cut a long name in the middle.
+
+    >>> short("features.denseblock3.denselayer24.conv1")
+    'features.dense..nselayer24.conv1'
+    """
+    if len(name) <= LONGEST:
+        return name
+    half = LONGEST // 2
+    return f"{name[: half - 2]}..{name[-half:]}"

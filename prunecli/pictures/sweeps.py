@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import QUIET, look_of, new_figure
+from prunecli.pictures.style import QUIET, look_of, new_figure, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +88,7 @@ def _curves(report: SweepReport) -> list[_Curve]:
         colour, marker = (QUIET, "") if is_control else look_of(signals, signal)
         strokes = DASHES if is_control else LINES
         stroke = strokes[allocations.index(allocation) % len(strokes)]
-        label = f"{signal}, {allocation}" if several else signal
+        label = f"{short(signal)}, {allocation}" if several else short(signal)
         found.append(_Curve(label, colour, marker, stroke, trials))
     return found
 

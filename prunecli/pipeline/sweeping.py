@@ -19,7 +19,7 @@ from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pictures import check_folder, save_pictures, sweep_picture
 from prunecli.progress import Progress, silent
 from prunecli.report import to_json
-from prunecli.sweep import no_images, sweep_network
+from prunecli.sweeping import no_images, sweep_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,31 +25,39 @@ from prunecli.network import read_network
 from prunecli.network_data import normalised
 from prunecli.options import PruneOptions
 from prunecli.pictures import save_figure, sweep_picture
-from prunecli.search import asked_signals
-from prunecli.sweep import sweep_network
+from prunecli.pruning import score_signals
+from prunecli.search import asked_signals, least_loss
+from prunecli.trial import try_cut
 
 HERE = Path(__file__).parent
 SIGNALS = ("l1", "magnitude", "fisher", "taylor-share")
-BUDGETS = (0.8, 0.7, 0.6, 0.5)
+BUDGETS = (0.7, 0.5)
 FIELDS = ("checkpoint", "keep", "signal", "held_out_loss", "held_out_accuracy", "test_accuracy",
           "taken", "images", "test_images")  # fmt: skip
 
 
 def main() -> None:
-    """Sweep one checkpoint, then search at some budgets and score all candidates on test images."""
+    """Sweep one checkpoint, search at some budgets and score all candidates on test images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", required=True)
     parser.add_argument("--images", type=int, default=512, help="images to look at and to score")
     parser.add_argument("--test", type=int, default=1000, help="test images")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     options = PruneOptions(limit=arguments.images, align=1, allocation="greedy")
+    for part in arguments.parts:
+        PARTS[part](arguments, options)
+
+
+def swept(arguments: argparse.Namespace, options: PruneOptions) -> None:
+    """Write the table and the picture of a sweep."""
     report = pipeline.sweep(
         arguments.checkpoint,
         sweep=parse_sweep("flops=0.3:0.9:0.1"),
         signals=SIGNALS,
-        allocations=["greedy"],
+        allocations=[options.allocation],
         options=options,
         data=arguments.data,
         table=HERE / "sweep.csv",
@@ -55,54 +65,42 @@ def main() -> None:
     )
     save_figure(sweep_picture(report), HERE / "sweep.svg")
     print(f"swept in {report.seconds:.0f} s", flush=True)
+
+
+def searched(arguments: argparse.Namespace, options: PruneOptions) -> None:
+    """Write one row per budget and candidate; what `auto` takes is marked."""
+    checkpoint = artefacts.read(arguments.checkpoint).checkpoint
+    source, spec = open_source(arguments.data), checkpoint.input
+    limits = {"train": arguments.images, "held_out": arguments.images, "test": arguments.test}
+    images = {
+        split: load_split(source, split, input=spec, limit=limit) for split, limit in limits.items()
+    }
+    batches = {split: partial(normalised, found, spec) for split, found in images.items()}
+    network = read_network(instantiate(checkpoint), [artefacts.example_input(spec)])
+    names = asked_signals(PruneOptions(signal="auto"))
+    saliencies = score_signals(network, names, options, batches=batches["train"])
     with (HERE / "search.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(FIELDS)
-        writer.writerows(searched(arguments, options))
+        for keep in BUDGETS:
+            held_out, test = (
+                [try_cut(network, saliencies[name], budget=make_budget(flops=keep),
+                         options=replace(options, signal=name), measured_on=batches[split])
+                 for name in names]
+                for split in ("held_out", "test")
+            )  # fmt: skip
+            taken = least_loss(held_out)
+            for seen, unseen in zip(held_out, test, strict=True):
+                score = seen.final
+                facts = (f"{score.calibrated:.4f}", f"{score.accuracy:.4f}",
+                         f"{unseen.final.accuracy:.4f}", int(seen is taken))  # fmt: skip
+                counts = (len(images["held_out"]), len(images["test"]))
+                row = (arguments.checkpoint.name, keep, seen.signal, *facts, *counts)
+                writer.writerow(row)
+                print(*row, flush=True)
 
 
-def searched(arguments: argparse.Namespace, options: PruneOptions) -> list[tuple[object, ...]]:
-    """Return one row per budget and candidate."""
-    tests = on_test_images(arguments, options)
-    rows = []
-    for keep in BUDGETS:
-        found = pipeline.prune(
-            arguments.checkpoint,
-            budget=make_budget(flops=keep),
-            options=PruneOptions(**{**vars(options), "signal": "auto"}),
-            data=arguments.data,
-            dry_run=True,
-        ).candidates
-        for trial in found.trials:
-            score, (accuracy, count) = trial.final, tests[keep, trial.signal]
-            rows.append((arguments.checkpoint.name, keep, trial.signal, f"{score.calibrated:.4f}",
-                         f"{score.accuracy:.4f}", f"{accuracy:.4f}",
-                         int(trial.signal == found.chosen), found.images, count))  # fmt: skip
-            print(*rows[-1], flush=True)
-    return rows
-
-
-def on_test_images(
-    arguments: argparse.Namespace, options: PruneOptions
-) -> dict[tuple[float, str], tuple[float, int]]:
-    """Return accuracy and number of test images of every candidate at every budget."""
-    checkpoint = artefacts.read(arguments.checkpoint).checkpoint
-    source, spec = open_source(arguments.data), checkpoint.input
-    train = load_split(source, "train", input=spec, limit=arguments.images)
-    test = load_split(source, "test", input=spec, limit=arguments.test)
-    report = sweep_network(
-        read_network(instantiate(checkpoint), [artefacts.example_input(spec)]),
-        parse_sweep("flops=0.5:0.8:0.1"),
-        signals=asked_signals(PruneOptions(signal="auto")),
-        allocations=["greedy"],
-        options=options,
-        batches=lambda: normalised(train, spec),
-        measured_on=lambda: normalised(test, spec),
-    )
-    return {
-        (trial.budget["flops"]["fraction"], trial.signal): (trial.final.accuracy, len(test))
-        for trial in report.trials
-    }
+PARTS = {"sweep": swept, "search": searched}
 
 
 if __name__ == "__main__":
