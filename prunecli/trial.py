@@ -45,20 +45,14 @@ TEMPERATURES = torch.logspace(-2, 8, 41, base=2, dtype=torch.float64)
 def score_on(module: nn.Module, batches: Callable[[], Batches]) -> Score:
     """Return loss and accuracy of a network in evaluation mode on normalised images.
 
-    Raises `InputError`: `NOT_A_CLASSIFIER`, `NO_IMAGES`.
+    Raises `InputError`: `NOT_A_CLASSIFIER`, `CLASS_COUNT_MISMATCH`, `NO_IMAGES`.
     """
     loss, right, count = 0.0, 0, 0
     tempered = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
     with torch.no_grad():
         for images, labels in batches():
             logits = first_tensor(module(images)).float()
-            if logits.dim() != 2 or labels.dim() != 1:
-                raise InputError(
-                    "loss and accuracy need logits [images, classes]; this network's first output "
-                    f"is {list(logits.shape)}",
-                    code="NOT_A_CLASSIFIER",
-                    hint="name a signal and a budget; only classifiers can be tried on images",
-                )
+            _check_answers(logits, labels)
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
             for at, temperature in enumerate(TEMPERATURES.tolist()):
                 cooled = functional.cross_entropy(logits / temperature, labels, reduction="sum")
@@ -72,6 +66,22 @@ def score_on(module: nn.Module, batches: Callable[[], Batches]) -> Score:
             hint="give a data set with images to train on",
         )
     return Score(loss / count, right / count, float(tempered.min()) / count, count)
+
+
+def _check_answers(logits: Tensor, labels: Tensor) -> None:
+    if logits.dim() != 2 or labels.dim() != 1:
+        raise InputError(
+            "loss and accuracy need logits [images, classes]; this network's first output is "
+            f"{list(logits.shape)}",
+            code="NOT_A_CLASSIFIER",
+            hint="name a signal and a budget; only classifiers can be tried on images",
+        )
+    if len(labels) and int(labels.max()) >= logits.shape[1]:
+        raise InputError(
+            f"the network tells {logits.shape[1]} classes apart, and the data has more",
+            code="CLASS_COUNT_MISMATCH",
+            hint="give the data that the network was made for",
+        )
 
 
 def cut_to(network: Network, keep: NDArray[np.bool_]) -> nn.Module:

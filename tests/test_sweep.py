@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from test_search import VGG
 from test_trial import images, sample
 
@@ -209,6 +210,24 @@ def test_a_sweep_that_cannot_be_made_is_refused(change, code):
         pipeline.sweep(VGG, **{**words, **change})
     assert caught.value.code == code
     assert caught.value.hint
+
+
+def test_data_of_other_classes_is_refused_before_the_sweep(tmp_path):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for at in range(12):
+                Image.new("L", (8, 8), at).save(folder / f"{at}.png")
+    with pytest.raises(InputError) as caught:
+        pipeline.sweep(
+            VGG,
+            sweep=parse_sweep("flops=0.5:0.5:0.1"),
+            signals=["l1"],
+            allocations=["uniform"],
+            data=str(tmp_path),
+        )
+    assert caught.value.code == "CLASS_COUNT_MISMATCH"
 
 
 def test_a_table_or_picture_that_exists_is_kept(tmp_path):

@@ -156,6 +156,13 @@ def test_what_is_no_classifier_is_refused():
     assert caught.value.code == "NOT_A_CLASSIFIER"
 
 
+def test_more_classes_than_the_network_tells_apart_are_refused():
+    batches = [(torch.randn(4, 3), torch.tensor([0, 1, 2, 3]))]
+    with pytest.raises(InputError, match="the data has more") as caught:
+        score_on(nn.Identity(), lambda: batches)
+    assert caught.value.code == "CLASS_COUNT_MISMATCH"
+
+
 def test_no_images_are_refused():
     with pytest.raises(InputError, match="no images") as caught:
         score_on(nn.Identity(), list)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunecli.artefacts import check_output, dense_architecture, example_input, read
 from prunecli.checkpoint.atomic import atomic_write
+from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
@@ -61,6 +62,7 @@ def sweep(
     network = read_network(
         instantiate(checkpoint), [example_input(checkpoint.input)], clock=Clock(progress)
     )
+    check_classes(network.outputs, open_source(data), names=checkpoint.classes)
     report = sweep_network(
         network,
         sweep,
@@ -93,7 +95,8 @@ COLUMNS = (
     "kept_activations", "kept_bytes", "kept_channels", "loss", "accuracy", "calibrated_loss",
     "repaired_loss", "repaired_accuracy", "images", "seconds", "problem",
 )  # fmt: skip
-"""What a table of a sweep holds of every trial; empty where there was none."""
+"""What a table of a sweep holds of every trial: `asked` is the share of `kind` to keep, `kept_*`
+are the shares kept; a cell without a figure is empty."""
 
 
 def sweep_rows(report: SweepReport) -> list[dict[str, Any]]:
