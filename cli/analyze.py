@@ -181,6 +181,16 @@ def analyze(
     mean: shared.Mean = None,
     std: shared.Std = None,
     allow_pickle: shared.AllowPickle = False,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="With data: draw the sensitivity, and the ranks of --oracle, into this folder.",
+            rich_help_panel=shared.OUTPUT,
+        ),
+    ] = None,
+    overwrite: shared.Overwrite = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
@@ -194,6 +204,7 @@ def analyze(
     $ prunecli analyze images/ --embedding model --model resnet56.th
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
     $ prunecli analyze resnet56.th --data images/ --importance --no-sensitivity
+    $ prunecli analyze resnet20.th --data images/ --oracle --plots pictures/
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     load = load_options(
@@ -207,6 +218,15 @@ def analyze(
     checkpoint, images = _sort_out(session, path, model=model, data=data)
     if signals is not None and not oracle:
         raise usage_error("--signals are compared with the oracle", hint="add --oracle")
+    if plots is not None and (checkpoint is None or images is None):
+        raise usage_error(
+            "--plots draws what a model does on images",
+            hint="give both: prunecli analyze model.pt --data images/ --plots pictures/",
+        )
+    if plots is not None and not (sensitivity or oracle):
+        raise usage_error(
+            "--plots has nothing to draw", hint="add --oracle, or leave --no-sensitivity out"
+        )
     choices = AnalyzeOptions(
         signal=signal,
         signals=() if signals is None else names("--signals", signals),
@@ -238,7 +258,13 @@ def analyze(
 
     with session.screen.working() as progress:
         report = pipeline.analyze(
-            model=checkpoint, data=images, options=choices, load=load, progress=progress
+            model=checkpoint,
+            data=images,
+            options=choices,
+            load=load,
+            plots=plots,
+            overwrite=overwrite,
+            progress=progress,
         )
     return Outcome("analyze", report, warnings=report.warnings)
 

@@ -62,7 +62,8 @@ def lines(say: Callable[[str], None]) -> Iterator[Progress]:
         now = time.monotonic()
         if step.stage not in begun:
             begun[step.stage] = spoken[step.stage] = now
-            say(step.stage)
+            announced = "" if step.done else facts_text(step.facts)
+            say(" ".join(filter(None, (step.stage, announced))))
         elif now - spoken[step.stage] >= LINE_EVERY:
             spoken[step.stage] = now
             parts = (

@@ -5,12 +5,15 @@ from typing import Annotated
 
 import typer
 
+from prunecli.budget import make_budget
+from prunecli.granularity import parse_pattern
 from prunecli.options import IterativeOptions, LatencyOptions, PruneOptions
 
 from . import options as shared
 from .outcome import Outcome, latency_gate
 from .session import start
-from .values import checkpoint_path, load_options, usage_error
+from .sweep import sweeping
+from .values import checkpoint_path, load_options, names, usage_error
 
 BUDGET = "Budget (at least one)"
 ITERATIVE_SIGNAL = "fisher"
@@ -70,7 +73,37 @@ def prune(
             rich_help_panel=BUDGET,
         ),
     ] = None,
-    signal: shared.Signal = PruneOptions.signal,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COST=FIRST:LAST:STEP",
+            show_default=False,
+            help="Instead of one budget: loss and accuracy over many (flops=0.3:0.9:0.1), for one "
+            "or more signals (--signal a,b) and allocations. Needs --data; writes no network.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = None,
+    signal: Annotated[
+        str,
+        typer.Option(
+            "--signal",
+            metavar="NAME",
+            help="What a channel is worth; see 'prunecli methods'. 'auto' tries several at the "
+            "budget and takes the one with the least loss on held-out images.",
+            rich_help_panel=shared.CHOOSING,
+            autocompletion=lambda: [*shared.SIGNALS, "auto"],
+        ),
+    ] = PruneOptions.signal,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            show_default=False,
+            help="With --signal auto: the signals to try; random is always tried beside them. "
+            "Without: some well-known ones.",
+            rich_help_panel=shared.CHOOSING,
+        ),
+    ] = None,
     allocation: Annotated[
         str,
         typer.Option(
@@ -231,7 +264,17 @@ def prune(
         typer.Option(
             "--out",
             "-o",
-            help="Where to write: .pt or .safetensors. Default: <stem>.pruned.pt, in this folder.",
+            help="Where to write: .pt or .safetensors. Default: <stem>.pruned.pt, in this folder. "
+            "With --sweep: the table, .csv or .json.",
+            rich_help_panel=shared.OUTPUT,
+        ),
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="With --sweep: draw accuracy and loss against cost into this folder.",
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
@@ -255,18 +298,13 @@ def prune(
     $ prunecli prune model.pt --flops 0.5 --allocation inverse-importance --data images/
     $ prunecli prune model.pt --flops 0.5 --method iterative --data images/
     $ prunecli prune model.pt --latency 0.7 --latency-table model.latency.json
+    $ prunecli prune model.pt --flops 0.5 --signal auto --data images/
+    $ prunecli prune model.pt --sweep flops=0.3:0.9:0.1 --signal l1,taylor --data images/
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     $ prunecli prune model.pt --granularity weight --sparsity 0.9 --allocation erdos-renyi
     $ prunecli prune model.pt --granularity 2:4
     """
-    from prunecli.budget import make_budget
-    from prunecli.granularity import parse_pattern
-
     session = start(context, json=json, quiet=quiet, verbose=verbose)
-    limits = {"flops": flops, "params": params, "activations": activations, "bytes": bytes,
-              "sparsity": sparsity, "latency": latency}  # fmt: skip
-    by_pattern = parse_pattern(granularity) is not None and not any(limits.values())
-    budget = None if by_pattern else make_budget(**limits)
     load = load_options(
         arch=arch,
         arch_arg=arch_arg,
@@ -303,7 +341,33 @@ def prune(
             resume=resume,
         ),
         latency=LatencyOptions(table=latency_table, batch=latency_batch, threads=threads),
+        candidates=() if candidates is None else names("--candidates", candidates),
     )
+    if sweep is not None:
+        return sweeping(
+            context,
+            session,
+            model,
+            sweep=sweep,
+            options=choices,
+            load=load,
+            data=data,
+            table=out,
+            plots=plots,
+            overwrite=overwrite,
+        )
+    if plots is not None:
+        raise usage_error("--plots draws a sweep", hint="add --sweep flops=0.3:0.9:0.1")
+    if "," in signal:
+        raise usage_error(
+            f"--signal {signal} names several signals for one cut",
+            hint=f"take the best of them (--signal auto --candidates {signal}), or compare them "
+            "over many budgets (--sweep)",
+        )
+    limits = {"flops": flops, "params": params, "activations": activations, "bytes": bytes,
+              "sparsity": sparsity, "latency": latency}  # fmt: skip
+    by_pattern = parse_pattern(granularity) is not None and not any(limits.values())
+    budget = None if by_pattern else make_budget(**limits)
     path = session.checkpoint(model)
     from prunecli import pipeline
 

@@ -1,5 +1,6 @@
 """Reports as tables of 80 columns at most; building them prints nothing."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
@@ -31,7 +32,10 @@ from prunecli.report import (
     PruneReport,
     Reduction,
     RepairReport,
+    SearchReport,
     SparsityReport,
+    SweepReport,
+    Trial,
 )
 
 from .demo import DemoReport
@@ -67,9 +71,10 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         if verified is None
         else f"{verified.method}, largest relative error {verified.max_rel_error:.1e}"
     )
+    taken = "" if report.candidates is None else " (auto)"
     facts = {
         "model": report.architecture,
-        "chosen by": f"{report.signal}, {_allocation(report)}; align {report.align}",
+        "chosen by": f"{report.signal}{taken}, {_allocation(report)}; align {report.align}",
         **({} if report.sparsity is None else _sparsity_facts(report.sparsity)),
         "proof": proof,
         "seconds": _seconds(report.seconds),
@@ -80,11 +85,24 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         *_sparsity_parts(report.sparsity, rows),
         *([_group_table(report.groups, rows)] if report.sparsity is None else []),
         *_frozen_parts(report.frozen, rows),
+        *([] if report.candidates is None else [_candidate_table(report.candidates)]),
         *([] if report.repair is None else [_repair_table(report.repair)]),
         *([] if report.iterative is None else _iterative_parts(report.iterative, rows)),
         *([] if report.latency is None else [_latency_table(report.latency)]),
         _facts(facts),
     ]
+
+
+@view.register
+def _(report: SweepReport, *, rows: int | None) -> Parts:
+    facts = {"model": report.architecture, "cost": _cost_line(report.cost)}
+    facts |= {"table": str(report.table)} if report.table else {}
+    facts |= {"pictures": ", ".join(map(str, report.pictures))} if report.pictures else {}
+    problems = dict.fromkeys(trial.problem for trial in report.trials if trial.problem)
+    facts |= {"not cut": "; ".join(problems)} if problems else {}
+    facts["written"] = "no network: a sweep only measures"
+    facts |= {"next": report.next_command} if report.next_command else {}
+    return [_sweep_table(report), _facts(facts)]
 
 
 @view.register
@@ -149,6 +167,8 @@ def _(report: AnalyzeReport, *, rows: int | None) -> Parts:
         parts += _dataset_parts(report.dataset, rows)
     if report.model is not None:
         parts += _model_parts(report.model, rows)
+    if report.pictures:
+        parts.append(_facts({"pictures": ", ".join(map(str, report.pictures))}))
     return parts
 
 
@@ -282,6 +302,82 @@ def _latency_table(latency: LatencyReport) -> Table:
     if latency.error is not None:
         table.caption += f"; the predicted share is off by {100 * latency.error:+.1f} %"
     return table
+
+
+def _candidate_table(search: SearchReport) -> Table:
+    """Return one row per signal that was tried, the best first, those without a cut last."""
+    repaired = any(trial.repaired is not None for trial in search.trials)
+    after = (">repaired",) if repaired else ()
+    table = _table("signal", ">FLOPs", ">calibrated", ">loss", ">accuracy", *after, "")
+    ranked = sorted(
+        search.trials, key=lambda trial: trial.final.calibrated if trial.final else math.inf
+    )
+    for trial in (search.dense, *ranked):
+        mark = " *" if trial.signal == search.chosen else ""
+        final = trial.final
+        table.add_row(
+            f"{_shorten(trial.signal, 26)}{mark}",
+            _bare(trial.kept.get("flops")),
+            "" if final is None else f"{final.calibrated:.3f}",
+            *_score_cells(trial, repaired=repaired),
+        )
+    table.caption = (
+        f"* taken: the least calibrated loss on {search.images} " + MEASURED[search.measured]
+    )
+    return table
+
+
+def _sweep_table(report: SweepReport) -> Table:
+    """Return one row per cut, in the order of the budgets, with a bar for its accuracy."""
+    several = len({trial.allocation for trial in report.trials}) > 1
+    repaired = (">repaired",) if report.repair else ()
+    table = _table(">keep", "signal", ">FLOPs", ">params", ">loss", ">accuracy", *repaired, "")
+    table.columns[1].no_wrap = True
+    earlier = None
+    for trial in (report.dense, *report.trials):
+        asked = trial.budget.get(report.kind, {}).get("fraction")
+        if earlier is not None and asked != earlier:
+            table.add_section()
+        earlier = asked
+        name = f"{trial.signal}, {trial.allocation}" if several and trial.budget else trial.signal
+        table.add_row(
+            "" if asked is None else f"{asked:g}",
+            _shorten(name, 22),
+            _bare(trial.kept.get("flops")),
+            _bare(trial.kept.get("params")),
+            *_score_cells(trial, repaired=bool(repaired)),
+        )
+    table.caption = (
+        f"keep: share of the {dict(COSTS)[report.kind]}; kept and right in %, on {report.images} "
+        + MEASURED[report.measured]
+        + ("" if several else f"; allocation {report.trials[0].allocation}")
+    )
+    return table
+
+
+def _score_cells(trial: Trial, *, repaired: bool) -> list[str]:
+    """Return loss, accuracy, that after the repair, and a bar for what the user would get."""
+    if trial.score is None or trial.final is None:
+        return ["", "", *([""] if repaired else []), "not cut"]
+    after = [_bare(None if trial.repaired is None else trial.repaired.accuracy)]
+    bar = "\u2588" * round((5 if repaired else 10) * trial.final.accuracy)
+    return [
+        f"{trial.score.loss:.3f}",
+        _bare(trial.score.accuracy),
+        *(after if repaired else []),
+        bar,
+    ]
+
+
+def _bare(share: float | None) -> str:
+    """Write a share in per cent without the sign."""
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+MEASURED = {
+    "held_out": "images held out from training",
+    "calibration": "images that the channels were chosen on",
+}
 
 
 SCORED = {

@@ -23,9 +23,20 @@ if TYPE_CHECKING:
         prune,
         save,
         sparsify,
+        sweep,
     )
 
-__all__ = ["analyze", "evaluate", "export", "finetune", "load", "prune", "save", "sparsify"]
+__all__ = [
+    "analyze",
+    "evaluate",
+    "export",
+    "finetune",
+    "load",
+    "prune",
+    "save",
+    "sparsify",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

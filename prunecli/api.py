@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prunecli.analysis import analyze_network
 from prunecli.artefacts import example_input, read, state_of, versions
-from prunecli.budget import make_budget
+from prunecli.budget import make_budget, parse_sweep
 from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec
 from prunecli.checkpoint import save as save_checkpoint
 from prunecli.checkpoint.artefact import GRAPH
@@ -33,12 +33,13 @@ from prunecli.progress import Progress, silent
 from prunecli.pruning import PruneResult, prune_network
 from prunecli.sparse import SparseResult, sparsify_network, weight_layers
 from prunecli.sparse.semi_structured import to_semi_structured
+from prunecli.sweeping import sweep_network
 from prunecli.training import FinetuneResult
 from prunecli.training import evaluate as evaluate_network
 from prunecli.training import finetune as finetune_network
 
 if TYPE_CHECKING:
-    from prunecli.report import Evaluation, ModelAnalysis, Parity
+    from prunecli.report import Evaluation, ModelAnalysis, Parity, SweepReport
     from prunecli.signals.score import Batches
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -56,6 +57,7 @@ def prune(
     latency: float | str | None = None,
     latency_options: LatencyOptions | None = None,
     signal: str = PruneOptions.signal,
+    candidates: Sequence[str] = (),
     allocation: str = PruneOptions.allocation,
     aggregate: str = PruneOptions.aggregate,
     align: int | None = None,
@@ -75,7 +77,8 @@ def prune(
     `example_inputs` is one input, a sequence of them or a mapping by name, with the batch first;
     an input may itself hold tensors, as `[[image, image]]` does. `flops=0.5` keeps at most half;
     `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches` yields
-    normalised images and labels for signals that look at data. `latency="5ms"`, or a share, is a
+    normalised images and labels for signals that look at data. `signal="auto"` cuts by each of
+    `candidates` and takes the one with the least loss on `measured_on`. `latency="5ms"`, or a share, is a
     ceiling on the time of a forward in ONNX Runtime on this machine's CPU, as `latency_options` has
     it, predicted from measured operators (that takes a minute, unless these name a table that
     exists); `example_inputs` is one batch of images then. `repair=("bn", "bias", "lstsq")`
@@ -94,6 +97,7 @@ def prune(
     )
     options = PruneOptions(
         signal=signal,
+        candidates=tuple(candidates),
         allocation=allocation,
         aggregate=aggregate,
         align=align,
@@ -171,6 +175,37 @@ def sparsify(
         batches=batches,
         measured_on=measured_on,
         dry_run=dry_run,
+        progress=progress,
+    )
+
+
+def sweep(
+    model: nn.Module,
+    example_inputs: Example,
+    budgets: str,
+    *,
+    batches: Callable[[], Batches],
+    measured_on: Callable[[], Batches] | None = None,
+    signals: Sequence[str] = (PruneOptions.signal,),
+    allocations: Sequence[str] = (PruneOptions.allocation,),
+    options: PruneOptions | None = None,
+    progress: Progress = silent,
+) -> SweepReport:
+    """Return loss and accuracy over `budgets` (`flops=0.3:0.9:0.1`) for signals and allocations.
+
+    Nothing is proven and no network is returned; random channels are always tried beside the
+    `signals`. `batches` are for signals and repairs, `measured_on` for the scores, or else the
+    same; `options` holds everything else that `prune` can choose.
+    """
+    return sweep_network(
+        read_network(model, _inputs(example_inputs)),
+        parse_sweep(budgets),
+        signals=signals,
+        allocations=allocations,
+        options=options or PruneOptions(),
+        batches=batches,
+        measured_on=measured_on,
+        architecture=type(model).__name__,
         progress=progress,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Literal, get_args
 
 from prunecli.errors import InputError
@@ -112,6 +113,62 @@ def make_budget(
             hint="say how much to keep, e.g. --flops 0.5, --params 1.5M or --sparsity 0.3",
         )
     return Budget(tuple(limits))
+
+
+MOST_POINTS = 50
+"""A sweep has no more budgets than this: every one of them is a cut and a pass over the images."""
+
+SWEPT = ("flops", "params", "activations", "bytes", "sparsity")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Budgets over a range of one cost: `kind` is that of their limit, `budgets` run downwards."""
+
+    kind: str
+    budgets: tuple[Budget, ...]
+
+
+def parse_sweep(text: str) -> Sweep:
+    """Read `flops=0.3:0.9:0.1`: what to sweep, the first fraction, the last one, and the step.
+
+    Both ends are budgets. Raises `InputError` (`BAD_SWEEP`) for anything else.
+
+    >>> sweep = parse_sweep("flops=0.3:0.9:0.3")
+    >>> sweep.kind, [str(budget) for budget in sweep.budgets]
+    ('flops', ['flops <= 0.9', 'flops <= 0.6', 'flops <= 0.3'])
+    """
+    name, equals, span = text.partition("=")
+    name = name.strip()
+    if not equals or name not in SWEPT:
+        raise _bad_sweep(text, f"says nothing to sweep: {', '.join(SWEPT)}")
+    parts = span.split(":")
+    if len(parts) != 3:
+        raise _bad_sweep(text, "needs three numbers: first, last and step")
+    try:
+        low, high, step = (Decimal(part.strip()) for part in parts)
+    except InvalidOperation:
+        raise _bad_sweep(text, "has a part that is not a number") from None
+    if not all(part.is_finite() for part in (low, high, step)) or step <= 0:
+        raise _bad_sweep(text, "needs a step above 0")
+    low, high = min(low, high), max(low, high)
+    if not 0 < low <= high < 1:
+        raise _bad_sweep(text, "leaves the fractions between 0 and 1")
+    count = int((high - low) / step) + 1
+    if count > MOST_POINTS:
+        raise _bad_sweep(text, f"makes {count} budgets; {MOST_POINTS} is the most")
+    points = [str((low + at * step).normalize()) for at in range(count)]
+    budgets = [make_budget(**{name: point}) for point in points]
+    kept_first = budgets if name == "sparsity" else budgets[::-1]
+    return Sweep(budgets[0].limits[0].kind, tuple(kept_first))
+
+
+def _bad_sweep(text: str, why: str) -> InputError:
+    return InputError(
+        f"--sweep {text} {why}",
+        code="BAD_SWEEP",
+        hint="give a cost and its fractions as first:last:step, such as flops=0.3:0.9:0.1",
+    )
 
 
 def format_quantity(amount: float) -> str:

@@ -12,6 +12,7 @@ from prunecli.artefacts import example_input
 from prunecli.data import load_split, open_source
 from prunecli.errors import InputError
 from prunecli.modes import evaluating
+from prunecli.search import AUTO
 from prunecli.signals import needs_data
 
 if TYPE_CHECKING:
@@ -94,16 +95,26 @@ def scoring_batches(
 
     `wanted` asks for them whatever the signal.
     """
-    if data is None or not (wanted or needs_data(options.signal) or options.repair):
+    if data is None:
+        return None
+    if not (wanted or options.repair or options.signal == AUTO or needs_data(options.signal)):
         return None
     return _images(checkpoint, data, "train", options, progress)
 
 
 def measuring_batches(
-    checkpoint: Checkpoint, data: str | None, options: PruneOptions, progress: Progress
+    checkpoint: Checkpoint,
+    data: str | None,
+    options: PruneOptions,
+    progress: Progress,
+    *,
+    wanted: bool = False,
 ) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
-    """Return the held-out images that a repair is scored on; None where there is none."""
-    if data is None or not options.repair:
+    """Return the held-out images that repairs and candidates are scored on; None without any.
+
+    `wanted` asks for them whatever the options.
+    """
+    if data is None or not (wanted or options.repair or options.signal == AUTO):
         return None
     return _images(checkpoint, data, "held_out", options, progress)
 

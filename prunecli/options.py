@@ -66,7 +66,8 @@ class PruneOptions:
     importance look at (None: `probe` with images, `energy` without; `prunecli.importance`).
     `granularity` is `channel`, `weight`, or a pattern of weights such as `2:4`. `method` says how
     the cut comes about (`prunecli.pipeline.methods`), `iterative` how that one goes, `latency` what
-    a budget of milliseconds means.
+    a budget of milliseconds means. The signal `auto` takes the best of
+    `candidates` (some well-known ones, if there are none) on held-out images (`prunecli.search`).
     """
 
     signal: str = "l1"
@@ -84,6 +85,7 @@ class PruneOptions:
     granularity: str = "channel"
     importance: str | None = None
     latency: LatencyOptions = LatencyOptions()
+    candidates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

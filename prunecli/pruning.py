@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,8 @@ from prunecli.graph.rewrites import baked_sizes
 from prunecli.graph.rules.call import operator_name, schema_arguments
 from prunecli.graph.trace import source_line
 from prunecli.importance import (
-    Measured,
     check_importance,
     chosen_importance,
-    measure_importance,
 )
 from prunecli.modes import evaluating
 from prunecli.network import Clock, Network, read_network
@@ -27,7 +26,15 @@ from prunecli.options import PruneOptions
 from prunecli.plan import PruningPlan
 from prunecli.progress import Progress, silent
 from prunecli.repair import check_repair, repair_
-from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport, Verified
+from prunecli.report import (
+    CutCost,
+    FrozenReport,
+    GroupReport,
+    PruneReport,
+    SearchReport,
+    Verified,
+)
+from prunecli.search import AUTO, asked_signals, best_signal, check_search, search_warnings
 from prunecli.selection import select
 from prunecli.signals import AGGREGATES, PRESETS, needs_data, parse_signal, score_many
 from prunecli.surgery import cut_module, slices_of
@@ -89,6 +96,7 @@ def prune_network(
     cut), `GateError` (infeasible budget), `InputError` and `ProofError`.
     """
     options = options or PruneOptions()
+    check_search(options, batches)
     check_options(options)
     check_repair(options.repair, batches)
     check_importance(options, batches)
@@ -98,12 +106,12 @@ def prune_network(
     with clock.stage("cost"):
         cost = network.cost
     with clock.stage("score"):
-        saliency = score_network(network, options, batches=batches, progress=progress)
-    named, importance = chosen_importance(options, data=batches is not None), None
-    if named is not None:
-        with clock.stage("importance"):
-            measured = Measured(network, saliency, batches, progress)
-            importance = measure_importance(named, measured)
+        options, saliency, candidates = _scored(
+            network, budget, options, batches=batches, measured_on=measured_on, progress=progress
+        )
+    warnings.extend([] if candidates is None else search_warnings(candidates))
+    with clock.stage("importance"):
+        importance = importance_of(network, saliency, options, batches, progress=progress)
     held: dict[str, str] = {}
     slim, program, verified = None, None, None
     while True:
@@ -149,14 +157,16 @@ def prune_network(
         seconds=clock.seconds,
         warnings=(*warnings, *selection.warnings),
         repair=repaired,
-        importance=named,
+        importance=chosen_importance(options, data=batches is not None),
+        candidates=candidates,
     )
     return PruneResult(slim, plan, report, program)
 
 
 def check_options(options: PruneOptions) -> None:
     """Raise `InputError` for a name or number that means nothing, before any work."""
-    check_signal(options.signal)
+    for signal in asked_signals(options):
+        check_signal(signal)
     ALLOCATIONS.get(options.allocation)
     AGGREGATES.get(options.aggregate)
     for name, value in (("align", options.align), ("min-width", options.min_width)):
@@ -207,6 +217,31 @@ def score_signals(
         seed=options.seed,
         progress=progress,
     )
+
+
+def _scored(
+    network: Network,
+    budget: Budget,
+    options: PruneOptions,
+    *,
+    batches: Callable[[], Batches] | None,
+    measured_on: Callable[[], Batches] | None,
+    progress: Progress,
+) -> tuple[PruneOptions, Saliency, SearchReport | None]:
+    """Return the saliencies, and under `auto` the options with the signal that was found best."""
+    if options.signal != AUTO or batches is None:
+        found = score_network(network, options, batches=batches, progress=progress)
+        return options, found, None
+    candidates, found = best_signal(
+        network,
+        budget,
+        options,
+        score=partial(score_signals, network, options=options, batches=batches, progress=progress),
+        batches=batches,
+        measured_on=measured_on,
+        progress=progress,
+    )
+    return dataclasses.replace(options, signal=candidates.chosen), found, candidates
 
 
 def cut_cost(cost: CostModel, widths: Widths) -> CutCost:

@@ -90,6 +90,48 @@ def iterative_report(*, dry_run: bool) -> report.IterativeReport:
     )
 
 
+def trial(signal: str, keep: float, accuracy: float | None, **facts: Any) -> report.Trial:
+    score = None if accuracy is None else report.Score(2.5 - accuracy, accuracy, 1.0, 143)
+    kept = {} if accuracy is None else dict.fromkeys(("flops", "params", "channels"), keep - 0.01)
+    budget = {"flops": {"fraction": keep}}
+    return report.Trial(signal, facts.pop("allocation", "greedy"), 0, budget, kept, score, **facts)
+
+
+DENSE = report.Trial(
+    "dense", "", 0, {}, {"flops": 1.0, "params": 1.0}, report.Score(0.3, 0.92, 0.3, 143)
+)
+SEARCH = report.SearchReport(
+    "taylor",
+    DENSE,
+    (trial("l1", 0.5, 0.4), trial("taylor", 0.5, 0.6), trial("random", 0.5, None, problem="no")),
+    143,
+    "held_out",
+    2.0,
+)
+
+
+def sweep_report(*, table: Path | None = None, **facts: Any) -> report.SweepReport:
+    trials = tuple(
+        trial(signal, keep, accuracy - (0.3 if signal == "random" else 0))
+        for keep, accuracy in ((0.9, 0.9), (0.5, 0.6))
+        for signal in ("l1", "taylor", "random")
+    )
+    return report.SweepReport(
+        architecture="cifar_resnet20",
+        kind="flops",
+        cost=COST,
+        dense=DENSE,
+        trials=(*trials, trial("l1", 0.1, None, problem="the lowest reachable is 0.132")),
+        images=143,
+        measured="held_out",
+        repair=(),
+        suggested=trials[1],
+        seconds=3.0,
+        table=table,
+        **facts,
+    )
+
+
 def finetune_report(output: Path, *, accuracy: float = 0.91) -> report.FinetuneReport:
     epoch = report.EpochReport(1, 0.41, 0.90, 0.33, 0.05, 2400.0, 18.0)
     return report.FinetuneReport(
@@ -235,6 +277,10 @@ class FakePipeline:
         if options["options"].method == "iterative":
             found = dataclasses.replace(found, iterative=iterative_report(dry_run=dry_run))
         return found
+
+    def sweep(self, model: Path, *, table: Path | None, **options: Any) -> Any:
+        self._called("sweep", model=model, table=table, **options)
+        return sweep_report(table=table)
 
     def finetune(self, model: Path, *, output: Path, **options: Any) -> Any:
         self._called("finetune", model=model, output=output, **options)

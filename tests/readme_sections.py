@@ -40,6 +40,8 @@ def generated() -> dict[str, str]:
         "verbs": _verbs(),
         "exit-codes": _exit_codes(),
         "methods": _methods(),
+        "sweep": _sweep(),
+        "search": _search(),
         "recovery": _recovery(),
         "defaults": _defaults(),
         "iterative": _iterative(),
@@ -108,6 +110,37 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _percent(text: str) -> str:
     return f"{100 * float(text):.1f} %" if text else ""
+
+
+def _sweep() -> str:
+    """Return accuracy (and loss) at every budget, one column per signal."""
+    rows = _read("sweep.csv")
+    signals = list(dict.fromkeys(row["signal"] for row in rows if row["asked"]))
+    cells = {
+        (row["asked"], row["signal"]): f"{_percent(row['accuracy'])} ({float(row['loss']):.2f})"
+        for row in rows
+    }
+    keeps = dict.fromkeys(row["asked"] for row in rows if row["asked"])
+    head = ("FLOPs kept, accuracy (loss)", *signals)
+    dense = [("1 (dense)", *(cells["", "dense"] for _ in signals))] if rows else []
+    return table(head, [*dense, *((keep, *(cells[keep, name] for name in signals))
+                                  for keep in keeps)])  # fmt: skip
+
+
+def _search() -> str:
+    """Return, per budget, what `auto` took beside the best and the default on test images."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in _read("search.csv"):
+        found.setdefault(row["keep"], []).append(row)
+    rows = []
+    for keep, candidates in found.items():
+        by_name = {row["signal"]: row for row in candidates}
+        best = max(candidates, key=lambda row: float(row["test_accuracy"]))
+        (taken,) = [row for row in candidates if row["taken"] == "1"]
+        shown = [f"{row['signal']}: {_percent(row['test_accuracy'])}" for row in (taken, best)]
+        others = [_percent(by_name[name]["test_accuracy"]) for name in ("l1", "random")]
+        rows.append((keep, *shown, *others))
+    return table(("FLOPs kept", "taken by auto", "best on test images", "l1", "random"), rows)
 
 
 def _recovery() -> str:

@@ -17,7 +17,10 @@ RUN = "from prunecli_cli.main import run; run()"
 # Runs the entry point and then says which heavy modules were imported on the way.
 WATCHED = """
 import atexit, sys
-HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "accelerate"}
+HEAVY = {
+    "torch", "torchvision", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "accelerate",
+    "matplotlib",
+}  # fmt: skip
 atexit.register(lambda: print("imported:", *sorted(HEAVY & set(sys.modules)), file=sys.stderr))
 from prunecli_cli.main import run
 run()

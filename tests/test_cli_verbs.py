@@ -46,7 +46,7 @@ def envelope(capsys, *words):
 
 # What each verb takes at least, and the keys that its data is promised to hold.
 VERBS = {
-    "analyze": (["m.pt", "--data", "digits"], {"dataset", "model", "seconds"}),
+    "analyze": (["m.pt", "--data", "digits"], {"dataset", "model", "seconds", "pictures"}),
     "prune": (
         ["m.pt", "--flops", "0.5"],
         {
@@ -67,6 +67,7 @@ VERBS = {
             "importance",
             "iterative",
             "latency",
+            "candidates",
         },
     ),
     "finetune": (

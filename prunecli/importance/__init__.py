@@ -12,6 +12,7 @@ from prunecli.importance.measure import (
     agreements,
     check_importance,
     chosen_importance,
+    importance_of,
     measure_importance,
     uses_images,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "check_importance",
     "chosen_importance",
     "energy",
+    "importance_of",
     "measure_importance",
     "probe",
     "sensitivity",

@@ -78,6 +78,21 @@ def chosen_importance(options: PruneOptions, *, data: bool) -> str | None:
     return options.importance or ("probe" if data else "energy")
 
 
+def importance_of(
+    network: Network,
+    saliency: Saliency,
+    options: PruneOptions,
+    batches: Callable[[], Batches] | None,
+    *,
+    progress: Progress = silent,
+) -> Numbers | None:
+    """Return the importance of every group that an allocation uses; None where it uses none."""
+    name = chosen_importance(options, data=batches is not None)
+    if name is None:
+        return None
+    return measure_importance(name, Measured(network, saliency, batches, progress))
+
+
 def uses_images(options: PruneOptions, *, data: bool) -> bool:
     """Tell whether the importance that an allocation uses looks at images."""
     name = chosen_importance(options, data=data)

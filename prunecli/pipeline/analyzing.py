@@ -12,11 +12,19 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
 from prunecli.network_data import features_of, scoring_batches
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
+from prunecli.pictures import (
+    Picture,
+    check_folder,
+    oracle_picture,
+    save_pictures,
+    sensitivity_picture,
+)
 from prunecli.pipeline.sparsifying import stored_sparsity
 from prunecli.progress import Progress, silent
 from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -26,11 +34,18 @@ def analyze(
     data: str | None = None,
     options: AnalyzeOptions | None = None,
     load: LoadOptions | None = None,
+    plots: Path | None = None,
+    overwrite: bool = False,
     progress: Progress = silent,
 ) -> AnalyzeReport:
-    """Look at a model, at a data set, or at a model with a data set."""
+    """Look at a model, at a data set, or at a model with a data set.
+
+    `plots` is a folder for pictures of what the model does on the data.
+    """
     start = time.perf_counter()
     options = options or AnalyzeOptions()
+    if plots is not None:
+        check_folder(plots, _drawn(options), overwrite=overwrite)
     warnings: list[str] = []
     source = None if data is None else open_source(data)
     found_model, found_data = None, None
@@ -42,12 +57,30 @@ def analyze(
         found_data = _analyze_data(source, model, options=options, load=load, progress=progress)
         warnings.extend(found_data.warnings)
         warnings.extend(source.problems)
+    pictures: tuple[Path, ...] = ()
+    if plots is not None and found_model is not None:
+        pictures = save_pictures(plots, _pictures(found_model, options))
     return AnalyzeReport(
         model=found_model,
         dataset=found_data,
+        pictures=pictures,
         seconds=round(time.perf_counter() - start, 3),
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _drawn(options: AnalyzeOptions) -> list[str]:
+    """Return the names of the pictures that an analysis with images gives."""
+    asked = {"sensitivity": options.sensitivity, "oracle": options.oracle}
+    return [name for name, wanted in asked.items() if wanted]
+
+
+def _pictures(model: ModelAnalysis, options: AnalyzeOptions) -> dict[str, Picture]:
+    draw: dict[str, Callable[[ModelAnalysis], Picture]] = {
+        "sensitivity": sensitivity_picture,
+        "oracle": oracle_picture,
+    }
+    return {name: draw[name](model) for name in _drawn(options)}
 
 
 def _analyze_model(

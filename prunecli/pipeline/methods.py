@@ -15,6 +15,7 @@ from prunecli.pipeline.sparsifying import sparsify
 from prunecli.progress import Progress, silent
 from prunecli.registry import Registry
 from prunecli.report import PruneReport
+from prunecli.search import AUTO
 from prunecli.signals.components import LATENCY_REMOVED
 
 if TYPE_CHECKING:
@@ -73,6 +74,12 @@ def prune(
         road = sparsify
     elif budget is None:
         raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
+    if road is not one_shot and options.signal == AUTO:
+        raise InputError(
+            "the signal auto compares one-shot cuts of channels",
+            code="BAD_OPTION",
+            hint="name a signal, or leave --method and --granularity out",
+        )
     if road is not one_shot and needs_latencies(budget, options):
         raise InputError(
             "milliseconds are counted by one-shot cuts of channels alone",

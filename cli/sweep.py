@@ -1,0 +1,108 @@
+"""`prunecli prune --sweep`: loss and accuracy over many budgets, and the command for one."""
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from prunecli.budget import parse_sweep
+from prunecli.options import LoadOptions, PruneOptions
+from prunecli.report import SweepReport, Trial
+
+from .outcome import Outcome
+from .session import Session
+from .values import names, usage_error
+
+BUDGETS = ("flops", "params", "activations", "bytes", "sparsity", "latency")
+SWITCHES = ("--overwrite", "--json", "-q", "--quiet", "--verbose")
+REPLACED = ("--sweep", "--plots", "--out", "-o", "--signal", "--allocation", "--candidates")
+
+
+def sweeping(
+    context: typer.Context,
+    session: Session,
+    model: Path | None,
+    *,
+    sweep: str,
+    options: PruneOptions,
+    load: LoadOptions,
+    data: str | None,
+    table: Path | None,
+    plots: Path | None,
+    overwrite: bool,
+) -> Outcome:
+    """Run a sweep; what was typed for one cut alone is a usage error."""
+    typed = [
+        name for name in (*BUDGETS, "method", "granularity", "dry_run") if _is_typed(context, name)
+    ]
+    if typed:
+        flag = typed[0].replace("_", "-")
+        raise usage_error(
+            f"--sweep takes its own budgets and writes no network: --{flag} has no place beside it",
+            hint=f"leave --{flag} out",
+        )
+    budgets = parse_sweep(sweep)
+    path = session.checkpoint(model)
+    from prunecli import pipeline
+
+    with session.screen.working() as progress:
+        report = pipeline.sweep(
+            path,
+            sweep=budgets,
+            signals=names("--signal", options.signal),
+            allocations=names("--allocation", options.allocation),
+            options=dataclasses.replace(
+                options, signal=PruneOptions.signal, allocation=PruneOptions.allocation
+            ),
+            load=load,
+            data=data,
+            table=table,
+            plots=plots,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    report = dataclasses.replace(
+        report, next_command=next_command(session.words, report, model=path)
+    )
+    brief = None if report.table is None else str(report.table)
+    return Outcome("prune", report, brief=brief, warnings=report.warnings)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Tell whether an option was typed; a setting of the project is no contradiction."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def next_command(words: Sequence[str], report: SweepReport, *, model: Path) -> str:
+    """Return what was typed with the suggested cut in place of the sweep; empty without one."""
+    if report.suggested is None:
+        return ""
+    kept = _without(words)
+    if str(model) not in kept:  # it came from a pipe, or from this folder's last run
+        kept.insert(kept.index("prune") + 1 if "prune" in kept else 0, str(model))
+    return shlex.join(("prunecli", *kept, *_cut(report.suggested)))
+
+
+def _without(words: Sequence[str]) -> list[str]:
+    """Return the words that belong to one cut as well as to a sweep."""
+    kept, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in REPLACED:
+            skip = True
+        elif word not in SWITCHES and word.partition("=")[0] not in REPLACED:
+            kept.append(word)
+    return kept
+
+
+def _cut(trial: Trial) -> list[str]:
+    ((kind, limit),) = trial.budget.items()
+    share = limit["fraction"]
+    budget = (
+        ["--sparsity", f"{1 - share:.6g}"] if kind == "channels" else [f"--{kind}", f"{share:g}"]
+    )
+    return [*budget, "--signal", trial.signal, "--allocation", trial.allocation]

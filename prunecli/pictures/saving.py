@@ -1,0 +1,91 @@
+"""Write pictures: atomically, the same bytes for the same figures, with a text that says them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunecli.checkpoint.atomic import atomic_write, writing_to
+from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+FORMATS = (".svg", ".png")
+"""What every picture is written as: for pages, and for everything that shows pixels only."""
+
+DOTS = 110
+"""Pixels per inch of the formats that have pixels."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure; `description` says its content in words, for those who cannot see it."""
+
+    figure: Figure
+    title: str
+    description: str
+
+
+def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool) -> None:
+    """Raise `InputError` where pictures of these names cannot be put in a folder, before work."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(
+            "the place for pictures is not a folder",
+            code="UNWRITABLE_OUTPUT",
+            where=str(folder),
+            hint="give a folder: --plots pictures/",
+        )
+    there = [path for path in _paths(folder, names) if path.exists()]
+    if there and not overwrite:
+        raise InputError(
+            "a picture exists already",
+            code="OUTPUT_EXISTS",
+            where=str(there[0]),
+            hint="give another folder (--plots) or replace it (--overwrite)",
+        )
+
+
+def save_pictures(folder: Path, pictures: Mapping[str, Picture]) -> tuple[Path, ...]:
+    """Write every picture into `folder` in all of `FORMATS`, and return the files."""
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        for path in _paths(folder, [name]):
+            save_figure(picture, path)
+    return tuple(_paths(folder, pictures))
+
+
+def save_figure(picture: Picture, path: Path) -> None:
+    """Write one picture as the suffix of `path` says; a kill leaves the old file or the new one.
+
+    The same figure gives the same bytes under the same version of matplotlib.
+    """
+    from matplotlib import rc_context
+
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise InputError(
+            f"the suffix {path.suffix!r} names no format for pictures",
+            code="UNWRITABLE_OUTPUT",
+            where=str(path),
+            hint=f"end the name in one of {', '.join(FORMATS)}",
+        )
+    metadata: dict[str, str | None] = {
+        "Title": picture.title,
+        "Description": picture.description,
+        **({"Date": None, "Creator": "prunecli"} if kind == ".svg" else {"Software": "prunecli"}),
+    }
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("wb") as file,
+        rc_context({"svg.hashsalt": "prunecli", "svg.fonttype": "path"}),
+    ):
+        picture.figure.savefig(file, format=kind[1:], dpi=DOTS, metadata=metadata)
+
+
+def _paths(folder: Path, names: Iterable[str]) -> list[Path]:
+    return [folder / f"{name}{suffix}" for name in names for suffix in FORMATS]

@@ -1,0 +1,67 @@
+"""What all pictures have in common: size, colours that colour-blind people can tell, quiet axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#44AA99")
+"""Okabe and Ito's palette without yellow and black, and two of Tol's; in the order of use."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+"""Shapes that go with the colours: no line is told by its colour alone."""
+
+QUIET = "#6b6b6b"
+"""Grey of what is there to compare with: random channels, grids, notes."""
+
+
+def new_figure(width: float, height: float, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a white figure of so many inches with one row of axes."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    look = {"font.size": 9.0, "axes.titlesize": 10.0, "legend.fontsize": 8.5}
+    with rc_context({**look, "font.family": "DejaVu Sans"}):
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        axes = list(figure.subplots(1, columns, squeeze=False)[0])
+    for each in axes:
+        quieten_(each)
+    return figure, axes
+
+
+def quieten_(axes: Axes) -> None:
+    """Take away what says nothing: two of the four borders, and the weight of the grid."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(visible=True, color="#d9d9d9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8.5, length=3)
+
+
+def look_of(names: Iterable[str], name: str) -> tuple[str, str]:
+    """Return the colour and the marker of one of `names`; both start anew where they run out."""
+    at = list(dict.fromkeys(names)).index(name)
+    return COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
+
+
+LONGEST = 32
+"""Characters of a name beside a picture."""
+
+
+def short(name: str) -> str:
+    """Cut a long name in the middle.
+
+    >>> short("features.denseblock3.denselayer24.conv1")
+    'features.dense..nselayer24.conv1'
+    """
+    if len(name) <= LONGEST:
+        return name
+    half = LONGEST // 2
+    return f"{name[: half - 2]}..{name[-half:]}"
