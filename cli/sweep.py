@@ -34,9 +34,8 @@ def sweeping(
     overwrite: bool,
 ) -> Outcome:
     """Run a sweep; what was typed for one cut alone is a usage error."""
-    typed = [
-        name for name in (*BUDGETS, "method", "granularity", "dry_run") if _is_typed(context, name)
-    ]
+    of_one_cut = (*BUDGETS, "method", "granularity", "dry_run")
+    typed = [name for name in of_one_cut if _is_typed(context, name)]
     if typed:
         flag = typed[0].replace("_", "-")
         raise usage_error(

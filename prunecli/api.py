@@ -78,13 +78,13 @@ def prune(
     an input may itself hold tensors, as `[[image, image]]` does. `flops=0.5` keeps at most half;
     `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches` yields
     normalised images and labels for signals that look at data. `signal="auto"` cuts by each of
-    `candidates` and takes the one with the least loss on `measured_on`. `latency="5ms"`, or a share, is a
-    ceiling on the time of a forward in ONNX Runtime on this machine's CPU, as `latency_options` has
-    it, predicted from measured operators (that takes a minute, unless these name a table that
-    exists); `example_inputs` is one batch of images then. `repair=("bn", "bias", "lstsq")`
-    names what is done right after the cut on the images of `batches`, in this order; the report
-    scores each step on `measured_on`, or else on the same images. `importance` is what allocations
-    by importance look at. `model` is left untouched.
+    `candidates` and takes the one with the least loss on `measured_on`. `latency="5ms"`, or a
+    share, is a ceiling on the time of a forward in ONNX Runtime on this machine's CPU, as
+    `latency_options` has it, predicted from measured operators (that takes a minute, unless these
+    name a table that exists); `example_inputs` is one batch of images then. `repair=("bn", "bias",
+    "lstsq")` names what is done right after the cut on the images of `batches`, in this order; the
+    report scores each step on `measured_on`, or else on the same images. `importance` is what
+    allocations by importance look at. `model` is left untouched.
     Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
     """
     budget = make_budget(
