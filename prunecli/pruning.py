@@ -19,6 +19,7 @@ from prunecli.graph.trace import source_line
 from prunecli.importance import (
     check_importance,
     chosen_importance,
+    importance_of,
 )
 from prunecli.modes import evaluating
 from prunecli.network import Clock, Network, read_network
