@@ -51,6 +51,7 @@ def analyze(
             "the channels beside it.",
         ),
     ] = AnalyzeOptions.oracle,
+    dead_threshold: shared.DeadThreshold = AnalyzeOptions.dead_threshold,
     aggregate: shared.Aggregate = AnalyzeOptions.aggregate,
     sensitivity: Annotated[
         bool,
@@ -99,6 +100,7 @@ def analyze(
         seed=seed,
         limit=limit or AnalyzeOptions.limit,
         sensitivity=sensitivity,
+        dead_threshold=dead_threshold,
     )
     from prunecli import pipeline
 

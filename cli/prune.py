@@ -12,7 +12,7 @@ from .outcome import Outcome
 from .session import start
 from .values import checkpoint_path, load_options
 
-BUDGET = "Budget (at least one)"
+BUDGET = "Budget (at least one, or --dead)"
 
 
 def prune(
@@ -43,6 +43,16 @@ def prune(
             metavar="REMOVE", help="Share of the channels to remove.", rich_help_panel=BUDGET
         ),
     ] = None,
+    dead: Annotated[
+        bool,
+        typer.Option(
+            "--dead",
+            help="Remove dead channels first, at no cost: constant on the images of --data, or by "
+            "their weights alone. Enough without a budget.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = PruneOptions.dead,
+    dead_threshold: shared.DeadThreshold = PruneOptions.dead_threshold,
     signal: shared.Signal = PruneOptions.signal,
     allocation: Annotated[
         str,
@@ -130,13 +140,19 @@ def prune(
     $ prunecli prune resnet56.th --flops 0.5
     $ prunecli prune model.pt --params 1.5M --signal taylor --data images/
     $ prunecli prune model.pt --flops 0.5 --repair lstsq --data images/
+    $ prunecli prune model.pt --dead --data images/
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     """
     from prunecli.budget import make_budget
 
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     budget = make_budget(
-        flops=flops, params=params, activations=activations, bytes=bytes, sparsity=sparsity
+        flops=flops,
+        params=params,
+        activations=activations,
+        bytes=bytes,
+        sparsity=sparsity,
+        needed=not dead,
     )
     load = load_options(
         arch=arch,
@@ -157,6 +173,8 @@ def prune(
         seed=seed,
         limit=limit or PruneOptions.limit,
         repair=tuple(name.strip() for name in repair.split(",")) if repair else (),
+        dead=dead,
+        dead_threshold=dead_threshold,
     )
     path = session.checkpoint(model)
     from prunecli import pipeline

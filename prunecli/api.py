@@ -52,6 +52,8 @@ def prune(
     only: Sequence[str] = (),
     seed: int = 0,
     repair: Sequence[str] = (),
+    dead: bool = False,
+    dead_threshold: float | None = None,
     batches: Callable[[], Batches] | None = None,
     measured_on: Callable[[], Batches] | None = None,
     dry_run: bool = False,
@@ -64,11 +66,19 @@ def prune(
     `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches` yields
     normalised images and labels for signals that look at data. `repair=("bn", "bias", "lstsq")`
     names what is done right after the cut on the images of `batches`, in this order; the report
-    scores each step on `measured_on`, or else on the same images. `model` is left untouched.
+    scores each step on `measured_on`, or else on the same images. `dead` removes first what does
+    nothing: channels that are constant on those images (without any: by their weights), and with
+    `dead_threshold` those whose replacement by their mean changes the loss by no more; then no
+    other budget is needed. `model` is left untouched.
     Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
     """
     budget = make_budget(
-        flops=flops, params=params, activations=activations, bytes=bytes, sparsity=sparsity
+        flops=flops,
+        params=params,
+        activations=activations,
+        bytes=bytes,
+        sparsity=sparsity,
+        needed=not dead,
     )
     options = PruneOptions(
         signal=signal,
@@ -80,6 +90,8 @@ def prune(
         only=tuple(only),
         seed=seed,
         repair=tuple(repair),
+        dead=dead,
+        dead_threshold=dead_threshold,
     )
     return prune_network(
         model,
@@ -100,19 +112,25 @@ def analyze(
     signal: str = AnalyzeOptions.signal,
     signals: Sequence[str] = (),
     oracle: bool = AnalyzeOptions.oracle,
+    dead_threshold: float | None = AnalyzeOptions.dead_threshold,
     batches: Callable[[], Batches] | None = None,
     progress: Progress = silent,
 ) -> ModelAnalysis:
     """Return every channel group of a module, what is frozen and why, and what it can be cut to.
 
     `oracle` measures, over `batches`, what removing each channel alone does to the loss, and
-    compares `signals` with that.
+    compares `signals` with that. Dead channels are looked for on `batches` (with `dead_threshold`:
+    see `prune`), without any by the weights.
     """
     network = read_network(model, _inputs(example_inputs))
     return analyze_network(
         network,
         options=AnalyzeOptions(
-            signal=signal, signals=tuple(signals), oracle=oracle, sensitivity=False
+            signal=signal,
+            signals=tuple(signals),
+            oracle=oracle,
+            sensitivity=False,
+            dead_threshold=dead_threshold,
         ),
         architecture=type(model).__name__,
         batches=batches,

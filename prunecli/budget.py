@@ -79,11 +79,13 @@ def make_budget(
     activations: float | str | None = None,
     bytes: float | str | None = None,  # noqa: A002 - the option is called --bytes
     sparsity: float | str | None = None,
+    needed: bool = True,
 ) -> Budget:
     """Build a budget from what people type.
 
     A number up to 1 is the fraction to keep; `sparsity` is the share of channels to *remove*.
-    A number with a unit (`150M`, `1.2G`, `4MB`) is an absolute ceiling.
+    A number with a unit (`150M`, `1.2G`, `4MB`) is an absolute ceiling. Unless it is `needed`, a
+    budget may have no limit.
 
     >>> print(make_budget(flops=0.5, params="1.5M"))
     flops <= 0.5, params <= 1.5M
@@ -95,7 +97,7 @@ def make_budget(
         if removed.fraction is None:
             raise _bad("sparsity", sparsity, "is a share of channels, not an amount")
         limits.append(Limit("channels", fraction=1.0 - removed.fraction))
-    if not limits:
+    if not limits and needed:
         raise InputError(
             "no budget was given",
             code="NO_BUDGET",

@@ -43,9 +43,10 @@ def scoring_batches(
 ) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
     """Return the training images that a signal or a repair looks at; None where none is needed.
 
-    `wanted` asks for them whatever the signal.
+    Dead channels are looked for on them too. `wanted` asks for them whatever the signal.
     """
-    if data is None or not (wanted or needs_data(options.signal) or options.repair):
+    asked = wanted or needs_data(options.signal) or options.repair or options.dead
+    if data is None or not asked:
         return None
     return _images(checkpoint, data, "train", options, progress)
 
@@ -53,8 +54,8 @@ def scoring_batches(
 def measuring_batches(
     checkpoint: Checkpoint, data: str | None, options: PruneOptions, progress: Progress
 ) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
-    """Return the held-out images that a repair is scored on; None where there is none."""
-    if data is None or not options.repair:
+    """Return the held-out images that a repair, or what dead channels cost, is scored on."""
+    if data is None or not (options.repair or options.dead):
         return None
     return _images(checkpoint, data, "held_out", options, progress)
 

@@ -28,7 +28,9 @@ class PruneOptions:
     `align` is the number that kept widths are a multiple of (None: chosen per group, see
     `allocation.default_alignment`); `exclude` and `only` are layer patterns (`layer3.*`); `limit`
     is the number of images that a signal which needs data, or a repair, may look at. `repair` names
-    what is done after the cut, in order (`prunecli.repair`).
+    what is done after the cut, in order (`prunecli.repair`). `dead` removes dead channels first:
+    those that are constant, and with `dead_threshold` those whose replacement by their mean changes
+    the loss by no more (`prunecli.dead`).
     """
 
     signal: str = "l1"
@@ -41,6 +43,8 @@ class PruneOptions:
     seed: int = 0
     limit: int = 1024
     repair: tuple[str, ...] = ()
+    dead: bool = False
+    dead_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class AnalyzeOptions:
     """How much `analyze` looks at.
 
     `oracle` measures what removing each channel alone does to the loss, and how `signals` (some
-    well-known ones, if there are none) rank the channels beside that.
+    well-known ones, if there are none) rank the channels beside that. `dead_threshold` adds
+    channels to the dead ones as in `PruneOptions`.
     """
 
     signal: str = "l1"
@@ -58,6 +63,7 @@ class AnalyzeOptions:
     seed: int = 0
     limit: int = 256
     sensitivity: bool = True
+    dead_threshold: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 
 from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
 from prunecli.attributes import mirrored_attributes
+from prunecli.dead.living import check_dead, living_network
 from prunecli.errors import GraphError, InputError, ProofError
 from prunecli.graph.rewrites import baked_sizes
 from prunecli.graph.rules.call import operator_name, schema_arguments
@@ -77,26 +78,38 @@ def prune_network(
 
     `example` holds the inputs of one forward (any batch size); `batches` yields normalised images
     and labels for signals and repairs that look at data, `measured_on` those that the repairs are
-    scored on (else the same). Raises `GraphError` (cannot be traced, nothing can be
+    scored on (else the same). With `options.dead` channels that do nothing go first, at no cost;
+    then the budget may have no limit. Raises `GraphError` (cannot be traced, nothing can be
     cut), `GateError` (infeasible budget), `InputError` and `ProofError`.
     """
     options = options or PruneOptions()
     check_options(options)
     check_repair(options.repair, batches)
+    check_dead(budget, options)
     clock = Clock(progress)
     network = read_network(model, example, clock=clock)
     warnings = _trace_warnings(network)
     with clock.stage("cost"):
         cost = network.cost
+    living = living_network(
+        network,
+        options,
+        limited=bool(budget.limits),
+        batches=batches,
+        measured_on=measured_on,
+        clock=clock,
+    )
+    network = living.network
     with clock.stage("score"):
         saliency = score_network(network, options, batches=batches, progress=progress)
     held: dict[str, str] = {}
     slim, program, verified = None, None, None
     while True:
         with clock.stage("allocate"):
-            selection = select(network, saliency, budget, options, held=held)
+            selection = select(network, saliency, budget, options, held=held, gone=living.gone)
         widths = selection.widths
-        keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
+        ranked = np.where(living.gone, -np.inf, np.nan_to_num(saliency, nan=np.inf))
+        keep = keep_mask(network.coupling.groups, ranked, widths)
         plan = _plan(network, keep, widths, budget=budget, options=options)
         if dry_run:
             break
@@ -133,8 +146,9 @@ def prune_network(
         allocation=options.allocation,
         align="auto" if options.align is None else str(options.align),
         seconds=clock.seconds,
-        warnings=(*warnings, *selection.warnings),
+        warnings=(*warnings, *living.warnings, *selection.warnings),
         repair=repaired,
+        dead=living.report,
     )
     return PruneResult(slim, plan, report, program)
 

@@ -76,9 +76,7 @@ def _analyze_model(
             progress=progress,
         )
         choice = PruneOptions(signal=options.signal, seed=options.seed, limit=options.limit)
-        batches = scoring_batches(
-            checkpoint, str(source.path), choice, progress, wanted=options.oracle
-        )
+        batches = scoring_batches(checkpoint, str(source.path), choice, progress, wanted=True)
     return analyze_network(
         network,
         options=options,
