@@ -23,6 +23,28 @@ EVALUATION = report.Evaluation(
 )
 
 
+DEAD = report.DeadReport(
+    (
+        report.DeadGroup(
+            "features.denseblock3.denselayer24.conv1",
+            1024,
+            tuple(range(0, 900, 3)),
+            (1, 2),
+            (4,),
+            {"0": "it carries the constants of others"},
+            0.123,
+        ),
+    ),
+    4096,
+    302,
+    {"a norm runs over its channels": 768},
+    images=1024,
+    threshold=0.001,
+    borders={"conv2d_117": 0.25},
+    scores=report.DeadScores(0.612345, 0.612355, 0.912, 0.911, 1024, "held_out"),
+)
+
+
 def prune_report(output: Path | None, *, warnings: tuple[str, ...] = ()) -> report.PruneReport:
     return report.PruneReport(
         output=output,
@@ -42,6 +64,7 @@ def prune_report(output: Path | None, *, warnings: tuple[str, ...] = ()) -> repo
         align="8",
         seconds={"trace": 0.4, "cut": 0.1},
         warnings=warnings,
+        dead=DEAD,
     )
 
 
@@ -103,7 +126,7 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
     frozen = (report.FrozenReport("linear", "the classifier's outputs stay", None, 0.01),)
     return report.AnalyzeReport(
         model=report.ModelAnalysis(
-            "cifar_resnet20", COST, (group,), frozen, 0.97, 0.02, 0.9, {"aten::pad": 2}, ORACLE
+            "cifar_resnet20", COST, (group,), frozen, 0.97, 0.02, 0.9, {"aten::pad": 2}, ORACLE, DEAD
         )
         if model
         else None,
