@@ -126,7 +126,16 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
     frozen = (report.FrozenReport("linear", "the classifier's outputs stay", None, 0.01),)
     return report.AnalyzeReport(
         model=report.ModelAnalysis(
-            "cifar_resnet20", COST, (group,), frozen, 0.97, 0.02, 0.9, {"aten::pad": 2}, ORACLE, DEAD
+            "cifar_resnet20",
+            COST,
+            (group,),
+            frozen,
+            0.97,
+            0.02,
+            0.9,
+            {"aten::pad": 2},
+            ORACLE,
+            DEAD,
         )
         if model
         else None,

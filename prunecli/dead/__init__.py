@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.func import functional_call
 
-from prunecli.dead.compensate import Settled, compensated, move, settle
+from prunecli.dead.compensate import Settled, changed_tensors, compensated, move, settle
 from prunecli.dead.find import (
     constant_atoms,
     of_groups,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor, nn
 
     from prunecli.graph.coupling import ChannelGroup
     from prunecli.network import Network
@@ -134,7 +136,7 @@ def without_dead(
     after = compensated(network, dead.gone, moved)
     scores = None
     if batches is not None:
-        before, then = _score(network, batches), _score(after, batches)
+        before, then = (_score(_dense(one), batches) for one in (network, after))
         if before is not None and then is not None:
             measured = "held_out" if held_out else "calibration"
             scores = DeadScores(before[0], then[0], before[1], then[1], before[2], measured)
@@ -191,7 +193,8 @@ def _harmless(
     Each is removed alone, as it would be: one forward per channel over all images.
     """
     accepted = np.zeros_like(borders)
-    before = _score(network, batches)
+    dense = _dense(network)
+    before = _score(dense, batches)
     atoms = np.flatnonzero(borders).tolist()
     for count, atom in enumerate(atoms):
         progress(Step("measuring borders", count, len(atoms)))
@@ -200,8 +203,8 @@ def _harmless(
         settled = settle(network, uses, alone, accepted=alone)
         if before is None or not settled.gone[atom]:
             continue
-        trial = compensated(network, settled.gone, move(network, uses, settled))
-        after = _score(trial, batches)
+        moved = move(network, uses, settled)
+        after = _score(dense, batches, changed_tensors(network, settled.gone, moved))
         accepted[atom] = after is not None and abs(after[0] - before[0]) <= threshold
     return accepted
 
@@ -253,13 +256,22 @@ def _report(
     )
 
 
-def _score(network: Network, batches: Images) -> tuple[float, float, int] | None:
-    """Return the mean loss, the accuracy and the images; None for what is no classifier."""
+def _dense(network: Network) -> nn.Module:
     module, _ = network.graph_network(np.ones(network.coupling.atom_count, np.bool_))
+    return module
+
+
+def _score(
+    module: nn.Module, batches: Images, changed: Mapping[str, Tensor] | None = None
+) -> tuple[float, float, int] | None:
+    """Return the mean loss, the accuracy and the images; None for what is no classifier.
+
+    `changed` holds tensors that take the place of the module's own.
+    """
     loss, right, count = 0.0, 0, 0
     with torch.no_grad():
         for images, labels in batches():
-            logits = first_tensor(module(images))
+            logits = first_tensor(functional_call(module, dict(changed or {}), (images,)))
             if logits.dim() != 2 or labels.dim() != 1:
                 return None
             loss += float(image_losses(logits, labels).double().sum())

@@ -133,6 +133,17 @@ def move(network: Network, uses: Sequence[Use], settled: Settled) -> Moved:
     return Moved(tensors, borders)
 
 
+def changed_tensors(network: Network, gone: NDArray[np.bool_], moved: Moved) -> dict[str, Tensor]:
+    """Return the tensors that are others once the constants are moved and nothing reads `gone`."""
+    slices = slices_of(network.coupling, ~gone)
+    readers = {name for group in network.coupling.groups for name, _ in group.consumers}
+    own = stored_tensors(network.model)
+    names = (readers & slices.keys() & movable(network)) | moved.tensors.keys()
+    state = {name: moved.tensors.get(name, own[name]) for name in names}
+    zeroed = zero_consumers(state, network.coupling, slices, torch.float64)
+    return {name: value.to(own[name].dtype) for name, value in zeroed.items()}
+
+
 def compensated(network: Network, gone: NDArray[np.bool_], moved: Moved) -> Network:
     """Return the dense network with constants moved, and nothing that reads the channels `gone`.
 
@@ -140,17 +151,12 @@ def compensated(network: Network, gone: NDArray[np.bool_], moved: Moved) -> Netw
     be copied.
     """
     model = cut_module(network.model, {})
-    own = stored_tensors(network.model)
-    state = {name: moved.tensors.get(name, own[name]) for name in movable(network)}
-    state = zero_consumers(
-        state, network.coupling, slices_of(network.coupling, ~gone), torch.float64
-    )
     places = {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }
     with torch.no_grad():
-        for name, value in state.items():
+        for name, value in changed_tensors(network, gone, moved).items():
             places[name].copy_(value)
     return dataclasses.replace(network, model=model)
 

@@ -5,8 +5,9 @@
 After Evci 2018 (arXiv 1806.06068), whose details are not all known: train, then a few times score
 the units, remove some, and fine-tune. FOLDER holds the 10,000 test images of MNIST as published
 (`t10k-images-idx3-ubyte.gz`, `t10k-labels-idx1-ubyte.gz`): the first 7,000 are trained on, 1,000
-choose the best epoch of the last fine-tuning, the last 2,000 are reported. Every way of removing
-trains for the same epochs; `small` is the network of the final size from random weights, trained
+choose the best epoch of every training, the last 2,000 are reported. Units go by one threshold on
+the saliency of all layers, each layer's scaled to L2 norm 1. Every way of removing trains for the
+same epochs; `small` is the network of the final size from random weights, trained
 for all of them. Adds to `dead_units.csv` beside this script.
 """
 
@@ -21,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prunecli.allocation import keep_mask
 from prunecli.budget import Budget, Limit
 from prunecli.data.idx import read_idx
 from prunecli.dead.compensate import compensated, move, settle
@@ -33,7 +34,8 @@ from prunecli.dead.seen import look
 from prunecli.dead.uses import uses_of
 from prunecli.network import read_network
 from prunecli.options import PruneOptions
-from prunecli.pruning import prune_network
+from prunecli.pruning import score_network
+from prunecli.selection import select
 from prunecli.surgery import cut_module, slices_of
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ FIELDS = (
     "accuracy", "seconds",
 )  # fmt: skip
 TIMES = 5
-ROUNDS, BETWEEN, LAST, DENSE = 8, 1, 6, 12
+ROUNDS, BETWEEN, LAST, DENSE = 5, 1, 8, 10
 """Removals, epochs after each but the last, epochs after the last, and epochs before the first."""
 
 
@@ -61,7 +63,7 @@ class Method:
 METHODS = (
     Method("mean replacement", "activation/mean-replacement/abs-sum/l2", propagated=True),
     Method("mean replacement", "activation/mean-replacement/abs-sum/l2", propagated=False),
-    Method("magnitude", "magnitude", propagated=False),
+    Method("magnitude", "weight/value/l2/l2", propagated=False),
     Method("random", "random", propagated=False),
 )
 
@@ -126,7 +128,7 @@ def measure(seed: int, splits: dict[str, Split]) -> Iterator[tuple[object, ...]]
     start = time.perf_counter()
     dense = train(Net(), splits, epochs=DENSE, seed=seed)
     size = params(dense)
-    yield row(seed, "dense", "", dense, splits, start)
+    yield row(seed, "dense", "", dense, splits=splits, start=start)
     for method in METHODS:
         start = time.perf_counter()
         slim, cut = copy.deepcopy(dense), 0.0
@@ -137,31 +139,24 @@ def measure(seed: int, splits: dict[str, Split]) -> Iterator[tuple[object, ...]]
             epochs = LAST if step == ROUNDS else BETWEEN
             slim = train(slim, splits, epochs=epochs, seed=100 * seed + step)
         propagated = "yes" if method.propagated else "no"
-        yield row(seed, method.name, propagated, slim, splits, start, cut=cut)
+        yield row(seed, method.name, propagated, slim, splits=splits, start=start, cut=cut)
         if method == METHODS[0]:
             small = Net(slim.conv1.out_channels, slim.conv2.out_channels, slim.fc1.out_features)
             start = time.perf_counter()
             whole = DENSE + (ROUNDS - 1) * BETWEEN + LAST
             small = train(small, splits, epochs=whole, seed=seed)
-            yield row(seed, "small from the start", "", small, splits, start)
+            yield row(seed, "small from the start", "", small, splits=splits, start=start)
 
 
 def remove(model: nn.Module, method: Method, ceiling: float, train: Split, *, seed: int) -> Net:
     """Return the network with its least salient units cut, until it has `ceiling` parameters."""
     some = Split(train.images[:1000], train.labels[:1000])
-    example = some.images[:2]
-    chosen = prune_network(
-        model,
-        [example],
-        budget=Budget((Limit("params", absolute=ceiling),)),
-        options=PruneOptions(signal=method.signal, allocation="greedy", align=1, seed=seed),
-        batches=some.batches,
-        dry_run=True,
-    ).plan
-    network = read_network(model, [example])
-    keep = np.zeros(network.coupling.atom_count, np.bool_)
-    for group in network.coupling.groups:
-        keep[group.first + np.asarray(chosen.keep[group.name])] = True
+    network = read_network(model, [some.images[:2]])
+    options = PruneOptions(signal=method.signal, allocation="global", align=1, seed=seed)
+    budget = Budget((Limit("params", absolute=ceiling),))
+    saliency = score_network(network, options, batches=some.batches)
+    widths = select(network, saliency, budget, options, held={}).widths
+    keep = keep_mask(network.coupling.groups, saliency, widths)
     if method.propagated:
         seen = look(network, ([images] for images, _ in some.batches()))
         uses = uses_of(network, seen)
@@ -210,9 +205,9 @@ def row(
     method: str,
     propagated: str,
     model: Net,
+    *,
     splits: dict[str, Split],
     start: float,
-    *,
     cut: float | None = None,
 ) -> tuple[object, ...]:
     """Return one row of the table."""
