@@ -102,6 +102,7 @@ def prune_network(
     network = living.network
     with clock.stage("score"):
         saliency = score_network(network, options, batches=batches, progress=progress)
+        saliency = living.ranked(saliency)
     held: dict[str, str] = {}
     slim, program, verified = None, None, None
     while True:

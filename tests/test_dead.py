@@ -471,6 +471,30 @@ def test_a_budget_that_dead_channels_alone_keep_takes_no_others() -> None:
     assert result.report.groups[1].after == 6
 
 
+@pytest.mark.parametrize("allocation", ["uniform", "global", "greedy"])
+def test_a_budget_keeps_the_channel_that_carries_the_constants_of_others(allocation: str) -> None:
+    model = randomize_(Chain(nn.Conv2d(6, 6, 3, padding=1)), seed=1).double().eval()
+    for channel in (0, 4):
+        plant(model.stem, channel, 3.0 + channel)
+    x = images(*SHAPE)[0][0]
+    result = prunecli.prune(model, x, dead=True, flops=0.45, align=1, allocation=allocation)
+    assert result.report.dead.groups[0].stays == {"4": CARRIES}
+    assert 0 not in result.plan.keep["stem"]
+    assert 4 in result.plan.keep["stem"]
+    assert len(result.plan.keep["stem"]) < 5
+
+
+def test_dead_channels_that_stay_for_a_width_hold_nothing_any_more() -> None:
+    model, x = many_dead(3), images(*SHAPE)[0][0]
+    result = prunecli.prune(model, x, dead=True, align=2)
+    assert result.report.groups[0].after == 4
+    (group,) = result.report.dead.groups
+    (index,) = map(int, group.stays)
+    assert not result.model.middle.weight[:, result.plan.keep["stem"].index(index)].any()
+    cut = prunecli.prune(model, x, dead=True, align=2, params=0.7)
+    assert index not in cut.plan.keep["stem"]
+
+
 def test_a_network_without_dead_channels_is_said_to_have_none() -> None:
     x = images(*SHAPE)[0][0]
     with pytest.raises(GraphError, match="no channel is dead") as caught:

@@ -57,7 +57,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Dead:
-    """Which channels can go (one boolean per atom), and how their constants are moved."""
+    """Which channels can go (one boolean per atom), and how their constants are moved.
+
+    The constants of `settled.gone` are moved, those included that stay for a width.
+    """
 
     gone: NDArray[np.bool_]
     uses: Sequence[Use]
@@ -116,7 +119,7 @@ def find_dead(
         threshold=threshold,
         images=images,
     )
-    return Dead(gone, uses, dataclasses.replace(settled, gone=gone), report)
+    return Dead(gone, uses, settled, report)
 
 
 def without_dead(
@@ -133,7 +136,7 @@ def without_dead(
     `GraphError` for a model that cannot be copied.
     """
     moved = move(network, dead.uses, dead.settled)
-    after = compensated(network, dead.gone, moved)
+    after = compensated(network, dead.settled.gone, moved)
     scores = None
     if batches is not None:
         before, then = (_score(_dense(one), batches) for one in (network, after))

@@ -93,10 +93,8 @@ def settle(
                 continue
             kept, reason = _kept(use, needs, gone, accepted)
             if kept.any():
-                border = reason in {BORDER, CARRIES} and use.sink is not None
-                for atom in np.flatnonzero(kept).tolist():
-                    stays[atom] = reason
-                    borders[atom] = border
+                stays.update(dict.fromkeys(np.flatnonzero(kept).tolist(), reason))
+                borders[kept] = reason == BORDER
                 gone &= ~kept
                 changed = True
     return Settled(gone, stays, carriers, borders)

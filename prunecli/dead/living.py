@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from prunecli.allocation import Saliency
     from prunecli.budget import Budget
     from prunecli.graph.coupling import ChannelGroup
     from prunecli.network import Clock, Network
@@ -35,6 +36,27 @@ class Living:
     gone: NDArray[np.bool_]
     report: DeadReport | None = None
     warnings: tuple[str, ...] = ()
+    dead: Dead | None = None
+
+    def ranked(self, saliency: Saliency) -> Saliency:
+        """Return the saliencies as a budget should see them, one per atom.
+
+        Dead channels that stay for a width are worth the least of their group, and those of which a
+        constant is needed the most: no signal of their own weights would tell.
+        """
+        if self.dead is None:
+            return saliency
+        saliency = saliency.copy()
+        settled = self.dead.settled
+        needed = np.zeros_like(self.gone)
+        needed[list(settled.stays)] = True
+        for group in self.network.coupling.groups:
+            own = saliency[group.atoms]
+            alive = own[~settled.gone[group.atoms]]
+            if alive.size:
+                own[needed[group.atoms]] = alive.max()
+                own[settled.gone[group.atoms]] = min(alive.min(), own.min())
+        return saliency
 
 
 def check_dead(budget: Budget, options: PruneOptions) -> None:
@@ -94,7 +116,8 @@ def living_network(
             batches=measured_on or batches,
             held_out=measured_on is not None,
         )
-    return Living(after, dead.gone, report, tuple(_slow(network, dead, options, limited=limited)))
+    warnings = tuple(_slow(network, dead, options, limited=limited))
+    return Living(after, dead.gone, report, warnings, dead)
 
 
 def _nothing_dead(dead: Dead) -> GraphError:
