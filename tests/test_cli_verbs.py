@@ -11,7 +11,13 @@ import pytest
 from cli_fakes import FakePipeline
 
 import prunecli
-from prunecli.options import ExportOptions, FinetuneOptions, LoadOptions, PruneOptions
+from prunecli.options import (
+    ComplexityOptions,
+    ExportOptions,
+    FinetuneOptions,
+    LoadOptions,
+    PruneOptions,
+)
 from prunecli_cli.main import main
 
 
@@ -226,6 +232,32 @@ def test_a_report_says_which_channels_are_dead_and_what_their_removal_does(pipel
     for words in ("302 of 4096", "1024 images", "0.612345 -> 0.612355", "off by 0.25"):
         assert words in " ".join(shown.split())
     assert "1: it carries the constants of others" in " ".join(shown.split())
+
+
+def test_every_flag_about_a_data_set_arrives_in_the_library(pipeline, capsys):
+    words = (
+        "analyze digits --embedding tsne-2 --embedding-epochs 3 --samples 50 --neighbours 5 "
+        "--volume none --variant auls --repeats 4 --memory 2GB --reduce --tolerance 0.2 "
+        "--write-subset part.txt --subset-rule confusion --per-class 9"
+    )
+    run(capsys, *words.split())
+    ((_, given),) = pipeline.calls
+    assert given["options"].complexity == ComplexityOptions(
+        embedding="tsne-2",
+        epochs=3,
+        samples=50,
+        neighbours=5,
+        volume="none",
+        variant="auls",
+        repeats=4,
+        limit=None,
+        memory=2 * 10**9,
+        reduce=True,
+        tolerance=0.2,
+        subset="part.txt",
+        subset_rule="confusion",
+        per_class=9,
+    )
 
 
 def test_every_finetune_flag_arrives_in_the_library(pipeline, capsys):
