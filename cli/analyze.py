@@ -61,6 +61,7 @@ def analyze(
             "agree.",
         ),
     ] = AnalyzeOptions.importance,
+    dead_threshold: shared.DeadThreshold = AnalyzeOptions.dead_threshold,
     aggregate: shared.Aggregate = AnalyzeOptions.aggregate,
     sensitivity: Annotated[
         bool,
@@ -236,6 +237,7 @@ def analyze(
         limit=limit or AnalyzeOptions.limit,
         sensitivity=sensitivity,
         importance=importance,
+        dead_threshold=dead_threshold,
         complexity=ComplexityOptions(
             embedding=embedding,
             epochs=epochs,

@@ -145,6 +145,18 @@ Limit = Annotated[
     int | None,
     typer.Option("--limit", min=1, metavar="N", help="Look at N images at most."),
 ]
+DeadThreshold = Annotated[
+    float | None,
+    typer.Option(
+        "--dead-threshold",
+        min=0.0,
+        metavar="LOSS",
+        show_default=False,
+        help="Channels are dead too if putting their mean in their place, each alone, changes the "
+        "loss by no more: 0.001. Takes a pass over the images per channel.",
+        rich_help_panel=CHOOSING,
+    ),
+]
 MinAccuracy = Annotated[
     str | None,
     typer.Option(

@@ -15,7 +15,7 @@ from .session import start
 from .sweep import sweeping
 from .values import checkpoint_path, load_options, names, usage_error
 
-BUDGET = "Budget (at least one)"
+BUDGET = "Budget (at least one, or --dead)"
 ITERATIVE_SIGNAL = "fisher"
 """What `--method iterative` takes where nobody says: loss per cost, as Theis et al. remove."""
 
@@ -104,6 +104,16 @@ def prune(
             rich_help_panel=shared.CHOOSING,
         ),
     ] = None,
+    dead: Annotated[
+        bool,
+        typer.Option(
+            "--dead",
+            help="Remove dead channels first, at no cost: constant on the images of --data, or by "
+            "their weights alone. Enough without a budget.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = PruneOptions.dead,
+    dead_threshold: shared.DeadThreshold = PruneOptions.dead_threshold,
     allocation: Annotated[
         str,
         typer.Option(
@@ -300,6 +310,7 @@ def prune(
     $ prunecli prune model.pt --latency 0.7 --latency-table model.latency.json
     $ prunecli prune model.pt --flops 0.5 --signal auto --data images/
     $ prunecli prune model.pt --sweep flops=0.3:0.9:0.1 --signal l1,taylor --data images/
+    $ prunecli prune model.pt --dead --data images/
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     $ prunecli prune model.pt --granularity weight --sparsity 0.9 --allocation erdos-renyi
     $ prunecli prune model.pt --granularity 2:4
@@ -342,6 +353,8 @@ def prune(
         ),
         latency=LatencyOptions(table=latency_table, batch=latency_batch, threads=threads),
         candidates=() if candidates is None else names("--candidates", candidates),
+        dead=dead,
+        dead_threshold=dead_threshold,
     )
     if sweep is not None:
         return sweeping(
@@ -367,7 +380,7 @@ def prune(
     limits = {"flops": flops, "params": params, "activations": activations, "bytes": bytes,
               "sparsity": sparsity, "latency": latency}  # fmt: skip
     by_pattern = parse_pattern(granularity) is not None and not any(limits.values())
-    budget = None if by_pattern else make_budget(**limits)
+    budget = None if by_pattern else make_budget(**limits, needed=not dead)
     path = session.checkpoint(model)
     from prunecli import pipeline
 

@@ -34,7 +34,7 @@ def sweeping(
     overwrite: bool,
 ) -> Outcome:
     """Run a sweep; what was typed for one cut alone is a usage error."""
-    of_one_cut = (*BUDGETS, "method", "granularity", "dry_run")
+    of_one_cut = (*BUDGETS, "dead", "method", "granularity", "dry_run")
     typed = [name for name in of_one_cut if _is_typed(context, name)]
     if typed:
         flag = typed[0].replace("_", "-")

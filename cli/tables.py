@@ -19,6 +19,8 @@ from prunecli.report import (
     Cost,
     CutCost,
     DatasetAnalysis,
+    DeadReport,
+    DeadScores,
     Evaluation,
     ExportReport,
     FinetuneReport,
@@ -86,6 +88,7 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         *([_group_table(report.groups, rows)] if report.sparsity is None else []),
         *_frozen_parts(report.frozen, rows),
         *([] if report.candidates is None else [_candidate_table(report.candidates)]),
+        *([] if report.dead is None else _dead_parts(report.dead, rows)),
         *([] if report.repair is None else [_repair_table(report.repair)]),
         *([] if report.iterative is None else _iterative_parts(report.iterative, rows)),
         *([] if report.latency is None else [_latency_table(report.latency)]),
@@ -440,6 +443,63 @@ def _frozen_parts(frozen: Sequence[FrozenReport], rows: int | None) -> Parts:
     return [table]
 
 
+def _dead_parts(dead: DeadReport, rows: int | None) -> Parts:
+    """Return the dead channels of every group that has some, and what their removal did."""
+    below = dead.threshold is not None
+    columns = ("constant", "unread", *(["below"] if below else []), "stay")
+    table = _table("dead channels", ">width", *(f">{name}" for name in columns), ">FLOPs", "which")
+    for group in dead.groups[:rows]:
+        kinds = (group.constant, group.unread, *([group.below] if below else []), group.stays)
+        table.add_row(
+            _shorten(group.name, 24),
+            str(group.width),
+            *(str(len(kind)) for kind in kinds),
+            f"{100 * group.flops_share:.1f}",
+            _indices(sorted((*group.constant, *group.unread, *group.below)), rows),
+        )
+    _add_rest(table, len(dead.groups), rows, "groups")
+    table.caption = "FLOPs: % of the network's that goes with those that need not stay"
+    looked = f"{dead.images} images" if dead.images else "the weights alone"
+    facts = {"dead": f"{dead.removable} of {dead.channels} channels can go, from {looked}"}
+    for reason, count in _stays(dead).items():
+        facts.setdefault("stay", "")
+        facts["stay"] += f"{'; ' if facts['stay'] else ''}{count}: {reason}"
+    if dead.borders:
+        facts["borders"] = (
+            f"{len(dead.borders)} layers, outputs off by {max(dead.borders.values()):.2g} at most"
+        )
+    if dead.scores is not None:
+        facts["without them"] = _scores(dead.scores)
+    return [*([table] if dead.groups else []), _facts(facts)]
+
+
+def _stays(dead: DeadReport) -> dict[str, int]:
+    reasons = [reason for group in dead.groups for reason in group.stays.values()]
+    return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+
+
+def _scores(scores: DeadScores) -> str:
+    images = "held-out images" if scores.measured == "held_out" else "the same images"
+    return (
+        f"loss {scores.loss_before:.6f} -> {scores.loss_after:.6f}, accuracy "
+        f"{_percent(scores.accuracy_before)} -> {_percent(scores.accuracy_after)} "
+        f"on {scores.images} {images}"
+    )
+
+
+def _indices(found: Sequence[int], rows: int | None) -> str:
+    """Write indices, runs of them short: `0-3,7`."""
+    runs: list[list[int]] = []
+    for at in found:
+        if runs and runs[-1][1] == at - 1:
+            runs[-1][1] = at
+        else:
+            runs.append([at, at])
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    shown = texts if rows is None else texts[:6]
+    return ",".join(shown) + (",..." if len(shown) < len(texts) else "")
+
+
 def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:
     table = _table("device", ">batch", ">dense ms", ">slim ms", ">speed-up", ">95 %", ">FLOPs")
     for row in benchmark:
@@ -582,6 +642,7 @@ def _model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
         *_sparsity_parts(model.sparsity, rows),
         *oracle,
         *importance,
+        *([] if model.dead is None else _dead_parts(model.dead, rows)),
         *_frozen_parts(model.frozen, rows),
         _facts(facts),
     ]

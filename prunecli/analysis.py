@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.allocation import Saliency, allowed_widths, keep_mask
+from prunecli.dead import find_dead
 from prunecli.errors import InputError
 from prunecli.importance import IMPORTANCES, Measured, agreements, measure_importance
 from prunecli.options import AnalyzeOptions, PruneOptions
@@ -52,7 +53,7 @@ def analyze_network(
     batches: Callable[[], Batches] | None = None,
     progress: Progress = silent,
 ) -> ModelAnalysis:
-    """Return costs, saliencies and, with `images`, the sensitivity of every channel group."""
+    """Return costs, saliencies, dead channels and, with `images`, the sensitivity of all groups."""
     groups, cost = network.coupling.groups, network.cost
     for name in (options.signal, *options.signals):
         check_signal(name)
@@ -74,6 +75,15 @@ def analyze_network(
     importance = None
     if options.importance:
         importance = _importance(Measured(network, saliency, batches, progress))
+    dead = None
+    if not network.trace.recorded:  # a recorded forward cannot be run again
+        dead = find_dead(
+            network,
+            batches=batches,
+            threshold=options.dead_threshold,
+            seed=options.seed,
+            progress=progress,
+        ).report
     return ModelAnalysis(
         architecture=architecture,
         cost=cost.report_dense(),
@@ -97,6 +107,7 @@ def analyze_network(
         not_counted=cost.not_counted,
         oracle=oracle,
         importance=importance,
+        dead=dead,
     )
 
 

@@ -67,6 +67,8 @@ def prune(
     seed: int = 0,
     repair: Sequence[str] = (),
     importance: str | None = None,
+    dead: bool = False,
+    dead_threshold: float | None = None,
     batches: Callable[[], Batches] | None = None,
     measured_on: Callable[[], Batches] | None = None,
     dry_run: bool = False,
@@ -94,6 +96,7 @@ def prune(
         bytes=bytes,
         sparsity=sparsity,
         latency=latency,
+        needed=not dead,
     )
     options = PruneOptions(
         signal=signal,
@@ -108,6 +111,8 @@ def prune(
         repair=tuple(repair),
         importance=importance,
         latency=latency_options or LatencyOptions(),
+        dead=dead,
+        dead_threshold=dead_threshold,
     )
     cut = partial(
         prune_network,
@@ -218,6 +223,7 @@ def analyze(
     signals: Sequence[str] = (),
     oracle: bool = AnalyzeOptions.oracle,
     importance: bool = AnalyzeOptions.importance,
+    dead_threshold: float | None = AnalyzeOptions.dead_threshold,
     batches: Callable[[], Batches] | None = None,
     progress: Progress = silent,
 ) -> ModelAnalysis:
@@ -235,6 +241,7 @@ def analyze(
             oracle=oracle,
             sensitivity=False,
             importance=importance,
+            dead_threshold=dead_threshold,
         ),
         architecture=type(model).__name__,
         batches=batches,

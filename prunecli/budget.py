@@ -88,11 +88,13 @@ def make_budget(
     bytes: float | str | None = None,  # noqa: A002 - the option is called --bytes
     sparsity: float | str | None = None,
     latency: float | str | None = None,
+    needed: bool = True,
 ) -> Budget:
     """Build a budget from what people type.
 
     A number up to 1 is the fraction to keep; `sparsity` is the share of channels to *remove*.
-    A number with a unit (`150M`, `1.2G`, `4MB`, a latency of `5ms`) is an absolute ceiling.
+    A number with a unit (`150M`, `1.2G`, `4MB`, a latency of `5ms`) is an absolute ceiling. Unless
+    it is `needed`, a budget may have no limit.
 
     >>> print(make_budget(flops=0.5, params="1.5M", latency="5ms"))
     flops <= 0.5, params <= 1.5M, latency <= 5 ms
@@ -106,7 +108,7 @@ def make_budget(
         limits.append(Limit("channels", fraction=1.0 - removed.fraction))
     if latency is not None:
         limits.append(_time_limit(latency))
-    if not limits:
+    if not limits and needed:
         raise InputError(
             "no budget was given",
             code="NO_BUDGET",
@@ -158,7 +160,7 @@ def parse_sweep(text: str) -> Sweep:
     if count > MOST_POINTS:
         raise _bad_sweep(text, f"makes {count} budgets; {MOST_POINTS} is the most")
     points = [str((low + at * step).normalize()) for at in range(count)]
-    budgets = [make_budget(**{name: point}) for point in points]
+    budgets = [make_budget(**{name: point}, needed=True) for point in points]
     kept_first = budgets if name == "sparsity" else budgets[::-1]
     return Sweep(budgets[0].limits[0].kind, tuple(kept_first))
 

@@ -93,11 +93,17 @@ def scoring_batches(
 ) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
     """Return the training images that a signal or a repair looks at; None where none is needed.
 
-    `wanted` asks for them whatever the signal.
+    Dead channels are looked for on them too. `wanted` asks for them whatever the signal.
     """
     if data is None:
         return None
-    if not (wanted or options.repair or options.signal == AUTO or needs_data(options.signal)):
+    if not (
+        wanted
+        or options.repair
+        or options.dead
+        or options.signal == AUTO
+        or needs_data(options.signal)
+    ):
         return None
     return _images(checkpoint, data, "train", options, progress)
 
@@ -114,7 +120,7 @@ def measuring_batches(
 
     `wanted` asks for them whatever the options.
     """
-    if data is None or not (wanted or options.repair or options.signal == AUTO):
+    if data is None or not (wanted or options.repair or options.dead or options.signal == AUTO):
         return None
     return _images(checkpoint, data, "held_out", options, progress)
 

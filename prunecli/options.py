@@ -68,6 +68,9 @@ class PruneOptions:
     the cut comes about (`prunecli.pipeline.methods`), `iterative` how that one goes, `latency` what
     a budget of milliseconds means. The signal `auto` takes the best of
     `candidates` (some well-known ones, if there are none) on held-out images (`prunecli.search`).
+    what is done after the cut, in order (`prunecli.repair`). `dead` removes dead channels first:
+    those that are constant, and with `dead_threshold` those whose replacement by their mean changes
+    the loss by no more (`prunecli.dead`).
     """
 
     signal: str = "l1"
@@ -86,6 +89,8 @@ class PruneOptions:
     importance: str | None = None
     latency: LatencyOptions = LatencyOptions()
     candidates: tuple[str, ...] = ()
+    dead: bool = False
+    dead_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ class AnalyzeOptions:
     `oracle` measures what removing each channel alone does to the loss, and how `signals` (some
     well-known ones, if there are none) rank the channels beside that. `importance` measures every
     importance of the layers, and how much they agree.
+    well-known ones, if there are none) rank the channels beside that. `dead_threshold` adds
+    channels to the dead ones as in `PruneOptions`.
     """
 
     signal: str = "l1"
@@ -131,6 +138,7 @@ class AnalyzeOptions:
     seed: int = 0
     limit: int = 256
     sensitivity: bool = True
+    dead_threshold: float | None = None
     complexity: ComplexityOptions = field(default_factory=ComplexityOptions)
     importance: bool = False
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 
 from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
 from prunecli.attributes import mirrored_attributes
+from prunecli.dead.living import Living, check_dead, living_network
 from prunecli.errors import GraphError, InputError, ProofError
 from prunecli.graph.rewrites import baked_sizes
 from prunecli.graph.rules.call import operator_name, schema_arguments
@@ -93,7 +93,8 @@ def prune_network(
     `example` holds the inputs of one forward (any batch size); `batches` yields normalised images
     and labels for signals and repairs that look at data, `measured_on` those that the repairs are
     scored on (else the same). `prepare` adds to the traced network what only the caller knows
-    (earlier cuts, a latency table). Raises `GraphError` (cannot be traced, nothing can be
+    (earlier cuts, a latency table). With `options.dead` channels that do nothing go first, at no
+    cost; then the budget may have no limit. Raises `GraphError` (cannot be traced, nothing can be
     cut), `GateError` (infeasible budget), `InputError` and `ProofError`.
     """
     options = options or PruneOptions()
@@ -101,14 +102,30 @@ def prune_network(
     check_options(options)
     check_repair(options.repair, batches)
     check_importance(options, batches)
+    check_dead(budget, options)
     clock = Clock(progress)
     network = prepare(read_network(model, example, clock=clock))
     warnings = trace_warnings(network)
     with clock.stage("cost"):
         cost = network.cost
+    living = living_network(
+        network,
+        options,
+        limited=bool(budget.limits),
+        batches=batches,
+        measured_on=measured_on,
+        clock=clock,
+    )
+    network = living.network
     with clock.stage("score"):
         options, saliency, candidates = _scored(
-            network, budget, options, batches=batches, measured_on=measured_on, progress=progress
+            network,
+            budget,
+            options,
+            living=living,
+            batches=batches,
+            measured_on=measured_on,
+            progress=progress,
         )
     warnings.extend([] if candidates is None else search_warnings(candidates))
     with clock.stage("importance"):
@@ -117,9 +134,18 @@ def prune_network(
     slim, program, verified = None, None, None
     while True:
         with clock.stage("allocate"):
-            selection = select(network, saliency, budget, options, held=held, importance=importance)
+            selection = select(
+                network,
+                saliency,
+                budget,
+                options,
+                held=held,
+                importance=importance,
+                gone=living.gone,
+            )
         widths = selection.widths
-        keep = keep_mask(network.coupling.groups, np.nan_to_num(saliency, nan=np.inf), widths)
+        ranked = np.where(living.gone, -np.inf, np.nan_to_num(saliency, nan=np.inf))
+        keep = keep_mask(network.coupling.groups, ranked, widths)
         plan = plan_of(network, keep, widths, budget=budget, options=options)
         if dry_run:
             break
@@ -156,10 +182,11 @@ def prune_network(
         allocation=options.allocation,
         align="auto" if options.align is None else str(options.align),
         seconds=clock.seconds,
-        warnings=(*warnings, *selection.warnings),
+        warnings=(*warnings, *living.warnings, *selection.warnings),
         repair=repaired,
         importance=chosen_importance(options, data=batches is not None),
         candidates=candidates,
+        dead=living.report,
     )
     return PruneResult(slim, plan, report, program)
 
@@ -225,19 +252,25 @@ def _scored(
     budget: Budget,
     options: PruneOptions,
     *,
+    living: Living,
     batches: Callable[[], Batches] | None,
     measured_on: Callable[[], Batches] | None,
     progress: Progress,
 ) -> tuple[PruneOptions, Saliency, SearchReport | None]:
     """Return the saliencies, and under `auto` the options with the signal that was found best."""
+
+    def score(signals: Sequence[str]) -> dict[str, Saliency]:
+        found = score_signals(network, signals, options, batches=batches, progress=progress)
+        return {name: living.ranked(saliency) for name, saliency in found.items()}
+
     if options.signal != AUTO or batches is None:
-        found = score_network(network, options, batches=batches, progress=progress)
-        return options, found, None
+        return options, score([options.signal])[options.signal], None
     candidates, found = best_signal(
         network,
         budget,
         options,
-        score=partial(score_signals, network, options=options, batches=batches, progress=progress),
+        score=score,
+        gone=living.gone,
         batches=batches,
         measured_on=measured_on,
         progress=progress,

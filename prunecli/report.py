@@ -270,6 +270,60 @@ class SweepReport:
 
 
 @dataclass(frozen=True)
+class DeadGroup:
+    """The dead channels of one group, by their indices.
+
+    `constant` are the same for all images, `unread` those of which all reading weights are zero,
+    `below` those whose mean replacement penalty is within the threshold. `stays` says why some of
+    them cannot go; `flops_share` is what the others cost, of the network's FLOPs.
+    """
+
+    name: str
+    width: int
+    constant: tuple[int, ...]
+    unread: tuple[int, ...]
+    below: tuple[int, ...]
+    stays: Mapping[str, str]
+    flops_share: float
+
+    @property
+    def dead(self) -> int:
+        """The number of dead channels."""
+        return len(self.constant) + len(self.unread) + len(self.below)
+
+
+@dataclass(frozen=True)
+class DeadScores:
+    """Loss and accuracy before and after dead channels went; `measured` as in `RepairReport`."""
+
+    loss_before: float
+    loss_after: float
+    accuracy_before: float
+    accuracy_after: float
+    images: int
+    measured: str
+
+
+@dataclass(frozen=True)
+class DeadReport:
+    """Dead channels: of `channels` in all, `removable` can go.
+
+    `images` is how many were looked at (0: the weights alone), `not_looked_at` counts the channels
+    whose constants cannot be moved, by reason, and `borders` is the largest error that a constant
+    leaves at zero padding, by the layer in whose output it is.
+    """
+
+    groups: tuple[DeadGroup, ...]
+    channels: int
+    removable: int
+    not_looked_at: Mapping[str, int]
+    images: int = 0
+    threshold: float | None = None
+    borders: Mapping[str, float] = field(default_factory=dict)
+    scores: DeadScores | None = None
+
+
+@dataclass(frozen=True)
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
@@ -299,6 +353,7 @@ class PruneReport:
     iterative: IterativeReport | None = None
     latency: LatencyReport | None = None
     candidates: SearchReport | None = None
+    dead: DeadReport | None = None
 
 
 @dataclass(frozen=True)
@@ -464,6 +519,7 @@ class ModelAnalysis:
     oracle: OracleReport | None = None
     importance: ImportanceReport | None = None
     sparsity: SparsityReport | None = None
+    dead: DeadReport | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from prunecli.trial import dense_trial, first_images, try_cut
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from prunecli.allocation import Saliency
     from prunecli.budget import Budget
     from prunecli.network import Network
@@ -80,6 +83,7 @@ def best_signal(
     *,
     score: Callable[[Sequence[str]], Mapping[str, Saliency]],
     batches: Callable[[], Batches],
+    gone: NDArray[np.bool_] | None = None,
     measured_on: Callable[[], Batches] | None = None,
     progress: Progress = silent,
 ) -> tuple[SearchReport, Saliency]:
@@ -87,8 +91,8 @@ def best_signal(
 
     What the user will get is compared: with `options.repair` the loss after it. `score` computes
     saliencies under several signals in one pass over `batches`; the loss is that of `measured_on`,
-    or else of the same images. Raises `GateError` (`INFEASIBLE_BUDGET`) where no candidate reaches
-    the budget.
+    or else of the same images. Atoms that are `gone` go first. Raises `GateError`
+    (`INFEASIBLE_BUDGET`) where no candidate reaches the budget.
     """
     start = time.perf_counter()
     names = asked_signals(options)
@@ -113,6 +117,7 @@ def best_signal(
             options=dataclasses.replace(options, signal=name),
             measured_on=scored_on,
             importance=importance_of(network, saliencies[name], options, batches),
+            gone=gone,
             repaired_on=lambda: first_images(batches, REPAIRED_ON),
             progress=progress,
         )

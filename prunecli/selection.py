@@ -57,22 +57,30 @@ def select(
     *,
     held: Mapping[str, str],
     importance: NDArray[np.float64] | None = None,
+    gone: NDArray[np.bool_] | None = None,
 ) -> Selection:
     """Return the widths under the budget; exact cuts alone where they suffice.
 
     `held` says why groups stay whole beside those that the options hold fast; `importance` has one
-    number per group, for allocations that look at it. Raises `InputError`
-    (a pattern matches nothing, the budget is already met), `GraphError` (`NOTHING_TO_CUT`) and
-    `GateError` (infeasible budget).
+    number per group, for allocations that look at it. Channels that are
+    `gone` (one boolean per atom) go first, and without a limit in the budget they alone. Raises
+    `InputError` (a pattern matches nothing, the budget is already met), `GraphError`
+    (`NOTHING_TO_CUT`) and `GateError` (infeasible budget).
     """
     groups = network.coupling.groups
     _check_patterns(network, options)
     reasons = {**_reasons(network, saliency, options), **_unseen(groups, importance), **held}
+    left = _left(groups, gone, held)
+    if not budget.limits:
+        return Selection(left, _whole(network, reasons), ())
     _check_any_left(network, reasons)
     _check_known(network.cost, budget)
     ceilings = ceilings_of(budget, network.cost.dense)
-    _check_not_met(network.cost, ceilings)
     shapes = _shapes(network)
+    if gone is None or not gone.any():
+        _check_not_met(network.cost, ceilings)
+    else:
+        saliency = np.where(gone, -np.inf, saliency)
 
     def problem(align: Alignment, *, inexact: bool) -> Problem:
         widths = allowed_widths(
@@ -80,6 +88,9 @@ def select(
             eligible=lambda group: group.name not in reasons and (inexact or group.exact),
             align=align,
             min_width=options.min_width,
+        )
+        widths = tuple(
+            np.append(own[own < full], full) for own, full in zip(widths, left, strict=True)
         )
         return Problem(groups, saliency, network.cost, ceilings, widths, shapes, importance)
 
@@ -90,12 +101,30 @@ def select(
             code="NOTHING_TO_CUT",
             hint="try --align 1",
         )
-    whole = tuple(
+    concessions = tuple(_concessions(groups, widths, options, align))
+    return Selection(widths, _whole(network, reasons), concessions)
+
+
+def _left(
+    groups: Sequence[ChannelGroup], gone: NDArray[np.bool_] | None, held: Mapping[str, str]
+) -> Widths:
+    """Return the width of every group without the channels that are gone, where it may lose any."""
+    lost = (
+        0 if gone is None or group.name in held else int(gone[group.atoms].sum())
+        for group in groups
+    )
+    return np.asarray(
+        [group.width - count for group, count in zip(groups, lost, strict=True)], np.int64
+    )
+
+
+def _whole(network: Network, reasons: Mapping[str, str]) -> tuple[FrozenReport, ...]:
+    shares = network.cost.share("flops")
+    return tuple(
         FrozenReport(group.name, reasons[group.name], None, float(share))
-        for group, share in zip(groups, network.cost.share("flops"), strict=True)
+        for group, share in zip(network.coupling.groups, shares, strict=True)
         if group.name in reasons
     )
-    return Selection(widths, whole, tuple(_concessions(groups, widths, options, align)))
 
 
 def _shapes(network: Network) -> Shapes:

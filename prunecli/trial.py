@@ -133,12 +133,14 @@ def try_cut(
     options: PruneOptions,
     measured_on: Callable[[], Batches],
     importance: NDArray[np.float64] | None = None,
+    gone: NDArray[np.bool_] | None = None,
     repaired_on: Callable[[], Batches] | None = None,
     progress: Progress = silent,
 ) -> Trial:
     """Cut to `budget` by `saliency` (one number per atom) and score the cut on `measured_on`.
 
-    `importance` is one number per group, for allocations that look at it.
+    `importance` is one number per group, for allocations that look at it; atoms that are `gone` go
+    first.
     `repaired_on` yields the images of `options.repair`, after which the cut is scored once more;
     without them nothing is repaired. A budget that cannot be reached is a trial with a `problem`
     and without a score.
@@ -153,10 +155,13 @@ def try_cut(
         score=None,
     )
     try:
-        selection = select(network, saliency, budget, options, held={}, importance=importance)
+        selection = select(
+            network, saliency, budget, options, held={}, importance=importance, gone=gone
+        )
     except (GateError, GraphError) as error:
         return dataclasses.replace(tried, problem=error.message)
-    keep, kept = kept_at(network, saliency, selection.widths)
+    ranked = saliency if gone is None else np.where(gone, -np.inf, saliency)
+    keep, kept = kept_at(network, ranked, selection.widths)
     slim = cut_to(network, keep)
     tried = dataclasses.replace(tried, kept=kept, score=score_on(slim, measured_on))
     if repaired_on is not None and options.repair:

@@ -33,6 +33,28 @@ def latency_report(*, met: bool) -> report.LatencyReport:
     )
 
 
+DEAD = report.DeadReport(
+    (
+        report.DeadGroup(
+            "features.denseblock3.denselayer24.conv1",
+            1024,
+            tuple(range(0, 900, 3)),
+            (1, 2),
+            (4,),
+            {"0": "it carries the constants of others"},
+            0.123,
+        ),
+    ),
+    4096,
+    302,
+    {"a norm runs over its channels": 768},
+    images=1024,
+    threshold=0.001,
+    borders={"conv2d_117": 0.25},
+    scores=report.DeadScores(0.612345, 0.612355, 0.912, 0.911, 1024, "held_out"),
+)
+
+
 def prune_report(
     output: Path | None,
     *,
@@ -129,6 +151,7 @@ def sweep_report(*, table: Path | None = None, **facts: Any) -> report.SweepRepo
         seconds=3.0,
         table=table,
         **facts,
+        dead=DEAD,
     )
 
 
@@ -211,6 +234,7 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
             {"aten::pad": 2},
             ORACLE,
             IMPORTANCE,
+            DEAD,
         )
         if model
         else None,

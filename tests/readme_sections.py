@@ -50,6 +50,7 @@ def generated() -> dict[str, str]:
         "oracle": _oracle(),
         "weights": _weights(),
         "weights-trained": _weights_trained(),
+        "dead-units": _dead_units(),
         "alignment": _alignment(),
         "networks": _networks(),
         "zoo": _zoo(),
@@ -248,6 +249,34 @@ def _weights_trained() -> str:
         if row["training"]
     ]  # fmt: skip
     return table(("checkpoint", "allocation", "zero", "zeroed", "accuracy", "file"), rows)
+
+
+def _dead_units() -> str:
+    """Return one row per way of removing units: means over the seeds."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in _read("dead_units.csv"):
+        found.setdefault((row["method"], row["propagated"]), []).append(row)
+
+    def average(rows: list[dict[str, str]], name: str) -> float:
+        return mean(float(row[name] or "nan") for row in rows)
+
+    body = [
+        (
+            *key,
+            f"{average(rows, 'params'):.0f}",
+            "-".join(f"{average(rows, name):.0f}" for name in ("conv1", "conv2", "fc1")),
+            "" if not rows[0]["after_cut"] else _points(average(rows, "after_cut")),
+            _points(average(rows, "accuracy")),
+            " ".join(_points(float(row["accuracy"])) for row in rows),
+        )
+        for key, rows in found.items()
+    ]
+    head = ("units by", "bias", "parameters", "widths", "after the last cut", "trained", "by seed")
+    return table(head, body)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 SCOPES = ("per_layer", "pooled", "pooled_l2")

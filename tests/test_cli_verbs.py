@@ -68,6 +68,7 @@ VERBS = {
             "iterative",
             "latency",
             "candidates",
+            "dead",
         },
     ),
     "finetune": (
@@ -100,6 +101,10 @@ def test_the_nested_keys_of_the_envelopes_are_pinned(pipeline, capsys):
     assert set(pruned["verified"]) == {"method", "max_rel_error"}
     assert {"name", "before", "after"} <= set(pruned["groups"][0])
     assert {"name", "reason"} <= set(pruned["frozen"][0])
+    dead = {"groups", "channels", "removable", "images", "threshold", "borders", "scores"}
+    assert dead <= set(pruned["dead"])
+    kinds = {"name", "width", "constant", "unread", "below", "stays", "flops_share"}
+    assert set(pruned["dead"]["groups"][0]) == kinds
     exported = envelope(capsys, "export", "m.pt")[1]["data"]
     assert "max_rel_error" in exported["parity"]
     promised = {"device", "provider", "batch", "dense_ms", "slim_ms", "speedup", "flops_ratio"}
@@ -109,6 +114,7 @@ def test_the_nested_keys_of_the_envelopes_are_pinned(pipeline, capsys):
     analyzed = envelope(capsys, "analyze", "m.pt", "--data", "digits")[1]["data"]
     assert "csg" in analyzed["dataset"]
     assert {"name", "width", "minimum", "sensitivity"} <= set(analyzed["model"]["groups"][0])
+    assert set(analyzed["model"]["dead"]) == set(pruned["dead"])
 
 
 def test_json_mode_says_nothing_on_stderr(pipeline, capsys):
@@ -223,6 +229,25 @@ def test_every_prune_flag_arrives_in_the_library(pipeline, capsys):
     )
     assert (given["data"], given["overwrite"], given["dry_run"]) == ("d", True, False)
     assert given["command"].startswith("prunecli prune m.pt --flops 0.5")
+
+
+def test_dead_channels_need_no_budget_and_their_flags_arrive(pipeline, capsys):
+    assert run(capsys, "prune", "m.pt", "--dead", "--dead-threshold", "0.01", "--data", "d")[0] == 0
+    assert run(capsys, "prune", "m.pt", "--dead", "--flops", "0.5")[0] == 0
+    assert run(capsys, "analyze", "m.pt", "--data", "d", "--dead-threshold", "0.02")[0] == 0
+    assert run(capsys, "prune", "m.pt")[0] == 2
+    (_, alone), (_, both), (_, analyzed) = pipeline.calls
+    assert (alone["budget"].limits, str(both["budget"])) == ((), "flops <= 0.5")
+    assert alone["options"] == PruneOptions(dead=True, dead_threshold=0.01)
+    assert both["options"] == PruneOptions(dead=True)
+    assert analyzed["options"].dead_threshold == 0.02
+
+
+def test_a_report_says_which_channels_are_dead_and_what_their_removal_does(pipeline, capsys):
+    _, _, shown = run(capsys, "prune", "m.pt", "--dead")
+    for words in ("302 of 4096", "1024 images", "0.612345 -> 0.612355", "off by 0.25"):
+        assert words in " ".join(shown.split())
+    assert "1: it carries the constants of others" in " ".join(shown.split())
 
 
 def test_every_flag_about_a_data_set_arrives_in_the_library(pipeline, capsys):

@@ -111,13 +111,7 @@ def _analyze_model(
             progress=progress,
         )
         choice = PruneOptions(signal=options.signal, seed=options.seed, limit=options.limit)
-        batches = scoring_batches(
-            checkpoint,
-            str(source.path),
-            choice,
-            progress,
-            wanted=options.oracle or options.importance,
-        )
+        batches = scoring_batches(checkpoint, str(source.path), choice, progress, wanted=True)
     found = analyze_network(
         network,
         options=options,

@@ -74,6 +74,12 @@ def prune(
         road = sparsify
     elif budget is None:
         raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
+    if road is not one_shot and options.dead:
+        raise InputError(
+            "dead channels are removed by one-shot cuts",
+            code="BAD_OPTION",
+            hint="remove them first with prunecli prune --dead, then go on with the result",
+        )
     if road is not one_shot and options.signal == AUTO:
         raise InputError(
             "the signal auto compares one-shot cuts of channels",

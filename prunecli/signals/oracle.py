@@ -35,13 +35,15 @@ def loss_changes(
     tensors: Mapping[str, Tensor],
     batches: Callable[[], Batches],
     *,
+    constants: Mapping[tuple[str, int], Tensor] | None = None,
     memory: int = MEMORY,
     progress: Progress = silent,
 ) -> NDArray[np.float64]:
     """Return, per atom, the change of the mean loss when it alone is removed.
 
-    A removed channel reads as zero wherever it is read, in the dense network; several are tried at
-    once, each in a copy of the batch. Layers before the first that reads a group are run once.
+    A removed channel reads as zero wherever it is read, in the dense network, or as what
+    `constants` holds of that value and dimension (`[positions]`); several are tried at once, each
+    in a copy of the batch. Layers before the first that reads a group are run once.
     """
     everything = np.ones(coupling.atom_count, np.bool_)
     module = build(emit(trace, coupling, everything), tensors)
@@ -51,7 +53,7 @@ def loss_changes(
     images = 0
     with torch.no_grad():
         for inputs, labels in batches():
-            run = _Copies(module, samples, inputs, labels, memory)
+            run = _Copies(module, samples, inputs, labels, memory=memory, constants=constants or {})
             images += len(labels)
             for group in coupling.groups:
                 totals[group.atoms] += run.changes(group, _of_group(taps, group))
@@ -70,7 +72,7 @@ def _of_group(taps: Sequence[Tap], group: ChannelGroup) -> list[Tap]:
 
 
 class _Copies(fx.Interpreter):
-    """Runs the rest of a network on copies of one batch, each with one channel read as zero."""
+    """Runs the rest of a network on copies of one batch, each with one channel read as constant."""
 
     def __init__(
         self,
@@ -78,9 +80,12 @@ class _Copies(fx.Interpreter):
         samples: Mapping[str, int | None],
         inputs: Tensor,
         labels: Tensor,
+        *,
         memory: int,
+        constants: Mapping[tuple[str, int], Tensor],
     ) -> None:
         super().__init__(module)
+        self.constants = constants
         self.samples, self.labels, self.memory = samples, labels, memory
         self.order = list(module.graph.nodes)
         self.place = {node.name: at for at, node in enumerate(self.order)}
@@ -125,10 +130,10 @@ class _Copies(fx.Interpreter):
             if self.place[node.name] <= first
         }
         start = self.order[first]
-        self.env[start] = _without(self.env[start], masked[start.name], atoms)
+        self.env[start] = self._without(self.env[start], masked[start.name], atoms)
         for node in rest:
             value = self.run_node(node)
-            self.env[node] = _without(value, masked.get(node.name, ()), atoms)
+            self.env[node] = self._without(value, masked.get(node.name, ()), atoms)
             for used in self.user_to_last_uses.get(node, ()):
                 self.env.pop(used, None)
             if node.op == "output":
@@ -153,23 +158,26 @@ class _Copies(fx.Interpreter):
         finally:
             self.env = kept
 
-
-def _without(value: Any, taps: Sequence[Tap], atoms: NDArray[np.int64]) -> Any:
-    """Zero, in copy `k` of a value, the channels that go with atom `k`."""
-    for tap in taps:
-        goes = (tap.atoms[None] == atoms[:, None, None]).any(1)  # [copies, positions]
-        mask = torch.as_tensor(~goes, device=value.device)
-        shape = [1] * value.dim()
-        shape[tap.dim] = mask.shape[1]
-        if tap.samples is None or len(atoms) == 1:
-            mask = mask[0]
-        else:
-            each = value.shape[tap.samples] // len(atoms)
-            mask = mask.repeat_interleave(each, 0)
-            shape[tap.samples] = len(mask)
-            mask = mask if tap.samples < tap.dim else mask.T
-        value = value * mask.reshape(shape)
-    return value
+    def _without(self, value: Any, taps: Sequence[Tap], atoms: NDArray[np.int64]) -> Any:
+        """Make the channels that go with atom `k` constant in copy `k` of a value."""
+        for tap in taps:
+            goes = (tap.atoms[None] == atoms[:, None, None]).any(1)  # [copies, positions]
+            mask = torch.as_tensor(~goes, device=value.device)
+            shape = [1] * value.dim()
+            shape[tap.dim] = mask.shape[1]
+            constant = self.constants.get((tap.node, tap.dim))
+            if constant is not None:
+                constant = constant.to(value).reshape(shape)
+            if tap.samples is None or len(atoms) == 1:
+                mask = mask[0]
+            else:
+                each = value.shape[tap.samples] // len(atoms)
+                mask = mask.repeat_interleave(each, 0)
+                shape[tap.samples] = len(mask)
+                mask = mask if tap.samples < tap.dim else mask.T
+            mask = mask.reshape(shape)
+            value = value * mask if constant is None else torch.where(mask, value, constant)
+        return value
 
 
 # --- how signals agree with it -------------------------------------------------------------------

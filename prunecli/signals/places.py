@@ -66,7 +66,8 @@ def read_taps(trace: Trace, coupling: CouplingGraph) -> list[Tap]:
     A channel is read where a product sums over it, with a weight or with another activation
     (queries and keys). What nothing reads like that is tapped where it is made.
     """
-    found = _taps(_reads(trace), trace, coupling)
+    reads = ((value, dim) for _, value, dim in readings(trace))
+    found = _taps(reads, trace, coupling)
     seen = np.zeros(coupling.atom_count + 1, np.bool_)
     for tap in found:
         seen[tap.atoms] = True
@@ -104,18 +105,19 @@ def _calls(trace: Trace) -> Iterator[tuple[fx.Node, str]]:
             yield node, operator_name(node.target)
 
 
-def _reads(trace: Trace) -> Iterator[tuple[fx.Node, int]]:
+def readings(trace: Trace) -> Iterator[tuple[fx.Node, fx.Node, int]]:
+    """Yield every product that sums over channels, what it reads, and along which dimension."""
     behind = parameters_behind(trace)
     for node, operator in _calls(trace):
         if operator in PRODUCERS:
             arguments = schema_arguments(node)
             if isinstance(source := arguments.get("input"), fx.Node):
-                yield source, channel_dim(operator, source, arguments["weight"])
+                yield node, source, channel_dim(operator, source, arguments["weight"])
         elif operator in SUMMED:
             for value, dim in SUMMED[operator](schema_arguments(node)):
                 # Weights on either side are read themselves.
                 if isinstance(value, fx.Node) and behind[value.name] is None:
-                    yield value, dim % value.meta["val"].dim()
+                    yield node, value, dim % value.meta["val"].dim()
 
 
 def _makes(trace: Trace) -> Iterator[tuple[fx.Node, int]]:
