@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from prunecli.graph.network import traced_name
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
 
 Run = Callable[..., Any]
@@ -191,8 +192,8 @@ class CurvatureRun(fx.Interpreter):
             result = self._wrapped(n)
         else:
             result = super().run_node(n)
-        if n.name in self.watched:
-            result = self.values[n.name] = tracked(result)
+        if (name := traced_name(n)) in self.watched:
+            result = self.values[name] = tracked(result)
         return result
 
     def release(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from prunecli.graph.emit import emit
-from prunecli.graph.network import build
+from prunecli.graph.network import build, traced_name
 from prunecli.signals.components import (
     BASE_INPUTS,
     METRICS,
@@ -142,8 +142,8 @@ class _Watcher(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.name in self.watched:
-            result = self.values[n.name] = tracked(result)
+        if (name := traced_name(n)) in self.watched:
+            result = self.values[name] = tracked(result)
         return result
 
 
