@@ -6,6 +6,7 @@ layers is made whose activations they are, and the gradients of whose loss.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
@@ -16,6 +17,7 @@ import torch
 from conftest import randomize_
 from torch import Tensor, nn
 
+import prunecli
 from prunecli.flops import count_flops
 from prunecli.network import Network, read_network
 from prunecli.signals import METRICS, PRESETS, REDUCTIONS, distinct_grid, score_many
@@ -294,6 +296,23 @@ def test_every_signal_scaled_by_l2_has_unit_norm_in_every_layer() -> None:
     assert len(scaled) == 66
     for name, layer in itertools.product(scaled, (slice(0, 4), slice(4, 9))):
         assert np.linalg.norm(whole()[name][layer]) == pytest.approx(1.0), name
+
+
+@pytest.mark.parametrize("signal", ["l1", "taylor", "obd"])
+def test_the_slim_network_is_the_dense_one_with_the_removed_channels_unread(signal: str) -> None:
+    model, _, images, labels = small()
+    result = prunecli.prune(
+        model, images, flops=0.5, align=1, signal=signal, batches=lambda: [(images, labels)]
+    )
+    first, second = (
+        sorted(set(range(width)) - set(result.plan.keep[name]))
+        for name, width in (("0", 4), ("3", 5))
+    )
+    assert first or second
+    masked = copy.deepcopy(model)
+    masked[3].weight.data[:, first] = 0
+    masked[6].weight.data.view(3, 5, 4)[:, second] = 0
+    torch.testing.assert_close(result.model(images), masked(images), atol=1e-5, rtol=0)
 
 
 def test_the_flops_of_every_removal_add_up_to_what_is_counted_afterwards() -> None:
