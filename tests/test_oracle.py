@@ -106,6 +106,30 @@ def test_removing_a_column_of_queries_removes_its_products() -> None:
         assert found[atom] == pytest.approx(float(changed.detach()), abs=1e-10)
 
 
+def test_an_input_may_have_the_name_of_a_builtin() -> None:
+    """torch.fx renames such an input; what is known of it by name must still be found."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1)
+            self.head = nn.Linear(6 * 4, 3)
+
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+            made = self.second(self.first(input).relu())
+            return self.head(torch.cat([made, input], 1).flatten(1))
+
+    model = randomize_(Named(), seed=1).eval()
+    x, labels = torch.randn(3, 2, 2, 2), torch.tensor([0, 1, 2])
+    network = read_network(model, [x[:1]])
+    found = loss_changes(
+        network.trace, network.coupling, network.tensors, lambda: iter([(x, labels)])
+    )
+    assert np.isfinite(found).all()
+    result = prunecli.prune(model, x, flops=0.6, signal="obd", batches=lambda: [(x, labels)])
+    assert result.report.cost.kept["flops"] <= 0.6
+
+
 # --- correlations --------------------------------------------------------------------------------
 
 

@@ -39,6 +39,11 @@ def build(program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> fx.Graph
         ) from error
 
 
+def traced_name(node: fx.Node) -> str:
+    """Return what the trace calls a node; torch.fx renames an input that is called `input`."""
+    return str(node.target) if node.op == "placeholder" else node.name
+
+
 FLOATS = frozenset({torch.float32, torch.float16, torch.bfloat16})
 """Types that a trace may have written down where the forward says `x.dtype`."""
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from prunecli.graph.network import traced_name
 from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
 
 Run = Callable[..., Any]
@@ -177,14 +178,6 @@ def tracked(value: Tensor) -> Tensor:
     return value
 
 
-def traced_name(node: fx.Node) -> str:
-    """Return the name that a node of a rebuilt graph has in the trace.
-
-    torch.fx gives inputs that are called as something in Python (`input`) another name.
-    """
-    return str(node.target) if node.op == "placeholder" else node.name
-
-
 class CurvatureRun(fx.Interpreter):
     """Runs a graph such that `torch.autograd` carries curvatures back; keeps watched values."""
 
@@ -199,8 +192,8 @@ class CurvatureRun(fx.Interpreter):
             result = self._wrapped(n)
         else:
             result = super().run_node(n)
-        if traced_name(n) in self.watched:
-            result = self.values[traced_name(n)] = tracked(result)
+        if (name := traced_name(n)) in self.watched:
+            result = self.values[name] = tracked(result)
         return result
 
     def release(self) -> None:

@@ -12,13 +12,13 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from prunecli.graph.emit import emit
-from prunecli.graph.network import build
+from prunecli.graph.network import build, traced_name
 from prunecli.signals.components import (
     BASE_INPUTS,
     METRICS,
     Signal,
 )
-from prunecli.signals.curvature import CurvatureRun, output_curvature, traced_name, tracked
+from prunecli.signals.curvature import CurvatureRun, output_curvature, tracked
 from prunecli.signals.sites import taps_of, tensor_names
 from prunecli.signals.weights import Uses, layer_uses, of_whole_network, per_image, rows_of_images
 
@@ -161,8 +161,8 @@ class Watcher(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """Run a node; derivatives can be asked for of what is watched."""
         result = super().run_node(n)
-        if traced_name(n) in self.watched:
-            result = self.values[traced_name(n)] = tracked(result)
+        if (name := traced_name(n)) in self.watched:
+            result = self.values[name] = tracked(result)
         return result
 
 

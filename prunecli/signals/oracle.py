@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from torch import Tensor, fx
 
 from prunecli.graph.emit import emit
-from prunecli.graph.network import build
+from prunecli.graph.network import build, traced_name
 from prunecli.progress import Progress, Step, silent
 from prunecli.signals.derive import image_losses
 from prunecli.signals.places import Tap, read_taps, samples_of
@@ -146,7 +146,7 @@ class _Copies(fx.Interpreter):
         value = self.values[node]
         if not isinstance(value, Tensor):
             return self._size(node, copies) if copies > 1 else value
-        along = self.samples.get(node.name)
+        along = self.samples.get(traced_name(node))
         return value if along is None or copies == 1 else torch.cat([value] * copies, along)
 
     def _size(self, node: fx.Node, copies: int) -> Any:
