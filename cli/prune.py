@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from prunecli.budget import make_budget
 from prunecli.options import PruneOptions
 
 from . import options as shared
@@ -176,6 +175,8 @@ def prune(
     $ prunecli prune model.pt --sweep flops=0.3:0.9:0.1 --signal l1,taylor --data images/
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     """
+    from prunecli.budget import make_budget
+
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     load = load_options(
         arch=arch,
