@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from prunecli.budget import make_budget
-from prunecli.granularity import parse_pattern
 from prunecli.options import IterativeOptions, LatencyOptions, PruneOptions
 
 from . import options as shared
@@ -315,6 +313,9 @@ def prune(
     $ prunecli prune model.pt --granularity weight --sparsity 0.9 --allocation erdos-renyi
     $ prunecli prune model.pt --granularity 2:4
     """
+    from prunecli.budget import make_budget
+    from prunecli.granularity import parse_pattern
+
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     load = load_options(
         arch=arch,
