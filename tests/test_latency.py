@@ -32,7 +32,7 @@ from prunecli.latency import (
 from prunecli.latency.table import monotone
 from prunecli.network import Network, read_network
 from prunecli.options import LatencyOptions, PruneOptions
-from prunecli.pipeline.latency import check_latency, judged, unused
+from prunecli.pipeline.latency import _missed, check_latency, judged, unused
 from prunecli.pruning import prune_network, score_network
 from prunecli.report import BenchmarkRow, LatencyReport
 from prunecli_cli.main import main
@@ -482,17 +482,19 @@ def row(slim: float, low: float, high: float) -> BenchmarkRow:
     [
         (0.7, row(6.9, 0.68, 0.70), True),
         (0.7, row(7.5, 0.74, 0.76), False),
+        (0.7, row(7.2, 0.71, 0.73), True),  # a warning says that it was almost kept
         (0.7, row(7.5, 0.60, 0.90), True),  # too noisy to say that it was missed
         ("8ms", row(7.9, 0.78, 0.80), True),
         ("7ms", row(7.9, 0.78, 0.80), False),
     ],
 )
-def test_a_budget_is_missed_where_the_whole_interval_is_above_it(latency, timing, met) -> None:
+def test_a_budget_is_missed_where_the_whole_interval_is_well_above_it(latency, timing, met) -> None:
     predicted = LatencyReport(1, 1, dense_ms=9.0, slim_ms=6.3, kept=0.7)
     found = judged(predicted, timing, make_budget(latency=latency))
     assert found.met is met
     assert found.error == pytest.approx(0.7 / (timing.slim_ms / 10) - 1)
     assert judged(predicted, timing, make_budget(flops=0.5)).met is None
+    assert bool(_missed(found)) is (timing.slim_ms / 10 > found.asked)
 
 
 def quick(monkeypatch) -> None:
