@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 RUNS, SECONDS = 50, 10.0
 """Rounds in which the cut network is timed beside the dense one, and how long at most."""
 
+TOLERANCE = 0.05
+"""How far above the budget a real latency may be, as a share of it, before the budget is missed.
+
+Predictions are often off by some percent (`tests/benchmarks/latency.csv`): a warning says so.
+"""
+
 
 def needs_table(budget: Budget, options: PruneOptions) -> bool:
     """Tell whether milliseconds matter: for the budget, or because the user names a table."""
@@ -147,7 +153,7 @@ def _predicted(result: PruneResult, options: LatencyOptions) -> LatencyReport:
 def judged(found: LatencyReport, row: BenchmarkRow, budget: Budget) -> LatencyReport:
     """Return the report with what was measured, and whether the budget was kept in reality.
 
-    It was not where all of the 95 % interval is above it.
+    It was not where all of the 95 % interval is above it by more than `TOLERANCE`.
     """
     assert row.dense_ms
     assert row.speedup_low
@@ -163,7 +169,7 @@ def judged(found: LatencyReport, row: BenchmarkRow, budget: Budget) -> LatencyRe
         measured_interval=interval,
         error=found.kept / kept - 1,
         asked=asked,
-        met=None if asked is None else interval[0] <= asked,
+        met=None if asked is None else interval[0] <= asked * (1 + TOLERANCE),
     )
 
 

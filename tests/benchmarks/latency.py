@@ -46,7 +46,7 @@ NETWORKS = ("cifar_resnet56", "mobilenet_v2", "resnet18")
 BUDGETS = ({"latency": 0.7}, {"latency": 0.5}, {"flops": 0.5})
 FIELDS = ("network", "budget", "kept_flops", "predicted", "real", "low", "high",
           "dense_ms", "slim_ms", "table_ms", "operators_ms", "table_s", "load")  # fmt: skip
-LEAST, ROUNDS, SECONDS = 20, 200, 60.0
+LEAST, ROUNDS, SECONDS = 20, 200, 30.0
 
 
 def main() -> None:
