@@ -157,7 +157,16 @@ def _allocations() -> str:
          row["step"]): row
         for row in rows
     }  # fmt: skip
-    table_rows = []
+    table_rows = [
+        (
+            row["checkpoint"],
+            "",
+            "dense",
+            *[f"{_percent(row['accuracy'])}, {row['loss']}"] * len(budgets),
+        )
+        for row in rows
+        if row["step"] == "dense"
+    ]
     for key in dict.fromkeys(key[:4] for key in cells if key[1]):
         found = []
         for budget in budgets:
