@@ -90,8 +90,8 @@ class AnalyzeOptions:
     seed: int = 0
     limit: int = 256
     sensitivity: bool = True
-    importance: bool = False
     complexity: ComplexityOptions = field(default_factory=ComplexityOptions)
+    importance: bool = False
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ def generated() -> dict[str, str]:
         "recovery": _recovery(),
         "defaults": _defaults(),
         "repair": _repair(),
+        "allocations": _allocations(),
         "oracle": _oracle(),
         "weights": _weights(),
         "weights-trained": _weights_trained(),
@@ -176,6 +177,31 @@ def _weights_trained() -> str:
         if row["training"]
     ]  # fmt: skip
     return table(("checkpoint", "allocation", "zero", "zeroed", "accuracy", "file"), rows)
+
+
+def _allocations() -> str:
+    """Return one row per rule: accuracy after the cut / after batch norm, and the loss after it."""
+    rows = _read("allocations.csv")
+    budgets = sorted({row["asked"] for row in rows if row["signal"]}, reverse=True)
+    cells = {
+        (row["checkpoint"], row["signal"], row["allocation"], row["importance"], row["asked"],
+         row["step"]): row
+        for row in rows
+    }  # fmt: skip
+    table_rows = []
+    for key in dict.fromkeys(key[:4] for key in cells if key[1]):
+        found = []
+        for budget in budgets:
+            cut, norm = (cells.get((*key, budget, step)) for step in ("cut", "bn"))
+            found.append(
+                f"{_percent(cut['accuracy'])} / {_percent(norm['accuracy'])}, {norm['loss']}"
+                if cut and norm
+                else ""
+            )
+        rule = f"{key[2]} ({key[3]})" if key[3] else key[2]
+        table_rows.append((key[0], key[1], rule, *found))
+    head = ("checkpoint", "signal", "allocation", *(f"at {budget}" for budget in budgets))
+    return table(head, table_rows)
 
 
 SCOPES = ("per_layer", "pooled", "pooled_l2")

@@ -33,7 +33,7 @@ def test_a_generated_section_is_up_to_date(name):
 def test_a_command_in_the_readme_names_a_verb_and_options_that_exist(call):
     verb, *words = shlex.split(call)[1:]
     known = root_command().commands[verb].params
-    options = {name for parameter in known for name in parameter.opts}
+    options = {name for parameter in known for name in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("-")} <= options
 
 
@@ -46,7 +46,9 @@ def test_the_readme_shows_all_verbs_of_the_road():
 def test_the_examples_in_the_help_name_options_that_exist(verb):
     entry = root_command().commands[verb]
     examples = re.findall(r"\$ prunecli (.*)", entry.help or "")
-    options = {name for parameter in entry.params for name in parameter.opts}
+    options = {
+        name for parameter in entry.params for name in (*parameter.opts, *parameter.secondary_opts)
+    }
     assert examples
     for example in examples:
         first, *words = shlex.split(example)

@@ -1,6 +1,6 @@
 """From saliencies and costs to widths: how many channels each group keeps under a budget."""
 
-from prunecli.allocation import greedy, knapsack_rule, threshold
+from prunecli.allocation import by_importance, density, greedy, knapsack_rule, threshold
 from prunecli.allocation.by_importance import BY_IMPORTANCE
 from prunecli.allocation.density import erdos_renyi_densities, uniform_plus_densities
 from prunecli.allocation.filling import CLOSE, allocate, check_feasible, fill, refill
@@ -35,10 +35,12 @@ __all__ = [
     "Saliency",
     "allocate",
     "allowed_widths",
+    "by_importance",
     "ceilings_of",
     "check_feasible",
     "decayed_targets",
     "default_alignment",
+    "density",
     "erdos_renyi_densities",
     "fill",
     "greedy",

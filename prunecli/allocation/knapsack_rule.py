@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,9 @@ from prunecli.allocation.knapsack import (
 from prunecli.allocation.problem import ALLOCATIONS, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from prunecli.cost import Widths
 
@@ -31,8 +34,8 @@ FINE = 4096
 STEPS = 4
 """Targets on the way from the dense cost to the budget, each with costs at the widths before it."""
 
-ROUNDS = 4
-"""Rounds at the budget itself, until the widths no longer change."""
+NEAR = (0.25, 0.25, 0.125, 0.125, 0.0625, 0.0625, 0.03125, 0.015625)
+"""How far, as shares of a group, widths may move in each round at the budget."""
 
 EMPHASIS = 8
 """Power of its load with which a cost kind counts where the budget limits several."""
@@ -49,52 +52,54 @@ def knapsack(problem: Problem) -> Widths:
     Per group one chooses how many of its most salient channels stay; dynamic programming solves
     that exactly where a channel costs the same whatever the other widths are (channels, a table
     per layer). FLOPs and parameters are products of two widths: as in HALP, a group is charged at
-    the current widths of its neighbours, for targets that decay to the budget, and then again
-    until nothing changes. The capacity is the largest whose widths keep the *true* cost; of all
-    rounds, and of `greedy`, the widths that keep most saliency are taken. That is then not
-    proven to be the optimum.
+    the current widths of its neighbours, for targets that decay to the budget. That, or `greedy`
+    where it keeps more, is then improved among widths nearby, where such costs are nearly right.
+    The capacity is always the largest whose widths keep the *true* cost. The result keeps at least
+    as much saliency as `greedy`, but is not proven to be the optimum.
 
     Costs are rounded to 1/4096 of what there is to cut, unless they are whole multiples of a unit
     in a network of at most 65,536 of these. Where the budget limits several kinds of cost, those
     nearest to their ceiling count most.
     """
-    worth = [_worth(problem, group) for group in range(len(problem.groups))]
-
-    def kept(widths: Widths) -> float:
-        places = (
-            int(np.searchsorted(options, width))
-            for options, width in zip(problem.widths, widths, strict=True)
-        )
-        return sum(float(own[at]) for own, at in zip(worth, places, strict=True))
-
     best = refill(problem, greedy(problem))
-    for widths in _rounds(problem, worth):
-        if problem.load(widths) <= 1.0:
-            best = max(best, refill(problem, widths), key=kept)
+    tables = _tables(problem, problem.full)
+    if all(map(np.allclose, tables, _tables(problem, problem.smallest))):
+        return _better(problem, best, _solve(problem, tables, 1.0))
+    widths = problem.full
+    for target in decayed_targets(problem.load(widths), 1.0, STEPS):
+        widths = _solve(problem, _tables(problem, widths), float(target))
+    best = _better(problem, best, widths)
+    for share in NEAR:
+        near = replace(problem, widths=_nearby(problem, best, share))
+        best = _better(problem, best, _solve(near, _tables(near, best), 1.0))
     return best
 
 
-def _worth(problem: Problem, group: int) -> Values:
-    """Return the saliency kept at each allowed width; what a signal cannot see is worth nothing."""
-    total = np.append(0.0, np.cumsum(np.nan_to_num(problem.sorted_saliency(group))))
-    return np.asarray(total[problem.widths[group]], np.float64)
+def _better(problem: Problem, best: Widths, other: Widths) -> Widths:
+    """Return the widths that keep more saliency within the budget, the first where both do."""
+    if problem.load(other) > 1.0:
+        return best
+    return max(best, refill(problem, other), key=lambda widths: _kept(problem, widths))
 
 
-def _rounds(problem: Problem, worth: list[Values]) -> Iterator[Widths]:
-    """Yield the widths of every round, the last of them at the budget."""
-    widths = problem.full
-    tables = _tables(problem, widths)
-    separable = all(map(np.allclose, tables, _tables(problem, problem.smallest)))
-    if not separable:
-        for target in decayed_targets(problem.load(widths), 1.0, STEPS):
-            widths = _solve(problem, worth, _tables(problem, widths), float(target))
-            yield widths
-    for _ in range(1 if separable else ROUNDS):
-        found = _solve(problem, worth, _tables(problem, widths), 1.0)
-        yield found
-        if bool((found == widths).all()):
-            return
-        widths = found
+def _kept(problem: Problem, widths: Widths) -> float:
+    return sum(float(_total(problem, group)[width]) for group, width in enumerate(widths.tolist()))
+
+
+def _total(problem: Problem, group: int) -> Values:
+    """Return the saliency kept at every width; what a signal cannot see is worth nothing."""
+    return np.append(0.0, np.cumsum(np.nan_to_num(problem.sorted_saliency(group))))
+
+
+def _nearby(problem: Problem, widths: Widths, share: float) -> tuple[NDArray[np.int64], ...]:
+    """Return the allowed widths at most a share of each group away, one step at least."""
+    near = []
+    for options, width in zip(problem.widths, widths.tolist(), strict=True):
+        at = int(np.searchsorted(options, width))
+        low = min(options[max(at - 1, 0)], width - share * options[-1])
+        high = max(options[min(at + 1, options.size - 1)], width + share * options[-1])
+        near.append(options[(options >= low) & (options <= high)])
+    return tuple(near)
 
 
 def _tables(problem: Problem, widths: Widths) -> list[Values]:
@@ -121,10 +126,11 @@ def _tables(problem: Problem, widths: Widths) -> list[Values]:
     return tables
 
 
-def _solve(problem: Problem, worth: list[Values], tables: list[Values], target: float) -> Widths:
+def _solve(problem: Problem, tables: list[Values], target: float) -> Widths:
     """Return the best widths at the largest capacity whose true load is within `target`."""
     units = whole_units(tables, most=EXACT, fine=FINE)
     most = sum(int(own.max()) for own in units)
+    worth = [_total(problem, group)[options] for group, options in enumerate(problem.widths)]
     solved = solve_knapsack(worth, units, most)
     chosen = _largest(solved, most, lambda widths: problem.load(widths) <= target, problem)
     return problem.smallest if chosen is None else chosen
