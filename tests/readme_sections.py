@@ -180,7 +180,10 @@ def _weights_trained() -> str:
 
 
 def _allocations() -> str:
-    """Return one row per rule: accuracy after the cut / after batch norm, and the loss after it."""
+    """Return one row per rule: accuracy after the cut / after batch norm, and the loss after it.
+
+    The rule with the best mean accuracy stands first.
+    """
     rows = _read("allocations.csv")
     budgets = sorted({row["asked"] for row in rows if row["signal"]}, reverse=True)
     cells = {
@@ -188,8 +191,21 @@ def _allocations() -> str:
          row["step"]): row
         for row in rows
     }  # fmt: skip
-    table_rows = []
-    for key in dict.fromkeys(key[:4] for key in cells if key[1]):
+    table_rows = [
+        (
+            row["checkpoint"],
+            "",
+            "dense",
+            *[f"{_percent(row['accuracy'])}, {row['loss']}"] * len(budgets),
+        )
+        for row in rows
+        if row["step"] == "dense"
+    ]
+    reached: dict[tuple[str, ...], list[float]] = {}
+    for key, row in cells.items():
+        if key[-1] == "bn":
+            reached.setdefault(key[:4], []).append(float(row["accuracy"]))
+    for key in sorted(reached, key=lambda key: -mean(reached[key])):
         found = []
         for budget in budgets:
             cut, norm = (cells.get((*key, budget, step)) for step in ("cut", "bn"))

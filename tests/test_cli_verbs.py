@@ -292,6 +292,16 @@ def test_analyze_tells_models_from_data(pipeline, capsys, words, model, data):
     assert (given["model"], given["data"]) == (model, data)
 
 
+def test_analyze_shows_how_important_layers_are_and_how_far_the_measures_agree(pipeline, capsys):
+    code, out, _ = run(capsys, "analyze", "m.pt", "--data", "digits", "--importance")
+    assert code == 0
+    ((_, given),) = pipeline.calls
+    assert given["options"].importance
+    shown = " ".join(out.split())
+    assert "importance of" in shown
+    assert "energy, probe: 0.41; energy, sensitivity: undefined" in shown
+
+
 def test_analyze_hands_the_signals_to_compare_with_the_oracle_on(pipeline, capsys):
     words = ("m.pt", "--data", "digits", "--oracle", "--signals", "l1, taylor,l1")
     assert run(capsys, "analyze", *words)[0] == 0

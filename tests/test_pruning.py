@@ -69,7 +69,7 @@ IMAGE = torch.zeros(1, 3, 8, 8)
 
 
 @pytest.mark.parametrize("allocation", [entry.name for entry in ALLOCATIONS])
-@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("fraction", [0.3, 0.7])
 def test_the_kept_flops_land_within_one_percent_below_the_limit(
     allocation: str, fraction: float
 ) -> None:

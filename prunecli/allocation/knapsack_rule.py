@@ -43,7 +43,7 @@ EMPHASIS = 8
 
 @ALLOCATIONS.register(
     "knapsack",
-    summary="Keep as much saliency as the budget holds: exact multiple-choice knapsack.",
+    summary="Keep most saliency: multiple-choice knapsack, exact for costs that add up by group.",
     source="HALP, Shen et al. 2022, arXiv 2110.10811; the exact solver: prunecli",
 )
 def knapsack(problem: Problem) -> Widths:

@@ -129,6 +129,11 @@ def floor_width(options: NDArray[np.int64], width: float) -> int:
     return int(options[max(at, 0)])
 
 
+def nearest_width(options: NDArray[np.int64], width: float) -> int:
+    """Return the allowed width nearest to `width`, the narrower of two that are as near."""
+    return int(options[int(np.argmin(np.abs(options - width)))])
+
+
 def keep_mask(
     groups: Iterable[ChannelGroup], saliency: Saliency, widths: Widths
 ) -> NDArray[np.bool_]:

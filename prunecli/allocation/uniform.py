@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunecli.allocation.filling import check_feasible
-from prunecli.allocation.problem import ALLOCATIONS, Problem, floor_width
+from prunecli.allocation.problem import ALLOCATIONS, Problem, floor_width, nearest_width
 from prunecli.errors import GateError
 
 if TYPE_CHECKING:
@@ -25,11 +25,18 @@ LAST = 0.2
 """What `uniform-plus` keeps at least of the channels that the last layer reads."""
 
 
-def largest_within(problem: Problem, fractions: Callable[[float], Fractions]) -> Widths:
+def largest_within(
+    problem: Problem,
+    fractions: Callable[[float], Fractions],
+    *,
+    rounded: Callable[[NDArray[np.int64], float], int] = nearest_width,
+) -> Widths:
     """Return the widths at the largest number in [0, 1] that fits the budget, by bisection.
 
-    `fractions` must grow with the number. Where two groups decide about the channels of one layer
-    (heads, and the width inside them), each keeps the square root of its fraction.
+    `fractions` must grow with the number; `rounded` takes what they come to at an allowed width, by
+    default the nearest: where few are allowed, rounding down would take from every group. Where two
+    groups decide about the channels of one layer (heads, and the width inside them), each keeps the
+    square root of its fraction.
     """
     roots = np.asarray([1.0 / group.axes for group in problem.groups])
 
@@ -37,7 +44,7 @@ def largest_within(problem: Problem, fractions: Callable[[float], Fractions]) ->
         kept = fractions(number) ** roots
         return np.asarray(
             [
-                floor_width(options, share * options[-1])
+                rounded(options, share * options[-1])
                 for share, options in zip(kept.tolist(), problem.widths, strict=True)
             ],
             np.int64,
@@ -58,7 +65,9 @@ def largest_within(problem: Problem, fractions: Callable[[float], Fractions]) ->
 )
 def uniform(problem: Problem) -> Widths:
     """Return the largest common fraction that fits the budget."""
-    return largest_within(problem, lambda fraction: np.full(len(problem.groups), fraction))
+    return largest_within(
+        problem, lambda fraction: np.full(len(problem.groups), fraction), rounded=floor_width
+    )
 
 
 @ALLOCATIONS.register(

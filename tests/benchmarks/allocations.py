@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from prunecli.report import Evaluation
 
 TABLE = Path(__file__).with_suffix(".csv")
-FRACTIONS = (0.5, 0.7, 0.9, 0.3)
+FRACTIONS = (0.5, 0.7, 0.3, 0.9)
 FIELDS = (
     "checkpoint", "signal", "allocation", "importance", "asked", "kept", "step", "loss", "accuracy",
     "seconds", "images", "scored",
