@@ -232,9 +232,9 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
             0.02,
             0.9,
             {"aten::pad": 2},
-            ORACLE,
-            IMPORTANCE,
-            DEAD,
+            oracle=ORACLE,
+            importance=IMPORTANCE,
+            dead=DEAD,
         )
         if model
         else None,

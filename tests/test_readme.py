@@ -46,7 +46,9 @@ def test_the_readme_shows_all_verbs_of_the_road():
 def test_the_examples_in_the_help_name_options_that_exist(verb):
     entry = root_command().commands[verb]
     examples = re.findall(r"\$ prunecli (.*)", entry.help or "")
-    options = {name for parameter in entry.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    options = {
+        name for parameter in entry.params for name in (*parameter.opts, *parameter.secondary_opts)
+    }
     assert examples
     for example in examples:
         first, *words = shlex.split(example)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -133,6 +134,20 @@ def test_a_few_bytes_of_gaps_cannot_stand_for_a_huge_tensor() -> None:
 )
 def test_a_damaged_sparse_tensor_is_refused(change) -> None:
     assert damaged(change).code == "CORRUPT_FILE"
+
+
+def test_a_file_that_masks_what_is_no_weight_ends_in_no_traceback(tmp_path, make_checkpoint):
+    checkpoint = make_checkpoint("digits_resnet")
+    name = next(name for name in checkpoint.tensors if name.endswith("running_mean"))
+    mask = torch.zeros(checkpoint.tensors[name].shape, dtype=torch.bool)
+    odd = dataclasses.replace(checkpoint, masks={name: mask})
+    save(odd, tmp_path / "odd.pt")
+    sparse(tmp_path / "odd.pt", tmp_path / "s.pt", 0.5)
+    assert name not in read(tmp_path / "s.pt").checkpoint.masks
+    assert pipeline.analyze(model=tmp_path / "odd.pt").model.sparsity.weights == 0
+    with pytest.raises(InputError) as caught:
+        pipeline.finetune(tmp_path / "odd.pt", data="digits", output=tmp_path / "t.pt")
+    assert caught.value.code == "MASK_MISMATCH"
 
 
 def test_bits_behind_the_last_weight_are_refused() -> None:

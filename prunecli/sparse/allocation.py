@@ -238,7 +238,7 @@ def above_threshold(scores: Sequence[NDArray[np.float64]], problem: WeightProble
     free = problem.keep - int(problem.floors.sum())
     # The best of a layer are its floor in any case, and beyond its ceiling none counts.
     pools = [
-        np.sort(own)[::-1][floor:ceiling]
+        _ranked(own, int(floor), int(ceiling))
         for own, floor, ceiling in zip(scores, problem.floors, problem.ceilings, strict=True)
     ]
     together = np.concatenate(pools)
@@ -254,6 +254,15 @@ def above_threshold(scores: Sequence[NDArray[np.float64]], problem: WeightProble
         left = problem.keep - int(counts.sum())
         counts[at] += min(left, int((pool == threshold).sum()))
     return counts
+
+
+def _ranked(values: NDArray[np.float64], first: int, last: int) -> NDArray[np.float64]:
+    """Return the entries that come at `first` to below `last` from the top, in no order."""
+    if first >= last:
+        return values[:0]
+    size = values.size
+    bounds = [at for at in (size - last, size - first) if 0 < at < size]
+    return np.partition(values, bounds)[size - last : size - first] if bounds else values
 
 
 def keep_masks(

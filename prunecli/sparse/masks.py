@@ -118,9 +118,9 @@ def apply_masks_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def with_all_names(model: nn.Module, masks: Mapping[str, Tensor]) -> Masks:
-    """Return the masks under every name that a shared parameter has."""
+    """Return the masks under every name that a shared parameter has; of parameters alone."""
     named = dict(model.named_parameters(remove_duplicate=False))
-    by_identity = {id(named[name]): mask for name, mask in masks.items()}
+    by_identity = {id(named[name]): mask for name, mask in masks.items() if name in named}
     return {
         name: by_identity[id(parameter)]
         for name, parameter in named.items()

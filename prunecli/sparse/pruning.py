@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from prunecli.granularity import CHANNEL, Pattern, parse_pattern
 from prunecli.graph.record import tensors_in
 from prunecli.modes import evaluating
 from prunecli.network import Clock, Network, read_network
-from prunecli.options import PruneOptions
 from prunecli.progress import Progress, silent
 from prunecli.report import CutCost, FrozenReport, PruneReport, SparsityReport, Verified
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from prunecli.graph.trace import Example
+    from prunecli.options import PruneOptions
     from prunecli.report import Cost
     from prunecli.signals.score import Batches
 
@@ -43,6 +44,11 @@ TOLERANCE = 1e-6
 """Largest difference of outputs, relative to their size, that is put down to rounding."""
 
 METHOD = "dense x mask"
+
+MEANT = {
+    "signal", "allocation", "exclude", "only", "seed", "limit", "repair", "granularity",
+}  # fmt: skip
+"""The options that single weights have; the others are those of channels."""
 
 
 @dataclass(frozen=True)
@@ -147,14 +153,12 @@ def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
     pattern = parse_pattern(options.granularity)
     if pattern is None:
         WEIGHT_ALLOCATIONS.get(options.allocation)
-    defaults = PruneOptions()
-    useless = ["align", "min_width", "aggregate", "importance"] + (
-        ["allocation"] if pattern else []
-    )
-    for name in useless:
-        if getattr(options, name) != getattr(defaults, name):
+    meant = MEANT - ({"allocation"} if pattern is not None else set())
+    for field in dataclasses.fields(options):
+        if field.name not in meant and getattr(options, field.name) != field.default:
             raise InputError(
-                f"--{name.replace('_', '-')} has no meaning at --granularity {options.granularity}",
+                f"--{field.name.replace('_', '-')} has no meaning at --granularity "
+                f"{options.granularity}",
                 code="OPTION_WITHOUT_EFFECT",
                 hint="leave it away",
             )
