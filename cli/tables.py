@@ -210,7 +210,7 @@ def _iterative_parts(report: IterativeReport, rows: int | None) -> Parts:
     if report.accuracy is None:
         facts["to do"] = (
             f"about {report.planned_removals} removals, {report.planned_updates} updates, "
-            f"at most {report.planned_seconds:.0f} s"
+            f"{report.planned_seconds:.0f} s"
         )
         return [_facts(facts)]
     table = _table("removal", ">updates", ">channels", ">FLOPs", ">loss", ">accuracy", ">ms/update")
