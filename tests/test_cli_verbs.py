@@ -12,6 +12,7 @@ from cli_fakes import FakePipeline
 
 import prunecli
 from prunecli.options import (
+    ComplexityOptions,
     ExportOptions,
     FinetuneOptions,
     IterativeOptions,
@@ -260,6 +261,32 @@ def test_a_flag_of_iterative_cuts_alone_is_a_usage_error(pipeline, capsys, flag)
     assert code == 2
     assert "--method iterative" in err
     assert pipeline.calls == []
+
+
+def test_every_flag_about_a_data_set_arrives_in_the_library(pipeline, capsys):
+    words = (
+        "analyze digits --embedding tsne-2 --embedding-epochs 3 --samples 50 --neighbours 5 "
+        "--volume none --variant auls --repeats 4 --memory 2GB --reduce --tolerance 0.2 "
+        "--write-subset part.txt --subset-rule confusion --per-class 9"
+    )
+    run(capsys, *words.split())
+    ((_, given),) = pipeline.calls
+    assert given["options"].complexity == ComplexityOptions(
+        embedding="tsne-2",
+        epochs=3,
+        samples=50,
+        neighbours=5,
+        volume="none",
+        variant="auls",
+        repeats=4,
+        limit=None,
+        memory=2 * 10**9,
+        reduce=True,
+        tolerance=0.2,
+        subset="part.txt",
+        subset_rule="confusion",
+        per_class=9,
+    )
 
 
 def test_every_finetune_flag_arrives_in_the_library(pipeline, capsys):
