@@ -211,7 +211,7 @@ def _finished(
     plan = plan_of(network, keep, widths, budget=course.budget, options=options)
     slim, program, verified = cut_and_prove(network, plan, keep, options, clock)
     plan = plan if program is None else in_graph_mode(plan)
-    after = score(course, slim)
+    after = score(course, slim.to(course.recipe.accelerator.device))
     report = PruneReport(
         output=None,
         plan=plan.to_json(),
