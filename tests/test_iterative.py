@@ -19,8 +19,10 @@ from prunecli.errors import GraphError, InputError, InterruptedRunError
 from prunecli.instantiate import instantiate
 from prunecli.iterative import iterative_prune
 from prunecli.options import IterativeOptions, PruneOptions
+from prunecli.pipeline.methods import METHODS
 from prunecli.report import to_json
 from prunecli.training import evaluate
+from prunecli_cli import options as cli_options
 
 VGG = Path(__file__).resolve().parents[1] / "sample_models" / "digits_vgg.safetensors"
 SHORT = IterativeOptions(updates=2, remove_per_step=12, batch_size=32, limit=300)
@@ -247,3 +249,7 @@ def test_an_unknown_method_is_answered_with_the_known_ones(tmp_path):
     with pytest.raises(InputError, match="unknown pruning method") as caught:
         prune(tmp_path, given=PruneOptions(method="iterativ"))
     assert "'iterative'" in caught.value.hint
+
+
+def test_the_command_line_completes_the_methods_that_there_are():
+    assert METHODS.names() == cli_options.METHODS

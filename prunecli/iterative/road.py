@@ -10,19 +10,23 @@ which channels go, and in which order, is decided at every removal.
 from __future__ import annotations
 
 import dataclasses
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prunecli.errors import GraphError, InputError
-from prunecli.iterative.criterion import criterion_of
-from prunecli.iterative.removal import removals_left, widths_of
+from prunecli.iterative.planning import (
+    check_iterative,
+    planned_for,
+    rehearsal_options,
+    settings_of,
+    training_options,
+)
+from prunecli.iterative.removal import widths_of
 from prunecli.iterative.session import Session, score
 from prunecli.iterative.slim import Course
 from prunecli.network import Clock, read_network
-from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
-from prunecli.progress import Progress, Step, silent
+from prunecli.progress import Progress, silent
 from prunecli.pruning import (
     PruneResult,
     check_options,
@@ -36,9 +40,7 @@ from prunecli.pruning import (
     trace_warnings,
 )
 from prunecli.report import AccuracyChange, IterativeReport, PruneReport
-from prunecli.training.augment import normalise
 from prunecli.training.devices import make_accelerator
-from prunecli.training.finetune import check_options as check_training
 from prunecli.training.finetune import (
     interruptible,
     load_images,
@@ -46,12 +48,8 @@ from prunecli.training.finetune import (
     make_teacher,
     ready_folder,
     reproducible,
-    tensors_digest,
     trainable_copy,
 )
-from prunecli.training.loop import epoch_batches, teach
-from prunecli.training.losses import class_logits
-from prunecli.training.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,16 +58,14 @@ if TYPE_CHECKING:
 
     from prunecli.budget import Budget
     from prunecli.checkpoint import InputSpec
-    from prunecli.data import DataSource
+    from prunecli.data import DataSource, ImageSet
     from prunecli.graph.trace import Example
     from prunecli.network import Network
+    from prunecli.options import FinetuneOptions, PruneOptions
     from prunecli.training.loop import Recipe
 
 SCORED = 1024
 """Held-out images that every removal is scored on."""
-
-GENTLE = 0.5
-"""Part of an optimiser's own learning rate, which is a peak, that is held throughout."""
 
 
 def iterative_prune(
@@ -95,8 +91,7 @@ def iterative_prune(
     `finetune` raise, and `GraphError` for a network that cannot be re-emitted.
     """
     check_options(options)
-    _check_iterative(options)
-    training = _training_options(options)
+    check_iterative(options)
     clock = Clock(progress)
     student = trainable_copy(model).eval()
     network = read_network(student, example, clock=clock)
@@ -104,26 +99,19 @@ def iterative_prune(
     with clock.stage("rehearse"):
         # What cannot be reached or proven is known before any training.
         first = prune_network(
-            student, example, budget=budget, options=_rehearsal(options), architecture=architecture
+            student,
+            example,
+            budget=budget,
+            options=rehearsal_options(options),
+            architecture=architecture or type(model).__name__,
         )
-    rehearsed = np.asarray([group.after for group in first.report.groups], np.int64)
-    held = {item.name: item.reason for item in first.frozen[len(network.coupling.frozen) :]}
     with reproducible(), interruptible():
-        accelerator = make_accelerator(training.amp)
-        if accelerator.num_processes > 1:
-            raise InputError(
-                "an iterative cut runs in one process",
-                code="ONE_PROCESS",
-                hint="start it without torchrun, and fine-tune the result in parallel",
-            )
-        train, held_out, warnings = load_images(source, input, training, progress, scored=SCORED)
-        recipe = make_recipe(
+        recipe, held_out, warnings = _recipe(
             source,
-            train,
             input=input,
-            options=training,
-            teacher=make_teacher(teacher, teacher_input or input, accelerator),
-            accelerator=accelerator,
+            options=training_options(options),
+            teacher=teacher,
+            teacher_input=teacher_input or input,
             progress=progress,
         )
         course = Course(
@@ -132,12 +120,12 @@ def iterative_prune(
             options=options,
             recipe=recipe,
             held_out=held_out,
-            rehearsed=rehearsed,
-            held=held,
+            rehearsed=np.asarray([group.after for group in first.report.groups], np.int64),
+            held={item.name: item.reason for item in first.frozen[len(network.coupling.frozen) :]},
             folder=None if dry_run else ready_folder(run_dir),
-            settings=_settings(options, budget, recipe, student, teacher),
+            settings=settings_of(options, budget, recipe, student, teacher),
         )
-        planned = _planned(course)
+        planned = planned_for(course)
         if dry_run:
             return _dry(first, options, planned, clock)
         session = Session(course)
@@ -145,24 +133,38 @@ def iterative_prune(
             warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
         with clock.stage("train"):
             session.run()
-        warnings.extend(note for note in train.found() if note not in warnings)
-        return _finished(
-            session, planned, warnings, architecture or type(model).__name__, clock=clock
-        )
+        warnings.extend(note for note in recipe.images.found() if note not in warnings)
+        return _finished(session, planned, first.report.architecture, warnings, clock)
 
 
-def _check_iterative(options: PruneOptions) -> None:
-    if options.repair:
+def _recipe(
+    source: DataSource,
+    *,
+    input: InputSpec,  # noqa: A002
+    options: FinetuneOptions,
+    teacher: nn.Module | None,
+    teacher_input: InputSpec,
+    progress: Progress,
+) -> tuple[Recipe, ImageSet, list[str]]:
+    """Return how the updates train and on what, the held-out images, and warnings."""
+    accelerator = make_accelerator(options.amp)
+    if accelerator.num_processes > 1:
         raise InputError(
-            "a repair refits a network to its dense outputs, and this one has been trained since",
-            code="BAD_OPTION",
-            where="--repair",
-            hint="leave --repair away, or use --method one-shot",
+            "an iterative cut runs in one process",
+            code="ONE_PROCESS",
+            hint="start it without torchrun, and fine-tune the result in parallel",
         )
-    per_removal, updates = options.iterative.remove_per_step, options.iterative.updates
-    for name, value in (("remove-per-step", per_removal), ("updates", updates)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value} is below 1", code="BAD_OPTION")
+    train, held_out, warnings = load_images(source, input, options, progress, scored=SCORED)
+    recipe = make_recipe(
+        source,
+        train,
+        input=input,
+        options=options,
+        teacher=make_teacher(teacher, teacher_input, accelerator),
+        accelerator=accelerator,
+        progress=progress,
+    )
+    return recipe, held_out, warnings
 
 
 def _check_emits(network: Network) -> None:
@@ -176,90 +178,6 @@ def _check_emits(network: Network) -> None:
         where=type(network.model).__name__,
         hint="use --method one-shot, then prunecli finetune",
     )
-
-
-def _training_options(options: PruneOptions) -> FinetuneOptions:
-    own = options.iterative
-    rate = OPTIMIZERS.get(own.optimizer).learning_rate * GENTLE if own.lr is None else own.lr
-    training = FinetuneOptions(
-        lr=rate,
-        optimizer=own.optimizer,
-        schedule="constant",
-        batch_size=own.batch_size,
-        amp="no",
-        limit=own.limit,
-        seed=options.seed,
-    )
-    check_training(training)
-    return training
-
-
-def _rehearsal(options: PruneOptions) -> PruneOptions:
-    """Return the options of a cut that is not kept: it needs no images."""
-    return dataclasses.replace(options, signal="l1", iterative=IterativeOptions())
-
-
-def _settings(
-    options: PruneOptions,
-    budget: Budget,
-    recipe: Recipe,
-    student: nn.Module,
-    teacher: nn.Module | None,
-) -> dict[str, Any]:
-    """Return what must not change when a run is resumed."""
-    chosen = dataclasses.asdict(options)
-    own = chosen.pop("iterative")
-    del own["resume"], own["teacher"], chosen["limit"]
-    return {
-        **{name: list(value) if isinstance(value, tuple) else value
-           for name, value in {**chosen, **own}.items()},
-        "budget": budget.to_json(),
-        "classes": list(recipe.images.classes),
-        "images": len(recipe.images),
-        "network": tensors_digest(student),
-        "teacher": tensors_digest(teacher),
-        "device": recipe.accelerator.device.type,
-    }  # fmt: skip
-
-
-def _planned(course: Course) -> IterativeReport:
-    """Return what the run will do, and report it with the time that one update takes now."""
-    own, dense = course.options.iterative, course.network.cost.dense_widths
-    removals = removals_left(
-        0, channels=int((dense - course.rehearsed).sum()), per_removal=own.remove_per_step
-    )
-    updates = (removals + 1) * own.updates
-    seconds = updates * _seconds_per_update(course)
-    course.recipe.progress(
-        Step(f"about {removals} removals, {updates} updates, at most {seconds:.0f} s", 0)
-    )
-    return IterativeReport(
-        planned_removals=removals,
-        planned_updates=updates,
-        planned_seconds=round(seconds, 1),
-        criterion=criterion_of(course.options.signal),
-    )
-
-
-def _seconds_per_update(course: Course) -> float:
-    """Return the time of a forward and backward of the dense network, the second of two."""
-    recipe, network = course.recipe, course.network
-    graph, _ = network.graph_network(np.ones(network.coupling.atom_count, np.bool_))
-    graph.to(recipe.accelerator.device).train()
-    positions = epoch_batches(
-        len(recipe.images), recipe.options.batch_size, seed=recipe.options.seed, epoch=0
-    )[:1]
-    spent = 0.0
-    for images, labels in (*recipe.images.gather(positions), *recipe.images.gather(positions)):
-        start = time.perf_counter()
-        placed = images.to(recipe.accelerator.device)
-        taught = teach(recipe.teacher, placed)
-        logits, auxiliary = class_logits(graph(normalise(placed, recipe.input)))
-        loss = recipe.objective(logits, auxiliary, labels.to(placed.device), taught)
-        loss.backward()  # type: ignore[no-untyped-call]
-        float(loss.detach())
-        spent = time.perf_counter() - start
-    return spent
 
 
 def _dry(
@@ -280,9 +198,8 @@ def _dry(
 def _finished(
     session: Session,
     planned: IterativeReport,
-    warnings: list[str],
     architecture: str,
-    *,
+    warnings: list[str],
     clock: Clock,
 ) -> PruneResult:
     """Cut the dense module, which holds what was trained, by the plan of the whole way."""
@@ -294,7 +211,7 @@ def _finished(
     plan = plan_of(network, keep, widths, budget=course.budget, options=options)
     slim, program, verified = cut_and_prove(network, plan, keep, options, clock)
     plan = plan if program is None else in_graph_mode(plan)
-    after = score(course, slim)
+    after = score(course, slim.to(course.recipe.accelerator.device))
     report = PruneReport(
         output=None,
         plan=plan.to_json(),
