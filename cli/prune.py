@@ -129,7 +129,7 @@ def prune(
     Examples:
     $ prunecli prune resnet56.th --flops 0.5
     $ prunecli prune model.pt --params 1.5M --signal taylor --data images/
-    $ prunecli prune model.pt --flops 0.5 --repair lstsq --data images/
+    $ prunecli prune model.pt --flops 0.5 --signal reconstruction --repair lstsq --data images/
     $ prunecli prune model.pt --sparsity 0.3 --exclude 'layer1.*' --dry-run
     """
     from prunecli.budget import make_budget
