@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from prunecli.signals.subject import Subject
 
 
-HELD = 1 << 20
+HELD = 1 << 19
 """Numbers of the images that are worked on at once, for their derivatives."""
 
 
