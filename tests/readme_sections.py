@@ -187,14 +187,18 @@ def _repair() -> str:
     rows = [
         (
             *key,
+            str(len(cut["all"])),
             *(_percent(str(mean(float(row["accuracy"]) for row in cut[step]))) for step in steps),
-            f"{mean(float(row['seconds']) for row in cut['all']):.0f}",
+            cut["all"][0]["scored"],
+            *(
+                f"{mean(float(row[clock]) for row in cut['all']):.0f}"
+                for clock in ("seconds", "cpu_seconds")
+            ),
         )
         for key, cut in cuts.items()
     ]
-    facts = ("checkpoint", "FLOPs kept", "signal", "allocation", "residual stream")
-    head = (*facts, *steps, "seconds")
-    return table(head, rows)
+    facts = ("checkpoint", "FLOPs kept", "signal", "allocation", "residual stream", "seeds")
+    return table((*facts, *steps, "scored on", "seconds", "of the processor"), rows)
 
 
 def _allocations() -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from prunecli.signals.subject import Subject
 
 
-HELD = 1 << 20
+HELD = 1 << 19
 """Numbers of the images that are worked on at once, for their derivatives."""
 
 
@@ -72,9 +72,10 @@ def reconstruction(subject: Subject) -> Tensor:
     seen = {reader.name for reader in readers}
     for at, group in enumerate(subject.coupling.groups):
         subject.progress(Step("eliminating", at, len(subject.coupling.groups)))
-        if group.consumers and {name for name, _ in group.consumers} <= seen:
+        if {name for name, _ in group.consumers} <= seen:
             problems = [found for reader in readers if (found := _problem(reader, group))]
-            result[group.atoms] = eliminate(problems)
+            if problems:
+                result[group.atoms] = eliminate(problems)
     return result
 
 
@@ -180,8 +181,8 @@ def _add_metric_(reader: Reader, gradient: Tensor, *, share: float) -> None:
     rows = gradient.flatten(0, -2)
     if reader.operator != "linear":
         rows = gradient.transpose(0, 1).flatten(1).T
-    split = rows.reshape(len(rows), *reader.metric.shape[:2]).transpose(0, 1)
-    reader.metric.add_((split.mT @ split).double(), alpha=share / len(rows))
+    split = rows.double().reshape(len(rows), *reader.metric.shape[:2]).transpose(0, 1)
+    reader.metric.add_(split.mT @ split, alpha=share / len(rows))
 
 
 def _problem(reader: Reader, group: ChannelGroup) -> tuple[Elimination, Blocks] | None:
