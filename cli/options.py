@@ -152,8 +152,8 @@ DeadThreshold = Annotated[
         min=0.0,
         metavar="LOSS",
         show_default=False,
-        help="Channels are dead too if putting their mean in their place, each alone, changes the "
-        "loss by no more: 0.001. Takes a pass over the images per channel.",
+        help="Channels are dead too if putting their mean in their place changes the loss by no "
+        "more, alone and together: 0.001. Takes a pass over the images per channel.",
         rich_help_panel=CHOOSING,
     ),
 ]

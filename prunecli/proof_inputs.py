@@ -95,7 +95,7 @@ def zero_consumers(
         if kept is None or name not in state:
             continue
         mask = torch.zeros(state[name].shape[dim], dtype=precision, device=state[name].device)
-        mask[torch.tensor(kept, device=mask.device)] = 1
+        mask[torch.tensor(kept, dtype=torch.int64, device=mask.device)] = 1
         shape = [1] * state[name].dim()
         shape[dim] = -1
         if result[name] is state[name]:

@@ -18,6 +18,7 @@ from prunecli.dead import Kept, find_dead, without_dead
 from prunecli.dead.compensate import BORDER, CARRIES, NO_SINK
 from prunecli.dead.find import penalties
 from prunecli.dead.seen import look
+from prunecli.dead.trial import TOGETHER
 from prunecli.errors import GraphError, InputError
 from prunecli.network import read_network
 
@@ -463,6 +464,50 @@ def test_dead_channels_go_before_the_budget_takes_others(allocation: str) -> Non
     for name, gone in dead.items():
         assert not set(gone) & set(result.plan.keep[name])
     assert 0.4 < result.report.cost.kept["flops"] <= 0.6
+
+
+def test_a_layer_of_which_every_channel_is_dead_keeps_one_that_holds_nothing() -> None:
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(2, 6, 1), nn.Linear(6, 3)
+            self.reduce, self.excite = nn.Linear(6, 4), nn.Linear(4, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x).mean((2, 3))
+            return self.head(x * self.excite(self.reduce(x).relu()).sigmoid())
+
+    model = randomize_(Gate(), seed=1).double().eval()
+    with torch.no_grad():
+        model.reduce.bias.copy_(torch.tensor([-99.0, -99, -99, 0]))
+    plant(model.reduce, 3, 0.8)
+    batches = images(*SHAPE)
+    x = batches[0][0]
+    result = prunecli.prune(model, x, dead=True, batches=partial(iter, batches))
+    assert result.report.groups[1].after == 1
+    assert not result.model.excite.weight.any()
+    assert torch.allclose(result.model(x), model(x), atol=1e-10)
+
+
+def test_a_threshold_holds_for_all_channels_together_too() -> None:
+    model = randomize_(Chain(nn.Conv2d(6, 5, 1), 5), seed=4).double().eval()
+    with torch.no_grad():
+        model.head.weight *= 20
+        # With the network's own answers as labels, whatever is lost raises the loss.
+        batches = [(x, model(x).argmax(1)) for x, _ in images(*SHAPE)]
+    network = read_network(model, [batches[0][0]])
+    seen = look(network, ([x] for x, _ in batches))
+    alone = np.abs(penalties(network, seen, partial(iter, batches), progress=lambda _: None))
+    threshold = float(np.median(alone))
+    dead = find_dead(network, batches=partial(iter, batches), threshold=threshold)
+    _, report = without_dead(network, dead, batches=partial(iter, batches))
+    below = sum(len(group.below) for group in report.groups)
+    assert below == (alone <= threshold).sum()
+    assert 0 < dead.gone.sum() < below
+    assert report.scores.loss_after - report.scores.loss_before <= threshold
+    assert TOGETHER in {reason for group in report.groups for reason in group.stays.values()}
+    # Those of the least penalty go.
+    assert alone[dead.gone].max() <= alone[~dead.gone].min()
 
 
 def test_a_budget_that_dead_channels_alone_keep_takes_no_others() -> None:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.func import functional_call
 
-from prunecli.dead.compensate import Settled, changed_tensors, compensated, move, settle
+from prunecli.dead.compensate import Settled, compensated, move, settle
 from prunecli.dead.find import (
     constant_atoms,
     of_groups,
@@ -22,17 +20,16 @@ from prunecli.dead.find import (
     why_not,
 )
 from prunecli.dead.seen import Seen, look, random_inputs
+from prunecli.dead.trial import Trial, below_threshold, dense_graph, score
 from prunecli.dead.uses import Use, uses_of
 from prunecli.errors import InputError
-from prunecli.progress import Progress, Step, silent
+from prunecli.progress import Progress, silent
 from prunecli.report import DeadGroup, DeadReport, DeadScores
-from prunecli.signals.derive import first_tensor, image_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
 
     from prunecli.graph.coupling import ChannelGroup
     from prunecli.network import Network
@@ -81,8 +78,8 @@ def find_dead(
 
     With images, a channel is dead that is constant on them wherever it is read, or that nothing
     reads. A `threshold` adds those whose replacement by their mean changes the mean loss by no more
-    (mean replacement penalty, each alone). Without images, those that are dead by their weights.
-    Raises `InputError` for a threshold without images.
+    (mean replacement penalty), each alone and all together. Without images, those that are dead by
+    their weights. Raises `InputError` for a threshold without images.
     """
     _check(threshold, batches)
     kept = kept or Kept()
@@ -94,22 +91,13 @@ def find_dead(
     if batches is None:
         constant &= silent_atoms(network)
     below = np.zeros_like(constant)
-    if threshold is not None and batches is not None:
-        changes = penalties(network, seen, batches, progress=progress)
-        below = (np.abs(changes) <= threshold) & able & ~constant & ~unread
     uses = uses_of(network, seen)
-    wanted = constant | unread | below
-    settled = settle(network, uses, wanted, accepted=np.zeros_like(wanted))
-    if threshold is not None and batches is not None and settled.borders.any():
-        accepted = _harmless(
-            network,
-            uses,
-            settled.borders,
-            threshold=threshold,
-            batches=batches,
-            progress=progress,
-        )
-        settled = settle(network, uses, wanted, accepted=accepted)
+    settled = settle(network, uses, constant | unread, accepted=below)
+    if threshold is not None and batches is not None:
+        changes = np.abs(penalties(network, seen, batches, progress=progress))
+        below = (changes <= threshold) & able & ~constant & ~unread
+        trial = Trial(network, uses, batches, threshold, progress)
+        settled = below_threshold(trial, constant | unread, np.where(below, changes, np.inf))
     held = _rounded(network, settled.gone, kept)
     gone = settled.gone & ~held
     stays = {**settled.stays, **dict.fromkeys(np.flatnonzero(held).tolist(), ROUNDED)}
@@ -139,7 +127,7 @@ def without_dead(
     after = compensated(network, dead.settled.gone, moved)
     scores = None
     if batches is not None:
-        before, then = (_score(_dense(one), batches) for one in (network, after))
+        before, then = (score(dense_graph(one), batches) for one in (network, after))
         if before is not None and then is not None:
             measured = "held_out" if held_out else "calibration"
             scores = DeadScores(before[0], then[0], before[1], then[1], before[2], measured)
@@ -180,36 +168,6 @@ def _look(network: Network, batches: Images | None, seed: int, progress: Progres
         return look(network, ([images] for images, _ in batches()), progress=progress)
     inputs = random_inputs(network, seed=seed)
     return [] if inputs is None else look(network, inputs, progress=progress)
-
-
-def _harmless(
-    network: Network,
-    uses: Sequence[Use],
-    borders: NDArray[np.bool_],
-    *,
-    threshold: float,
-    batches: Images,
-    progress: Progress,
-) -> NDArray[np.bool_]:
-    """Return the channels whose removal, border and all, changes the loss by `threshold` at most.
-
-    Each is removed alone, as it would be: one forward per channel over all images.
-    """
-    accepted = np.zeros_like(borders)
-    dense = _dense(network)
-    before = _score(dense, batches)
-    atoms = np.flatnonzero(borders).tolist()
-    for count, atom in enumerate(atoms):
-        progress(Step("measuring borders", count, len(atoms)))
-        alone = np.zeros_like(borders)
-        alone[atom] = True
-        settled = settle(network, uses, alone, accepted=alone)
-        if before is None or not settled.gone[atom]:
-            continue
-        moved = move(network, uses, settled)
-        after = _score(dense, batches, changed_tensors(network, settled.gone, moved))
-        accepted[atom] = after is not None and abs(after[0] - before[0]) <= threshold
-    return accepted
 
 
 def _rounded(network: Network, gone: NDArray[np.bool_], kept: Kept) -> NDArray[np.bool_]:
@@ -257,27 +215,3 @@ def _report(
         removable=int(gone.sum()),
         not_looked_at=dict(reasons),
     )
-
-
-def _dense(network: Network) -> nn.Module:
-    module, _ = network.graph_network(np.ones(network.coupling.atom_count, np.bool_))
-    return module
-
-
-def _score(
-    module: nn.Module, batches: Images, changed: Mapping[str, Tensor] | None = None
-) -> tuple[float, float, int] | None:
-    """Return the mean loss, the accuracy and the images; None for what is no classifier.
-
-    `changed` holds tensors that take the place of the module's own.
-    """
-    loss, right, count = 0.0, 0, 0
-    with torch.no_grad():
-        for images, labels in batches():
-            logits = first_tensor(functional_call(module, dict(changed or {}), (images,)))
-            if logits.dim() != 2 or labels.dim() != 1:
-                return None
-            loss += float(image_losses(logits, labels).double().sum())
-            right += int((logits.argmax(-1) == labels).sum())
-            count += len(labels)
-    return (loss / count, right / count, count) if count else None

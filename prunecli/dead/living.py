@@ -49,7 +49,7 @@ class Living:
         saliency = saliency.copy()
         settled = self.dead.settled
         needed = np.zeros_like(self.gone)
-        needed[list(settled.stays)] = True
+        needed[np.asarray(list(settled.stays), np.int64)] = True
         for group in self.network.coupling.groups:
             own = saliency[group.atoms]
             alive = own[~settled.gone[group.atoms]]
