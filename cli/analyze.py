@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from prunecli.options import AnalyzeOptions
+from prunecli.options import AnalyzeOptions, ComplexityOptions
 
 from . import options as shared
 from .outcome import Outcome
 from .session import Session, start
-from .values import load_options, names, usage_error
+from .values import byte_count, load_options, names, usage_error
 
 BUILT_IN_DATA = "digits"
+DATA_FILES = (".csv", ".tsv", ".txt", ".npz")
+DATA_SET = "A data set"
 
 
 def analyze(
@@ -22,8 +24,8 @@ def analyze(
         typer.Argument(
             metavar="PATH",
             show_default=False,
-            help="A checkpoint, a folder of images, or 'digits'. Without it: the checkpoint from "
-            "piped stdin, else this folder's newest output.",
+            help="A checkpoint, a folder of images, a .csv or .npz, or 'digits'. Without it: the "
+            "checkpoint from piped stdin, else this folder's newest output.",
         ),
     ] = None,
     *,
@@ -59,7 +61,111 @@ def analyze(
             help="With data: loss and accuracy after cutting 25, 50, 75 % of each group alone.",
         ),
     ] = AnalyzeOptions.sensitivity,
-    limit: shared.Limit = AnalyzeOptions.limit,
+    limit: shared.Limit = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="What the images are seen through: raw, pca-N, tsne, autoencoder, model, or a "
+            "chain (autoencoder+tsne). Default: pca-5.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.embedding,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            "--embedding-epochs",
+            min=1,
+            metavar="N",
+            help="Epochs of the autoencoder (the paper: 100).",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.epochs,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="M", help="Images drawn of every class.", rich_help_panel=DATA_SET
+        ),
+    ] = ComplexityOptions.samples,
+    neighbours: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="K", help="Neighbours of every image.", rich_help_panel=DATA_SET
+        ),
+    ] = ComplexityOptions.neighbours,
+    volume: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="box (as the reference), or none: plain votes.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.volume,
+    variant: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="csg or auls.", rich_help_panel=DATA_SET),
+    ] = ComplexityOptions.variant,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Draws that are averaged.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.repeats,
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="BYTES",
+            help="Memory for temporary arrays, such as 512MB.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = "1GB",
+    reduce: Annotated[
+        bool,
+        typer.Option(
+            "--reduce",
+            help="How small the data set could be: complexity against images per class.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.reduce,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="With --reduce: how far the score may move.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.tolerance,
+    write_subset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|LIST.txt",
+            show_default=False,
+            help="Write a class-balanced part: a folder of hard links, or a list.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.subset,
+    subset_rule: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How its images are chosen: random or confusion.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.subset_rule,
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            show_default=False,
+            help="Its images of every class. Default: what --reduce finds.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.per_class,
     seed: shared.Seed = AnalyzeOptions.seed,
     arch: shared.Arch = None,
     arch_arg: shared.ArchArg = None,
@@ -71,13 +177,14 @@ def analyze(
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
 ) -> Outcome:
-    """Show what a model can lose, how hard a data set is, or both; write nothing.
+    """Show what a model can lose, how hard a data set is, or both.
 
     Examples:
     $ prunecli analyze resnet56.th
     $ prunecli analyze images/
+    $ prunecli analyze images/ --reduce --write-subset smaller/
+    $ prunecli analyze images/ --embedding model --model resnet56.th
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
-    $ prunecli analyze images/ --model resnet56.th
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     load = load_options(
@@ -99,6 +206,23 @@ def analyze(
         seed=seed,
         limit=limit or AnalyzeOptions.limit,
         sensitivity=sensitivity,
+        complexity=ComplexityOptions(
+            embedding=embedding,
+            epochs=epochs,
+            samples=samples,
+            neighbours=neighbours,
+            volume=volume,
+            variant=variant,
+            repeats=repeats,
+            # How small a set could be is asked of the whole of it.
+            limit=limit or (None if reduce or write_subset else ComplexityOptions.limit),
+            memory=byte_count("--memory", memory),
+            reduce=reduce,
+            tolerance=tolerance,
+            subset=write_subset,
+            subset_rule=subset_rule,
+            per_class=per_class,
+        ),
     )
     from prunecli import pipeline
 
@@ -116,7 +240,7 @@ def _sort_out(
     if path is None:
         needs_model = model is None and data is None
         return (session.checkpoint(None) if needs_model else model), data
-    is_data = path.is_dir() or str(path) == BUILT_IN_DATA
+    is_data = path.is_dir() or str(path) == BUILT_IN_DATA or path.suffix.lower() in DATA_FILES
     if (data if is_data else model) is not None:
         kind, flag = ("data", "--data") if is_data else ("a model", "--model")
         raise usage_error(

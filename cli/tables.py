@@ -1,7 +1,9 @@
 """Reports as tables of 80 columns at most; building them prints nothing."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
+from operator import itemgetter
 from typing import Any
 
 from rich import box
@@ -24,6 +26,7 @@ from prunecli.report import (
     ModelAnalysis,
     OracleReport,
     PruneReport,
+    Reduction,
     RepairReport,
 )
 
@@ -32,6 +35,8 @@ from .env import EnvReport
 from .methods import MethodsReport
 
 Parts = list[RenderableType]
+
+BAR = "\u2588"
 
 # What people call the fields of a cost, in the order in which they are shown.
 COSTS = (
@@ -274,16 +279,87 @@ def _dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
     facts = {
         "data": f"{dataset.path} ({dataset.format})",
         "images": f"{dataset.images} in {len(dataset.classes)} classes",
-        "sizes": ", ".join(f"{size} x{count}" for size, count in sizes[:4]),
+        "sizes": ", ".join(f"{size} x{count}" for size, count in sizes[:4]) or "no images",
         "balance": f"{dataset.balance:.3f} (1 is even)",
         "unreadable": str(len(dataset.unreadable)),
-        "duplicates": f"{len(dataset.duplicates)} groups of equal files",
+        "duplicates": f"{len(dataset.duplicates)} groups of equal images, "
+        f"{len(dataset.near_duplicates)} of nearly equal ones",
         "CSG": f"{dataset.csg:.3f}, {_interval(low, high)} (higher is harder)",
+        "seen through": _seen_through(dataset.csg_settings),
     }
-    table = _table("classes taken for each other", ">similarity")
+    if dataset.csg_votes is not None:
+        facts["plain votes"] = f"{dataset.csg_votes:.3f} (the same without volumes, steadier)"
+    if dataset.subset is not None:
+        subset = dataset.subset
+        facts["written"] = (
+            f"{subset.path}: {subset.images} images, {subset.per_class} of every class at most, "
+            f"chosen by {subset.rule}"
+        )
+    reduced = [] if dataset.reduction is None else [_reduction_table(dataset.reduction)]
+    return [*_class_parts(dataset, rows), *reduced, _facts(facts)]
+
+
+def _seen_through(settings: Mapping[str, Any]) -> str:
+    return (
+        f"{settings['embedding']}; {settings['samples']} images of every class, "
+        f"{settings['neighbours']} neighbours, volume {settings['volume']}, "
+        f"{settings['repeats']} draws of {settings['images']} images"
+    )
+
+
+def _class_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
+    """Return the classes, the hardest first, what they are taken for, and the images to look at."""
+    pairs = _table("classes taken for each other", ">similarity")
     for first, second, similarity in dataset.confused_pairs[: rows and 5]:
-        table.add_row(f"{first} and {second}", f"{similarity:.3f}")
-    return [_facts(facts), *([table] if dataset.confused_pairs else [])]
+        pairs.add_row(f"{first} and {second}", f"{similarity:.3f}")
+    hardest = sorted(dataset.difficulty, key=lambda entry: -entry.others)
+    classes = _table("class", ">images", ">others' votes", "")
+    counts = {entry.name: entry.count for entry in dataset.classes}
+    for entry in hardest[:rows]:
+        bar = BAR * round(20 * entry.others)
+        count = str(counts.get(entry.name, ""))
+        classes.add_row(_shorten(entry.name), count, _percent(entry.others), bar)
+    _add_rest(classes, len(hardest), rows, "classes")
+    images = _table("look at these images", "class", "looks like")
+    # The worst of every class first, then the second of every class, and so on.
+    seen: Counter[str] = Counter()
+    turns = []
+    for image in dataset.confusing:
+        turns.append((seen[image.name], -image.share))
+        seen[image.name] += 1
+    worst = [
+        image for _, image in sorted(zip(turns, dataset.confusing, strict=True), key=itemgetter(0))
+    ]
+    for image in worst[: rows and 5]:
+        images.add_row(_shorten(image.path, 46), image.name, image.looks_like)
+    return [
+        *([classes] if hardest else []),
+        *([pairs] if dataset.confused_pairs else []),
+        *([images] if worst else []),
+    ]
+
+
+def _reduction_table(reduction: Reduction) -> Table:
+    table = _table(">images per class", ">CSG", ">sd", "")
+    highest = max(*(step.score for step in reduction.steps), reduction.whole, 1e-12)
+    for step in reduction.steps:
+        mark = " *" if step.images_per_class == reduction.smallest else ""
+        table.add_row(
+            f"{step.images_per_class}{mark}",
+            f"{step.score:.3f}",
+            f"{step.deviation:.3f}",
+            BAR * round(30 * step.score / highest),
+        )
+    found = (
+        "no smaller set keeps it"
+        if reduction.smallest is None
+        else "* the smallest set that keeps it"
+    )
+    table.caption = (
+        f"plain votes; all images give {reduction.whole:.3f}; {found} within "
+        f"{_percent(reduction.tolerance)}"
+    )
+    return table
 
 
 def _model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
@@ -314,7 +390,7 @@ def _oracle_table(oracle: OracleReport) -> Table:
     for row in sorted(found, key=lambda row: -(row.pooled_l2 or 0.0)):
         values = (row.per_layer, row.pooled, row.pooled_l2)
         texts = ("" if value is None else f"{value:.2f}" for value in values)
-        bar = "\u2588" * round(10 * max(row.pooled_l2 or 0.0, 0.0))
+        bar = BAR * round(10 * max(row.pooled_l2 or 0.0, 0.0))
         table.add_row(_shorten(row.signal, 32), *texts, bar)
     table.caption = (
         "Spearman's correlation with the size of the loss change when each of "

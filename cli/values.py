@@ -10,6 +10,7 @@ from prunecli.errors import InputError
 from prunecli.options import LoadOptions
 
 CHECKPOINTS = (".pt", ".pth", ".safetensors")
+_BYTES = re.compile(r"^([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?b|)$", re.IGNORECASE)
 _SIZE = re.compile(r"^(\d+)(?:[x,](\d+))?$")
 
 
@@ -62,6 +63,19 @@ def names(option: str, text: str) -> tuple[str, ...]:
     if not all(parts):
         _misfit(option, text, "words with commas between, such as cpu,cuda")
     return tuple(dict.fromkeys(parts))
+
+
+def byte_count(option: str, text: str) -> int:
+    """Read `512MB` or `2GiB` as bytes.
+
+    >>> byte_count("--memory", "512MB")
+    512000000
+    """
+    match = _BYTES.match(text.strip())
+    if match is None or float(match[1]) <= 0:
+        _misfit(option, text, "an amount of bytes, such as 512MB or 2GB")
+    base = 1024 if match[3].lower() == "ib" else 1000
+    return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
 
 
 def arguments(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunecli.artefacts import example_input
 from prunecli.data import load_split, open_source
+from prunecli.errors import InputError
+from prunecli.modes import evaluating
 from prunecli.signals import needs_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from prunecli.checkpoint import Checkpoint, InputSpec
@@ -31,6 +36,50 @@ def class_count(model: nn.Module, spec: InputSpec) -> int:
     with torch.no_grad():
         logits, _ = class_logits(model(example_input(spec)))
     return int(logits.shape[-1])
+
+
+def features_of(model: nn.Module, spec: InputSpec) -> Callable[[Tensor], NDArray[np.float32]]:
+    """Return a function from uint8 images [n, C, H, W] to what the last layer reads, [n, d].
+
+    The last layer is the last product with a weight in a forward, whatever module it stands in.
+    """
+    from prunecli.training.augment import normalise
+
+    def features(images: Tensor) -> NDArray[np.float32]:
+        found = []
+        with torch.no_grad(), evaluating(model):
+            for pixels in torch.split(images, SCORING_BATCH):
+                with _LastRead() as last:
+                    model(normalise(pixels, spec))
+                if last.value is None:
+                    raise InputError(
+                        "the network has no layer with weights to take features from",
+                        code="NO_FEATURES",
+                        hint="take another embedding: --embedding pca-10",
+                    )
+                found.append(last.value.reshape(len(pixels), -1).float().cpu())
+        return np.asarray(torch.cat(found).numpy(), np.float32)
+
+    return features
+
+
+class _LastRead(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps what the last layer with a weight has read."""
+
+    reads: ClassVar[Mapping[Any, int]] = {
+        torch.ops.aten.addmm.default: 1,
+        torch.ops.aten.mm.default: 0,
+        torch.ops.aten.convolution.default: 0,
+    }
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.value: Tensor | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.reads:
+            self.value = args[self.reads[func]]
+        return func(*args, **(kwargs or {}))
 
 
 def scoring_batches(

@@ -44,6 +44,33 @@ class PruneOptions:
 
 
 @dataclass(frozen=True)
+class ComplexityOptions:
+    """How hard a data set is measured to be (`prunecli.complexity`).
+
+    `embedding` None takes a few principal components; `samples` are drawn per class `repeats`
+    times, of at most `limit` images; `memory` is the bytes that temporary arrays may take together.
+    `reduce` measures how small the set could be within `tolerance`; `subset` is where a part of it
+    is written (a folder, or a list ending in .txt), `per_class` images of every class (None: what
+    the reduction found) chosen by `subset_rule`.
+    """
+
+    embedding: str | None = None
+    epochs: int = 10
+    samples: int = 250
+    neighbours: int = 3
+    volume: str = "box"
+    variant: str = "csg"
+    repeats: int = 30
+    limit: int | None = 10_000
+    memory: int = 10**9
+    reduce: bool = False
+    tolerance: float = 0.1
+    subset: str | None = None
+    subset_rule: str = "random"
+    per_class: int | None = None
+
+
+@dataclass(frozen=True)
 class AnalyzeOptions:
     """How much `analyze` looks at.
 
@@ -58,6 +85,7 @@ class AnalyzeOptions:
     seed: int = 0
     limit: int = 256
     sensitivity: bool = True
+    complexity: ComplexityOptions = field(default_factory=ComplexityOptions)
 
 
 @dataclass(frozen=True)

@@ -267,14 +267,73 @@ class ClassCount:
 
 
 @dataclass(frozen=True)
+class ClassDifficulty:
+    """How hard a class is to tell from the others.
+
+    `others` is the share of its neighbours' votes that go to other classes, `overlap` the sum of
+    its similarities with them, `entropy` (bits) how many classes it is like.
+    """
+
+    name: str
+    others: float
+    overlap: float
+    entropy: float
+
+
+@dataclass(frozen=True)
+class ConfusingImage:
+    """An image most of whose neighbours are of another class: `share` of them are `looks_like`."""
+
+    path: str
+    name: str
+    looks_like: str
+    share: float
+
+
+@dataclass(frozen=True)
+class ReductionStep:
+    """The complexity of random subsets of one size: mean and standard deviation over draws."""
+
+    images_per_class: int
+    score: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Complexity against images per class.
+
+    `smallest` is the least size whose score stays within `tolerance` (a share of `whole`, the score
+    of all images), as those of all larger ones do; None where no smaller set keeps it.
+    """
+
+    steps: tuple[ReductionStep, ...]
+    whole: float
+    tolerance: float
+    smallest: int | None
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A part of a data set that was written: `images` of them, by `rule`, `per_class` at most."""
+
+    path: Path
+    images: int
+    per_class: int
+    rule: str
+
+
+@dataclass(frozen=True)
 class DatasetAnalysis:
     """What `analyze data/` finds.
 
-    `balance` is the smallest class over the largest; `duplicates` are groups of equal images. `csg`
-    is the mean over repeats with its 95 % interval, `similarity` the symmetric class matrix W of
-    the CSG paper and `eigenvalues` its spectrum, both means over repeats. `csg_votes` is the same
-    score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes that
-    these take for each other most: both are steadier, and free of the scale of pixels.
+    `balance` is the smallest class over the largest; `duplicates` are groups of equal images,
+    `near_duplicates` of almost equal ones, `kinds` counts what is unusual (`tiny`, `animated`).
+    `csg` is the mean over repeats with its 95 % interval, `similarity` the symmetric class matrix W
+    of the CSG paper and `eigenvalues` its spectrum, both means over repeats. `csg_votes` is the
+    same score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes
+    that these take for each other most: both are steadier, and free of the scale of pixels; so are
+    `difficulty`, `class_map` (places in a plane, similar classes near each other) and `confusing`.
     """
 
     path: str
@@ -293,6 +352,14 @@ class DatasetAnalysis:
     confused_pairs: tuple[tuple[str, str, float], ...]
     csg_votes: float | None = None
     csg_votes_interval: tuple[float, float] | None = None
+    csg_deviation: float | None = None
+    difficulty: tuple[ClassDifficulty, ...] = ()
+    class_map: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    confusing: tuple[ConfusingImage, ...] = ()
+    reduction: Reduction | None = None
+    subset: Subset | None = None
+    near_duplicates: tuple[tuple[str, ...], ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

@@ -118,10 +118,29 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
             (),
             0.4,
             (0.38, 0.43),
-            {"samples": 250},
+            {
+                "embedding": "pca-5",
+                "samples": 250,
+                "neighbours": 3,
+                "volume": "box",
+                "repeats": 30,
+                "images": 1797,
+            },
             (0.0, 0.1),
             ((1.0, 0.2), (0.2, 1.0)),
             (("zero", "one", 0.2),),
+            csg_votes=0.5,
+            difficulty=(
+                report.ClassDifficulty("zero", 0.1, 0.2, 0.6),
+                report.ClassDifficulty("one", 0.3, 0.2, 0.6),
+            ),
+            confusing=(report.ConfusingImage("images/one/17.png", "one", "zero", 1.0),),
+            reduction=report.Reduction(
+                (report.ReductionStep(5, 0.9, 0.1), report.ReductionStep(50, 0.5, 0.1)),
+                whole=0.5,
+                tolerance=0.1,
+                smallest=50,
+            ),
         )
         if dataset
         else None,

@@ -11,7 +11,13 @@ import pytest
 from cli_fakes import FakePipeline
 
 import prunecli
-from prunecli.options import ExportOptions, FinetuneOptions, LoadOptions, PruneOptions
+from prunecli.options import (
+    ComplexityOptions,
+    ExportOptions,
+    FinetuneOptions,
+    LoadOptions,
+    PruneOptions,
+)
 from prunecli_cli.main import main
 
 
@@ -201,6 +207,32 @@ def test_every_prune_flag_arrives_in_the_library(pipeline, capsys):
     )
     assert (given["data"], given["overwrite"], given["dry_run"]) == ("d", True, False)
     assert given["command"].startswith("prunecli prune m.pt --flops 0.5")
+
+
+def test_every_flag_about_a_data_set_arrives_in_the_library(pipeline, capsys):
+    words = (
+        "analyze digits --embedding tsne-2 --embedding-epochs 3 --samples 50 --neighbours 5 "
+        "--volume none --variant auls --repeats 4 --memory 2GB --reduce --tolerance 0.2 "
+        "--write-subset part.txt --subset-rule confusion --per-class 9"
+    )
+    run(capsys, *words.split())
+    ((_, given),) = pipeline.calls
+    assert given["options"].complexity == ComplexityOptions(
+        embedding="tsne-2",
+        epochs=3,
+        samples=50,
+        neighbours=5,
+        volume="none",
+        variant="auls",
+        repeats=4,
+        limit=None,
+        memory=2 * 10**9,
+        reduce=True,
+        tolerance=0.2,
+        subset="part.txt",
+        subset_rule="confusion",
+        per_class=9,
+    )
 
 
 def test_every_finetune_flag_arrives_in_the_library(pipeline, capsys):

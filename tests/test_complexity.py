@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -452,8 +453,6 @@ def images(count=30, shape=(3, 4, 5)):
 
 
 def test_raw_pixels_are_rows_from_zero_to_one():
-    import torch
-
     pixels = images()
     points = embed_pixels(torch.from_numpy(pixels), kind="raw")
     assert points.dtype == np.float32
@@ -475,11 +474,35 @@ def test_equal_images_embed_without_a_warning():
 
 @pytest.mark.parametrize("entry", list(EMBEDDINGS), ids=lambda entry: entry.name)
 def test_every_embedding_gives_a_finite_row_per_image(entry):
-    kind = {"raw": "raw"}.get(entry.name, f"{entry.name}-3")
-    points = embed_pixels(images(), kind=kind, seed=1)
+    kind = f"{entry.name}-3" if entry.name in {"pca", "tsne"} else entry.name
+    asked = {"kind": kind, "seed": 1, "epochs": 1, "features": brightness}
+    points = embed_pixels(images(), **asked)
     assert points.shape[0] == 30
     assert np.isfinite(points).all()
-    assert np.array_equal(points, embed_pixels(images(), kind=kind, seed=1))
+    assert np.array_equal(points, embed_pixels(images(), **asked))
+
+
+def brightness(pixels):
+    return pixels.float().mean((2, 3)).numpy()
+
+
+def test_a_chain_embeds_what_its_first_link_makes():
+    first = embed_pixels(images(), kind="pca-5")
+    expected = np.abs(first[:, :2])
+    assert np.abs(embed_pixels(images(), kind="pca-5+pca-2")) == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_a_network_makes_is_spread_evenly_over_every_feature():
+    values = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    points = embed_pixels(images(), kind="model", features=lambda _: np.exp(5 * values))
+    assert points == pytest.approx(values.argsort(0).argsort(0) / 29, abs=1e-3)
+
+
+def test_t_sne_keeps_far_groups_apart():
+    pixels = np.concatenate([images() // 8, 255 - images() // 8])
+    points = embed_pixels(pixels, kind="tsne-2")
+    assert points.shape == (60, 2)
+    assert csg(points, np.repeat([0, 1], 30), volume="none").csg < 0.05
 
 
 @pytest.mark.parametrize(
@@ -489,6 +512,11 @@ def test_every_embedding_gives_a_finite_row_per_image(entry):
         ("pca-0", "BAD_EMBEDDING"),
         ("pca-31", "BAD_EMBEDDING"),
         ("raw-3", "BAD_EMBEDDING"),
+        ("tsne-4", "BAD_EMBEDDING"),
+        ("autoencoder-3", "BAD_EMBEDDING"),
+        ("pca-3+autoencoder", "BAD_EMBEDDING"),
+        ("model", "EMBEDDING_NEEDS_MODEL"),
+        ("raw+", "UNKNOWN_EMBEDDING"),
         ("pcb-3", "UNKNOWN_EMBEDDING"),
         ("pca-x", "UNKNOWN_EMBEDDING"),
     ],

@@ -14,6 +14,8 @@ from prunecli.data import open_source
 from prunecli.data.source import Arrays
 from prunecli.data.survey import survey
 from prunecli.errors import InputError
+from prunecli.options import ComplexityOptions
+from prunecli.progress import silent
 from prunecli.report import to_json
 
 
@@ -36,8 +38,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def analyze(path, **options):
-    return analyze_dataset(open_source(path), repeats=3, **options)
+def analyze(path, *, seed=0, network=None, progress=silent, **options):
+    choices = ComplexityOptions(**{"repeats": 3, **options})
+    return analyze_dataset(
+        open_source(path), options=choices, seed=seed, network=network, progress=progress
+    )
 
 
 def test_counts_sizes_and_balance_are_over_all_splits(folder):

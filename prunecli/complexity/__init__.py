@@ -3,17 +3,22 @@
 from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg, csg_repeated
 from prunecli.complexity.dataset import analyze_dataset
 from prunecli.complexity.embedding import EMBEDDINGS, embed_pixels
+from prunecli.complexity.embedding import parse as parse_embedding
 from prunecli.complexity.neighbours import Neighbours, nearest_neighbours
+from prunecli.complexity.reduction import SUBSET_RULES
+from prunecli.complexity.seen import NetworkFeatures
 from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
 from prunecli.complexity.volumes import VOLUMES
 
 __all__ = [
     "EMBEDDINGS",
     "SCORES",
+    "SUBSET_RULES",
     "VOLUMES",
     "CsgResult",
     "CsgSettings",
     "Neighbours",
+    "NetworkFeatures",
     "RepeatedCsg",
     "analyze_dataset",
     "class_similarity",
@@ -22,4 +27,5 @@ __all__ = [
     "embed_pixels",
     "laplacian_spectrum",
     "nearest_neighbours",
+    "parse_embedding",
 ]

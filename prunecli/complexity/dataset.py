@@ -4,78 +4,124 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunecli.checkpoint import InputSpec
+from prunecli.complexity.classes import class_map, confusing_images, difficulties
 from prunecli.complexity.csg import CsgSettings, RepeatedCsg, csg_repeated
-from prunecli.complexity.embedding import embed_pixels
-from prunecli.data import labels_of, load_split
+from prunecli.complexity.reduction import SUBSET_RULES, reduction
+from prunecli.complexity.seen import NetworkFeatures, Seen, see
+from prunecli.data import Arrays, labels_of
+from prunecli.data.subset import write_subset
 from prunecli.data.survey import Survey, survey
 from prunecli.errors import InputError
+from prunecli.options import ComplexityOptions
 from prunecli.progress import Progress, silent
-from prunecli.report import ClassCount, DatasetAnalysis
+from prunecli.report import ClassCount, DatasetAnalysis, Subset
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from prunecli.complexity.neighbours import Floats
-    from prunecli.data import DataSource, ImageSet
-
-COMPONENTS = 5
-"""Principal components that pixels are embedded in: with more, the volumes of a few samples in
-dense places decide the score (effective sample size below 10 of 250 on MNIST and CIFAR-10)."""
-
-LONGEST_SIDE = 64
-"""Larger images are shrunk to this for the complexity measure, which sees coarse looks only."""
+    from prunecli.data import DataSource
+    from prunecli.report import Reduction
 
 PAIRS = 10
 """Confused pairs of classes that are reported."""
+
+ARRAYS = 8
+"""Temporary arrays that live at a time, at most; the memory that may be used is shared by them."""
 
 
 def analyze_dataset(
     source: DataSource,
     *,
+    options: ComplexityOptions | None = None,
     seed: int = 0,
-    limit: int | None = 10_000,
-    repeats: int = 30,
+    network: NetworkFeatures | None = None,
     progress: Progress = silent,
 ) -> DatasetAnalysis:
     """Survey all images of a data set and measure how much its classes overlap.
 
-    The complexity is that of at most `limit` training images, as evenly over the classes as they
-    come, or of all images where nothing is set apart for training. Raises `InputError`: `ONE_CLASS`
-    (fewer than two classes have images), `UNREADABLE_IMAGES`, `TOO_FEW_SAMPLES`.
+    The complexity is that of at most `options.limit` training images, as evenly over the classes as
+    they come, or of all images where nothing is set apart for training; `network` says what the
+    embedding `model` looks through. Raises `InputError`: `ONE_CLASS` (fewer than two classes have
+    images), `UNREADABLE_IMAGES`, `TOO_FEW_SAMPLES`, and what the options may be wrong about.
     """
+    options = options or ComplexityOptions()
+    seed %= 2**32
     counts = _count_classes(source)
-    found = survey(source, progress=progress)
-    split, images = _load(source, found, seed=seed, limit=limit, progress=progress)
-    points = embed_pixels(images.images, kind=_embedding(images), seed=seed % 2**32)
-    labels = images.labels.numpy()
-    settings = CsgSettings(seed=seed % 2**32)
+    features = any(isinstance(raw, Arrays) and raw.are_features for raw in source.splits.values())
+    found = None if features else survey(source, progress=progress)
+    seen = see(source, found, options=options, seed=seed, network=network, progress=progress)
+    settings = CsgSettings(
+        samples=options.samples,
+        neighbours=options.neighbours,
+        volume=options.volume,
+        variant=options.variant,
+        seed=seed,
+    )
     plain = replace(settings, volume="none")
-    boxed = csg_repeated(points, labels, repeats=repeats, settings=settings, progress=progress)
-    votes = csg_repeated(points, labels, repeats=repeats, settings=plain)
-    present = [source.classes[int(label)] for label in np.unique(labels)]
+    boxed, votes = (
+        csg_repeated(
+            seen.points,
+            seen.labels,
+            repeats=options.repeats,
+            settings=each,
+            workspace=max(options.memory // ARRAYS, 2**20),
+            progress=progress,
+        )
+        for each in (settings, plain)
+    )
+    present = [source.classes[int(label)] for label in np.unique(seen.labels)]
+    smaller = (
+        reduction(
+            seen.points,
+            seen.labels,
+            settings=plain,
+            tolerance=options.tolerance,
+            progress=progress,
+        )
+        if options.reduce
+        else None
+    )
+    places = class_map(_similarity(votes))
     return DatasetAnalysis(
         path=str(source.path),
         format=source.format,
         images=sum(counts.values()),
         classes=tuple(ClassCount(name, count) for name, count in counts.items()),
-        sizes={f"{width}x{height}": count for (width, height), count in found.sizes.items()},
+        sizes={} if found is None else _sizes(found),
         balance=min(counts.values()) / max(counts.values()),
-        unreadable=found.unreadable,
-        duplicates=found.duplicates,
+        unreadable=() if found is None else found.unreadable,
+        duplicates=() if found is None else found.duplicates,
+        near_duplicates=() if found is None else found.near_duplicates,
+        kinds={} if found is None else found.kinds,
         csg=boxed.mean,
         csg_interval=boxed.interval,
-        csg_settings=_settings(settings, images, split=split, repeats=repeats),
+        csg_settings={
+            **asdict(settings),
+            "repeats": options.repeats,
+            "embedding": seen.embedding,
+            "cached": seen.cached,
+            **({"epochs": options.epochs} if "autoencoder" in seen.embedding else {}),
+            "split": seen.split,
+            "images": len(seen.labels),
+            "image_shape": list(seen.shape),
+            "versions": {name: version(name) for name in ("numpy", "scikit-learn")},
+        },
         eigenvalues=tuple(np.mean([run.eigenvalues for run in boxed.runs], axis=0).tolist()),
         similarity=tuple(tuple(row) for row in _similarity(boxed).tolist()),
         confused_pairs=_confused(_similarity(votes), present),
         csg_votes=votes.mean,
         csg_votes_interval=votes.interval,
-        warnings=(*_findings(found), *images.warnings, *boxed.runs[0].warnings),
+        csg_deviation=boxed.standard_deviation,
+        difficulty=difficulties(votes.runs, present),
+        class_map={name: (x, y) for name, (x, y) in zip(present, places.tolist(), strict=True)},
+        confusing=confusing_images(votes.runs, present, seen.paths),
+        reduction=smaller,
+        subset=_write_subset(source, seen, votes, options, smaller),
+        warnings=(*_findings(found), *seen.warnings, *boxed.runs[0].warnings),
     )
 
 
@@ -93,57 +139,36 @@ def _count_classes(source: DataSource) -> dict[str, int]:
     return dict(zip(source.classes, totals.tolist(), strict=True))
 
 
-def _load(
-    source: DataSource, found: Survey, *, seed: int, limit: int | None, progress: Progress
-) -> tuple[str, ImageSet]:
-    """Return the images that the complexity is measured on, and the name of their split.
-
-    They are loaded as a split `all` of their own: an empty class is a finding here, no error.
-    """
-    split = "train" if "train" in source.splits else "all"
-    chosen = source.splits if split == "all" else {"all": source.splits[split]}
-    images = load_split(
-        replace(source, splits=chosen),
-        "all",
-        input=_common_input(found),
-        seed=seed,
-        limit=limit,
-        progress=progress,
-    )
-    return split, images
-
-
-def _common_input(found: Survey) -> InputSpec:
-    """Return the commonest size of the images, shrunk where it is large."""
-    width, height = next(iter(found.sizes), (1, 1))
-    scale = min(1.0, LONGEST_SIDE / max(width, height))
-    channels = 1 if found.is_grey else 3
-    return InputSpec(
-        channels=channels,
-        height=max(1, round(height * scale)),
-        width=max(1, round(width * scale)),
-        mean=(0.0,) * channels,
-        std=(1.0,) * channels,
-    )
+def _write_subset(
+    source: DataSource,
+    seen: Seen,
+    votes: RepeatedCsg,
+    options: ComplexityOptions,
+    smaller: Reduction | None,
+) -> Subset | None:
+    if options.subset is None:
+        return None
+    per_class = options.per_class or (smaller.smallest if smaller else None)
+    if per_class is None:
+        raise InputError(
+            "no smaller set keeps the complexity, so there is none to write"
+            if smaller
+            else "it is not said how many images of each class the subset has",
+            code="NO_SUBSET_SIZE",
+            where=options.subset,
+            hint="say how many: --per-class 500"
+            + ("" if smaller else ", or let --reduce find the number"),
+        )
+    seed = votes.runs[0].settings.seed
+    rows = SUBSET_RULES.get(options.subset_rule)(seen.labels, votes, per_class, seed)
+    chosen = [(seen.paths[at], source.classes[int(seen.labels[at])]) for at in rows.tolist()]
+    target = Path(options.subset)
+    write_subset(chosen, target)
+    return Subset(target, len(rows), per_class, options.subset_rule)
 
 
-def _embedding(images: ImageSet) -> str:
-    return f"pca-{min(COMPONENTS, len(images), images.images[0].numel())}"
-
-
-def _settings(
-    settings: CsgSettings, images: ImageSet, *, split: str, repeats: int
-) -> Mapping[str, Any]:
-    pixels = images.images
-    return {
-        **asdict(settings),
-        "repeats": repeats,
-        "embedding": _embedding(images),
-        "split": split,
-        "images": len(images),
-        "image_shape": list(pixels.shape[1:]),
-        "versions": {name: version(name) for name in ("numpy", "scikit-learn")},
-    }
+def _sizes(found: Survey) -> dict[str, int]:
+    return {f"{width}x{height}": count for (width, height), count in found.sizes.items()}
 
 
 def _similarity(repeated: RepeatedCsg) -> Floats:
@@ -162,10 +187,14 @@ def _confused(similarity: Floats, names: list[str]) -> tuple[tuple[str, str, flo
     )
 
 
-def _findings(found: Survey) -> list[str]:
+def _findings(found: Survey | None) -> list[str]:
+    if found is None:
+        return []
     counts = {
         "images cannot be read": len(found.unreadable),
         "groups of equal images are in more than one class": found.mislabelled,
         "groups of equal images are in more than one split": found.leaked,
+        "groups of nearly equal images": len(found.near_duplicates),
     }
-    return [f"{count} {finding}" for finding, count in counts.items() if count]
+    kinds = [f"{count} images are {kind}" for kind, count in found.kinds.items()]
+    return [f"{count} {finding}" for finding, count in counts.items() if count] + kinds

@@ -1,6 +1,6 @@
 """Image data sets: found by format, split by seed, decoded once."""
 
-from prunecli.data import idx, cifar, folders, digits  # isort: skip - the order of recognition
+from prunecli.data import idx, cifar, folders, csv_table, npz, digits  # isort: skip - the order of recognition
 from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
 from prunecli.data.load import check_classes, load_split
 from prunecli.data.source import (
@@ -32,6 +32,7 @@ __all__ = [
     "available_splits",
     "check_classes",
     "cifar",
+    "csv_table",
     "digits",
     "evaluation_split",
     "folders",
@@ -39,6 +40,7 @@ __all__ = [
     "labels_of",
     "load_split",
     "names_of",
+    "npz",
     "open_source",
     "plan_batches",
 ]

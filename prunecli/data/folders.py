@@ -49,7 +49,9 @@ def find_splits(folder: Path) -> dict[str, Path]:
 
 def recognises(folder: Path) -> bool:
     """Say whether `folder` has subfolders, or images without any."""
-    return bool(_subfolders(folder)) or any(_is_image(item) for item in folder.iterdir())
+    return folder.is_dir() and bool(
+        _subfolders(folder) or any(_is_image(item) for item in folder.iterdir())
+    )
 
 
 def read(folder: Path) -> DataSource:
@@ -87,7 +89,7 @@ def _samples(place: Path, classes: tuple[str, ...], problems: list[str]) -> tupl
     samples: list[Sample] = []
     others = 0
     for label, name in enumerate(classes):
-        files = sorted(_files(place / name))
+        files = sorted(_files(place / name, problems))
         images = [file for file in files if _is_image(file)]
         others += len(files) - len(images)
         if not images:
@@ -98,10 +100,23 @@ def _samples(place: Path, classes: tuple[str, ...], problems: list[str]) -> tupl
     return tuple(samples)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, problems: list[str]) -> list[Path]:
+    """Return all files below a folder; links are followed, but no folder is entered twice."""
     found: list[Path] = []
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    entered: set[tuple[int, int]] = set()
+
+    def complain(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a class that this split does not have
+            problems.append(f"{error.filename} cannot be read: {error.strerror}")
+
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=complain):
+        state = Path(root).stat()
+        if (state.st_dev, state.st_ino) in entered:
+            problems.append(f"{root} leads back to a folder that was read already: left out")
+            folders.clear()
+            continue
+        entered.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         found.extend(Path(root, name) for name in names if not name.startswith("."))
     return found
 

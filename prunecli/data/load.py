@@ -58,15 +58,27 @@ def load_split(
 
     Files that cannot be read are left out and named in `warnings`. Above `memory_limit` bytes the
     images are streamed. Raises `InputError`: `UNKNOWN_SPLIT`, `EMPTY_CLASS` (a class without any
-    image to train on), `UNREADABLE_IMAGES` (all of them), `UNSUPPORTED_CHANNELS`.
+    image to train on), `UNREADABLE_IMAGES` (all of them), `UNSUPPORTED_CHANNELS`,
+    `NOT_IMAGES`.
     """
     mode_for(input)
     check_every_class(source, split)
     raw = choose(source, split, seed=seed, held_out=held_out, limit=limit)
+    _check_images(source, raw)
     decode = _decoder(raw, input)
     if len(raw) * input.channels * input.height * input.width > memory_limit:
         return _streamed(source, split, raw, decode)
     return _decoded(source, split, raw, decode, shape=input.shape, progress=progress)
+
+
+def _check_images(source: DataSource, raw: RawSplit) -> None:
+    if isinstance(raw, Arrays) and raw.are_features:
+        raise InputError(
+            f"the data set holds features {list(raw.images.shape)}, no images",
+            code="NOT_IMAGES",
+            where=str(source.path),
+            hint="prunecli analyze takes it; a network needs images",
+        )
 
 
 def check_every_class(source: DataSource, split: str) -> None:

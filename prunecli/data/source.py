@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -27,10 +27,18 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Images that are no files of their own: uint8 `images` [n, C, H, W], int64 `labels` [n]."""
+    """Images that are no files of their own: uint8 `images` [n, C, H, W], int64 `labels` [n].
 
-    images: NDArray[np.uint8]
+    Or features [n, d], of which a data set can be made too, though nothing can be trained on them.
+    """
+
+    images: NDArray[Any]
     labels: NDArray[np.int64]
+
+    @property
+    def are_features(self) -> bool:
+        """Whether these are no images but features."""
+        return self.images.ndim == 2
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,7 +74,7 @@ FORMATS: Registry[DataFormat] = Registry("data format")
 
 
 def open_source(path: Path | str) -> DataSource:
-    """Find out what lies at `path` (a folder, or the word `digits`) without decoding images.
+    """Find out what lies at `path` (a folder, a file, the word `digits`), decoding nothing.
 
     Raises `InputError`: `DATA_NOT_FOUND`, `DATA_NOT_RECOGNISED`, or the format's own complaint.
     """
@@ -80,16 +88,17 @@ def open_source(path: Path | str) -> DataSource:
             where=str(path),
             hint=f"give a folder of images, or one of: {', '.join(BUILT_IN)}",
         )
-    if not place.is_dir():
-        raise InputError(
-            "the data set is a file, not a folder",
-            code="DATA_NOT_RECOGNISED",
-            where=str(path),
-            hint="unpack it first, then give the folder",
-        )
     for entry in FORMATS:
         if entry.value.recognises(place):
             return entry.value.read(place)
+    if not place.is_dir():
+        raise InputError(
+            "the data set is a file, and no table or archive of arrays",
+            code="DATA_NOT_RECOGNISED",
+            where=str(path),
+            hint="unpack it first, then give the folder; or give a .csv of paths and labels, or a "
+            ".npz of x and y",
+        )
     raise InputError(
         "no data set was recognised in the folder",
         code="DATA_NOT_RECOGNISED",

@@ -11,17 +11,25 @@ from hashlib import blake2b
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from prunecli.data.decode import to_image
+from prunecli.data.near_duplicates import Thumbnails, near_duplicates, thumbnail
 from prunecli.data.source import Arrays, DataSource, RawSplit, labels_of, names_of
 from prunecli.progress import Progress, Step, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 CHUNK = 256
 """Images that one thread looks at before it reports."""
+
+TINY = 8
+"""Pixels of its shorter side below which an image is called tiny."""
+
+HUGE = 25_000_000
+"""Pixels above which an image is called huge: decoding it costs more than training on it."""
 
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
 
@@ -31,8 +39,10 @@ class Survey:
     """What the images of a data set were found to be.
 
     `sizes` counts (width, height) and `modes` Pillow's words for pixels (`RGB`, `L`), the commonest
-    first. `duplicates` are groups of names of images with the same content, `mislabelled` the
-    number of groups that are in more than one class, `leaked` in more than one split.
+    first; `kinds` counts what deserves a look (`tiny`, `huge`, `animated`, `CMYK`, `16-bit`, `grey
+    among colour`). `duplicates` are groups of names of images with the same content, `mislabelled`
+    the number of groups that are in more than one class, `leaked` in more than one split;
+    `near_duplicates` are groups of those that only look the same (`prunecli.data.near_duplicates`).
     """
 
     sizes: Mapping[tuple[int, int], int]
@@ -41,6 +51,8 @@ class Survey:
     duplicates: tuple[tuple[str, ...], ...]
     mislabelled: int
     leaked: int
+    kinds: Mapping[str, int]
+    near_duplicates: tuple[tuple[str, ...], ...]
 
     @property
     def is_grey(self) -> bool:
@@ -50,11 +62,22 @@ class Survey:
 
 @dataclass(frozen=True)
 class _Look:
-    """One image: a digest of its content, its size and its mode."""
+    """One image: a digest of its content, its size, its mode, its frames, and a small picture."""
 
     digest: bytes
     size: tuple[int, int]
     mode: str
+    frames: int
+    thumbnail: Thumbnails
+
+
+KINDS: Mapping[str, Callable[[_Look], bool]] = {
+    "tiny": lambda look: min(look.size) < TINY,
+    "huge": lambda look: look.size[0] * look.size[1] > HUGE,
+    "animated": lambda look: look.frames > 1,
+    "CMYK": lambda look: look.mode == "CMYK",
+    "16-bit": lambda look: look.mode.startswith("I"),
+}
 
 
 @dataclass(frozen=True)
@@ -73,13 +96,23 @@ def survey(source: DataSource, *, progress: Progress = silent) -> Survey:
     modes: Counter[str] = Counter()
     unreadable: list[str] = []
     places: dict[bytes, list[_Place]] = {}
+    kinds: Counter[str] = Counter()
+    thumbnails: list[Thumbnails] = []
     for place, look in _look_at_all(source, progress):
         if look is None:
             unreadable.append(place.name)
             continue
         sizes[look.size] += 1
         modes[look.mode] += 1
+        kinds.update(name for name, applies in KINDS.items() if applies(look))
+        if look.digest not in places:
+            thumbnails.append(look.thumbnail)
         places.setdefault(look.digest, []).append(place)
+    greys = sum(count for mode, count in modes.items() if mode in GREY_MODES)
+    if 0 < greys < modes.total():
+        kinds["grey among colour"] = greys
+    first = [group[0].name for group in places.values()]
+    pictures = np.stack(thumbnails) if thumbnails else np.zeros((0, 8, 9), np.uint8)
     twins = [group for group in places.values() if len(group) > 1]
     return Survey(
         sizes=dict(sizes.most_common()),
@@ -88,6 +121,10 @@ def survey(source: DataSource, *, progress: Progress = silent) -> Survey:
         duplicates=tuple(tuple(place.name for place in group) for group in twins),
         mislabelled=sum(len({place.label for place in group}) > 1 for group in twins),
         leaked=sum(len({place.split for place in group}) > 1 for group in twins),
+        kinds=dict(kinds),
+        near_duplicates=tuple(
+            tuple(first[at] for at in group) for group in near_duplicates(pictures)
+        ),
     )
 
 
@@ -117,12 +154,14 @@ def _look_at(raw: RawSplit, start: int) -> list[_Look | None]:
 def _look(raw: RawSplit, position: int) -> _Look | None:
     if isinstance(raw, Arrays):
         image = to_image(raw.images[position])
-        return _Look(_digest(image.tobytes()), image.size, image.mode)
+        return _Look(_digest(image.tobytes()), image.size, image.mode, 1, thumbnail(image))
     try:
         content = raw[position].path.read_bytes()
         with Image.open(BytesIO(content)) as image:
+            frames = getattr(image, "n_frames", 1)
             image.load()
-            return _Look(_digest(content), image.size, image.mode)
+            small = thumbnail(image)
+            return _Look(_digest(content), image.size, image.mode, frames, small)
     except Exception:  # noqa: BLE001 - Pillow's plug-ins raise anything on a broken file
         return None
 

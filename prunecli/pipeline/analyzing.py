@@ -9,7 +9,7 @@ from prunecli.artefacts import dense_architecture, example_input, read
 from prunecli.data import DataSource, check_classes, load_split, open_source
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
-from prunecli.network_data import scoring_batches
+from prunecli.network_data import features_of, scoring_batches
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
 from prunecli.progress import Progress, silent
 from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
@@ -37,7 +37,7 @@ def analyze(
             model, source, options=options, load=load, warnings=warnings, progress=progress
         )
     if source is not None:
-        found_data = _analyze_data(source, options, progress)
+        found_data = _analyze_data(source, model, options=options, load=load, progress=progress)
         warnings.extend(found_data.warnings)
         warnings.extend(source.problems)
     return AnalyzeReport(
@@ -91,8 +91,22 @@ def _analyze_model(
 
 
 def _analyze_data(
-    source: DataSource, options: AnalyzeOptions, progress: Progress
+    source: DataSource,
+    model: Path | None,
+    *,
+    options: AnalyzeOptions,
+    load: LoadOptions | None,
+    progress: Progress,
 ) -> DatasetAnalysis:
-    from prunecli.complexity import analyze_dataset
+    from prunecli.complexity import NetworkFeatures, analyze_dataset, parse_embedding
 
-    return analyze_dataset(source, seed=options.seed, progress=progress)
+    network = None
+    chain = parse_embedding(options.complexity.embedding or "raw")
+    if model is not None and chain[0][0] == "model":
+        loaded = read(model, load)
+        spec = loaded.checkpoint.input
+        features = features_of(instantiate(loaded.checkpoint), spec)
+        network = NetworkFeatures(spec, features, loaded.sha256)
+    return analyze_dataset(
+        source, options=options.complexity, seed=options.seed, network=network, progress=progress
+    )

@@ -1,0 +1,99 @@
+"""The convolutional autoencoder whose codes the complexity paper measures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prunecli.progress import Progress, Step, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+SIDE = 64
+"""Images are resized to this, as in the reference's experiments."""
+
+BATCH = 128
+
+CAFFE_MEAN = (103.939, 116.779, 123.68)
+"""Means of blue, green and red that are taken off colour images, which are in that order."""
+
+
+class Autoencoder(nn.Module):
+    """Four steps down to a code of 8 channels at 4 x 4 and four up, linear but for the pools.
+
+    Encoder: 4 x (3 x 3 convolution, batch norm, 2 x 2 max pool) with 64, 128, 256, 256 channels and
+    a 1 x 1 convolution. Decoder: transposed convolutions with 128, 256, 512, 512 channels, each
+    with batch norm, and a 1 x 1 convolution. From the experiments of Branchaud-Charron et al.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(*_down(channels, (64, 128, 256, 256)), nn.Conv2d(256, 8, 1))
+        self.decoder = nn.Sequential(*_up(8, (128, 256, 512, 512)), nn.Conv2d(512, channels, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images [n, C, 64, 64] as the codes give them back."""
+        return self.decoder(self.encoder(images))  # type: ignore[no-any-return]
+
+
+def _down(channels: int, widths: Sequence[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for before, after in zip((channels, *widths), widths, strict=False):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.MaxPool2d(2)]
+    return layers
+
+
+def _up(channels: int, widths: Sequence[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for before, after in zip((channels, *widths), widths, strict=False):
+        layers += [nn.ConvTranspose2d(before, after, 2, stride=2), nn.BatchNorm2d(after)]
+    return layers
+
+
+def codes(
+    images: Tensor, *, seed: int = 0, epochs: int, progress: Progress = silent
+) -> NDArray[np.float32]:
+    """Train an autoencoder on uint8 images [n, C, H, W] by Adam; return their codes [n, 128]."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Autoencoder(images.shape[1]).to(device)
+    optimizer = torch.optim.Adam(network.parameters())
+    steps = epochs * -(-len(images) // BATCH)
+    done = 0
+    for _ in range(epochs):
+        for some in torch.split(torch.randperm(len(images), generator=generator), BATCH):
+            batch = prepared(images[some]).to(device)
+            loss = functional.mse_loss(network(batch), batch)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            done += 1
+            progress(Step("autoencoder", done, steps, {"loss": loss.item()}))
+    network.eval()
+    with torch.no_grad():
+        found = [
+            network.encoder(prepared(some).to(device)).cpu() for some in torch.split(images, BATCH)
+        ]
+    return np.asarray(torch.cat(found).flatten(1).numpy(), np.float32)
+
+
+def prepared(images: Tensor) -> Tensor:
+    """Return uint8 images as the network reads them: resized, colours less their mean, greys / 255.
+
+    Colour is blue, green, red with means subtracted; the reference feeds them so.
+    """
+    resized = functional.interpolate(
+        images.float(), size=(SIDE, SIDE), mode="bilinear", align_corners=False
+    )
+    if images.shape[1] != len(CAFFE_MEAN):
+        return resized / 255
+    return resized.flip(1) - torch.tensor(CAFFE_MEAN).view(1, -1, 1, 1)

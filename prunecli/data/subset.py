@@ -1,0 +1,62 @@
+"""Write a part of a data set: a folder of links, or a list of files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunecli.checkpoint.atomic import atomic_write, unwritable
+from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def write_subset(chosen: Sequence[tuple[str, str]], target: Path) -> None:
+    """Write images (path, class) to `target`: a list where it ends in .txt, else a folder.
+
+    A list has one line `path<TAB>class` per image. A folder gets one folder per class of hard links
+    to the image files (copies, where the file system has no links), with the number of the image
+    before its name, so that no two are called the same. Raises `InputError`: `OUTPUT_EXISTS`,
+    `NO_FILES` (images that are no files of their own cannot be linked), `UNWRITABLE_OUTPUT`.
+    """
+    if target.exists():
+        raise InputError(
+            "the output exists already",
+            code="OUTPUT_EXISTS",
+            where=str(target),
+            hint="give another name, or remove it first",
+        )
+    if target.suffix == ".txt":
+        with atomic_write(target) as place:
+            place.write_text("".join(f"{path}\t{name}\n" for path, name in chosen))
+        return
+    if not Path(chosen[0][0]).is_file():
+        raise InputError(
+            "the images of this data set are no files of their own, so they cannot be linked",
+            code="NO_FILES",
+            where=str(target),
+            hint="write a list of their numbers: --write-subset subset.txt",
+        )
+    _write_folder(chosen, target)
+
+
+def _write_folder(chosen: Sequence[tuple[str, str]], target: Path) -> None:
+    """Fill a folder beside the target first: a kill leaves no half of a data set behind."""
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        for number, (path, name) in enumerate(chosen):
+            source = Path(path)
+            place = unfinished / name / f"{number:06d}-{source.name}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                place.hardlink_to(source)
+            except OSError:
+                shutil.copy2(source, place)
+        unfinished.replace(target)
+    except OSError as error:
+        raise unwritable(target, error.strerror or str(error)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

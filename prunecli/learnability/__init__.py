@@ -1,0 +1,32 @@
+"""Which images a network learns early, late or never, from its hits and misses over epochs.
+
+Lee, Kim, Jung, Choe, "Comparing Sample-wise Learnability Across Deep Neural Network Models", AAAI
+2019, arXiv 1901.02347.
+"""
+
+from prunecli.learnability.compare import Agreement, agreement, hardest, likely_label_errors
+from prunecli.learnability.record import (
+    Record,
+    first_learned,
+    forgetting_events,
+    learnability,
+    read_record,
+    write_record,
+)
+from prunecli.learnability.uses import curriculum_rows, importance_weights, pace
+
+__all__ = [
+    "Agreement",
+    "Record",
+    "agreement",
+    "curriculum_rows",
+    "first_learned",
+    "forgetting_events",
+    "hardest",
+    "importance_weights",
+    "learnability",
+    "likely_label_errors",
+    "pace",
+    "read_record",
+    "write_record",
+]

@@ -1,0 +1,116 @@
+"""Hits and misses of one run: which training images were right after which epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunecli.checkpoint.atomic import atomic_write
+from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Hits: TypeAlias = NDArray[np.bool_]
+"""[images, epochs]: whether an image was classified rightly at an epoch."""
+
+SCHEMA = 1
+KEY = b"prunecli.learnability"
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What was learned when: `paths` [N], `labels` [N], `hits` [N, T].
+
+    `scored` says when an image was looked at: `evaluation` (a pass after each epoch, in evaluation
+    mode, without augmentation) or `training` (as it was trained on). `facts` say where the record
+    comes from: network, seed, data, versions.
+    """
+
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    hits: Hits
+    scored: str
+    facts: Mapping[str, Any]
+
+
+def learnability(hits: Hits) -> NDArray[np.float64]:
+    """Return L [N]: the share of epochs at which an image was right.
+
+    "Aggregate the hits and misses over the entire training epochs" (abstract); the mean instead of
+    the sum is ours, and changes no correlation.
+    """
+    found: NDArray[np.float64] = hits.mean(axis=1, dtype=np.float64)
+    return found
+
+
+def first_learned(hits: Hits) -> NDArray[np.int64]:
+    """Return the first epoch [N], from 1, at which an image was right; 0 for never."""
+    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
+
+
+def forgetting_events(hits: Hits) -> NDArray[np.int64]:
+    """Return how often [N] an image was right at an epoch and wrong at the next."""
+    found: NDArray[np.int64] = np.count_nonzero(hits[:, :-1] & ~hits[:, 1:], axis=1)
+    return found
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a record as Parquet, atomically: a row per image, its hits packed as bits."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    packed = np.packbits(record.hits, axis=1)
+    facts = {
+        "schema": SCHEMA,
+        "epochs": record.hits.shape[1],
+        "classes": list(record.classes),
+        "scored": record.scored,
+        "facts": dict(record.facts),
+    }
+    table = pa.table(
+        {
+            "path": list(record.paths),
+            "label": record.labels,
+            "hits": pa.array([row.tobytes() for row in packed], pa.binary(packed.shape[1])),
+            "learnability": learnability(record.hits),
+        }
+    ).replace_schema_metadata({KEY: json.dumps(facts, sort_keys=True).encode()})
+    with atomic_write(path) as place:
+        parquet.write_table(table, place, compression="zstd")
+
+
+def read_record(path: Path) -> Record:
+    """Read a record; raises `InputError` (`NO_RECORD`) for a file that is not one of ours."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+        facts = json.loads((table.schema.metadata or {})[KEY])
+        epochs, classes = int(facts["epochs"]), tuple(map(str, facts["classes"]))
+        schema, scored, about = facts["schema"], str(facts["scored"]), dict(facts["facts"])
+        labels = np.asarray(table["label"].to_numpy(), np.int64)
+        rows = [np.frombuffer(row, np.uint8) for row in table["hits"].to_pylist()]
+        packed = np.stack(rows) if rows else np.zeros((0, 1), np.uint8)
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        raise _no_record(path, type(error).__name__) from error
+    if schema != SCHEMA or not 0 < epochs <= 8 * packed.shape[1]:
+        raise _no_record(path, f"schema {schema}, {epochs} epochs")
+    hits = np.unpackbits(packed, axis=1, count=epochs).astype(np.bool_)
+    return Record(tuple(table["path"].to_pylist()), labels, classes, hits, scored, about)
+
+
+def _no_record(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"the file is no record of what a network learned: {reason}",
+        code="NO_RECORD",
+        where=str(path),
+        hint="make one: prunecli finetune ... --record-learnability run.parquet",
+    )

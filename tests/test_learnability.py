@@ -1,0 +1,132 @@
+"""Learnability against known answers, plain loops and its own laws."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from prunecli.errors import InputError
+from prunecli.learnability import (
+    Record,
+    agreement,
+    curriculum_rows,
+    first_learned,
+    forgetting_events,
+    hardest,
+    importance_weights,
+    learnability,
+    likely_label_errors,
+    read_record,
+    write_record,
+)
+from prunecli.learnability.compare import overlap
+
+A = np.array([[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], bool)
+B = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 1], [0, 1, 1, 1]], bool)
+
+
+def record(hits, *, paths=None, labels=None):
+    names = paths or [f"{at}.png" for at in range(len(hits))]
+    known = np.zeros(len(hits), np.int64) if labels is None else np.asarray(labels)
+    return Record(
+        tuple(names), known, ("a", "b"), np.asarray(hits, bool), "evaluation", {"seed": 3}
+    )
+
+
+def test_learnability_and_its_correlations_are_the_known_ones():
+    assert learnability(A).tolist() == [1, 0.75, 0.5, 0, 0.5]
+    assert learnability(B).tolist() == [1, 1, 0.25, 0.25, 0.75]
+    found = agreement(record(A), record(B))
+    assert found.pearson == pytest.approx(0.822425, abs=1e-6)
+    assert found.spearman == pytest.approx(0.892218, abs=1e-6)
+
+
+def test_equal_hits_agree_wholly_and_constant_ones_have_no_correlation():
+    found = agreement(record(A), record(A))
+    assert (found.pearson, found.spearman) == pytest.approx((1, 1))
+    assert math.isnan(agreement(record(A), record(np.ones_like(A))).pearson)
+
+
+def test_first_epochs_and_forgetting_are_counted_by_image():
+    assert first_learned(A).tolist() == [1, 2, 3, 0, 2]
+    assert forgetting_events(A).tolist() == [0, 0, 0, 0, 1]
+    assert forgetting_events(np.array([[1, 0, 1, 0, 0, 1]], bool)).tolist() == [2]
+
+
+def test_images_that_are_always_right_can_be_left_out():
+    found = agreement(record(A), record(B))
+    assert found.always_right == 1
+    a, b = learnability(A)[1:], learnability(B)[1:]
+    assert found.pearson_wrong == pytest.approx(stats.pearsonr(a, b)[0])
+    assert found.spearman_wrong == pytest.approx(stats.spearmanr(a, b)[0])
+
+
+def test_images_are_matched_by_path():
+    paths = [f"{at}.png" for at in range(5)]
+    turned = record(B[::-1], paths=paths[::-1])
+    assert agreement(record(A), turned) == agreement(record(A), record(B))
+    with pytest.raises(InputError, match="no image in common"):
+        agreement(record(A), record(B, paths=[f"x{at}" for at in range(5)]))
+
+
+def test_the_overlap_of_the_hardest_is_one_for_equal_and_the_share_for_constant_networks():
+    values = np.random.default_rng(0).random(50)
+    assert overlap(values, values, share=0.1) == pytest.approx(1)
+    assert overlap(values, -values, share=0.1) == 0
+    assert overlap(np.ones(50), np.ones(50), share=0.1) == pytest.approx(0.1)
+
+
+def test_the_hardest_are_those_that_were_least_often_right():
+    assert hardest(record(A), 3).tolist() == [3, 2, 4]
+
+
+def test_likely_label_errors_were_wrong_to_the_end_in_every_network():
+    late = np.array([[0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], bool)
+    other = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]], bool)
+    found = likely_label_errors([record(late), record(other)], 5)
+    assert found == [("1.png", 0.0), ("2.png", 0.5)]
+
+
+@pytest.mark.parametrize("epochs", [1, 7, 8, 9, 30])
+def test_a_record_comes_back_as_it_was_written(tmp_path, epochs):
+    hits = np.random.default_rng(0).random((20, epochs)) < 0.5
+    written = record(hits, labels=np.arange(20) % 2)
+    write_record(written, tmp_path / "run.parquet")
+    found = read_record(tmp_path / "run.parquet")
+    assert np.array_equal(found.hits, hits)
+    assert np.array_equal(found.labels, written.labels)
+    assert (found.paths, found.classes) == (written.paths, written.classes)
+    assert (found.scored, found.facts) == ("evaluation", {"seed": 3})
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (tmp_path / "text.parquet").write_text("no")
+    parquet.write_table(pa.table({"path": ["a"]}), tmp_path / "other.parquet")
+    for name in ("text.parquet", "other.parquet", "none.parquet"):
+        with pytest.raises(InputError) as caught:
+            read_record(tmp_path / name)
+        assert caught.value.code == "NO_RECORD"
+
+
+def test_a_curriculum_takes_the_easiest_of_every_class():
+    easiness = np.array([0.9, 0.1, 0.5, 0.7, 0.2, 0.3])
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    assert curriculum_rows(easiness, labels, 0.5).tolist() == [0, 3, 5]
+    assert curriculum_rows(easiness, labels, 1.0).tolist() == list(range(6))
+    assert curriculum_rows(easiness, labels, 0.01).tolist() == [0, 5]
+
+
+def test_importance_weights_keep_the_expected_loss():
+    easiness = np.random.default_rng(0).random(40)
+    chances, weights = importance_weights(easiness)
+    losses = np.random.default_rng(1).random(40)
+    assert chances.sum() == pytest.approx(1)
+    assert (chances * weights * losses).sum() == pytest.approx(losses.mean())
+    assert chances[easiness.argmin()] == chances.max()
+    assert importance_weights(np.ones(4))[1].tolist() == pytest.approx([1] * 4)
