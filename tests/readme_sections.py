@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+import readme_signals
+
 from prunecli_cli.main import EXIT_CODES, root_command
 from prunecli_cli.methods import FIRST, Method, markdown_table, registries
 
@@ -36,6 +38,7 @@ def command(text: str, name: str) -> str:
 
 def generated() -> dict[str, str]:
     """Return the text of every generated section."""
+    measured = readme_signals.complete(_read("taxonomy.csv"))
     return {
         "verbs": _verbs(),
         "exit-codes": _exit_codes(),
@@ -48,6 +51,11 @@ def generated() -> dict[str, str]:
         "repair": _repair(),
         "allocations": _allocations(),
         "oracle": _oracle(),
+        "oracle-taylor": table(*readme_signals.oracle_taylor(_read("oracle.csv"))),
+        "taxonomy": table(*readme_signals.taxonomy_top(measured)),
+        "taxonomy-presets": table(*readme_signals.taxonomy_presets(measured)),
+        "taxonomy-parts": table(*readme_signals.taxonomy_parts(measured)),
+        "curves": table(*readme_signals.curves(_read("curves.csv"))),
         "weights": _weights(),
         "weights-trained": _weights_trained(),
         "dead-units": _dead_units(),

@@ -15,19 +15,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import nn
+from cuts import chosen, recalibrate_
 
 from prunecli import artefacts
-from prunecli.allocation import (
-    Problem,
-    allocate,
-    allowed_widths,
-    ceilings_of,
-    keep_mask,
-)
-from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
 from prunecli.instantiate import instantiate
 from prunecli.network import read_network
@@ -87,39 +77,11 @@ def measure(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, ..
             for allocation in ALLOCATIONS:
                 found = []
                 for fraction in FRACTIONS:
-                    slim = cut(network, saliency, allocation, fraction)
+                    keep = chosen(network, saliency, allocation=allocation, kept=fraction)
+                    slim, _ = network.graph_network(keep)
                     recalibrate_(slim, normalised(train, spec))
                     found.append(f"{evaluate(slim, held_out, input=spec).accuracy:.3f}")
                 yield (path.name, signal, aggregate, allocation, str(seed), *found)
-
-
-def cut(network, saliency: np.ndarray, allocation: str, fraction: float) -> nn.Module:
-    """Return the network cut to a fraction of its FLOPs, without alignment or proof."""
-    groups, cost = network.coupling.groups, network.cost
-    visible = {group.name for group in groups if not np.isnan(saliency[group.atoms]).any()}
-    problem = Problem(
-        groups,
-        saliency,
-        cost,
-        ceilings_of(make_budget(flops=fraction), cost.dense),
-        allowed_widths(groups, eligible=lambda group: group.name in visible, align=1, min_width=1),
-    )
-    ranked = np.nan_to_num(saliency, nan=np.inf)
-    slim, _ = network.graph_network(keep_mask(groups, ranked, allocate(allocation, problem)))
-    return slim
-
-
-def recalibrate_(model: nn.Module, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Estimate the batch-norm statistics anew, as a plain average over the batches, in place."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = None
-            module.reset_running_stats()
-    model.train()
-    with torch.no_grad():
-        for images, _ in batches:
-            model(images)
-    model.eval()
 
 
 if __name__ == "__main__":
