@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunecli.artefacts import example_input
-from prunecli.data import load_split, open_source
+from prunecli.data import check_classes, load_split, open_source
 from prunecli.errors import InputError
 from prunecli.modes import evaluating
 from prunecli.search import AUTO
@@ -37,6 +37,16 @@ def class_count(model: nn.Module, spec: InputSpec) -> int:
     with torch.no_grad():
         logits, _ = class_logits(model(example_input(spec)))
     return int(logits.shape[-1])
+
+
+def check_labels(model: nn.Module, checkpoint: Checkpoint, data: str) -> None:
+    """Raise `InputError` where labels name classes that a network has no output for.
+
+    Fewer classes than outputs are fine: images without labels may lie in a single folder.
+    """
+    source = open_source(data)
+    if len(source.classes) > (count := class_count(model, checkpoint.input)):
+        check_classes(count, source, names=checkpoint.classes)
 
 
 def features_of(model: nn.Module, spec: InputSpec) -> Callable[[Tensor], NDArray[np.float32]]:

@@ -416,8 +416,10 @@ NETWORK_OF_ONE = randomize_(
 
 # What looks at a whole batch at once says something else of its halves.
 OF_A_BATCH = ["mean-replacement", "snip", "taylor-2019"]
+# What looks at positions drawn at random draws others in halves of a batch.
+OF_DRAWS = ["reconstruction"]
 DATA_SIGNALS = [
-    *(e.name for e in PRESETS if needs_data(e.name) and e.name not in OF_A_BATCH),
+    *(e.name for e in PRESETS if needs_data(e.name) and e.name not in OF_A_BATCH + OF_DRAWS),
     "activation/taylor2-approx2/l1/none",
 ]
 WEIGHT_SIGNALS = [e.name for e in PRESETS if not needs_data(e.name) and e.name != "random"]

@@ -13,7 +13,7 @@ from prunecli.dense_network import dense_shapes
 from prunecli.importance import uses_images
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
-from prunecli.network_data import measuring_batches, scoring_batches
+from prunecli.network_data import check_labels, measuring_batches, scoring_batches
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pipeline.latency import check_latency, needs_table, prune_timed, unused
 from prunecli.progress import Progress, silent
@@ -53,6 +53,8 @@ def one_shot(
         loaded = read(model, load)
         network = instantiate(loaded.checkpoint)
     checkpoint = loaded.checkpoint
+    if data is not None:
+        check_labels(network, checkpoint, data)
     cut = partial(
         prune_network,
         network,
