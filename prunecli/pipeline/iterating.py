@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunecli.artefacts import check_output, cut_checkpoint, dense_architecture, example_input, read
@@ -14,27 +13,15 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import class_count
 from prunecli.pipeline.warnings import merged
-from prunecli.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from prunecli.budget import Budget
-    from prunecli.options import LoadOptions, PruneOptions
+    from pathlib import Path
+
+    from prunecli.pipeline.job import Job
     from prunecli.report import PruneReport
 
 
-def iterative(
-    model: Path,
-    *,
-    output: Path | None = None,
-    budget: Budget,
-    options: PruneOptions,
-    load: LoadOptions | None = None,
-    data: str | None = None,
-    dry_run: bool = False,
-    overwrite: bool = False,
-    command: str = "",
-    progress: Progress = silent,
-) -> PruneReport:
+def iterative(job: Job) -> PruneReport:
     """Cut the network in `model` a few channels at a time, training it between.
 
     The log, and the state that `options.iterative.resume` goes on from, lie in
@@ -42,38 +29,39 @@ def iterative(
     """
     from prunecli.iterative import iterative_prune
 
-    own, target = options.iterative, output or Path(f"{model.stem}.pruned.pt")
+    assert job.budget is not None
+    own, target = job.options.iterative, job.target
     run_dir = target.with_suffix(".run")
-    if not dry_run:
-        given = [model, *([own.teacher] if own.teacher else [])]
-        check_output(target, inputs=given, overwrite=overwrite)
-        _check_no_run(run_dir, fine=own.resume or overwrite)
-    if data is None:
+    if not job.dry_run:
+        given = [job.model, *([own.teacher] if own.teacher else [])]
+        check_output(target, inputs=given, overwrite=job.overwrite)
+        _check_no_run(run_dir, fine=own.resume or job.overwrite)
+    if job.data is None:
         raise InputError(
             "an iterative cut trains the network, and no images were given",
             code="SIGNAL_NEEDS_DATA",
             hint="add --data DIR",
         )
-    clock = Clock(progress)
+    clock = Clock(job.progress)
     with clock.stage("load"):
-        loaded = read(model, load)
+        loaded = read(job.model, job.load)
         network = instantiate(loaded.checkpoint)
-        taught = None if own.teacher is None else read(own.teacher, load)
-    checkpoint, source = loaded.checkpoint, open_source(data)
+        taught = None if own.teacher is None else read(own.teacher, job.load)
+    checkpoint, source = loaded.checkpoint, open_source(job.data)
     check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
     result = iterative_prune(
         network,
         [example_input(checkpoint.input)],
         source,
         input=checkpoint.input,
-        budget=budget,
-        options=options,
+        budget=job.budget,
+        options=job.options,
         teacher=None if taught is None else instantiate(taught.checkpoint),
         teacher_input=None if taught is None else taught.checkpoint.input,
         run_dir=run_dir,
-        dry_run=dry_run,
+        dry_run=job.dry_run,
         architecture=str(dense_architecture(checkpoint)),
-        progress=progress,
+        progress=job.progress,
     )
     report = dataclasses.replace(
         result.report,
@@ -83,7 +71,7 @@ def iterative(
     if result.model is None:
         return report
     with clock.stage("save"):
-        cut = cut_checkpoint(loaded, result, model, command=command)
+        cut = cut_checkpoint(loaded, result, job.model, command=job.command)
         save(dataclasses.replace(cut, classes=source.classes), target)
     return dataclasses.replace(report, output=target)
 

@@ -9,6 +9,7 @@ from prunecli.errors import InputError
 from prunecli.granularity import CHANNEL
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pipeline.iterating import iterative
+from prunecli.pipeline.job import Job
 from prunecli.pipeline.latency import needs_table
 from prunecli.pipeline.pruning import one_shot
 from prunecli.pipeline.sparsifying import sparsify
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
     from prunecli.budget import Budget
 
-Road: TypeAlias = Callable[..., PruneReport]
-"""What has the arguments of `prune`."""
+Road: TypeAlias = Callable[[Job], PruneReport]
 
 METHODS: Registry[Road] = Registry("pruning method")
 
@@ -62,7 +62,24 @@ def prune(
     pattern such as 2:4 takes no budget. `output` defaults to `<stem>.pruned.pt` in the current
     folder. Nothing is written for a dry run, nor when anything fails.
     """
-    options = options or PruneOptions()
+    job = Job(
+        model,
+        output=output,
+        budget=budget,
+        options=options or PruneOptions(),
+        load=load,
+        data=data,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        command=command,
+        progress=progress,
+    )
+    return _road(job)(job)
+
+
+def _road(job: Job) -> Road:
+    """Return how a job is done; raise `InputError` for what that way cannot do."""
+    options = job.options
     road = METHODS.get(options.method)
     if options.granularity != CHANNEL:
         if options.method != PruneOptions.method:
@@ -72,35 +89,27 @@ def prune(
                 hint="zero weights along the way with prunecli finetune --sparsity 0.9",
             )
         road = sparsify
-    elif budget is None:
+    elif job.budget is None:
         raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
-    if road is not one_shot and options.dead:
-        raise InputError(
+    if road is one_shot:
+        return road
+    for asked, problem, hint in (
+        (
+            options.dead,
             "dead channels are removed by one-shot cuts",
-            code="BAD_OPTION",
-            hint="remove them first with prunecli prune --dead, then go on with the result",
-        )
-    if road is not one_shot and options.signal == AUTO:
-        raise InputError(
+            "remove them first with prunecli prune --dead, then go on with the result",
+        ),
+        (
+            options.signal == AUTO,
             "the signal auto compares one-shot cuts of channels",
-            code="BAD_OPTION",
-            hint="name a signal, or leave --method and --granularity out",
-        )
-    if road is not one_shot and needs_latencies(budget, options):
-        raise InputError(
+            "name a signal, or leave --method and --granularity out",
+        ),
+        (
+            needs_latencies(job.budget, options),
             "milliseconds are counted by one-shot cuts of channels alone",
-            code="BAD_OPTION",
-            hint="give --flops instead of --latency, or leave --method and --granularity out",
-        )
-    return road(
-        model,
-        output=output,
-        budget=budget,
-        options=options,
-        load=load,
-        data=data,
-        dry_run=dry_run,
-        overwrite=overwrite,
-        command=command,
-        progress=progress,
-    )
+            "give --flops instead of --latency, or leave --method and --granularity out",
+        ),
+    ):
+        if asked:
+            raise InputError(problem, code="BAD_OPTION", hint=hint)
+    return road

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +23,6 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import measuring_batches, scoring_batches
 from prunecli.options import LoadOptions
-from prunecli.progress import Progress, silent
 from prunecli.report import Verified
 from prunecli.sparse.masks import layers_of, sparsity_report, with_all_names
 from prunecli.sparse.pruning import (
@@ -37,42 +35,32 @@ from prunecli.sparse.saliency import weight_signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import Tensor, nn
 
     from prunecli.budget import Budget
     from prunecli.checkpoint import Checkpoint
-    from prunecli.options import FinetuneOptions, PruneOptions
+    from prunecli.options import FinetuneOptions
+    from prunecli.pipeline.job import Job
     from prunecli.report import PruneReport, SparsityReport
     from prunecli.sparse.layers import WeightLayer
 
 
-def sparsify(
-    model: Path,
-    *,
-    output: Path | None,
-    budget: Budget | None,
-    options: PruneOptions,
-    load: LoadOptions | None = None,
-    data: str | None = None,
-    dry_run: bool = False,
-    overwrite: bool = False,
-    command: str = "",
-    progress: Progress = silent,
-) -> PruneReport:
+def sparsify(job: Job) -> PruneReport:
     """Zero weights of the network in `model`, prove what was written, and give it its name.
 
     The file holds the kept weights and their places alone. Nothing is written for a dry run, nor
     when anything fails.
     """
-    target = output or Path(f"{model.stem}.pruned.pt")
-    if not dry_run:
-        check_output(target, inputs=[model], overwrite=overwrite)
-    clock = Clock(progress)
-    sparsity = weight_sparsity(budget)
-    signal = weight_signal(options.signal)
+    target = job.target
+    if not job.dry_run:
+        check_output(target, inputs=[job.model], overwrite=job.overwrite)
+    clock = Clock(job.progress)
+    sparsity = weight_sparsity(job.budget)
+    signal = weight_signal(job.options.signal)
     with clock.stage("load"):
-        loaded = read(model, load)
+        loaded = read(job.model, job.load)
         network = instantiate(loaded.checkpoint)
     checkpoint = loaded.checkpoint
     needed = signal is not None and signal.needs_data
@@ -80,20 +68,20 @@ def sparsify(
         network,
         [example_input(checkpoint.input)],
         sparsity=sparsity,
-        options=options,
+        options=job.options,
         masks=checkpoint.masks,
-        batches=scoring_batches(checkpoint, data, options, progress, wanted=needed),
-        measured_on=measuring_batches(checkpoint, data, options, progress),
-        dry_run=dry_run,
+        batches=scoring_batches(checkpoint, job.data, job.options, job.progress, wanted=needed),
+        measured_on=measuring_batches(checkpoint, job.data, job.options, job.progress),
+        dry_run=job.dry_run,
         architecture=str(dense_architecture(checkpoint)),
-        progress=progress,
+        progress=job.progress,
     )
     report = dataclasses.replace(
         result.report,
         seconds={**clock.seconds, **result.report.seconds},
         warnings=(*loaded.warnings, *result.report.warnings),
     )
-    if dry_run or result.model is None:
+    if job.dry_run or result.model is None:
         return report
     assert report.sparsity is not None
     facts = {"sparsity": {**report.plan, "weights": report.sparsity.weights}}
@@ -101,13 +89,15 @@ def sparsify(
         checkpoint,
         tensors=state_of(result.model),
         masks=dict(result.masks),
-        metadata=provenance(loaded, model, command=command, seed=options.seed, facts=facts),
+        metadata=provenance(
+            loaded, job.model, command=job.command, seed=job.options.seed, facts=facts
+        ),
     )
     with clock.stage("save"):
-        dense = None if options.repair else checkpoint
+        dense = None if job.options.repair else checkpoint
         verified = save_proven(sparse, target, dense=dense)
     sizes = dataclasses.replace(
-        report.sparsity, bytes_before=model.stat().st_size, bytes_after=target.stat().st_size
+        report.sparsity, bytes_before=job.model.stat().st_size, bytes_after=target.stat().st_size
     )
     return dataclasses.replace(
         report,
