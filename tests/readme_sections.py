@@ -196,17 +196,23 @@ def _repair() -> str:
         (
             *key,
             str(len(cut["all"])),
-            *(_percent(str(mean(float(row["accuracy"]) for row in cut[step]))) for step in steps),
+            *(_accuracy(cut.get(step, [])) for step in steps),
             cut["all"][0]["scored"],
-            *(
-                f"{mean(float(row[clock]) for row in cut['all']):.0f}"
-                for clock in ("seconds", "cpu_seconds")
-            ),
+            *(_seconds(cut["all"], clock) for clock in ("seconds", "cpu_seconds")),
         )
         for key, cut in cuts.items()
     ]
     facts = ("checkpoint", "FLOPs kept", "signal", "allocation", "residual stream", "seeds")
     return table((*facts, *steps, "scored on", "seconds", "of the processor"), rows)
+
+
+def _accuracy(rows: list[dict[str, str]]) -> str:
+    return _percent(str(mean(float(row["accuracy"]) for row in rows))) if rows else ""
+
+
+def _seconds(rows: list[dict[str, str]], clock: str) -> str:
+    known = [float(row[clock]) for row in rows if row[clock]]
+    return f"{mean(known):.0f}" if known else ""
 
 
 def _allocations() -> str:
