@@ -76,7 +76,7 @@ def select(
     _check_any_left(network, reasons)
     _check_known(network.cost, budget)
     ceilings = ceilings_of(budget, network.cost.dense)
-    shapes = _shapes(network)
+    shapes = weight_shapes(network)
     if gone is None or not gone.any():
         _check_not_met(network.cost, ceilings)
     else:
@@ -127,7 +127,7 @@ def _whole(network: Network, reasons: Mapping[str, str]) -> tuple[FrozenReport, 
     )
 
 
-def _shapes(network: Network) -> Shapes:
+def weight_shapes(network: Network) -> Shapes:
     """Return the shapes of the weights that make every group."""
     return tuple(
         tuple(

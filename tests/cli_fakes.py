@@ -80,6 +80,7 @@ def prune_report(
         seconds={"trace": 0.4, "cut": 0.1},
         warnings=warnings,
         latency=latency,
+        dead=DEAD,
     )
 
 
@@ -151,7 +152,6 @@ def sweep_report(*, table: Path | None = None, **facts: Any) -> report.SweepRepo
         seconds=3.0,
         table=table,
         **facts,
-        dead=DEAD,
     )
 
 

@@ -46,7 +46,7 @@ def subject_of(network: Network, coupling: CouplingGraph, options: PruneOptions)
         signal=options.signal,
         trace=network.trace,
         coupling=coupling,
-        tensors={},
+        tensors=network.tensors,
         weights_removed=removed["params"],
         flops_removed=removed["flops"],
         latency_removed=np.ones(coupling.atom_count),

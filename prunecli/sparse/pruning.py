@@ -16,6 +16,7 @@ from prunecli.granularity import CHANNEL, Pattern, parse_pattern
 from prunecli.graph.record import tensors_in
 from prunecli.modes import evaluating
 from prunecli.network import Clock, Network, read_network
+from prunecli.options import PruneOptions
 from prunecli.progress import Progress, silent
 from prunecli.report import CutCost, FrozenReport, PruneReport, SparsityReport, Verified
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from prunecli.graph.trace import Example
-    from prunecli.options import PruneOptions
     from prunecli.report import Cost
     from prunecli.signals.score import Batches
 
@@ -154,8 +154,9 @@ def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
     if pattern is None:
         WEIGHT_ALLOCATIONS.get(options.allocation)
     meant = MEANT - ({"allocation"} if pattern is not None else set())
+    usual = PruneOptions()
     for field in dataclasses.fields(options):
-        if field.name not in meant and getattr(options, field.name) != field.default:
+        if field.name not in meant and getattr(options, field.name) != getattr(usual, field.name):
             raise InputError(
                 f"--{field.name.replace('_', '-')} has no meaning at --granularity "
                 f"{options.granularity}",
