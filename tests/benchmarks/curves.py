@@ -56,8 +56,8 @@ def main() -> None:
     found = saliencies(bench, chosen)
     first = {each: found[each] for each in chosen if each.kind != "preset" or each.signal in FAMOUS}
     for allocation in arguments.allocation:
-        write_missing(TABLE, bench, first, allocation=allocation, fractions=FRACTIONS[:4])
-        write_missing(TABLE, bench, found, allocation=allocation, fractions=FRACTIONS)
+        for some in (first, found):
+            write_missing(TABLE, bench, some, allocation=allocation, fractions=FRACTIONS)
     draw(PICTURE, arguments.allocation[0])
 
 
