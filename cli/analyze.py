@@ -193,7 +193,7 @@ def analyze(
     $ prunecli analyze images/ --reduce --write-subset smaller/
     $ prunecli analyze images/ --embedding model --model resnet56.th
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
-    $ prunecli analyze resnet56.th --data images/ --importance --no-sensitivity
+    $ prunecli analyze resnet56.th --data images/ --importance
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     load = load_options(
