@@ -476,10 +476,11 @@ def test_equal_images_embed_without_a_warning():
 def test_every_embedding_gives_a_finite_row_per_image(entry):
     kind = f"{entry.name}-3" if entry.name in {"pca", "tsne"} else entry.name
     asked = {"kind": kind, "seed": 1, "epochs": 1, "features": brightness}
-    points = embed_pixels(images(), **asked)
-    assert points.shape[0] == 30
+    pixels = images(6 if entry.name == "autoencoder" else 30)
+    points = embed_pixels(pixels, **asked)
+    assert len(points) == len(pixels)
     assert np.isfinite(points).all()
-    assert np.array_equal(points, embed_pixels(images(), **asked))
+    assert np.array_equal(points, embed_pixels(pixels, **asked))
 
 
 def brightness(pixels):
