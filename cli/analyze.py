@@ -91,6 +91,15 @@ def analyze(
             rich_help_panel=DATA_SET,
         ),
     ] = ComplexityOptions.epochs,
+    learnability: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Compare records of 'finetune --record-learnability'; repeatable.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = None,
     samples: Annotated[
         int,
         typer.Option(
@@ -201,6 +210,7 @@ def analyze(
     Examples:
     $ prunecli analyze resnet56.th
     $ prunecli analyze images/
+    $ prunecli analyze images/ --learnability a.parquet --learnability b.parquet
     $ prunecli analyze images/ --reduce --write-subset smaller/
     $ prunecli analyze images/ --embedding model --model resnet56.th
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
@@ -238,6 +248,7 @@ def analyze(
         sensitivity=sensitivity,
         importance=importance,
         dead_threshold=dead_threshold,
+        learnability=tuple(learnability or ()),
         complexity=ComplexityOptions(
             embedding=embedding,
             epochs=epochs,

@@ -168,6 +168,15 @@ def finetune(
             rich_help_panel=ZEROING,
         ),
     ] = FinetuneOptions.allocation,
+    record_learnability: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.parquet",
+            show_default=False,
+            help="Write which training images were right after which epoch (one more pass each).",
+            rich_help_panel=shared.OUTPUT,
+        ),
+    ] = None,
     limit: shared.Limit = FinetuneOptions.limit,
     seed: shared.Seed = FinetuneOptions.seed,
     teacher: Annotated[
@@ -285,6 +294,7 @@ def finetune(
             output=checkpoint_path(out, model=path, ending=".finetuned.pt"),
             teacher=teacher,
             options=choices,
+            record=record_learnability,
             load=load,
             resume=resume,
             overwrite=overwrite,

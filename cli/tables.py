@@ -29,6 +29,7 @@ from prunecli.report import (
     ImportanceReport,
     IterativeReport,
     LatencyReport,
+    LearnabilityReport,
     ModelAnalysis,
     OracleReport,
     PruneReport,
@@ -170,6 +171,8 @@ def _(report: AnalyzeReport, *, rows: int | None) -> Parts:
         parts += _dataset_parts(report.dataset, rows)
     if report.model is not None:
         parts += _model_parts(report.model, rows)
+    if report.learnability is not None:
+        parts += _learnability_parts(report.learnability, rows)
     if report.pictures:
         parts.append(_facts({"pictures": ", ".join(map(str, report.pictures))}))
     return parts
@@ -558,6 +561,43 @@ def _dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
         )
     reduced = [] if dataset.reduction is None else [_reduction_table(dataset.reduction)]
     return [*_class_parts(dataset, rows), *reduced, _facts(facts)]
+
+
+def _learnability_parts(report: LearnabilityReport, rows: int | None) -> Parts:
+    runs = _table("run", "network", ">epochs", ">learnability", ">always", ">never", ">forgotten")
+    for run in report.runs:
+        runs.add_row(
+            _shorten(run.name, 20),
+            _shorten(run.network, 20),
+            str(run.epochs),
+            f"{run.learnability:.3f}",
+            str(run.always),
+            str(run.never),
+            f"{run.forgetting:.2f}",
+        )
+    runs.caption = "always, never: images that were right after every epoch, after none"
+    pairs = _table(
+        "runs", ">images", ">Pearson", ">Spearman", ">hardest tenth", ">not always right"
+    )
+    for pair in report.pairs:
+        values = (pair.pearson, pair.spearman, pair.overlap, pair.pearson_wrong)
+        pairs.add_row(
+            f"{_shorten(pair.first, 14)}, {_shorten(pair.second, 14)}",
+            str(pair.images),
+            *("" if value is None else f"{value:.3f}" for value in values),
+        )
+    pairs.caption = (
+        "correlations of learnability over images; the share of the hardest tenth in common; "
+        "Pearson without images that both had right throughout"
+    )
+    images = _table("wrong to the end, look at the label", "class", ">learnability")
+    for image in report.label_errors[: rows and 5]:
+        images.add_row(_shorten(image.path, 46), image.name, f"{image.learnability:.3f}")
+    return [
+        runs,
+        *([pairs] if report.pairs else []),
+        *([images] if report.label_errors else []),
+    ]
 
 
 def _seen_through(settings: Mapping[str, Any]) -> str:

@@ -86,8 +86,11 @@ def prune(
     name a table that exists); `example_inputs` is one batch of images then. `repair=("bn", "bias",
     "lstsq")` names what is done right after the cut on the images of `batches`, in this order; the
     report scores each step on `measured_on`, or else on the same images. `importance` is what
-    allocations by importance look at. `model` is left untouched.
-    Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
+    allocations by importance look at. `dead` removes first what does nothing: channels that are
+    constant on those images (without any: by their weights), and with `dead_threshold` those whose
+    replacement by their mean changes the loss by no more; then no other budget is needed. `model`
+    is left untouched. Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and
+    `ProofError`.
     """
     budget = make_budget(
         flops=flops,
@@ -231,6 +234,8 @@ def analyze(
 
     `oracle` measures, over `batches`, what removing each channel alone does to the loss, and
     compares `signals` with that; `importance` measures every importance of the layers on them.
+    Dead channels are looked for on `batches` (with `dead_threshold`: see `prune`), without any by
+    the weights.
     """
     network = read_network(model, _inputs(example_inputs))
     return analyze_network(

@@ -68,7 +68,7 @@ class PruneOptions:
     the cut comes about (`prunecli.pipeline.methods`), `iterative` how that one goes, `latency` what
     a budget of milliseconds means. The signal `auto` takes the best of
     `candidates` (some well-known ones, if there are none) on held-out images (`prunecli.search`).
-    what is done after the cut, in order (`prunecli.repair`). `dead` removes dead channels first:
+    `dead` removes dead channels first:
     those that are constant, and with `dead_threshold` those whose replacement by their mean changes
     the loss by no more (`prunecli.dead`).
     """
@@ -126,8 +126,8 @@ class AnalyzeOptions:
 
     `oracle` measures what removing each channel alone does to the loss, and how `signals` (some
     well-known ones, if there are none) rank the channels beside that. `importance` measures every
-    importance of the layers, and how much they agree.
-    well-known ones, if there are none) rank the channels beside that. `dead_threshold` adds
+    importance of the layers, and how much they agree. `learnability` are records of training runs
+    (`prunecli.learnability`) that are compared. `dead_threshold` adds
     channels to the dead ones as in `PruneOptions`.
     """
 
@@ -141,6 +141,7 @@ class AnalyzeOptions:
     dead_threshold: float | None = None
     complexity: ComplexityOptions = field(default_factory=ComplexityOptions)
     importance: bool = False
+    learnability: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class FinetuneOptions:
 
     With a `sparsity`, weights are zeroed along the way: from what the network has at the start,
     by `sparsity_schedule`, every `sparsity_every` steps over the first `sparsity_until` of them.
+    `record_learnability` looks at every training image after every epoch (`prunecli.learnability`).
     """
 
     epochs: int = 3
@@ -174,6 +176,7 @@ class FinetuneOptions:
     sparsity_every: int = 100
     sparsity_until: float = 0.6
     allocation: str = "uniform"
+    record_learnability: bool = False
 
 
 @dataclass(frozen=True)

@@ -331,7 +331,8 @@ class PruneReport:
     importance of layers that the allocation looked at, if it did. `sparsity` is there where
     weights were zeroed and no channel was cut; then `cost.after` counts weights that are not zero
     (`params`) and the bytes that they and their places take, and the FLOPs are those of the dense
-    kernels that run the network. `candidates` is what `--signal auto` chose from.
+    kernels that run the network. `candidates` is what `--signal auto` chose from, `dead` what was
+    found to do nothing.
     """
 
     output: Path | None
@@ -408,6 +409,7 @@ class FinetuneReport:
     seconds: float
     warnings: tuple[str, ...] = ()
     sparsity: SparsityReport | None = None
+    record: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -588,6 +590,62 @@ class Subset:
 
 
 @dataclass(frozen=True)
+class LearnabilityPair:
+    """How far two records agree about which images are hard (`prunecli.learnability.Agreement`).
+
+    A correlation is None where one of both does not vary.
+    """
+
+    first: str
+    second: str
+    images: int
+    pearson: float | None
+    spearman: float | None
+    overlap: float
+    always_right: int
+    pearson_wrong: float | None
+    spearman_wrong: float | None
+
+
+@dataclass(frozen=True)
+class LearnedRun:
+    """One record: mean learnability, images that were never right, mean forgetting events."""
+
+    name: str
+    network: str
+    images: int
+    epochs: int
+    scored: str
+    learnability: float
+    never: int
+    always: int
+    forgetting: float
+
+
+@dataclass(frozen=True)
+class HardImage:
+    """An image with its mean learnability over all records, and its class."""
+
+    path: str
+    name: str
+    learnability: float
+
+
+@dataclass(frozen=True)
+class LearnabilityReport:
+    """What records of several runs say about the images of a data set.
+
+    `hardest` are the least learnable on average; `label_errors` those of them that no network had
+    right at the end, whose labels are worth a look.
+    """
+
+    runs: tuple[LearnedRun, ...]
+    pairs: tuple[LearnabilityPair, ...]
+    hardest: tuple[HardImage, ...]
+    label_errors: tuple[HardImage, ...]
+
+
+@dataclass(frozen=True)
 class DatasetAnalysis:
     """What `analyze data/` finds.
 
@@ -635,6 +693,7 @@ class AnalyzeReport:
     dataset: DatasetAnalysis | None
     seconds: float
     warnings: tuple[str, ...] = ()
+    learnability: LearnabilityReport | None = None
     pictures: tuple[Path, ...] = ()
 
 

@@ -46,7 +46,10 @@ def envelope(capsys, *words):
 
 # What each verb takes at least, and the keys that its data is promised to hold.
 VERBS = {
-    "analyze": (["m.pt", "--data", "digits"], {"dataset", "model", "seconds", "pictures"}),
+    "analyze": (
+        ["m.pt", "--data", "digits"],
+        {"dataset", "model", "seconds", "pictures", "learnability"},
+    ),
     "prune": (
         ["m.pt", "--flops", "0.5"],
         {
@@ -73,7 +76,17 @@ VERBS = {
     ),
     "finetune": (
         ["m.pt", "--data", "digits"],
-        {"output", "accuracy", "held_out", "epochs", "best_epoch", "log", "seconds", "sparsity"},
+        {
+            "output",
+            "accuracy",
+            "held_out",
+            "epochs",
+            "best_epoch",
+            "log",
+            "seconds",
+            "sparsity",
+            "record",
+        },
     ),
     "evaluate": (
         ["m.pt", "--data", "digits"],

@@ -135,6 +135,16 @@ def test_images_in_an_archive_are_images(tmp_path):
     assert np.array_equal(images.images.numpy(), pixels[4:].transpose(0, 3, 1, 2))
 
 
+def test_an_image_keeps_its_name_whatever_is_chosen_with_it(tmp_path):
+    pixels = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=np.arange(20) % 2)
+    source = open_source(tmp_path / "a.npz")
+    for seed in (0, 1):
+        images = load_split(source, "train", input=SPEC, seed=seed, limit=6)
+        found = [int(name.removeprefix("#")) for name in images.paths]
+        assert found == images.images[:, 0, 0, 0].tolist()
+
+
 def test_features_cannot_be_trained_on(tmp_path):
     np.savez(tmp_path / "data.npz", x=np.zeros((4, 3)), y=[0, 0, 1, 1])
     with pytest.raises(InputError, match="no images"):

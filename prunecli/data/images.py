@@ -53,6 +53,10 @@ class ImageSet(ABC):
         """Return the warnings, with those that only reading the images brought up."""
         return self.warnings
 
+    def readable(self, positions: Tensor) -> Tensor:
+        """Return those of some positions whose images were read when they were last gathered."""
+        return positions
+
     def iterate(
         self, batch_size: int, *, generator: torch.Generator | None = None
     ) -> Iterator[Batch]:
@@ -116,6 +120,11 @@ class StreamedImageSet(ImageSet):
             return self.warnings
         note = f"{len(lost)} {self.split} images cannot be read, left out, such as {lost[0]}"
         return (*self.warnings, note)
+
+    def readable(self, positions: Tensor) -> Tensor:
+        """Return those of some positions whose images were read when they were last gathered."""
+        whole = [self.paths[at] not in self.unreadable for at in positions.tolist()]
+        return positions[torch.tensor(whole, dtype=torch.bool)]
 
     def _collect(self, positions: Tensor, futures: list[Future[Tensor | None]]) -> Batch | None:
         decoded = [future.result() for future in futures]

@@ -30,10 +30,13 @@ class Arrays:
     """Images that are no files of their own: uint8 `images` [n, C, H, W], int64 `labels` [n].
 
     Or features [n, d], of which a data set can be made too, though nothing can be trained on them.
+    `places` [n] are where they were in the whole split that they are chosen from, if they were, so
+    that an image goes by one name however many others are chosen with it.
     """
 
     images: NDArray[Any]
     labels: NDArray[np.int64]
+    places: NDArray[np.int64] | None = None
 
     @property
     def are_features(self) -> bool:
@@ -122,12 +125,14 @@ def labels_of(split: RawSplit) -> NDArray[np.int64]:
 def names_of(split: RawSplit) -> tuple[str, ...]:
     """Return what to call each image of a split: its path, or its position."""
     if isinstance(split, Arrays):
-        return tuple(f"#{position}" for position in range(len(split)))
+        places = range(len(split)) if split.places is None else split.places.tolist()
+        return tuple(f"#{place}" for place in places)
     return tuple(str(sample.path) for sample in split)
 
 
 def select(split: RawSplit, indices: NDArray[np.int64]) -> RawSplit:
     """Return the images of a split at `indices`, in that order."""
     if isinstance(split, Arrays):
-        return Arrays(split.images[indices], split.labels[indices])
+        places = indices if split.places is None else split.places[indices]
+        return Arrays(split.images[indices], split.labels[indices], places)
     return tuple(split[index] for index in indices.tolist())

@@ -13,12 +13,14 @@ from prunecli.learnability.record import (
     read_record,
     write_record,
 )
+from prunecli.learnability.summary import compare_records
 from prunecli.learnability.uses import curriculum_rows, importance_weights, pace
 
 __all__ = [
     "Agreement",
     "Record",
     "agreement",
+    "compare_records",
     "curriculum_rows",
     "first_learned",
     "forgetting_events",

@@ -46,7 +46,10 @@ def analyze(
     options = options or AnalyzeOptions()
     if plots is not None:
         check_folder(plots, _drawn(options), overwrite=overwrite)
+    from prunecli.learnability import compare_records
+
     warnings: list[str] = []
+    learned = compare_records(options.learnability) if options.learnability else None
     source = None if data is None else open_source(data)
     found_model, found_data = None, None
     if model is not None:
@@ -66,6 +69,7 @@ def analyze(
         pictures=pictures,
         seconds=round(time.perf_counter() - start, 3),
         warnings=tuple(dict.fromkeys(warnings)),
+        learnability=learned,
     )
 
 

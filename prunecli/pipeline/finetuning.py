@@ -6,11 +6,20 @@ import dataclasses
 import time
 from pathlib import Path
 
-from prunecli.artefacts import check_output, example_input, provenance, read, state_of
+from prunecli.artefacts import (
+    check_output,
+    dense_architecture,
+    example_input,
+    provenance,
+    read,
+    state_of,
+    versions,
+)
 from prunecli.checkpoint import save
 from prunecli.data import check_classes, evaluation_split, load_split, open_source
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
+from prunecli.learnability import write_record
 from prunecli.network import read_network
 from prunecli.network_data import class_count
 from prunecli.options import FinetuneOptions, LoadOptions
@@ -29,6 +38,7 @@ def finetune(
     teacher: Path | None = None,
     options: FinetuneOptions | None = None,
     load: LoadOptions | None = None,
+    record: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -37,14 +47,19 @@ def finetune(
     """Train the network in `model` on `data`, with `teacher` as the teacher where one is given.
 
     `output` defaults to `<stem>.finetuned.pt` in the current folder; the log and the state that
-    `resume` goes on from lie in `<output stem>.run/` beside it.
+    `resume` goes on from lie in `<output stem>.run/` beside it. `record` is where it is written
+    which training images were right after which epoch (Parquet).
     """
     from prunecli import training
 
     start = time.perf_counter()
-    options = options or FinetuneOptions()
+    options = dataclasses.replace(
+        options or FinetuneOptions(), record_learnability=record is not None
+    )
     target = output or Path(f"{model.stem}.finetuned.pt")
     check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
+    if record is not None:
+        check_output(record, inputs=[model, target], overwrite=overwrite)
     run_dir = target.with_suffix(".run")
     if not (resume or overwrite) and training.has_state(run_dir):
         raise InputError(
@@ -96,6 +111,15 @@ def finetune(
     trained = keeping_zeros(trained, result.model, result.masks, layers=layers, options=options)
     if training.is_main_process():
         save_proven(trained, target) if trained.masks else save(trained, target)
+        if record is not None and result.record is not None:
+            facts = {
+                **result.record.facts,
+                "network": str(dense_architecture(checkpoint)),
+                "data": data,
+                "command": command,
+                "versions": versions(),
+            }
+            write_record(dataclasses.replace(result.record, facts=facts), record)
     return FinetuneReport(
         output=target,
         accuracy=accuracy,
@@ -105,6 +129,7 @@ def finetune(
         epochs=result.epochs,
         best_epoch=result.best_epoch,
         log=result.log,
+        record=record,
         seconds=round(time.perf_counter() - start, 3),
         warnings=merged(loaded.warnings, result.warnings, test.warnings),
         sparsity=stored_sparsity(trained, before=model, after=target),

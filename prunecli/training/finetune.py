@@ -23,6 +23,7 @@ from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
 from prunecli.training.average import ExponentialAverage
 from prunecli.training.devices import make_accelerator, memory_format_for
+from prunecli.training.learning import record_of
 from prunecli.training.loop import Recipe, Run, Teacher, epoch_batches
 from prunecli.training.losses import Objective
 from prunecli.training.optimizers import OPTIMIZERS, build_optimizer, peak_rate
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from prunecli.checkpoint import InputSpec
+    from prunecli.learnability import Record
     from prunecli.report import EpochReport, Evaluation
     from prunecli.sparse.layers import WeightLayer
 
@@ -62,6 +64,7 @@ class FinetuneResult:
     log: Path | None
     warnings: tuple[str, ...]
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    record: Record | None = None
 
 
 def finetune(
@@ -326,7 +329,15 @@ def _result(session: Session, warnings: list[str]) -> FinetuneResult:
         log=session.log,
         warnings=tuple(warnings),
         masks=_final_masks(session),
+        record=_record(session),
     )
+
+
+def _record(session: Session) -> Record | None:
+    if not session.hits:
+        return None
+    facts = {"seed": session.recipe.options.seed, "epochs": len(session.hits)}
+    return record_of(session.recipe.images, session.hits, facts)
 
 
 def _zeros(

@@ -13,6 +13,7 @@ from prunecli.errors import InputError, InterruptedRunError
 from prunecli.report import EpochReport, Evaluation
 from prunecli.training.evaluation import Tally, tally_batches, to_evaluation
 from prunecli.training.interrupt import held_interrupts
+from prunecli.training.learning import image_hits, packed, unpacked
 from prunecli.training.loop import Recipe, Run, check_finite, train_epoch
 from prunecli.training.state import (
     STATE_FILE,
@@ -52,6 +53,7 @@ class Session:
         self.reports: tuple[EpochReport, ...] = ()
         self.best: Best | None = None
         self.log: Path | None = None
+        self.hits: list[torch.Tensor] = []
 
     def restore(self) -> bool:
         """Go back to the saved state; return False when there is none."""
@@ -71,6 +73,7 @@ class Session:
             scaler.load_state_dict(dict(snapshot.scaler))
         run.epoch, run.step, run.totals = snapshot.epoch, snapshot.step, snapshot.totals
         self.before, self.best, self.reports = snapshot.before, snapshot.best, snapshot.reports
+        self.hits = unpacked(snapshot.hits, len(self.recipe.images))
         self._write_logs()
         return True
 
@@ -115,6 +118,21 @@ class Session:
             Tally(*(self._over_processes(field) for field in fields)), self.held_out
         )
 
+    def _learned(self) -> torch.Tensor:
+        """Return which training images the network has right now."""
+        recipe, accelerator = self.recipe, self.recipe.accelerator
+        batches = plan_batches(len(recipe.images), EVALUATION_BATCH)
+        with accelerator.autocast():
+            hits = image_hits(
+                self.run.bare,
+                recipe.images,
+                batches[accelerator.process_index :: accelerator.num_processes],
+                input=recipe.input,
+                device=accelerator.device,
+                progress=recipe.progress,
+            )
+        return self._over_processes(hits.to(torch.uint8)).bool()
+
     def save(self) -> None:
         """Write the state, from the main process only."""
         folder = self.place.folder
@@ -134,6 +152,7 @@ class Session:
             average=None if run.average is None else run.average.model.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
             zeros=None if run.zeros is None else run.zeros.state(),
+            hits=packed(self.hits),
         )
         save_snapshot(snapshot, folder)
 
@@ -142,7 +161,9 @@ class Session:
         train_epoch(self.recipe, run, save=self.save, save_seconds=self.place.save_seconds)
         evaluation = self.score()
         check_finite(evaluation.loss, self.recipe, epoch=run.epoch, step=run.step)
+        learned = [self._learned()] if self.recipe.options.record_learnability else []
         with held_interrupts():
+            self.hits += learned
             self.reports = (*self.reports, self._report(evaluation))
             self._remember(evaluation)
             run.epoch, run.step, run.totals = run.epoch + 1, 0, Totals()

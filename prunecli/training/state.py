@@ -66,6 +66,7 @@ class Snapshot:
     average: Mapping[str, Tensor] | None
     scaler: Mapping[str, Any] | None
     zeros: Mapping[str, Any] | None = None
+    hits: Tensor | None = None
 
 
 def save_snapshot(snapshot: Snapshot, folder: Path) -> None:
