@@ -17,7 +17,9 @@ from .values import names, usage_error
 
 BUDGETS = ("flops", "params", "activations", "bytes", "sparsity", "latency")
 SWITCHES = ("--overwrite", "--json", "-q", "--quiet", "--verbose")
-REPLACED = ("--sweep", "--plots", "--out", "-o", "--signal", "--allocation", "--candidates")
+REPLACED = (
+    "--sweep", "--plots", "--out", "-o", "--signal", "--allocation", "--candidates", "--importance",
+)  # fmt: skip
 
 
 def sweeping(
@@ -34,7 +36,10 @@ def sweeping(
     overwrite: bool,
 ) -> Outcome:
     """Run a sweep; what was typed for one cut alone is a usage error."""
-    of_one_cut = (*BUDGETS, "dead", "method", "granularity", "dry_run")
+    of_one_cut = (
+        *BUDGETS, "dead", "dead_threshold", "latency_table", "latency_batch", "threads", "method",
+        "granularity", "dry_run",
+    )  # fmt: skip
     typed = [name for name in of_one_cut if _is_typed(context, name)]
     if typed:
         flag = typed[0].replace("_", "-")
@@ -63,7 +68,8 @@ def sweeping(
             progress=progress,
         )
     report = dataclasses.replace(
-        report, next_command=next_command(session.words, report, model=path)
+        report,
+        next_command=next_command(session.words, report, model=path, importance=options.importance),
     )
     brief = None if report.table is None else str(report.table)
     return Outcome("prune", report, brief=brief, warnings=report.warnings)
@@ -75,14 +81,22 @@ def _is_typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def next_command(words: Sequence[str], report: SweepReport, *, model: Path) -> str:
+def next_command(
+    words: Sequence[str], report: SweepReport, *, model: Path, importance: str | None = None
+) -> str:
     """Return what was typed with the suggested cut in place of the sweep; empty without one."""
     if report.suggested is None:
         return ""
     kept = _without(words)
-    if str(model) not in kept:  # it came from a pipe, or from this folder's last run
+    # The model may have come from a pipe, or from this folder's last run.
+    if not any(Path(word) == model for word in kept):
         kept.insert(kept.index("prune") + 1 if "prune" in kept else 0, str(model))
-    return shlex.join(("prunecli", *kept, *_cut(report.suggested)))
+    named = ["--importance", importance] if importance and _uses_importance(report) else []
+    return shlex.join(("prunecli", *kept, *_cut(report.suggested), *named))
+
+
+def _uses_importance(report: SweepReport) -> bool:
+    return report.suggested is not None and report.suggested.allocation.endswith("-importance")
 
 
 def _without(words: Sequence[str]) -> list[str]:

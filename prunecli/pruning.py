@@ -36,7 +36,7 @@ from prunecli.report import (
     Verified,
 )
 from prunecli.search import AUTO, asked_signals, best_signal, check_search, search_warnings
-from prunecli.selection import select
+from prunecli.selection import check_patterns, select
 from prunecli.signals import AGGREGATES, PRESETS, needs_data, parse_signal, score_many
 from prunecli.surgery import cut_module, slices_of
 from prunecli.temperature import temperature_factors
@@ -105,6 +105,7 @@ def prune_network(
     check_dead(budget, options)
     clock = Clock(progress)
     network = prepare(read_network(model, example, clock=clock))
+    check_patterns(network, options)
     warnings = trace_warnings(network)
     with clock.stage("cost"):
         cost = network.cost

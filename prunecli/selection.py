@@ -68,7 +68,7 @@ def select(
     (`NOTHING_TO_CUT`) and `GateError` (infeasible budget).
     """
     groups = network.coupling.groups
-    _check_patterns(network, options)
+    check_patterns(network, options)
     reasons = {**_reasons(network, saliency, options), **_unseen(groups, importance), **held}
     left = _left(groups, gone, held)
     if not budget.limits:
@@ -262,7 +262,8 @@ def _check_known(cost: CostModel, budget: Budget) -> None:
             )
 
 
-def _check_patterns(network: Network, options: PruneOptions) -> None:
+def check_patterns(network: Network, options: PruneOptions) -> None:
+    """Raise `InputError` (`NO_SUCH_LAYER`) for a pattern of layers that matches none."""
     groups = network.coupling.groups
     # To exclude what stays whole anyway (the classifier) is no mistake; to ask for it alone is.
     layers = [name for name, _ in network.model.named_modules()]

@@ -7,10 +7,12 @@ import time
 from itertools import product
 from typing import TYPE_CHECKING
 
+from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
-from prunecli.importance import importance_of
+from prunecli.importance import check_importance, importance_of
 from prunecli.progress import Progress, Step, silent
 from prunecli.pruning import check_options, score_signals
+from prunecli.repair import check_repair
 from prunecli.report import SweepReport, Trial
 from prunecli.search import AUTO, CONTROL, asked_signals
 from prunecli.trial import dense_trial, try_cut
@@ -56,6 +58,8 @@ def sweep_network(
     ]
     for way in ways:
         check_options(way)
+    check_repair(options.repair, batches)
+    _check_choices(signals, ways, options)
     scored_on = measured_on or batches
     dense = dense_trial(network, scored_on)
     assert dense.score is not None
@@ -84,6 +88,22 @@ def sweep_network(
         seconds=round(time.perf_counter() - start, 3),
         warnings=tuple(_warnings(trials, measured_on)),
     )
+
+
+def _check_choices(
+    signals: Sequence[str], ways: Sequence[PruneOptions], options: PruneOptions
+) -> None:
+    """Raise `InputError` for candidates without `auto`, or an importance that no way looks at."""
+    if options.candidates and AUTO not in signals:
+        raise InputError(
+            "candidates were named, and the signal auto was not",
+            code="BAD_OPTION",
+            hint="name them all as signals (--signal a,b), or add auto",
+        )
+    if options.importance is not None:
+        uses = [way for way in ways if way.allocation in BY_IMPORTANCE]
+        for way in uses or ways[:1]:
+            check_importance(way, ())
 
 
 def no_images() -> InputError:

@@ -140,11 +140,16 @@ def test_a_list_names_every_image_with_its_class(tmp_path):
     lines = [line.split("\t") for line in (tmp_path / "part.txt").read_text().splitlines()]
     assert sorted(name for _, name in lines) == ["cat"] * 3 + ["dog"] * 3
     assert all(f"/{name}/" in path for path, name in lines)
+    assert [entry.count for entry in analyzed(tmp_path / "part.txt").classes] == [3, 3]
 
 
 @pytest.mark.parametrize(
     ("data", "target", "code"),
-    [("digits", "part", "NO_FILES"), ("images", "images", "OUTPUT_EXISTS")],
+    [
+        ("digits", "part", "NO_FILES"),
+        ("images", "images", "OUTPUT_EXISTS"),
+        ("images", "images/part", "OUTPUT_IS_INPUT"),
+    ],
 )
 def test_a_subset_that_cannot_be_written_is_refused(tmp_path, data, target, code):
     write_folder(tmp_path / "images")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 from pathlib import Path
@@ -92,6 +93,8 @@ def test_files_that_are_not_there_are_counted(pictures):
         ("path,label,split\n0.png,a\n", "CORRUPT_DATA"),
         ("a.png,x\nb.png,y\n", "NO_IMAGES"),
         ("path,label\n", "NO_IMAGES"),
+        ("a.png,--5\nb.png,3\n", "NO_IMAGES"),
+        (f"{'a' * 300},1\nb.png,3\n", "NO_IMAGES"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused(pictures, text, code):
@@ -161,6 +164,7 @@ class Trap:
     [
         {"x": np.zeros((4, 3)), "y": np.zeros(5)},
         {"z": np.zeros(3)},
+        {"x": np.float64(3), "y": np.zeros(1)},
         {"x": np.zeros((4, 3, 3), np.float32), "y": np.zeros(4)},
         {"x": np.zeros((4, 3, 3, 9), np.uint8), "y": np.zeros(4)},
         {"x": np.array(["a", "b"])[:, None], "y": np.zeros(2)},
@@ -173,6 +177,18 @@ def test_an_archive_that_makes_no_sense_is_refused_and_runs_nothing(tmp_path, ar
         open_source(tmp_path / "data.npz")
     assert caught.value.code == "CORRUPT_DATA"
     assert not Path("/tmp/prunecli-trap").exists()
+
+
+def test_compressed_arrays_that_are_damaged_are_refused(tmp_path):
+    points = np.random.default_rng(0).normal(size=(40, 6))
+    np.savez_compressed(tmp_path / "data.npz", x=points, y=np.arange(40) % 2)
+    whole = (tmp_path / "data.npz").read_bytes()
+    for place in range(50, len(whole), 37):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (tmp_path / "data.npz").write_bytes(bytes(damaged))
+        with contextlib.suppress(InputError):  # a change may also do no harm
+            open_source(tmp_path / "data.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", pickle.dumps([1])])

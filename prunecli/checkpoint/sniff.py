@@ -113,7 +113,7 @@ def _zip(path: Path, head: bytes, _size: int) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise corrupt(path, str(error)) from error
     inner = {name.partition("/")[2] or name for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):

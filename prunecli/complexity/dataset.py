@@ -14,7 +14,7 @@ from prunecli.complexity.csg import CsgSettings, RepeatedCsg, csg_repeated
 from prunecli.complexity.reduction import SUBSET_RULES, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
 from prunecli.data import Arrays, labels_of
-from prunecli.data.subset import write_subset
+from prunecli.data.subset import check_target, write_subset
 from prunecli.data.survey import Survey, survey
 from prunecli.errors import InputError
 from prunecli.options import ComplexityOptions
@@ -50,6 +50,8 @@ def analyze_dataset(
     """
     options = options or ComplexityOptions()
     seed %= 2**32
+    if options.subset is not None:
+        check_target(Path(options.subset), data=source.path)
     counts = _count_classes(source)
     features = any(isinstance(raw, Arrays) and raw.are_features for raw in source.splits.values())
     found = None if features else survey(source, progress=progress)

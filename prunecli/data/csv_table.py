@@ -42,7 +42,7 @@ def read(path: Path) -> DataSource:
     missing: list[str] = []
     for row in body:
         place = path.parent / row[columns[0]].strip()
-        if not place.is_file():
+        if not _is_file(place):
             missing.append(str(place))
             continue
         sample = Sample(place, number[row[columns[1]].strip()])
@@ -93,6 +93,13 @@ def _columns(
     return (places[0], places[1], places[2]), rows[1:]
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
 def _named(header: Sequence[str], names: Sequence[str]) -> int | None:
     return next((header.index(name) for name in names if name in header), None)
 
@@ -107,7 +114,7 @@ def _split(path: Path, row: Sequence[str], columns: tuple[int, int, int | None])
 
 
 def _numbers_first(label: str) -> tuple[bool, float, str]:
-    number = label.lstrip("-").isdecimal()
+    number = label.removeprefix("-").isdecimal()
     return (not number, float(label) if number else 0.0, label)
 
 

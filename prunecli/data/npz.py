@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,8 @@ def read(path: Path) -> DataSource:
     classes = np.unique(np.concatenate(list(named.values())))
     splits: dict[str, Arrays] = {}
     for split, (points, _) in pairs.items():
+        if not points.ndim:
+            raise _corrupt(path, "x is a single number")
         if len(points) != len(named[split]):
             raise _corrupt(path, f"{len(points)} rows with {len(named[split])} labels")
         splits[split] = _split(path, points, np.searchsorted(classes, named[split]))
@@ -55,7 +58,10 @@ def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name.lower(): archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+    except (
+        OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError,
+        NotImplementedError,
+    ) as error:  # fmt: skip
         raise _corrupt(path, str(error)) from error
 
 

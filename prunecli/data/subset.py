@@ -17,21 +17,16 @@ if TYPE_CHECKING:
 def write_subset(chosen: Sequence[tuple[str, str]], target: Path) -> None:
     """Write images (path, class) to `target`: a list where it ends in .txt, else a folder.
 
-    A list has one line `path<TAB>class` per image. A folder gets one folder per class of hard links
-    to the image files (copies, where the file system has no links), with the number of the image
-    before its name, so that no two are called the same. Raises `InputError`: `OUTPUT_EXISTS`,
-    `NO_FILES` (images that are no files of their own cannot be linked), `UNWRITABLE_OUTPUT`.
+    A list has one line `path<TAB>class` per image, paths as seen from the list: a data set again. A
+    folder gets one folder per class of hard links to the image files (copies, where the file system
+    has no links), with the number of the image before its name, so that no two are called the same.
+    Raises `InputError`: `NO_FILES` (images that are no files of their own cannot be linked),
+    `UNWRITABLE_OUTPUT`.
     """
-    if target.exists():
-        raise InputError(
-            "the output exists already",
-            code="OUTPUT_EXISTS",
-            where=str(target),
-            hint="give another name, or remove it first",
-        )
     if target.suffix == ".txt":
+        lines = [f"{_from(target.parent, path)}\t{name}\n" for path, name in chosen]
         with atomic_write(target) as place:
-            place.write_text("".join(f"{path}\t{name}\n" for path, name in chosen))
+            place.write_text("".join(lines))
         return
     if not Path(chosen[0][0]).is_file():
         raise InputError(
@@ -41,6 +36,32 @@ def write_subset(chosen: Sequence[tuple[str, str]], target: Path) -> None:
             hint="write a list of their numbers: --write-subset subset.txt",
         )
     _write_folder(chosen, target)
+
+
+def check_target(target: Path, *, data: Path) -> None:
+    """Raise `InputError` for a place that is taken, or inside the data set itself, before work.
+
+    A folder there would be one of its classes from then on.
+    """
+    if target.exists():
+        raise InputError(
+            "the output exists already",
+            code="OUTPUT_EXISTS",
+            where=str(target),
+            hint="give another name, or remove it first",
+        )
+    if data.is_dir() and data.resolve() in target.resolve().parents and target.suffix != ".txt":
+        raise InputError(
+            "the subset would be written into the data set that it is a part of",
+            code="OUTPUT_IS_INPUT",
+            where=str(target),
+            hint="write it beside the data set",
+        )
+
+
+def _from(folder: Path, path: str) -> str:
+    """Return the path of a file as seen from a folder; what is no file stays as it is called."""
+    return os.path.relpath(path, folder) if Path(path).is_file() else path
 
 
 def _write_folder(chosen: Sequence[tuple[str, str]], target: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts import dense_architecture, example_input, read
 from prunecli.data import DataSource, check_classes, load_split, open_source
+from prunecli.dense_network import dense_shapes
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
 from prunecli.network_data import features_of, scoring_batches
@@ -102,7 +103,10 @@ def _analyze_model(
     checkpoint = loaded.checkpoint
     warnings.extend(loaded.warnings)
     model = instantiate(checkpoint)
-    network = read_network(model, [example_input(checkpoint.input)], clock=Clock(progress))
+    network = dataclasses.replace(
+        read_network(model, [example_input(checkpoint.input)], clock=Clock(progress)),
+        dense_shapes=dense_shapes(checkpoint, load),
+    )
     images, batches = None, None
     if source is not None:
         check_classes(network.outputs, source, names=checkpoint.classes)

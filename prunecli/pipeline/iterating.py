@@ -12,7 +12,7 @@ from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import class_count
-from prunecli.pipeline.warnings import merged
+from prunecli.pipeline.warnings import filled_masks, merged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,8 @@ def iterative(job: Job) -> PruneReport:
     with clock.stage("save"):
         cut = cut_checkpoint(loaded, result, job.model, command=job.command)
         save(dataclasses.replace(cut, classes=source.classes), target)
-    return dataclasses.replace(report, output=target)
+    lost = filled_masks(checkpoint, cut, by="training")
+    return dataclasses.replace(report, output=target, warnings=(*report.warnings, *lost))
 
 
 def _check_no_run(run_dir: Path, *, fine: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
 from prunecli.granularity import CHANNEL
 from prunecli.options import LoadOptions, PruneOptions
@@ -98,6 +99,11 @@ def _road(job: Job) -> Road:
             options.dead,
             "dead channels are removed by one-shot cuts",
             "remove them first with prunecli prune --dead, then go on with the result",
+        ),
+        (
+            road is iterative and options.allocation in BY_IMPORTANCE,
+            f"the allocation {options.allocation} measures layers once, before a one-shot cut",
+            "use --allocation greedy, or leave --method out",
         ),
         (
             options.signal == AUTO,

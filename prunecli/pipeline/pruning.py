@@ -14,6 +14,7 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import check_labels, measuring_batches, scoring_batches
 from prunecli.pipeline.latency import check_latency, needs_table, prune_timed, unused
+from prunecli.pipeline.warnings import filled_masks
 from prunecli.pruning import prune_network
 
 if TYPE_CHECKING:
@@ -83,11 +84,9 @@ def one_shot(job: Job) -> PruneReport:
         slim = cut_checkpoint(loaded, result, job.model, command=job.command)
         save(slim, target)
     seconds = {**seconds, "save": clock.seconds["save"]}
-    lost = len(checkpoint.masks) - len(slim.masks)
-    filled = (f"{lost} of {len(checkpoint.masks)} sparse weights are dense after the repair",)
     return dataclasses.replace(
         report,
         output=target,
         seconds=seconds,
-        warnings=(*report.warnings, *(filled if lost else ())),
+        warnings=(*report.warnings, *filled_masks(checkpoint, slim, by="repair")),
     )

@@ -21,7 +21,7 @@ from prunecli.errors import InputError, ProofError
 from prunecli.granularity import WEIGHT
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
-from prunecli.network_data import measuring_batches, scoring_batches
+from prunecli.network_data import check_labels, measuring_batches, scoring_batches
 from prunecli.options import LoadOptions
 from prunecli.report import Verified
 from prunecli.sparse.masks import layers_of, sparsity_report, with_all_names
@@ -63,6 +63,8 @@ def sparsify(job: Job) -> PruneReport:
         loaded = read(job.model, job.load)
         network = instantiate(loaded.checkpoint)
     checkpoint = loaded.checkpoint
+    if job.data is not None:
+        check_labels(network, checkpoint, job.data)
     needed = signal is not None and signal.needs_data
     result = sparsify_network(
         network,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prunecli.artefacts import check_output, dense_architecture, example_input, read
 from prunecli.checkpoint.atomic import atomic_write
 from prunecli.data import check_classes, open_source
+from prunecli.dense_network import dense_shapes
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
@@ -59,8 +60,10 @@ def sweep(
         check_folder(plots, ("sweep",), overwrite=overwrite)
     loaded = read(model, load)
     checkpoint = loaded.checkpoint
-    network = read_network(
-        instantiate(checkpoint), [example_input(checkpoint.input)], clock=Clock(progress)
+    module = instantiate(checkpoint)
+    network = dataclasses.replace(
+        read_network(module, [example_input(checkpoint.input)], clock=Clock(progress)),
+        dense_shapes=dense_shapes(checkpoint, load),
     )
     check_classes(network.outputs, open_source(data), names=checkpoint.classes)
     report = sweep_network(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from prunecli.errors import GraphError, InputError
 from prunecli.progress import Progress, silent
 from prunecli.repair.layers import layers_of
 from prunecli.repair.steps import NOTHING, REPAIRS, Done, Patient
 from prunecli.report import RepairReport, RepairStep
+from prunecli.signals.derive import image_losses
 from prunecli.surgery import cut_tensor, slices_of
 from prunecli.temperature import scaled
 
@@ -131,9 +131,15 @@ def _step(
                 code="NOT_A_CLASSIFIER",
                 hint="cut it without --repair",
             )
-        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        loss += float(image_losses(logits, labels).sum())
         right += int((logits.argmax(-1) == labels).sum())
         count += len(labels)
+    if not count:
+        raise InputError(
+            "there are no images to score the repair on",
+            code="NO_IMAGES",
+            hint="leave measured_on out, or let it yield images",
+        )
     return RepairStep(name, loss / count, right / count, seconds, done.layers, done.skipped)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
+from prunecli.errors import InputError
 from prunecli.graph.emit import emit
 from prunecli.graph.network import build, traced_name
 from prunecli.signals.components import (
@@ -243,8 +244,18 @@ def _curvature_of_one(
 
 
 def image_losses(output: Any, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of every image, `[images]`."""
-    return functional.cross_entropy(first_tensor(output), labels, reduction="none")
+    """Return the cross-entropy of every image, `[images]`.
+
+    Raises `InputError` (`CLASS_COUNT_MISMATCH`) for a label that there is no logit for.
+    """
+    logits = first_tensor(output)
+    if labels.numel() and logits.dim() == 2 and int(labels.max()) >= logits.shape[1]:
+        raise InputError(
+            f"a label is {int(labels.max())}; the network tells {logits.shape[1]} classes apart",
+            code="CLASS_COUNT_MISMATCH",
+            hint="labels count from 0; give the data that the network was made for",
+        )
+    return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def first_tensor(output: Any) -> Tensor:

@@ -263,6 +263,7 @@ def sparse_cost(
         kept={
             name: getattr(after, name) / value if value else 1.0
             for name, value in vars(before).items()
+            if value is not None
         },
     )
 
