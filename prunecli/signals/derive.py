@@ -141,6 +141,7 @@ def derived(needs: Needs, subject: Subject) -> Iterable[Batch]:
     for wanted in _named(module, needs.mean).values():
         wanted.requires_grad_()
     for inputs, labels in subject.batches():
+        _check_answers(subject, labels)
         batch = Batch(len(labels), needs, subject)
         _differentiate(module, batch, inputs, labels)
         if needs.curvature:
@@ -215,7 +216,7 @@ def _one_by_one(module: fx.GraphModule, batch: Batch, inputs: Tensor, labels: Te
     names = batch.needs.whole
     if batch.needs.gradient:
         found = of_whole_network(
-            module, names, inputs, lambda output, label: image_losses(output, label).sum(), labels
+            module, names, inputs, lambda output, label: _losses(output, label).sum(), labels
         )
         batch.of_images.update({(name, False): value for name, value in found.items()})
     if batch.needs.curvature:
@@ -248,14 +249,27 @@ def image_losses(output: Any, labels: Tensor) -> Tensor:
 
     Raises `InputError` (`CLASS_COUNT_MISMATCH`) for a label that there is no logit for.
     """
-    logits = first_tensor(output)
-    if labels.numel() and logits.dim() == 2 and int(labels.max()) >= logits.shape[1]:
+    _check_labels(tuple(first_tensor(output).shape), labels)
+    return _losses(output, labels)
+
+
+def _losses(output: Any, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(first_tensor(output), labels, reduction="none")
+
+
+def _check_answers(subject: Subject, labels: Tensor) -> None:
+    """Check labels against the traced output, where no value may be looked at later."""
+    output = next(node for node in subject.trace.graph.nodes if node.op == "output")
+    _check_labels(tuple(output.all_input_nodes[0].meta["val"].shape), labels)
+
+
+def _check_labels(shape: tuple[int, ...], labels: Tensor) -> None:
+    if labels.numel() and len(shape) == 2 and int(labels.max()) >= shape[1]:
         raise InputError(
-            f"a label is {int(labels.max())}; the network tells {logits.shape[1]} classes apart",
+            f"a label is {int(labels.max())}; the network tells {shape[1]} classes apart",
             code="CLASS_COUNT_MISMATCH",
             hint="labels count from 0; give the data that the network was made for",
         )
-    return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def first_tensor(output: Any) -> Tensor:
