@@ -20,6 +20,7 @@ from prunecli.errors import InputError
 from prunecli.options import ComplexityOptions
 from prunecli.progress import Progress, silent
 from prunecli.report import ClassCount, DatasetAnalysis, Subset
+from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
     from prunecli.complexity.neighbours import Floats
@@ -54,7 +55,7 @@ def analyze_dataset(
         check_target(Path(options.subset), data=source.path)
     counts = _count_classes(source)
     features = any(isinstance(raw, Arrays) and raw.are_features for raw in source.splits.values())
-    found = None if features else survey(source, progress=progress)
+    found = None if features else survey(source, limit=options.survey, seed=seed, progress=progress)
     seen = see(source, found, options=options, seed=seed, network=network, progress=progress)
     settings = CsgSettings(
         samples=options.samples,
@@ -99,6 +100,8 @@ def analyze_dataset(
         duplicates=() if found is None else found.duplicates,
         near_duplicates=() if found is None else found.near_duplicates,
         kinds={} if found is None else found.kinds,
+        listed={} if found is None else found.listed,
+        looked_at=None if found is None else found.looked_at,
         csg=boxed.mean,
         csg_interval=boxed.interval,
         csg_settings={
@@ -190,13 +193,26 @@ def _confused(similarity: Floats, names: list[str]) -> tuple[tuple[str, str, flo
 
 
 def _findings(found: Survey | None) -> list[str]:
+    """Return what there is to say about the images, as sentences with numbers."""
     if found is None:
         return []
+    broken, near = len(found.unreadable), len(found.near_duplicates)
     counts = {
-        "images cannot be read": len(found.unreadable),
-        "groups of equal images are in more than one class": found.mislabelled,
-        "groups of equal images are in more than one split": found.leaked,
-        "groups of nearly equal images": len(found.near_duplicates),
+        f"{found.looked_at:,} of {found.total:,} images were looked at for broken, odd and equal "
+        "ones, drawn at random: --survey all looks at every one": found.total - found.looked_at,
+        f"{counted(broken, 'image')} cannot be read": broken,
+        f"{_groups(found.mislabelled)} in more than one class": found.mislabelled,
+        f"{_groups(found.leaked)} in more than one split": found.leaked,
+        counted(near, "group of nearly equal images", "groups of nearly equal images"): near,
     }
-    kinds = [f"{count} images are {kind}" for kind, count in found.kinds.items()]
-    return [f"{count} {finding}" for finding, count in counts.items() if count] + kinds
+    kinds = [
+        f"{counted(count, 'image')} {verb(count, 'is', 'are')} {kind}, such as "
+        f"{found.listed[kind][0]}"
+        for kind, count in found.kinds.items()
+    ]
+    return [*(finding for finding, count in counts.items() if count), *kinds]
+
+
+def _groups(count: int) -> str:
+    noun = counted(count, "group of equal images", "groups of equal images")
+    return f"{noun} {verb(count, 'is', 'are')}"

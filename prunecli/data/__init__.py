@@ -1,6 +1,7 @@
 """Image data sets: found by format, split by seed, decoded once."""
 
 from prunecli.data import idx, cifar, folders, csv_table, npz, digits  # isort: skip - the order of recognition
+from prunecli.data.files import Files, Sample
 from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
 from prunecli.data.load import check_classes, load_split
 from prunecli.data.source import (
@@ -9,8 +10,8 @@ from prunecli.data.source import (
     Arrays,
     DataFormat,
     DataSource,
+    Packed,
     RawSplit,
-    Sample,
     labels_of,
     names_of,
     open_source,
@@ -24,8 +25,10 @@ __all__ = [
     "Batch",
     "DataFormat",
     "DataSource",
+    "Files",
     "ImageSet",
     "MemoryImageSet",
+    "Packed",
     "RawSplit",
     "Sample",
     "StreamedImageSet",

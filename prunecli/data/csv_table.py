@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING
 
+from prunecli.data.files import Sample
 from prunecli.data.folders import SPLIT_NAMES
-from prunecli.data.source import FORMATS, DataFormat, DataSource, Sample
+from prunecli.data.source import FORMATS, DataFormat, DataSource
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from prunecli.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from io import BytesIO
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,9 +47,9 @@ def mode_for(spec: InputSpec) -> str:
     return mode
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(file: Path | BytesIO) -> Image.Image:
     """Open and fully decode an image file; raises `OSError` or `ValueError` for a broken one."""
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         image.load()
         return image
 

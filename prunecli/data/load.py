@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor
 
 from prunecli.data.decode import mode_for, read_image, to_image, to_pixels
-from prunecli.data.images import ImageSet, MemoryImageSet, StreamedImageSet
-from prunecli.data.source import Arrays, DataSource, RawSplit, labels_of, names_of
+from prunecli.data.images import ImageSet, MemoryImageSet, StreamedImageSet, images_of
+from prunecli.data.source import Arrays, DataSource, RawSplit, content_of, labels_of, names_of
 from prunecli.data.splits import choose
 from prunecli.errors import InputError
 from prunecli.progress import Progress, Step, silent
+from prunecli.wording import some
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +33,6 @@ MEMORY_LIMIT = 4 * 2**30
 
 CHUNK = 512
 """Images that one thread decodes before it reports."""
-
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def check_every_class(source: DataSource, split: str) -> None:
     empty = [name for name, count in zip(source.classes, counts, strict=True) if not count]
     if empty:
         raise InputError(
-            f"no image to train on for {_some(empty)}",
+            f"no image to train on for {some(empty)}",
             code="EMPTY_CLASS",
             where=str(source.path),
             hint="add images to the class, or remove its folder from every split",
@@ -110,7 +110,7 @@ def check_classes(
             f"the network tells {model_classes} classes apart, the data has {len(source.classes)}",
             code="CLASS_COUNT_MISMATCH",
             where=str(source.path),
-            hint=f"the data's classes are {_some(source.classes)}; give the data that the network "
+            hint=f"the data's classes are {some(source.classes)}; give the data that the network "
             "was made for, or a network with as many outputs",
         )
     if names is not None and names != source.classes and sorted(names) == sorted(source.classes):
@@ -118,7 +118,7 @@ def check_classes(
             "the network and the data have the same classes in a different order",
             code="CLASS_ORDER_MISMATCH",
             where=str(source.path),
-            hint=f"the network was trained with {_some(names)} in this order; rename the class "
+            hint=f"the network was trained with {some(names)} in this order; rename the class "
             "folders so that they sort like this",
         )
 
@@ -129,7 +129,7 @@ def _decoder(raw: RawSplit, spec: InputSpec) -> Callable[[int], _Decoded]:
 
     def decode_file(position: int) -> _Decoded:
         try:
-            return _Decoded(*to_pixels(read_image(raw[position].path), spec))
+            return _Decoded(*to_pixels(read_image(BytesIO(content_of(raw, position))), spec))
         except Exception:  # noqa: BLE001 - Pillow's plug-ins raise anything on a broken file
             return _Decoded(None)
 
@@ -164,7 +164,7 @@ def _decoded(
         for start, seen in zip(starts, pool.map(decode_chunk, starts), strict=True):
             converted += seen
             done = min(start + CHUNK, len(raw))
-            progress(Step(f"read {split} images", done, len(raw)))
+            progress(Step(f"read {images_of(split)}", done, len(raw)))
     names = names_of(raw)
     warnings = _warnings(source, split, names, readable, converted)
     whole = np.flatnonzero(readable)
@@ -191,7 +191,7 @@ def _streamed(
         classes=source.classes,
         paths=names_of(raw),
         split=split,
-        warnings=(*source.problems, f"the {split} images do not fit into memory: streamed"),
+        warnings=(*source.problems, f"the {images_of(split)} do not fit into memory: streamed"),
         decode=decode_one,
     )
 
@@ -207,19 +207,16 @@ def _warnings(
     broken = [names[index] for index in np.flatnonzero(~readable).tolist()]
     if broken and len(broken) == len(names):
         raise InputError(
-            f"none of the {len(names)} {split} images can be read",
+            f"none of the {images_of(split, len(names))} can be read",
             code="UNREADABLE_IMAGES",
             where=str(source.path),
-            hint=f"such as {_some(broken)}",
+            hint=f"such as {some(broken)}",
         )
     if broken:
-        warnings.append(f"{len(broken)} {split} images cannot be read, left out: {_some(broken)}")
+        warnings.append(f"{images_of(split, len(broken))} cannot be read, left out: {some(broken)}")
     kinds = [f"{count} {kind}" for kind, count in sorted(converted.items()) if kind]
     if kinds:
-        warnings.append(f"{split} images converted to the network's channels: {', '.join(kinds)}")
+        warnings.append(
+            f"{images_of(split)} converted to the network's channels: {', '.join(kinds)}"
+        )
     return tuple(warnings)
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
