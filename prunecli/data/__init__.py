@@ -1,6 +1,6 @@
 """Image data sets: found by format, split by seed, decoded once."""
 
-from prunecli.data import idx, cifar, folders, csv_table, npz, digits  # isort: skip - the order of recognition
+from prunecli.data import idx, cifar, hugging_face, folders, csv_table, npz, digits  # isort: skip - the order of recognition
 from prunecli.data.files import Files, Sample
 from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
 from prunecli.data.load import check_classes, load_split
@@ -39,6 +39,7 @@ __all__ = [
     "digits",
     "evaluation_split",
     "folders",
+    "hugging_face",
     "idx",
     "labels_of",
     "load_split",

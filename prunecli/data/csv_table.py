@@ -6,19 +6,13 @@ import csv
 from typing import TYPE_CHECKING
 
 from prunecli.data.files import Sample
-from prunecli.data.folders import SPLIT_NAMES
 from prunecli.data.source import FORMATS, DataFormat, DataSource
+from prunecli.data.vocabulary import CLASSES, PATHS, SPLIT_NAMES, SPLITS
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-PATHS = ("path", "image", "file", "filename", "file_name", "image_path")
-CLASSES = ("label", "class", "target", "class_name", "category")
-SPLITS = ("split", "subset", "set")
-"""What people call the three columns; without a header the first is the path, the second the
-class and the third, if any, the split."""
 
 SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.data.files import Files, Run, files_of
 from prunecli.data.source import FORMATS, DataFormat, DataSource
+from prunecli.data.vocabulary import SPLIT_NAMES
 from prunecli.data.walk import SUFFIXES, Findings, images_below, images_in, subfolders
 from prunecli.errors import InputError
 from prunecli.wording import counted, some, verb
@@ -13,18 +14,6 @@ from prunecli.wording import counted, some, verb
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-SPLIT_NAMES: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""What people call the folders of their splits, in lower case, and what we call them."""
 
 
 def find_splits(folder: Path) -> dict[str, Path]:
