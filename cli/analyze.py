@@ -288,7 +288,9 @@ def analyze(
             overwrite=overwrite,
             progress=progress,
         )
-    return Outcome("analyze", report, warnings=report.warnings)
+    subset = None if report.dataset is None else report.dataset.subset
+    brief = None if subset is None else str(subset.path)
+    return Outcome("analyze", report, brief=brief, warnings=report.warnings)
 
 
 def _sort_out(

@@ -175,7 +175,7 @@ def test_progress_reaches_the_total_of_every_stage(folder):
 def test_one_class_is_refused_before_any_image_is_read(tmp_path):
     write_images(tmp_path / "train" / "cat")
     (tmp_path / "train" / "dog").mkdir()
-    with pytest.raises(InputError, match="there is 1") as caught:
+    with pytest.raises(InputError, match="there is one: cat") as caught:
         analyze(tmp_path)
     assert caught.value.code == "ONE_CLASS"
 

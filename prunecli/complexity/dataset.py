@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.complexity.classes import class_map, confusing_images, difficulties
-from prunecli.complexity.csg import CsgSettings, RepeatedCsg, csg_repeated
+from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg_repeated
+from prunecli.complexity.doubts import crowded_labels, small_classes
 from prunecli.complexity.reduction import SUBSET_RULES, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
 from prunecli.data import Arrays, labels_of
+from prunecli.data.layout import class_folder_below
 from prunecli.data.subset import check_target, write_subset
 from prunecli.data.survey import Survey, survey
 from prunecli.errors import InputError
 from prunecli.options import ComplexityOptions
 from prunecli.progress import Progress, silent
 from prunecli.report import ClassCount, DatasetAnalysis, Subset
-from prunecli.wording import counted, verb
+from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
     from prunecli.complexity.neighbours import Floats
@@ -126,20 +128,39 @@ def analyze_dataset(
         confusing=confusing_images(votes.runs, present, seen.paths),
         reduction=smaller,
         subset=_write_subset(source, seen, votes, options, smaller),
-        warnings=(*_findings(found), *seen.warnings, *boxed.runs[0].warnings),
+        warnings=(
+            *_findings(found),
+            *seen.warnings,
+            *crowded_labels(len(present), len(seen.labels)),
+            *_short_classes(source, seen, options),
+            *_by_name(boxed.runs[0], present),
+        ),
     )
+
+
+def _by_name(run: CsgResult, names: list[str]) -> list[str]:
+    """Return the doubts of a measure that was given classes as numbers, with their names."""
+    counts, neighbours = run.counts, run.settings.neighbours
+    numbered = small_classes(run.classes, counts, neighbours)
+    named = small_classes(names, counts, neighbours)
+    return [*named, *(warning for warning in run.warnings if warning not in numbered)]
 
 
 def _count_classes(source: DataSource) -> dict[str, int]:
     totals = np.zeros(len(source.classes), dtype=np.int64)
     for raw in source.splits.values():
         totals += np.bincount(labels_of(raw), minlength=len(totals))
-    if np.count_nonzero(totals) < 2:
+    present = [source.classes[at] for at in np.flatnonzero(totals).tolist()]
+    if len(present) < 2:
+        below = class_folder_below(source.path) if source.format == "image-folder" else None
         raise InputError(
-            f"complexity needs two classes with images, there is {np.count_nonzero(totals)}",
+            "complexity needs two classes with images or features, there is "
+            + (f"one: {present[0]}" if present else "none"),
             code="ONE_CLASS",
             where=str(source.path),
-            hint="give the folder that holds one folder per class",
+            hint="give the folder that holds one folder per class"
+            if below is None
+            else f"the classes seem to lie further down: prunecli analyze {below}",
         )
     return dict(zip(source.classes, totals.tolist(), strict=True))
 
@@ -170,6 +191,25 @@ def _write_subset(
     target = Path(options.subset)
     write_subset(chosen, target)
     return Subset(target, len(rows), per_class, options.subset_rule)
+
+
+def _short_classes(source: DataSource, seen: Seen, options: ComplexityOptions) -> list[str]:
+    """Say which classes have fewer images than a subset was asked to have of each."""
+    per_class = options.per_class
+    if per_class is None or options.subset is None:
+        return []
+    counts = np.bincount(seen.labels, minlength=len(source.classes))
+    short = [
+        f"{name} ({count})"
+        for name, count in zip(source.classes, counts.tolist(), strict=True)
+        if 0 < count < per_class
+    ]
+    sentence = (
+        f"{counted(len(short), 'class', 'classes')} {verb(len(short), 'has', 'have')} fewer than "
+        f"the {per_class:,} images of --per-class, and {verb(len(short), 'gives', 'give')} all: "
+        f"{some(short)}"
+    )
+    return [sentence] if short else []
 
 
 def _sizes(found: Survey) -> dict[str, int]:

@@ -14,10 +14,11 @@ from prunecli.complexity.embedding import Features, Points, embed_pixels, parse
 from prunecli.data import Arrays, load_split
 from prunecli.data.cache import cached
 from prunecli.data.load import MEMORY_LIMIT
-from prunecli.data.source import names_of
+from prunecli.data.source import name_of, names_of
 from prunecli.data.splits import choose
 from prunecli.errors import InputError
 from prunecli.progress import Progress, silent
+from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,8 +133,24 @@ def _features(source: DataSource, split: str, options: ComplexityOptions, *, see
             code="BAD_EMBEDDING",
             hint="leave --embedding out: features are measured as they are",
         )
+    _check_finite(source, rows)
     shape = rows.images.shape[1:]
     return Seen(rows.images, rows.labels, names_of(rows), split, shape, "features", False, ())
+
+
+def _check_finite(source: DataSource, rows: Arrays) -> None:
+    finite = np.isfinite(rows.images)
+    if finite.all():
+        return
+    broken = np.flatnonzero(~finite.all(axis=1))
+    raise InputError(
+        f"{counted(int((~finite).sum()), 'value')} in {len(broken):,} of {len(rows):,} rows "
+        f"{verb(int((~finite).sum()), 'is', 'are')} NaN or infinite: "
+        f"{some([name_of(rows, at) for at in broken.tolist()])}",
+        code="BAD_FEATURES",
+        where=str(source.path),
+        hint="leave these rows out: keep = np.isfinite(x).all(axis=1); x[keep], y[keep]",
+    )
 
 
 def _common_input(found: Survey) -> InputSpec:

@@ -29,7 +29,14 @@ KINDS = {
     "RGB": "RGB",
     "RGBA": "RGBA",
     "CMYK": "CMYK",
+    "I": "16-bit",
+    "I;16": "16-bit",
+    "I;16B": "16-bit",
+    "I;16L": "16-bit",
 }
+
+MOST = 90_000_000
+"""Pixels above which an image is not decoded: a small file may ask for gigabytes."""
 
 LARGE = 128
 """Side from which images are resized larger than the input and cropped, as ImageNet's are."""
@@ -48,8 +55,13 @@ def mode_for(spec: InputSpec) -> str:
 
 
 def read_image(file: Path | BytesIO) -> Image.Image:
-    """Open and fully decode an image file; raises `OSError` or `ValueError` for a broken one."""
+    """Open and fully decode an image file; raises `OSError` or `ValueError` for a broken one.
+
+    One of more pixels than `MOST` is refused as broken.
+    """
     with Image.open(file) as image:
+        if image.width * image.height > MOST:
+            raise OSError(f"{image.width} x {image.height} pixels are too many")
         image.load()
         return image
 

@@ -26,11 +26,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """File names of one folder, one after the other, all of the same class."""
+    """File names in one folder, all of the same class, or each of its own."""
 
     folder: str
     names: Sequence[str]
-    label: int
+    label: int | Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +91,13 @@ def files_of(runs: Iterable[Run]) -> Files:
     folders: list[str] = []
     texts: list[bytes] = []
     lengths: list[NDArray[np.int64]] = []
-    labels: list[int] = []
+    labels: list[NDArray[np.int32]] = []
     for run in runs:
         encoded = [os.fsencode(name) for name in run.names]
         folders.append(run.folder)
         texts.append(b"".join(encoded))
         lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-        labels.append(run.label)
+        labels.append(np.broadcast_to(np.array(run.label, np.int32), len(encoded)))
     counts = np.fromiter(map(len, lengths), np.int64, len(lengths))
     ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
     listing = _Listing(
@@ -105,7 +105,7 @@ def files_of(runs: Iterable[Run]) -> Files:
         inside=np.repeat(np.arange(len(folders), dtype=np.int32), counts),
         text=b"".join(texts),
         starts=ends,
-        labels=np.repeat(np.array(labels, np.int32), counts),
+        labels=np.concatenate([np.zeros(0, np.int32), *labels]),
     )
     return Files(listing, np.arange(len(listing.labels)))
 

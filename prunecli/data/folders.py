@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunecli.data.files import Files, Run, files_of
+from prunecli.data.layout import class_names, find_splits
 from prunecli.data.source import FORMATS, DataFormat, DataSource
-from prunecli.data.vocabulary import SPLIT_NAMES
 from prunecli.data.walk import SUFFIXES, Findings, images_below, images_in, subfolders
 from prunecli.errors import InputError
 from prunecli.wording import counted, some, verb
@@ -14,24 +14,6 @@ from prunecli.wording import counted, some, verb
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-
-def find_splits(folder: Path) -> dict[str, Path]:
-    """Return the split folders below `folder` by our name for them; empty for a one-level tree."""
-    found: dict[str, Path] = {}
-    for child in subfolders(folder):
-        name = SPLIT_NAMES.get(child.name.lower())
-        if name is None:
-            continue
-        if name in found:
-            raise InputError(
-                f"two folders hold the same split {name!r}: {found[name].name} and {child.name}",
-                code="DATA_NOT_RECOGNISED",
-                where=str(folder),
-                hint="rename one of them",
-            )
-        found[name] = child
-    return {name: found[name] for name in ("train", "val", "test") if name in found}
 
 
 def recognises(folder: Path) -> bool:
@@ -47,9 +29,8 @@ def read(folder: Path) -> DataSource:
     `InputError`: `NO_CLASSES`, `NO_IMAGES`, `UNREADABLE_FOLDER`.
     """
     splits = find_splits(folder) or {"all": folder}
-    classes = tuple(
-        sorted({child.name for place in splits.values() for child in subfolders(place)})
-    )
+    loops: list[str] = []
+    classes = class_names(folder, loops)
     if not classes:
         raise InputError(
             "the images are not sorted into class folders",
@@ -58,7 +39,7 @@ def read(folder: Path) -> DataSource:
             hint="put the images of each class into a folder with the class's name, or give a "
             "table (.csv) of path and label",
         )
-    problems = _outside(folder, splits)
+    problems = [*_loops(loops), *_outside(folder, splits)]
     found = {name: _files(place, classes, problems) for name, place in splits.items()}
     if not any(found.values()):
         raise InputError(
@@ -95,14 +76,22 @@ def _problems(place: Path, empty: Sequence[str], findings: Findings) -> list[str
     loops, closed, others = findings.loops, findings.unreadable, findings.others
     sentences = {
         f"{counted(len(closed), 'folder')} cannot be read: {some(closed)}": closed,
-        f"{counted(len(loops), 'folder')} {verb(len(loops), 'leads', 'lead')} back to one that "
-        f"was read already, left out: {some(loops)}": loops,
         f"{counted(len(empty), 'class', 'classes')} {verb(len(empty), 'has', 'have')} no image in "
         f"{place}: {some(empty)}": empty,
         f"{counted(others, 'file')} in {place} {verb(others, 'does', 'do')} not end like images "
         f"and {verb(others, 'is', 'are')} left out": others,
     }
-    return [text for text, there in sentences.items() if there]
+    return [*_loops(loops), *(text for text, there in sentences.items() if there)]
+
+
+def _loops(folders: Sequence[str]) -> list[str]:
+    """Say which folders lead back to one that holds them, or that was read already."""
+    count = len(folders)
+    sentence = (
+        f"{counted(count, 'folder')} {verb(count, 'leads', 'lead')} back to one that was read "
+        f"already, left out: {some(folders)}"
+    )
+    return [sentence] if folders else []
 
 
 def _outside(folder: Path, splits: Mapping[str, Path]) -> list[str]:

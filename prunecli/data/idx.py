@@ -35,8 +35,9 @@ def recognises(folder: Path) -> bool:
 def read(folder: Path) -> DataSource:
     """Read the pairs of image and label files, gzipped or not.
 
-    Where there is one pair alone, its first 80 % are `train` and the rest `test`. Raises
-    `InputError` (`CORRUPT_DATA`) for files that are cut short or are no IDX files.
+    Where there is one pair alone, its first 80 % are `train` and the rest `test`. The classes are
+    the numbers from the lowest label to the highest. Raises `InputError` (`CORRUPT_DATA`) for files
+    that are cut short or are no IDX files.
     """
     splits: dict[str, Arrays] = {}
     for name, (image_file, label_file) in _pairs(folder).items():
@@ -57,8 +58,13 @@ def read(folder: Path) -> DataSource:
         rest = len(only) - cut
         note = f"only {name} files: the first {cut} images are train, the last {rest} test"
         problems = (note,)
+    lowest = min(int(split.labels.min(initial=255)) for split in splits.values())
     highest = max(int(split.labels.max(initial=0)) for split in splits.values())
-    classes = tuple(str(label) for label in range(highest + 1))
+    if 0 < lowest <= highest:  # such as the letters of EMNIST
+        splits = {
+            name: Arrays(split.images, split.labels - lowest) for name, split in splits.items()
+        }
+    classes = tuple(str(label) for label in range(min(lowest, highest), highest + 1))
     return DataSource(folder, "mnist-idx", classes, splits, problems)
 
 

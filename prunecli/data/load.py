@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from prunecli.data.decode import mode_for, read_image, to_image, to_pixels
@@ -123,6 +125,17 @@ def check_classes(
         )
 
 
+def unlike_classes(names: tuple[str, ...] | None, source: DataSource) -> tuple[str, ...]:
+    """Warn where a network's own class names and the data's have none in common."""
+    if names is None or set(names) & set(source.classes):
+        return ()
+    sentence = (
+        f"the network's classes ({some(names)}) and the data's ({some(source.classes)}) have no "
+        "name in common: scores mean something only if they are the same things in the same order"
+    )
+    return (sentence,)
+
+
 def _decoder(raw: RawSplit, spec: InputSpec) -> Callable[[int], _Decoded]:
     if isinstance(raw, Arrays):
         return lambda position: _Decoded(*to_pixels(to_image(raw.images[position]), spec))
@@ -160,13 +173,15 @@ def _decoded(
         return seen
 
     starts = range(0, len(raw), CHUNK)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        # Images that are too large are refused and counted here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for start, seen in zip(starts, pool.map(decode_chunk, starts), strict=True):
             converted += seen
             done = min(start + CHUNK, len(raw))
             progress(Step(f"read {images_of(split)}", done, len(raw)))
     names = names_of(raw)
-    warnings = _warnings(source, split, names, readable, converted)
+    found = _warnings(source, split, names, readable, converted)
     whole = np.flatnonzero(readable)
     complete = len(whole) == len(raw)
     return MemoryImageSet(
@@ -174,7 +189,7 @@ def _decoded(
         classes=source.classes,
         paths=names if complete else tuple(names[index] for index in whole.tolist()),
         split=split,
-        warnings=warnings,
+        warnings=found,
         pixels=torch.from_numpy(pixels if complete else pixels[whole]),
     )
 
@@ -203,7 +218,7 @@ def _warnings(
     readable: NDArray[np.bool_],
     converted: Counter[str],
 ) -> tuple[str, ...]:
-    warnings = list(source.problems)
+    found = list(source.problems)
     broken = [names[index] for index in np.flatnonzero(~readable).tolist()]
     if broken and len(broken) == len(names):
         raise InputError(
@@ -213,10 +228,8 @@ def _warnings(
             hint=f"such as {some(broken)}",
         )
     if broken:
-        warnings.append(f"{images_of(split, len(broken))} cannot be read, left out: {some(broken)}")
+        found.append(f"{images_of(split, len(broken))} cannot be read, left out: {some(broken)}")
     kinds = [f"{count} {kind}" for kind, count in sorted(converted.items()) if kind]
     if kinds:
-        warnings.append(
-            f"{images_of(split)} converted to the network's channels: {', '.join(kinds)}"
-        )
-    return tuple(warnings)
+        found.append(f"{images_of(split)} converted to the network's channels: {', '.join(kinds)}")
+    return tuple(found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from prunecli.data.decode import to_image
+from prunecli.data.decode import MOST, to_image
 from prunecli.data.near_duplicates import Thumbnails, thumbnail
 from prunecli.data.source import Arrays, RawSplit, content_of
 
@@ -21,9 +21,6 @@ TINY = 8
 
 HUGE = 25_000_000
 """Pixels above which an image is called huge: decoding it costs more than training on it."""
-
-MOST = 90_000_000
-"""Pixels above which an image is not decoded: a small file may ask for gigabytes."""
 
 LARGE = 512
 """Side from which JPEG images are decoded at a part of their size, enough for a thumbnail."""

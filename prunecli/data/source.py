@@ -96,10 +96,11 @@ def open_source(path: Path | str) -> DataSource:
         return BUILT_IN[str(path)]()
     if not place.exists():
         raise InputError(
-            "there is no such data folder",
+            "there is no such data set, neither a folder nor a file",
             code="DATA_NOT_FOUND",
             where=str(path),
-            hint=f"give a folder of images, or one of: {', '.join(BUILT_IN)}",
+            hint="give a folder of images, a table (.csv), an archive (.npz), or one of: "
+            + ", ".join(BUILT_IN),
         )
     for entry in FORMATS:
         if entry.value.recognises(place):
