@@ -152,17 +152,24 @@ def _count_classes(source: DataSource) -> dict[str, int]:
         totals += np.bincount(labels_of(raw), minlength=len(totals))
     present = [source.classes[at] for at in np.flatnonzero(totals).tolist()]
     if len(present) < 2:
-        below = class_folder_below(source.path) if source.format == "image-folder" else None
         raise InputError(
             "complexity needs two classes with images or features, there is "
-            + (f"one: {present[0]}" if present else "none"),
+            + (f"one: {present[0]}" if present else "none")
+            + "".join(f"; {problem}" for problem in source.problems),
             code="ONE_CLASS",
             where=str(source.path),
-            hint="give the folder that holds one folder per class"
-            if below is None
-            else f"the classes seem to lie further down: prunecli analyze {below}",
+            hint=_where_classes_are(source),
         )
     return dict(zip(source.classes, totals.tolist(), strict=True))
+
+
+def _where_classes_are(source: DataSource) -> str:
+    if source.format != "image-folder":
+        return "give data with two labels or more"
+    below = class_folder_below(source.path)
+    if below is not None:
+        return f"the classes seem to lie further down: prunecli analyze {below}"
+    return "give the folder that holds one folder per class"
 
 
 def _write_subset(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,9 @@ TRAIN_SHARE = 0.8
 """Part of the only pair of files that is trained on: its first images, the last ones test."""
 
 UBYTE = 8
+
+DIMENSIONS = 3
+"""Dimensions of an array at most: images [n, H, W]."""
 
 
 def recognises(folder: Path) -> bool:
@@ -76,13 +81,15 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise corrupt(path, str(error)) from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != UBYTE:
         raise corrupt(path, "it is not an IDX file of unsigned bytes")
     start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise corrupt(path, f"its header is cut short after {len(data)} bytes")
     shape = tuple(np.frombuffer(data[4:start], dtype=">u4").astype(int).tolist())
-    if len(data) - start != int(np.prod(shape)):
+    if len(data) - start != math.prod(shape) or len(shape) > DIMENSIONS:
         raise corrupt(path, f"it holds {len(data) - start} bytes for {list(shape)}")
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 

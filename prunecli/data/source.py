@@ -89,16 +89,28 @@ FORMATS: Registry[DataFormat] = Registry("data format")
 def open_source(path: Path | str) -> DataSource:
     """Find out what lies at `path` (a folder, a file, the word `digits`), decoding nothing.
 
-    Raises `InputError`: `DATA_NOT_FOUND`, `DATA_NOT_RECOGNISED`, or the format's own complaint.
+    Raises `InputError`: `DATA_NOT_FOUND`, `DATA_NOT_RECOGNISED`, `UNREADABLE_FOLDER`, or the
+    format's own complaint.
     """
-    place = Path(path)
     if str(path) in BUILT_IN:
         return BUILT_IN[str(path)]()
+    try:
+        return _open(Path(path))
+    except PermissionError as error:
+        raise InputError(
+            f"there is no permission to read it: {error.strerror}",
+            code="UNREADABLE_FOLDER",
+            where=str(error.filename or path),
+            hint="see who may read it: ls -ld",
+        ) from error
+
+
+def _open(place: Path) -> DataSource:
     if not place.exists():
         raise InputError(
             "there is no such data set, neither a folder nor a file",
             code="DATA_NOT_FOUND",
-            where=str(path),
+            where=str(place),
             hint="give a folder of images, a table (.csv), an archive (.npz), or one of: "
             + ", ".join(BUILT_IN),
         )
@@ -109,14 +121,14 @@ def open_source(path: Path | str) -> DataSource:
         raise InputError(
             "the data set is a file, and no table or archive of arrays",
             code="DATA_NOT_RECOGNISED",
-            where=str(path),
+            where=str(place),
             hint="unpack it first, then give the folder; or give a .csv of paths and labels, or a "
             ".npz of x and y",
         )
     raise InputError(
         "no data set was recognised in the folder",
         code="DATA_NOT_RECOGNISED",
-        where=str(path),
+        where=str(place),
         hint="one folder per class with images in it, perhaps below train/, val/ and test/; or: "
         + "; ".join(entry.summary for entry in FORMATS),
     )

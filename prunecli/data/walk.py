@@ -66,6 +66,8 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as items:
             return [item for item in items if not item.name.startswith(".")]
+    except PermissionError:
+        raise  # said where the data set is opened
     except OSError as error:
         raise InputError(
             f"the folder cannot be read: {error.strerror}",
