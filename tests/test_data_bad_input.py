@@ -96,6 +96,25 @@ def test_a_class_smaller_than_what_is_asked_of_each_is_said(tmp_path):
     assert "1 class has fewer than the 6 images of --per-class, and gives all: dog (4)" in words
 
 
+def test_a_quiet_analysis_prints_the_path_of_the_subset(tmp_path, capsys):
+    folder = make_folder(tmp_path / "data", {"cat": 9, "dog": 9})
+    part = str(tmp_path / "part.txt")
+    words = ["analyze", str(folder), "--write-subset", part, "--per-class", "5", "--repeats", "2"]
+    assert main([*words, "-q"]) == 0
+    assert capsys.readouterr().out == f"{part}\n"
+    assert len(open_source(part).splits["all"]) == 10
+
+
+def test_a_survey_takes_a_number_or_all(tmp_path, capsys):
+    folder = str(make_folder(tmp_path / "data", {"cat": 9, "dog": 9}))
+    for word, opened in (("5", 5), ("all", 18)):
+        assert main(["analyze", folder, "--survey", word, "--repeats", "2", "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["data"]["dataset"]["looked_at"] == opened
+    assert main(["analyze", folder, "--survey", "some", "--json"]) == 2
+    assert "--survey" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
 def test_classes_with_no_name_in_common_are_doubted(tmp_path):
     source = open_source(make_folder(tmp_path, {"cat": 2, "dog": 2}))
     assert unlike_classes(None, source) == ()

@@ -42,7 +42,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is nothing to see: `empty`, `missing`, `too large to decode` or `damaged`."""
+    """Why there is nothing to see, such as `empty`, `missing`, `too large to decode`."""
 
     reason: str
 
@@ -64,7 +64,7 @@ def look_at(raw: RawSplit, position: int) -> Look | Failure:
     try:
         content = content_of(raw, position)
     except OSError as error:
-        return Failure("missing" if isinstance(error, FileNotFoundError) else "not permitted")
+        return Failure("missing" if isinstance(error, FileNotFoundError) else "without permission")
     try:
         return _decoded(content) if content else Failure("empty")
     except Image.DecompressionBombError:
