@@ -495,6 +495,13 @@ def test_cifar_batches_of_another_shape_are_refused(tmp_path, content):
     assert caught.value.code == "CORRUPT_DATA"
 
 
+def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path):
+    make_cifar(tmp_path)
+    (tmp_path / "data_batch_1").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(InputError, match="remember 2147483647 things"):
+        open_source(tmp_path)
+
+
 def make_binary_cifar(folder: Path) -> None:
     rows = np.random.default_rng(0).integers(0, 256, (3, 3073), np.uint8)
     rows[:, 0] = [0, 1, 1]
