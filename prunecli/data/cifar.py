@@ -98,7 +98,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
 def _check_memo(pickled: bytes) -> None:
     """Raise `UnpicklingError` for a pickle whose few bytes would make a memo of gigabytes."""
     for operation, argument, _ in pickletools.genops(pickled):
-        if operation.name in {"PUT", "BINPUT", "LONG_BINPUT"} and argument > len(pickled):
+        puts = operation.name in {"PUT", "BINPUT", "LONG_BINPUT"}
+        if puts and argument is not None and argument > len(pickled):
             raise pickle.UnpicklingError(f"it wants to remember {argument} things")
 
 
