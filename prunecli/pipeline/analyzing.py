@@ -21,7 +21,7 @@ from prunecli.pictures import (
     sensitivity_picture,
 )
 from prunecli.pipeline.sparsifying import stored_sparsity
-from prunecli.progress import Progress, silent
+from prunecli.progress import Progress, Step, silent
 from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def analyze(
 
     warnings: list[str] = []
     learned = compare_records(options.learnability) if options.learnability else None
+    if data is not None:
+        progress(Step("find images", 0))
     source = None if data is None else open_source(data)
     found_model, found_data = None, None
     if model is not None:
