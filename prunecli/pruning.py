@@ -21,6 +21,7 @@ from prunecli.importance import (
     chosen_importance,
     importance_of,
 )
+from prunecli.layers import cut_layers
 from prunecli.modes import evaluating
 from prunecli.network import Clock, Network, read_network
 from prunecli.options import PruneOptions
@@ -188,6 +189,7 @@ def prune_network(
         importance=chosen_importance(options, data=batches is not None),
         candidates=candidates,
         dead=living.report,
+        layers=cut_layers(network, keep, widths, whole=selection.whole),
     )
     return PruneResult(slim, plan, report, program)
 

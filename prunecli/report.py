@@ -43,6 +43,25 @@ class GroupReport:
 
 
 @dataclass(frozen=True)
+class LayerCut:
+    """One layer with a weight before and after a cut, in the order of execution.
+
+    `channels` are those that it makes, `kept` those that stay; `reason` says why they all do, where
+    something holds them.
+    """
+
+    name: str
+    operator: str
+    channels: int
+    kept: int
+    flops: float
+    flops_kept: float
+    params: float
+    params_kept: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class FrozenReport:
     """Channels that cannot be cut, and why; `flops_share` is the FLOPs that this holds fast."""
 
@@ -355,6 +374,7 @@ class PruneReport:
     latency: LatencyReport | None = None
     candidates: SearchReport | None = None
     dead: DeadReport | None = None
+    layers: tuple[LayerCut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -467,6 +487,26 @@ class GroupAnalysis:
 
 
 @dataclass(frozen=True)
+class LayerAnalysis:
+    """One layer with a weight, in the order of execution.
+
+    It makes `channels`, of which `free` may be cut, with the channel groups `groups`; `reason` says
+    why none of them may, where something holds them. `saliency` is the mean over those that may
+    (None where the signal cannot see them).
+    """
+
+    name: str
+    operator: str
+    channels: int
+    free: int
+    flops: float
+    params: float
+    saliency: float | None
+    groups: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class SignalAgreement:
     """Spearman's correlation of a signal with the oracle; None where it is not defined.
 
@@ -508,7 +548,10 @@ class ImportanceReport:
 
 @dataclass(frozen=True)
 class ModelAnalysis:
-    """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs."""
+    """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs.
+
+    `elsewhere` counts the FLOPs outside of `layers`, by operator.
+    """
 
     architecture: str
     cost: Cost
@@ -522,6 +565,8 @@ class ModelAnalysis:
     importance: ImportanceReport | None = None
     sparsity: SparsityReport | None = None
     dead: DeadReport | None = None
+    layers: tuple[LayerAnalysis, ...] = ()
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from prunecli.iterative.planning import (
 from prunecli.iterative.removal import widths_of
 from prunecli.iterative.session import Session, score
 from prunecli.iterative.slim import Course
+from prunecli.layers import cut_layers
 from prunecli.network import Clock, read_network
 from prunecli.progress import Progress, silent
 from prunecli.pruning import (
@@ -226,6 +227,7 @@ def _finished(
         align="auto" if options.align is None else str(options.align),
         seconds=clock.seconds,
         warnings=(*trace_warnings(network), *chosen.warnings, *warnings),
+        layers=cut_layers(network, keep, widths, whole=chosen.whole),
         iterative=dataclasses.replace(
             planned,
             removals=session.removals,

@@ -55,13 +55,13 @@ LONGEST = 32
 """Characters of a name beside a picture."""
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = LONGEST) -> str:
     """Cut a long name in the middle.
 
     >>> short("features.denseblock3.denselayer24.conv1")
     'features.dense..nselayer24.conv1'
     """
-    if len(name) <= LONGEST:
+    if len(name) <= longest:
         return name
-    half = LONGEST // 2
+    half = longest // 2
     return f"{name[: half - 2]}..{name[-half:]}"
