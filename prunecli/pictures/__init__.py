@@ -1,7 +1,14 @@
 """Pictures of reports, drawn with matplotlib without a display and without pyplot's state."""
 
 from prunecli.pictures.oracles import oracle_picture
-from prunecli.pictures.saving import FORMATS, Picture, check_folder, save_figure, save_pictures
+from prunecli.pictures.saving import (
+    FORMATS,
+    Picture,
+    check_folder,
+    save_figure,
+    save_pictures,
+    svg_text,
+)
 from prunecli.pictures.sensitivities import sensitivity_picture
 from prunecli.pictures.sweeps import sweep_picture
 
@@ -13,5 +20,6 @@ __all__ = [
     "save_figure",
     "save_pictures",
     "sensitivity_picture",
+    "svg_text",
     "sweep_picture",
 ]

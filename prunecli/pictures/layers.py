@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.pictures.rows import rows_of
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import COLOURS, QUIET, new_figure
+from prunecli.pictures.style import COLOURS, GRID, new_figure, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prunecli.pictures.rows import Row
     from prunecli.report import LayerAnalysis, LayerCut, ModelAnalysis, PruneReport, SparsityReport
 
-FREE, HELD, WHOLE = COLOURS[0], COLOURS[1], "#c9d7e3"
+FREE, HELD, WHOLE = COLOURS[0], COLOURS[1], GRID
 """Bars of what may go or is kept, of what is held fast, and of the dense network behind them."""
 
 WIDE = 200.0
@@ -30,7 +30,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class _Bars:
-    """One panel: a value per row, what lies behind it (if anything), values that may span widely."""
+    """One panel: a value per row, and what lies behind it; `may_span` many powers of ten."""
 
     title: str
     unit: str

@@ -16,6 +16,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 """Shapes that go with the colours: no line is told by its colour alone."""
 
+INK = "#000000"
+PAPER = "#ffffff"
+GRID = "#d9d9d9"
 QUIET = "#6b6b6b"
 """Grey of what is there to compare with: random channels, grids, notes."""
 
@@ -28,7 +31,7 @@ def new_figure(width: float, height: float, *, columns: int = 1) -> tuple[Figure
 
     look = {"font.size": 9.0, "axes.titlesize": 10.0, "legend.fontsize": 8.5}
     with rc_context({**look, "font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
         FigureCanvasAgg(figure)
         axes = list(figure.subplots(1, columns, squeeze=False)[0])
     for each in axes:
@@ -40,7 +43,7 @@ def quieten_(axes: Axes) -> None:
     """Take away what says nothing: two of the four borders, and the weight of the grid."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.grid(visible=True, color="#d9d9d9", linewidth=0.6)
+    axes.grid(visible=True, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8.5, length=3)
 
@@ -56,12 +59,26 @@ LONGEST = 32
 
 
 def short(name: str, longest: int = LONGEST) -> str:
-    """Cut a long name in the middle.
+    """Cut a long name in the middle, and make it text that matplotlib takes for no formula.
 
     >>> short("features.denseblock3.denselayer24.conv1")
     'features.dense..nselayer24.conv1'
     """
-    if len(name) <= longest:
-        return name
-    half = longest // 2
-    return f"{name[: half - 2]}..{name[-half:]}"
+    name = printable(name)
+    if len(name) > longest:
+        half = longest // 2
+        name = f"{name[: half - 2]}..{name[-half:]}"
+    return name.replace("$", r"\$")
+
+
+def printable(text: str) -> str:
+    r"""Write what cannot be shown, or would turn the text around it, as Python writes it.
+
+    Names of files are bytes: they may hold control characters, and surrogates for what is no UTF-8.
+
+    >>> print(printable("a" + chr(10) + "b" + chr(0xDCFF)))
+    a\nb\udcff
+    """
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )

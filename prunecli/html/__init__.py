@@ -1,0 +1,36 @@
+"""Reports as one self-contained HTML file: no network, light and dark, on paper and on a phone."""
+
+from prunecli.html.page import page
+from prunecli.html.parts import (
+    Bar,
+    Cell,
+    Drawing,
+    Facts,
+    Folded,
+    Grid,
+    Numbers,
+    Part,
+    Section,
+    Thumbnails,
+    Tile,
+)
+from prunecli.html.thumbnails import data_uri
+from prunecli.html.writing import check_page, write_page
+
+__all__ = [
+    "Bar",
+    "Cell",
+    "Drawing",
+    "Facts",
+    "Folded",
+    "Grid",
+    "Numbers",
+    "Part",
+    "Section",
+    "Thumbnails",
+    "Tile",
+    "check_page",
+    "data_uri",
+    "page",
+    "write_page",
+]

@@ -1,0 +1,34 @@
+"""Small images inside a page."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from io import BytesIO
+
+from PIL import Image
+
+from prunecli.data.decode import in_mode
+from prunecli.data.survey import GREY_MODES
+
+SIDE = 128
+"""Pixels of the longer side of what is shown; larger images are shrunk to it."""
+
+EXACT = 48
+"""Images whose longer side is this at most keep every pixel, as PNG."""
+
+QUALITY = 82
+
+
+def data_uri(image: Image.Image) -> str:
+    """Return an image as a data URI; the same bytes for the same image.
+
+    Nothing but the pixels goes along: no position, no camera, no comment.
+    """
+    small = in_mode(image, "L" if image.mode in GREY_MODES else "RGB").copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    plain = Image.new(small.mode, small.size)
+    plain.paste(small)
+    kind = "png" if max(plain.size) <= EXACT else "jpeg"
+    with BytesIO() as buffer:
+        plain.save(buffer, kind, optimize=True, quality=QUALITY)
+        return f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}"
