@@ -85,10 +85,8 @@ def cut_layers(
     group_of, held = _group_names(network), {item.name: item.reason for item in whole}
     found = []
     for layer in _layers(network):
-        kept, groups = layer.channels, ()
-        if layer.atoms is not None:
-            kept = int(staying(layer.atoms, keep).sum())
-            groups = _named(layer.atoms, group_of)
+        kept = layer.channels if layer.atoms is None else int(staying(layer.atoms, keep).sum())
+        groups = () if layer.atoms is None else _named(layer.atoms, group_of)
         reasons = [held[name] for name in groups if name in held]
         reason = layer.reason or (reasons[0] if reasons else "")
         flops, params, flops_kept, params_kept = (

@@ -417,8 +417,36 @@ class AccuracyChange:
 
 
 @dataclass(frozen=True)
+class RunStep:
+    """One step on the way of a network, as its file tells it; what it does not tell is None.
+
+    `verb` is `prune`, `finetune` or `export`, and empty where that is not known. `cost` and
+    `budget` are those of a cut (`sparsity`: of one that zeroed weights), `chosen` says by what.
+    `accuracy` is that before and after the step, `teacher` that of the dense network on the same
+    images.
+    """
+
+    verb: str
+    command: str
+    input: str
+    cost: CutCost | None = None
+    budget: Mapping[str, Mapping[str, float]] | None = None
+    chosen: str | None = None
+    sparsity: float | None = None
+    verified: Verified | None = None
+    accuracy: AccuracyChange | None = None
+    teacher: float | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+
+
+@dataclass(frozen=True)
 class FinetuneReport:
-    """The outcome of `finetune`: the best epoch is chosen on images held out from training."""
+    """The outcome of `finetune`: the best epoch is chosen on images held out from training.
+
+    `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one.
+    `history` is the way of the network up to here.
+    """
 
     output: Path
     accuracy: AccuracyChange
@@ -430,6 +458,8 @@ class FinetuneReport:
     warnings: tuple[str, ...] = ()
     sparsity: SparsityReport | None = None
     record: Path | None = None
+    teacher: float | None = None
+    history: tuple[RunStep, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -461,7 +491,7 @@ class BenchmarkRow:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The outcome of `export`."""
+    """The outcome of `export`; `history` is the way of the network up to here."""
 
     output: Path
     opset: int
@@ -470,6 +500,8 @@ class ExportReport:
     benchmark: tuple[BenchmarkRow, ...]
     seconds: float
     warnings: tuple[str, ...] = ()
+    architecture: str = ""
+    history: tuple[RunStep, ...] = ()
 
 
 @dataclass(frozen=True)

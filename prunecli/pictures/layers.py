@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.pictures.rows import rows_of
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import COLOURS, GRID, new_figure, printable
+from prunecli.pictures.style import COLOURS, GRID, LONGEST_TITLE, new_figure, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +130,7 @@ def _figure(
         each.grid(visible=False, axis="y")
         each.set_title(panel.title, loc="left")
         each.set_xlabel(panel.unit)
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure.suptitle(short(title, LONGEST_TITLE), fontsize=11, x=0.01, ha="left")
     return figure
 
 

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunecli.artefacts import check_output, provenance, read
+from prunecli.artefacts import check_output, dense_architecture, provenance, read
 from prunecli.dense_network import dense_network, flops_ratio
+from prunecli.history import history_of
 from prunecli.instantiate import instantiate
 from prunecli.options import ExportOptions, LoadOptions
 from prunecli.pipeline.sparsifying import stored_sparsity
 from prunecli.progress import Progress, Step, silent
-from prunecli.report import BenchmarkRow, ExportReport
+from prunecli.report import BenchmarkRow, ExportReport, RunStep
 
 if TYPE_CHECKING:
     from prunecli.checkpoint import Checkpoint, Loaded
@@ -94,6 +95,8 @@ def export(
         benchmark=rows,
         seconds=round(time.perf_counter() - start, 3),
         warnings=tuple(warnings),
+        architecture=str(dense_architecture(checkpoint)),
+        history=(*history_of(checkpoint), RunStep("export", command, model.name)),
     )
 
 
@@ -112,5 +115,6 @@ def _about_zeros(checkpoint: Checkpoint) -> list[str]:
 def _onnx_metadata(loaded: Loaded, model: Path, command: str, seed: int) -> dict[str, str]:
     import json
 
-    facts = provenance(loaded, model, command=command, seed=seed)
+    step = RunStep("export", command, model.name)
+    facts = provenance(loaded, model, command=command, seed=seed, step=step)
     return {"provenance": json.dumps(facts, sort_keys=True)}

@@ -18,6 +18,7 @@ from prunecli.artefacts import (
 from prunecli.checkpoint import save
 from prunecli.data import check_classes, evaluation_split, load_split, open_source
 from prunecli.errors import InputError
+from prunecli.history import history_of
 from prunecli.instantiate import instantiate
 from prunecli.learnability import write_record
 from prunecli.network import read_network
@@ -26,7 +27,7 @@ from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.pipeline.sparsifying import keeping_zeros, save_proven, stored_sparsity
 from prunecli.pipeline.warnings import merged
 from prunecli.progress import Progress, silent
-from prunecli.report import AccuracyChange, FinetuneReport
+from prunecli.report import AccuracyChange, FinetuneReport, RunStep
 from prunecli.sparse.layers import weight_layers
 
 
@@ -96,6 +97,23 @@ def finetune(
     )
     after = training.evaluate(result.model, test, input=checkpoint.input, progress=progress)
     accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
+    dense = None
+    if taught is not None:
+        spec = taught.checkpoint.input
+        seen = test
+        if spec != checkpoint.input:
+            seen = load_split(source, split, input=spec, seed=options.seed, progress=progress)
+        known = instantiate(taught.checkpoint)
+        dense = training.evaluate(known, seen, input=spec, progress=progress).accuracy
+    step = RunStep(
+        verb="finetune",
+        command=command,
+        input=model.name,
+        accuracy=accuracy,
+        teacher=dense,
+        epochs=len(result.epochs),
+        best_epoch=result.best_epoch,
+    )
     trained = dataclasses.replace(
         checkpoint,
         tensors=state_of(result.model),
@@ -106,6 +124,7 @@ def finetune(
             command=command,
             seed=options.seed,
             facts={"accuracy": dataclasses.asdict(accuracy), "data": data},
+            step=step,
         ),
     )
     trained = keeping_zeros(trained, result.model, result.masks, layers=layers, options=options)
@@ -133,4 +152,6 @@ def finetune(
         seconds=round(time.perf_counter() - start, 3),
         warnings=merged(loaded.warnings, result.warnings, test.warnings),
         sparsity=stored_sparsity(trained, before=model, after=target),
+        teacher=dense,
+        history=(*history_of(checkpoint), step),
     )
