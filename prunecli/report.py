@@ -286,6 +286,7 @@ class SweepReport:
     pictures: tuple[Path, ...] = ()
     next_command: str = ""
     warnings: tuple[str, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -375,6 +376,8 @@ class PruneReport:
     candidates: SearchReport | None = None
     dead: DeadReport | None = None
     layers: tuple[LayerCut, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -458,8 +461,11 @@ class FinetuneReport:
     warnings: tuple[str, ...] = ()
     sparsity: SparsityReport | None = None
     record: Path | None = None
+    architecture: str = ""
     teacher: float | None = None
     history: tuple[RunStep, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -502,6 +508,8 @@ class ExportReport:
     warnings: tuple[str, ...] = ()
     architecture: str = ""
     history: tuple[RunStep, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from prunecli.artefacts import check_output, dense_architecture, provenance, read
 from prunecli.dense_network import dense_network, flops_ratio
 from prunecli.history import history_of
+from prunecli.html import export_page
 from prunecli.instantiate import instantiate
 from prunecli.options import ExportOptions, LoadOptions
+from prunecli.pipeline.showing import NOTHING, Show, check_show, shown
 from prunecli.pipeline.sparsifying import stored_sparsity
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import BenchmarkRow, ExportReport, RunStep
@@ -27,6 +29,7 @@ def export(
     against: Path | None = None,
     options: ExportOptions | None = None,
     load: LoadOptions | None = None,
+    show: Show = NOTHING,
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
@@ -34,7 +37,8 @@ def export(
     """Write ONNX, prove it equal to torch, and time it beside the dense network.
 
     The dense network is `against`; without it, the architecture that the artefact was cut from,
-    with random weights (its speed does not depend on them).
+    with random weights (its speed does not depend on them). `show` says where a page and pictures
+    go.
     """
     from prunecli import exporting
 
@@ -42,6 +46,7 @@ def export(
     options = options or ExportOptions()
     target = output or Path(f"{model.stem}.onnx")
     check_output(target, inputs=[model], overwrite=overwrite)
+    check_show(show, "export", inputs=[model, against], overwrite=overwrite)
     if options.benchmark:
         exporting.check_devices(options.devices)
     loaded = read(model, load)
@@ -87,7 +92,7 @@ def export(
             for row in rows
             if row.speedup is not None and row.speedup < 1
         )
-    return ExportReport(
+    report = ExportReport(
         output=target,
         opset=file.opset,
         bytes=file.bytes,
@@ -98,6 +103,7 @@ def export(
         architecture=str(dense_architecture(checkpoint)),
         history=(*history_of(checkpoint), RunStep("export", command, model.name)),
     )
+    return shown(report, show, export_page)
 
 
 def _about_zeros(checkpoint: Checkpoint) -> list[str]:

@@ -19,11 +19,13 @@ from prunecli.checkpoint import save
 from prunecli.data import check_classes, evaluation_split, load_split, open_source
 from prunecli.errors import InputError
 from prunecli.history import history_of
+from prunecli.html import finetune_page
 from prunecli.instantiate import instantiate
 from prunecli.learnability import write_record
 from prunecli.network import read_network
 from prunecli.network_data import class_count
 from prunecli.options import FinetuneOptions, LoadOptions
+from prunecli.pipeline.showing import NOTHING, Show, check_show, shown
 from prunecli.pipeline.sparsifying import keeping_zeros, save_proven, stored_sparsity
 from prunecli.pipeline.warnings import merged
 from prunecli.progress import Progress, silent
@@ -40,6 +42,7 @@ def finetune(
     options: FinetuneOptions | None = None,
     load: LoadOptions | None = None,
     record: Path | None = None,
+    show: Show = NOTHING,
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -49,7 +52,8 @@ def finetune(
 
     `output` defaults to `<stem>.finetuned.pt` in the current folder; the log and the state that
     `resume` goes on from lie in `<output stem>.run/` beside it. `record` is where it is written
-    which training images were right after which epoch (Parquet).
+    which training images were right after which epoch (Parquet); `show` says where a page and
+    pictures go.
     """
     from prunecli import training
 
@@ -59,6 +63,7 @@ def finetune(
     )
     target = output or Path(f"{model.stem}.finetuned.pt")
     check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
+    check_show(show, "finetune", inputs=[model, data, teacher], overwrite=overwrite)
     if record is not None:
         check_output(record, inputs=[model, target], overwrite=overwrite)
     run_dir = target.with_suffix(".run")
@@ -139,7 +144,7 @@ def finetune(
                 "versions": versions(),
             }
             write_record(dataclasses.replace(result.record, facts=facts), record)
-    return FinetuneReport(
+    report = FinetuneReport(
         output=target,
         accuracy=accuracy,
         held_out=AccuracyChange(
@@ -152,6 +157,8 @@ def finetune(
         seconds=round(time.perf_counter() - start, 3),
         warnings=merged(loaded.warnings, result.warnings, test.warnings),
         sparsity=stored_sparsity(trained, before=model, after=target),
+        architecture=str(dense_architecture(checkpoint)),
         teacher=dense,
         history=(*history_of(checkpoint), step),
     )
+    return shown(report, show, finetune_page) if training.is_main_process() else report
