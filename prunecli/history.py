@@ -9,6 +9,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any
 
 from prunecli.report import AccuracyChange, Cost, CutCost, RunStep, Verified, to_json
@@ -62,12 +63,13 @@ def _measured(report: PruneReport) -> AccuracyChange | None:
 def history_of(checkpoint: Checkpoint) -> tuple[RunStep, ...]:
     """Return the steps that a checkpoint has gone, the oldest first; none for one of other tools.
 
-    Where a file of an older version tells nothing of its cut or its training, its plan and its
+    It starts with the first step that is known: what was before made the dense network. Where a file of an older version tells nothing of its cut or its training, its plan and its
     accuracy do.
     """
     told = checkpoint.metadata.get("history")
     listed = told[-MOST:] if isinstance(told, list) else []
-    steps = [_step(item) for item in listed if isinstance(item, Mapping)]
+    every = [_step(item) for item in listed if isinstance(item, Mapping)]
+    steps = list(dropwhile(lambda step: not step.verb, every))
     plan = checkpoint.plan
     if plan is not None:
         found = _costs(plan.cost_before, plan.cost_after)

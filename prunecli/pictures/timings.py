@@ -19,7 +19,7 @@ HIGH = "p90"
 
 
 def benchmark_picture(rows: Sequence[BenchmarkRow]) -> Picture:
-    """Draw the medians with their spread, and the speed-up with its interval beside the FLOPs'."""
+    """Draw milliseconds per image with their spread, and the speed-up beside that of the FLOPs."""
     figure, (left, right) = new_figure(9.0, 1.6 + 0.62 * len(rows), columns=2)
     names = [row_name(row) for row in rows]
     for at, row in enumerate(rows):
@@ -28,8 +28,9 @@ def benchmark_picture(rows: Sequence[BenchmarkRow]) -> Picture:
             ("slim", COLOURS[0], at + 0.2, row.slim_ms, row.slim_percentiles),
         ):
             if value is not None:
-                left.barh(place, value, height=0.38, color=colour, label=None if at else label)
-                left.plot([value, spread.get(HIGH, value)], [place] * 2, color=INK, linewidth=1.0)
+                each, high = value / row.batch, spread.get(HIGH, value) / row.batch
+                left.barh(place, each, height=0.38, color=colour, label=None if at else label)
+                left.plot([each, high], [place] * 2, color=INK, linewidth=1.0)
     for at, row in enumerate(rows):
         _speedup_(right, at, row, first=at == 0)
     right.axvline(1.0, color=QUIET, linewidth=0.8)
@@ -40,7 +41,7 @@ def benchmark_picture(rows: Sequence[BenchmarkRow]) -> Picture:
         axes.grid(visible=False, axis="y")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28 / len(rows) ** 0.5), ncols=2,
                     frameon=False)  # fmt: skip
-    left.set_title("Milliseconds (median, to 90th percentile)", loc="left")
+    left.set_title("Milliseconds per image (median, to 90th percentile)", loc="left")
     right.set_title("Speed-up (95 % interval)", loc="left")
     return Picture(figure, "How fast the slim network is", _text(rows))
 

@@ -44,8 +44,8 @@ def training_picture(report: FinetuneReport) -> Picture:
         axes.set_xlabel("epoch")
         _whole_numbers_(axes)
     rate.set_ylim(bottom=0)
-    for axes in (accuracy, loss):
-        axes.legend(frameon=False)
+    accuracy.legend(frameon=False, loc="lower right")  # where a curve that rises leaves room
+    loss.legend(frameon=False, loc="upper right")
     title = f"{len(epochs)} epochs of training"
     return Picture(figure, title, _training_text(report))
 
