@@ -63,8 +63,8 @@ def _measured(report: PruneReport) -> AccuracyChange | None:
 def history_of(checkpoint: Checkpoint) -> tuple[RunStep, ...]:
     """Return the steps that a checkpoint has gone, the oldest first; none for one of other tools.
 
-    It starts with the first step that is known: what was before made the dense network. Where a file of an older version tells nothing of its cut or its training, its plan and its
-    accuracy do.
+    It starts with the first step that is known: what was before made the dense network. Where a
+    file of an older version tells nothing of its cut or its training, its plan and its accuracy do.
     """
     told = checkpoint.metadata.get("history")
     listed = told[-MOST:] if isinstance(told, list) else []

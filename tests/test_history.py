@@ -1,4 +1,4 @@
-"""The way of a network: every verb writes what it did, and what a stranger wrote is not believed."""
+"""The way of a network: every verb writes what it did; what a stranger wrote is not believed."""
 
 from __future__ import annotations
 

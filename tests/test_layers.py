@@ -42,7 +42,7 @@ def layers_of(model: nn.Module, example: torch.Tensor):
 def test_layers_cost_what_fvcore_counts_for_their_modules(name):
     model = models.get_model(name, num_classes=10).eval()
     example = torch.zeros(1, 3, 64, 64)
-    network, layers, elsewhere = layers_of(model, example)
+    _, layers, elsewhere = layers_of(model, example)
     counted = flops_of_modules(model, example)
     modules = dict(model.named_modules())
     weighted = [n for n, m in modules.items() if isinstance(m, nn.Conv2d | nn.Linear)]
