@@ -196,10 +196,12 @@ def analyze(
         typer.Option(
             metavar="DIR",
             show_default=False,
-            help="With data: draw the sensitivity, and the ranks of --oracle, into this folder.",
+            help="With data: draw the classes, and with a model its sensitivity and the ranks of "
+            "--oracle, into this folder.",
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
+    report: shared.Report = None,
     overwrite: shared.Overwrite = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -210,6 +212,7 @@ def analyze(
     Examples:
     $ prunecli analyze resnet56.th
     $ prunecli analyze images/
+    $ prunecli analyze images/ --report report.html
     $ prunecli analyze images/ --learnability a.parquet --learnability b.parquet
     $ prunecli analyze images/ --reduce --write-subset smaller/
     $ prunecli analyze images/ --embedding model --model resnet56.th
@@ -229,15 +232,12 @@ def analyze(
     checkpoint, images = _sort_out(session, path, model=model, data=data)
     if signals is not None and not oracle:
         raise usage_error("--signals are compared with the oracle", hint="add --oracle")
-    if plots is not None and (checkpoint is None or images is None):
-        raise usage_error(
-            "--plots draws what a model does on images",
-            hint="give both: prunecli analyze model.pt --data images/ --plots pictures/",
-        )
-    if plots is not None and not (sensitivity or oracle):
-        raise usage_error(
-            "--plots has nothing to draw", hint="add --oracle, or leave --no-sensitivity out"
-        )
+    for flag, place in (("--plots", plots), ("--report", report)):
+        if place is not None and images is None and not learnability:
+            raise usage_error(
+                f"{flag} draws images, and what a model does on them",
+                hint=f"give some: prunecli analyze --data images/ {flag} {place}",
+            )
     choices = AnalyzeOptions(
         signal=signal,
         signals=() if signals is None else names("--signals", signals),
@@ -270,16 +270,17 @@ def analyze(
     from prunecli import pipeline
 
     with session.screen.working() as progress:
-        report = pipeline.analyze(
+        found = pipeline.analyze(
             model=checkpoint,
             data=images,
             options=choices,
             load=load,
             plots=plots,
+            page=report,
             overwrite=overwrite,
             progress=progress,
         )
-    return Outcome("analyze", report, warnings=report.warnings)
+    return Outcome("analyze", found, warnings=found.warnings)
 
 
 def _sort_out(

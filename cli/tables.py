@@ -163,6 +163,8 @@ def _(report: AnalyzeReport, *, rows: int | None) -> Parts:
         parts += learnability_parts(report.learnability, rows)
     if report.pictures:
         parts.append(fact_rows({"pictures": ", ".join(map(str, report.pictures))}))
+    if report.page is not None:
+        parts.append(fact_rows({"report": str(report.page)}))
     return parts
 
 

@@ -1,5 +1,6 @@
 """Reports as one self-contained HTML file: no network, light and dark, on paper and on a phone."""
 
+from prunecli.html.analysis import analysis_page
 from prunecli.html.page import page
 from prunecli.html.parts import (
     Bar,
@@ -29,6 +30,7 @@ __all__ = [
     "Section",
     "Thumbnails",
     "Tile",
+    "analysis_page",
     "check_page",
     "data_uri",
     "page",
