@@ -191,15 +191,8 @@ def analyze(
     mean: shared.Mean = None,
     std: shared.Std = None,
     allow_pickle: shared.AllowPickle = False,
-    plots: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="With data: draw the sensitivity, and the ranks of --oracle, into this folder.",
-            rich_help_panel=shared.OUTPUT,
-        ),
-    ] = None,
+    plots: shared.Plots = None,
+    report: shared.Report = None,
     overwrite: shared.Overwrite = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -210,6 +203,8 @@ def analyze(
     Examples:
     $ prunecli analyze resnet56.th
     $ prunecli analyze images/
+    $ prunecli analyze images/ --report report.html
+    $ prunecli analyze resnet56.th --data images/ --report report.html
     $ prunecli analyze images/ --learnability a.parquet --learnability b.parquet
     $ prunecli analyze images/ --reduce --write-subset smaller/
     $ prunecli analyze images/ --embedding model --model resnet56.th
@@ -229,15 +224,6 @@ def analyze(
     checkpoint, images = _sort_out(session, path, model=model, data=data)
     if signals is not None and not oracle:
         raise usage_error("--signals are compared with the oracle", hint="add --oracle")
-    if plots is not None and (checkpoint is None or images is None):
-        raise usage_error(
-            "--plots draws what a model does on images",
-            hint="give both: prunecli analyze model.pt --data images/ --plots pictures/",
-        )
-    if plots is not None and not (sensitivity or oracle):
-        raise usage_error(
-            "--plots has nothing to draw", hint="add --oracle, or leave --no-sensitivity out"
-        )
     choices = AnalyzeOptions(
         signal=signal,
         signals=() if signals is None else names("--signals", signals),
@@ -270,16 +256,17 @@ def analyze(
     from prunecli import pipeline
 
     with session.screen.working() as progress:
-        report = pipeline.analyze(
+        found = pipeline.analyze(
             model=checkpoint,
             data=images,
             options=choices,
             load=load,
             plots=plots,
+            page=report,
             overwrite=overwrite,
             progress=progress,
         )
-    return Outcome("analyze", report, warnings=report.warnings)
+    return Outcome("analyze", found, warnings=found.warnings)
 
 
 def _sort_out(

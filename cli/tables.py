@@ -166,8 +166,9 @@ def _(report: AnalyzeReport, *, rows: int | None) -> Parts:
         parts += model_parts(report.model, rows)
     if report.learnability is not None:
         parts += learnability_parts(report.learnability, rows)
-    if report.pictures:
-        parts.append(fact_rows({"pictures": ", ".join(map(str, report.pictures))}))
+    shown = shown_facts(report.page, report.pictures)
+    if shown:
+        parts.append(fact_rows(shown))
     return parts
 
 

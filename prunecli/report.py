@@ -633,12 +633,16 @@ class ClassDifficulty:
 
 @dataclass(frozen=True)
 class ConfusingImage:
-    """An image most of whose neighbours are of another class: `share` of them are `looks_like`."""
+    """An image most of whose neighbours are of another class: `share` of them are `looks_like`.
+
+    `neighbour` is the nearest of these.
+    """
 
     path: str
     name: str
     looks_like: str
     share: float
+    neighbour: str = ""
 
 
 @dataclass(frozen=True)
@@ -678,7 +682,8 @@ class Subset:
 class LearnabilityPair:
     """How far two records agree about which images are hard (`prunecli.learnability.Agreement`).
 
-    A correlation is None where one of both does not vary.
+    A correlation is None where one of both does not vary. `counts` are images by their learnability
+    in the first run (rows) and in the second, in equal steps from 0 to 1.
     """
 
     first: str
@@ -690,11 +695,15 @@ class LearnabilityPair:
     always_right: int
     pearson_wrong: float | None
     spearman_wrong: float | None
+    counts: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class LearnedRun:
-    """One record: mean learnability, images that were never right, mean forgetting events."""
+    """One record: mean learnability, images that were never right, mean forgetting events.
+
+    `levels` are the images that were right after none of the epochs, after one, and so on.
+    """
 
     name: str
     network: str
@@ -705,6 +714,7 @@ class LearnedRun:
     never: int
     always: int
     forgetting: float
+    levels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -780,6 +790,7 @@ class AnalyzeReport:
     warnings: tuple[str, ...] = ()
     learnability: LearnabilityReport | None = None
     pictures: tuple[Path, ...] = ()
+    page: Path | None = None
 
 
 def to_json(value: Any) -> Any:

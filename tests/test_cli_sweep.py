@@ -113,11 +113,7 @@ def test_candidates_are_handed_on(pipeline, capsys):  # noqa: F811
         (("prune", "m.pt", "--flops", "0.5", "--plots", "p"), "USAGE", "--sweep"),
         (("prune", "m.pt", "--flops", "0.5", "--signal", "l1,l2"), "USAGE", "--candidates l1,l2"),
         (("analyze", "m.pt", "--plots", "p"), "USAGE", "--data"),
-        (
-            ("analyze", "m.pt", "--data", "digits", "--no-sensitivity", "--plots", "p"),
-            "USAGE",
-            "--oracle",
-        ),
+        (("analyze", "m.pt", "--report", "p.html"), "USAGE", "--data"),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_a_hint(pipeline, capsys, words, code, hint):  # noqa: F811

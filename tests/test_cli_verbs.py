@@ -48,7 +48,7 @@ def envelope(capsys, *words):
 VERBS = {
     "analyze": (
         ["m.pt", "--data", "digits"],
-        {"dataset", "model", "seconds", "pictures", "learnability"},
+        {"dataset", "model", "seconds", "pictures", "learnability", "page"},
     ),
     "prune": (
         ["m.pt", "--flops", "0.5"],

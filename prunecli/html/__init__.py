@@ -1,5 +1,6 @@
 """Reports as one self-contained HTML file: no network, light and dark, on paper and on a phone."""
 
+from prunecli.html.analysis import analysis_page
 from prunecli.html.cuts import cut_page, sweep_page
 from prunecli.html.page import page
 from prunecli.html.parts import (
@@ -35,6 +36,7 @@ __all__ = [
     "Stations",
     "Thumbnails",
     "Tile",
+    "analysis_page",
     "check_page",
     "cut_page",
     "data_uri",

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from prunecli.budget import format_cost
+from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Part, Section
 from prunecli.html.words import (
@@ -15,14 +16,12 @@ from prunecli.html.words import (
     folded,
     frozen_sections,
     images_text,
-    made_by,
     number,
     percent,
     proof_text,
     quantity,
     share_bar,
     sparsity_sections,
-    warning_sections,
 )
 from prunecli.pictures import (
     candidates_picture,

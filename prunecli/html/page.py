@@ -35,6 +35,9 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 HALF = 6.0
 """Inches up to which a picture leaves room for another one beside it."""
 
+SMALL = 3
+"""Columns up to which a table can stand beside a picture."""
+
 
 def page(title: str, sections: Sequence[Section], *, made_by: str) -> str:
     """Return a whole page: the same text for the same parts.
@@ -132,10 +135,10 @@ class _Writer:
             for row in part.rows
         ]
         body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-        caption = f"<caption>{_text(part.caption)}</caption>" if part.caption else ""
+        size = _class("small" if len(part.header) <= SMALL else "")
         return (
-            f'<div class="table" tabindex="0"><table>{caption}<thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>"
+            f'<figure{size}><div class="frame" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>{_under(part.caption)}</figure>"
         )
 
     @part.register
@@ -197,5 +200,6 @@ def _tile(tile: Tile) -> str:
         else f'<span class="missing" role="img" aria-label="{_text(tile.alternative)}"></span>'
     )
     title = f'<span class="title">{_text(tile.title)}</span>' if tile.title else ""
-    text = f'<span class="path">{_text(tile.text)}</span>' if tile.text else ""
+    broken = _text(tile.text).replace("/", "/<wbr>")
+    text = f'<span class="path">{broken}</span>' if tile.text else ""
     return f'<div class="tile">{picture}{title}{text}</div>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import (
     Bar,
@@ -22,11 +23,9 @@ from prunecli.html.words import (
     bytes_text,
     folded,
     images_text,
-    made_by,
     percent,
     quantity,
     sparsity_sections,
-    warning_sections,
 )
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of

@@ -39,7 +39,7 @@ def inline_svg(picture: Picture, prefix: str) -> str:
     used = set(_references(root))
     for parent in list(root.iter()):
         for child in list(parent):
-            if _local(child.tag) in {"metadata", "style"}:
+            if _local(child.tag) in {"metadata", "style", "title"}:
                 parent.remove(child)
     for element in root.iter():
         element.tag = _local(element.tag)

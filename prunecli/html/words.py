@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from prunecli.budget import format_cost, format_quantity
@@ -31,17 +30,6 @@ MEASURED = {
     "test": "test images",
 }
 """What images are called by where they are from."""
-
-
-def made_by(verb: str) -> str:
-    """Return what stands at the end of a page."""
-    return f"Made by prunecli {version('prunecli')}, {verb}. It loads nothing from anywhere."
-
-
-def warning_sections(warnings: tuple[str, ...]) -> list[Section]:
-    """Return a section of warnings, if there are any."""
-    rows = tuple((warning,) for warning in warnings)
-    return [Section("Warnings", "", (Grid(("what to know",), rows),))] if rows else []
 
 
 def percent(share: float | None, *, digits: int = 1) -> str:
