@@ -40,7 +40,7 @@ def swept(tmp_path_factory):
         options=OPTIONS,
         data="digits",
         table=folder / "table.csv",
-        show=pipeline.Show(plots=folder / "pictures"),
+        plots=folder / "pictures",
     )
     return report, folder
 

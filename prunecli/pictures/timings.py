@@ -39,8 +39,12 @@ def benchmark_picture(rows: Sequence[BenchmarkRow]) -> Picture:
         axes.set_yticks(range(len(rows)), [short(name) if axes is left else "" for name in names])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28 / len(rows) ** 0.5), ncols=2,
-                    frameon=False)  # fmt: skip
+        handles, labels = axes.get_legend_handles_labels()
+        if handles:
+            axes.legend(
+                handles, labels, loc="upper center",
+                bbox_to_anchor=(0.5, -0.28 / len(rows) ** 0.5), ncols=2, frameon=False,
+            )  # fmt: skip
     left.set_title("Milliseconds per image (median, to 90th percentile)", loc="left")
     right.set_title("Speed-up (95 % interval)", loc="left")
     return Picture(figure, "How fast the slim network is", _text(rows))

@@ -5,7 +5,6 @@ from prunecli.pipeline.evaluating import evaluate
 from prunecli.pipeline.exporting import export
 from prunecli.pipeline.finetuning import finetune
 from prunecli.pipeline.methods import prune
-from prunecli.pipeline.showing import Show
 from prunecli.pipeline.sweeping import sweep
 
-__all__ = ["Show", "analyze", "evaluate", "export", "finetune", "prune", "sweep"]
+__all__ = ["analyze", "evaluate", "export", "finetune", "prune", "sweep"]

@@ -13,7 +13,7 @@ from prunecli.history import history_of
 from prunecli.html import export_page
 from prunecli.instantiate import instantiate
 from prunecli.options import ExportOptions, LoadOptions
-from prunecli.pipeline.showing import NOTHING, Show, check_show, shown
+from prunecli.pipeline.showing import Show, check_show, shown
 from prunecli.pipeline.sparsifying import stored_sparsity
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import BenchmarkRow, ExportReport, RunStep
@@ -29,7 +29,8 @@ def export(
     against: Path | None = None,
     options: ExportOptions | None = None,
     load: LoadOptions | None = None,
-    show: Show = NOTHING,
+    page: Path | None = None,
+    plots: Path | None = None,
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
@@ -37,8 +38,8 @@ def export(
     """Write ONNX, prove it equal to torch, and time it beside the dense network.
 
     The dense network is `against`; without it, the architecture that the artefact was cut from,
-    with random weights (its speed does not depend on them). `show` says where a page and pictures
-    go.
+    with random weights (its speed does not depend on them). `page` is an
+    HTML file, `plots` a folder for pictures.
     """
     from prunecli import exporting
 
@@ -46,6 +47,7 @@ def export(
     options = options or ExportOptions()
     target = output or Path(f"{model.stem}.onnx")
     check_output(target, inputs=[model], overwrite=overwrite)
+    show = Show(page, plots)
     check_show(show, "export", inputs=[model, against], overwrite=overwrite)
     if options.benchmark:
         exporting.check_devices(options.devices)

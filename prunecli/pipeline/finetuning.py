@@ -25,7 +25,7 @@ from prunecli.learnability import write_record
 from prunecli.network import read_network
 from prunecli.network_data import class_count
 from prunecli.options import FinetuneOptions, LoadOptions
-from prunecli.pipeline.showing import NOTHING, Show, check_show, shown
+from prunecli.pipeline.showing import Show, check_show, shown
 from prunecli.pipeline.sparsifying import keeping_zeros, save_proven, stored_sparsity
 from prunecli.pipeline.warnings import merged
 from prunecli.progress import Progress, silent
@@ -42,7 +42,8 @@ def finetune(
     options: FinetuneOptions | None = None,
     load: LoadOptions | None = None,
     record: Path | None = None,
-    show: Show = NOTHING,
+    page: Path | None = None,
+    plots: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -52,8 +53,8 @@ def finetune(
 
     `output` defaults to `<stem>.finetuned.pt` in the current folder; the log and the state that
     `resume` goes on from lie in `<output stem>.run/` beside it. `record` is where it is written
-    which training images were right after which epoch (Parquet); `show` says where a page and
-    pictures go.
+    which training images were right after which epoch (Parquet); `page` is an
+    HTML file, `plots` a folder for pictures.
     """
     from prunecli import training
 
@@ -63,6 +64,7 @@ def finetune(
     )
     target = output or Path(f"{model.stem}.finetuned.pt")
     check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
+    show = Show(page, plots)
     check_show(show, "finetune", inputs=[model, data, teacher], overwrite=overwrite)
     if record is not None:
         check_output(record, inputs=[model, target], overwrite=overwrite)

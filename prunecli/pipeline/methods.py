@@ -14,7 +14,7 @@ from prunecli.pipeline.iterating import iterative
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.latency import needs_table
 from prunecli.pipeline.pruning import one_shot
-from prunecli.pipeline.showing import NOTHING, Show, check_show, shown
+from prunecli.pipeline.showing import Show, check_show, shown
 from prunecli.pipeline.sparsifying import sparsify
 from prunecli.progress import Progress, silent
 from prunecli.registry import Registry
@@ -55,7 +55,8 @@ def prune(
     load: LoadOptions | None = None,
     data: str | None = None,
     dry_run: bool = False,
-    show: Show = NOTHING,
+    page: Path | None = None,
+    plots: Path | None = None,
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
@@ -64,8 +65,8 @@ def prune(
 
     `options.method` says how; at a granularity below channels single weights are zeroed, and a
     pattern such as 2:4 takes no budget. `output` defaults to `<stem>.pruned.pt` in the current
-    folder. `show` says where a page and pictures go. Nothing else is written for a dry run, and
-    nothing at all when anything fails.
+    folder. `page` is an HTML file, `plots` a folder for pictures; nothing else is written for a dry
+    run, and nothing at all when anything fails.
     """
     job = Job(
         model,
@@ -81,6 +82,7 @@ def prune(
     )
     road = _road(job)
     teacher = job.options.iterative.teacher
+    show = Show(page, plots)
     check_show(show, "prune", inputs=[model, data, teacher], overwrite=overwrite)
     return shown(road(job), show, cut_page)
 

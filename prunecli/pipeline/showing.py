@@ -21,11 +21,8 @@ Shown = TypeVar("Shown", PruneReport, SweepReport, FinetuneReport, ExportReport)
 class Show:
     """Where to put what is for people: `page` is an HTML file, `plots` a folder of pictures."""
 
-    page: Path | None = None
-    plots: Path | None = None
-
-
-NOTHING = Show()
+    page: Path | None
+    plots: Path | None
 
 
 def check_show(

@@ -19,7 +19,7 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
 from prunecli.network_data import measuring_batches, scoring_batches
 from prunecli.options import LoadOptions, PruneOptions
-from prunecli.pipeline.showing import NOTHING, Show, check_show, shown
+from prunecli.pipeline.showing import Show, check_show, shown
 from prunecli.progress import Progress, silent
 from prunecli.report import to_json
 from prunecli.sweeping import no_images, sweep_network
@@ -42,15 +42,16 @@ def sweep(
     load: LoadOptions | None = None,
     data: str | None = None,
     table: Path | None = None,
-    show: Show = NOTHING,
+    page: Path | None = None,
+    plots: Path | None = None,
     suggest: Callable[[SweepReport], str] = lambda _: "",
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> SweepReport:
     """Cut the network in `model` to every budget, score the cuts on held-out images of `data`.
 
-    No network is written: `table` (.csv or .json) gets the figures, `show` says where a page and
-    pictures go. `suggest` writes the command for the suggested cut.
+    No network is written: `table` (.csv or .json) gets the figures, `page` is an
+    HTML file, `plots` a folder for pictures. `suggest` writes the command for the suggested cut.
     """
     options = options or PruneOptions()
     if data is None:
@@ -58,6 +59,7 @@ def sweep(
     if table is not None:
         _writer(table)
         check_output(table, inputs=[model], overwrite=overwrite)
+    show = Show(page, plots)
     check_show(show, "sweep", inputs=[model, data, table], overwrite=overwrite)
     loaded = read(model, load)
     checkpoint = loaded.checkpoint
