@@ -82,6 +82,13 @@ def print_pdf(page: Path, folder: Path) -> bytes:
     return target.read_bytes()
 
 
+def screenshot(page: Path, folder: Path, *, width: int, height: int) -> Path:
+    """Return the file of a picture of a page in a window of this size."""
+    target = folder / "screenshot.png"
+    _run(folder, f"--window-size={width},{height}", f"--screenshot={target}", page.as_uri())
+    return target
+
+
 def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [find(), *QUIET, f"--user-data-dir={folder / 'profile'}", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prunecli.complexity.csg import CsgResult
-    from prunecli.complexity.neighbours import Floats
+    from prunecli.complexity.neighbours import Floats, Indices
 
 IMAGES = 5
 """Most confusing images that are named of every class."""
@@ -82,7 +84,7 @@ def confusing_images(
     By plain votes; of images with as many, those come first that lie closest to them (the highest
     density of the reference). An image that is drawn more than once counts once.
     """
-    found: dict[int, tuple[int, int, float, float, int]] = {}
+    found: dict[int, tuple[int, int, float, float]] = {}
     for run in runs:
         votes, densities = run.votes, run.densities
         rows = np.arange(len(votes))
@@ -95,15 +97,36 @@ def confusing_images(
                 int(like[row]),
                 float(foreign[row, like[row]]),
                 float(densities[row, like[row]]),
-                int(run.neighbours[row][run.neighbour_classes[row] == like[row]][0]),
             )
     ranked = sorted(found.items(), key=lambda item: (-item[1][2], -item[1][3], item[0]))
-    shown: dict[int, list[ConfusingImage]] = {at: [] for at in range(len(names))}
-    for position, (own, like_class, share, _, nearest) in ranked:
-        if len(shown[own]) < IMAGES:
-            shown[own].append(
-                ConfusingImage(
-                    paths[position], names[own], names[like_class], share, paths[nearest]
-                )
-            )
-    return tuple(image for images in shown.values() for image in images)
+    taken: Counter[int] = Counter()
+    chosen: list[tuple[int, int, int, float]] = []
+    for position, (own, like_class, share, _) in ranked:
+        taken[own] += 1
+        if taken[own] <= IMAGES:
+            chosen.append((own, position, like_class, share))
+    chosen.sort(key=itemgetter(0))
+    nearest = neighbours_of_class(
+        runs, np.array([row[1] for row in chosen]), np.array([row[2] for row in chosen])
+    )
+    return tuple(
+        ConfusingImage(paths[position], names[own], names[like], share, paths[neighbour])
+        for (own, position, like, share), neighbour in zip(chosen, nearest.tolist(), strict=True)
+    )
+
+
+def neighbours_of_class(runs: Sequence[CsgResult], rows: Indices, classes: Indices) -> Indices:
+    """Return the nearest neighbour [n] of every one of some drawn samples that is of a class.
+
+    `rows` [n] are rows of the features, `classes` [n] positions in the classes of the runs; every
+    sample has such a neighbour in the runs that drew it.
+    """
+    found = np.full(len(rows), -1, np.int64)
+    for run in runs:
+        order = np.argsort(run.samples, kind="stable")
+        at = np.searchsorted(run.samples, rows, sorter=order).clip(max=len(order) - 1)
+        drawn = np.flatnonzero((run.samples[order[at]] == rows) & (found < 0))
+        samples = order[at[drawn]]
+        first = (run.neighbour_classes[samples] == classes[drawn, None]).argmax(axis=1)
+        found[drawn] = run.neighbours[samples, first]
+    return found

@@ -67,9 +67,9 @@ def _runs(report: LearnabilityReport) -> Section:
     )
     scored = ", ".join(dict.fromkeys(run.scored for run in report.runs))
     text = (
-        "Whether each training image was right after each epoch, as `finetune "
-        f"--record-learnability` wrote it down (images looked at in {scored} mode). Images on the "
-        "right of the picture were learned early, those on the left late or never."
+        "Whether each training image was right after each epoch, as finetune --record-learnability "
+        f"wrote it down (images looked at in {scored} mode). Images on the right of the picture "
+        "were learned early, those on the left late or never."
     )
     drawing = [Drawing(learned_picture(report))] if any(run.levels for run in report.runs) else []
     return Section("What networks learned, and when", text, (*drawing, table))
