@@ -86,7 +86,7 @@ def _layers(model: ModelAnalysis) -> list[Section]:
     ]
     header = (
         "layer", "operator", ">channels", ">may go", "FLOPs", ">parameters", ">mean saliency",
-        "channel groups, or why all stay",
+        "groups, or why all stay",
     )  # fmt: skip
     held = sum(not layer.free for layer in model.layers)
     stay = f" In {held} of them all channels stay." if held else ""
