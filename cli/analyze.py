@@ -170,7 +170,8 @@ def analyze(
         str,
         typer.Option(
             metavar="NAME",
-            help="How its images are chosen: random or confusion.",
+            help="How its images are chosen: random, confusion, or hardest (the easiest by "
+            "--learnability are dropped).",
             rich_help_panel=DATA_SET,
         ),
     ] = ComplexityOptions.subset_rule,
@@ -212,6 +213,8 @@ def analyze(
     $ prunecli analyze images/
     $ prunecli analyze images/ --learnability a.parquet --learnability b.parquet
     $ prunecli analyze images/ --reduce --write-subset smaller/
+    $ prunecli analyze images/ --learnability a.parquet --write-subset hard.txt \
+        --subset-rule hardest --per-class 500
     $ prunecli analyze images/ --embedding model --model resnet56.th
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
     $ prunecli analyze resnet56.th --data images/ --importance --no-sensitivity

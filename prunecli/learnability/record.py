@@ -22,6 +22,13 @@ Hits: TypeAlias = NDArray[np.bool_]
 SCHEMA = 1
 KEY = b"prunecli.learnability"
 
+SCORED = ("evaluation", "training")
+"""When images are looked at: in a pass of its own after every epoch, in evaluation mode and without
+augmentation, or as they are trained on, augmented and each by the network of its step.
+
+The paper does not say which.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
