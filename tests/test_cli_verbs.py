@@ -86,6 +86,7 @@ VERBS = {
             "seconds",
             "sparsity",
             "record",
+            "sampling",
         },
     ),
     "evaluate": (

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -363,6 +367,46 @@ def test_a_run_that_records_in_training_resumes_in_the_middle_of_an_epoch(
     monkeypatch.setattr(loop, "train_step", step)
     again = finetune(net(), digits, input=GREY, options=options, run_dir=tmp_path, resume=True)
     assert np.array_equal(again.record.hits, straight.hits)
+
+
+PARALLEL = """
+import sys
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+import torch
+from prunecli import data
+from prunecli.training import finetune
+from test_learnability_uses import GREY, net, quick
+
+recording = {{"record_learnability": True, "record_learnability_mode": "training"}}
+choices = [recording, {{"curriculum": (Path({record!r}),)}},
+           {{"importance_sampling": (Path({record!r}),)}}]
+found = [finetune(net(), data.open_source("digits"), input=GREY, options=quick(**each))
+         for each in choices]
+rank = torch.distributed.get_rank()
+weights = [[p.detach() for p in each.model.parameters()] for each in found]
+hits = torch.from_numpy(found[0].record.hits)
+torch.save((weights, hits), Path({run!r}) / f"{{rank}}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_by_learnability_and_record_together(digits, learned, tmp_path):
+    script = tmp_path / "parallel.py"
+    folders = {"tests": str(Path(__file__).parent), "run": str(tmp_path), "record": str(learned)}
+    script.write_text(PARALLEL.format(**folders))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(script)], check=True, env=environment, timeout=120)
+    (one, hits), (two, same_hits) = (
+        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    for first, second in zip(one, two, strict=True):
+        assert all(map(torch.equal, first, second))
+    assert torch.equal(hits, same_hits)
+    assert hits.shape == (300, 3)
+    assert hits[:, -1].float().mean() > 0.5
 
 
 # --- records that go on ---------------------------------------------------------------------------
