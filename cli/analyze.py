@@ -213,8 +213,7 @@ def analyze(
     $ prunecli analyze images/
     $ prunecli analyze images/ --learnability a.parquet --learnability b.parquet
     $ prunecli analyze images/ --reduce --write-subset smaller/
-    $ prunecli analyze images/ --learnability a.parquet --write-subset hard.txt \
-        --subset-rule hardest --per-class 500
+    $ prunecli analyze d/ --learnability a.parquet --subset-rule hardest --reduce --write-subset b/
     $ prunecli analyze images/ --embedding model --model resnet56.th
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
     $ prunecli analyze resnet56.th --data images/ --importance --no-sensitivity
