@@ -19,7 +19,14 @@ from prunecli import data, pipeline
 from prunecli.checkpoint import InputSpec
 from prunecli.data import MemoryImageSet, StreamedImageSet
 from prunecli.errors import InputError, InterruptedRunError
-from prunecli.learnability import Record, importance_weights, pace, read_record, write_record
+from prunecli.learnability import (
+    Record,
+    importance_weights,
+    known_images,
+    pace,
+    read_record,
+    write_record,
+)
 from prunecli.options import FinetuneOptions
 from prunecli.training import distillation_loss, finetune
 from prunecli.training.loop import drawn_batches, epoch_batches
@@ -530,3 +537,17 @@ def test_the_command_line_writes_the_hardest_of_every_class(learned, tmp_path, c
     record, kept = read_record(learned), target.read_text().splitlines()
     assert len(kept) == 200
     assert not {line.split("\t")[0] for line in kept} & set(record.paths)
+
+
+def test_an_image_is_known_by_its_place_however_the_folder_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hits = np.array([[True, True], [False, True]])
+    near = Record(
+        ("images/a.png", "images/b.png"), np.array([0, 1]), CLASSES, hits, "evaluation", {}
+    )
+    write_record(near, tmp_path / "run.parquet")
+    far = tuple(str(tmp_path / "images" / name) for name in ("c.png", "b.png", "a.png"))
+    found = known_images([tmp_path / "run.parquet"], far, np.array([2, 1, 0]), CLASSES)
+    assert np.isnan(found.easiness[0])
+    assert found.easiness[1:].tolist() == [0.5, 1.0]
+    assert (found.unknown, found.mean) == (1, 0.75)
