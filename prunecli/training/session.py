@@ -82,7 +82,9 @@ class Session:
         run.epoch, run.step, run.totals = snapshot.epoch, snapshot.step, snapshot.totals
         self.before, self.best, self.reports = snapshot.before, snapshot.best, snapshot.reports
         self.hits = unpacked(snapshot.hits, len(self.recipe.images))
-        run.seen = None if snapshot.seen is None else snapshot.seen.to(self._device())
+        if snapshot.seen is not None:  # that of the main process, which alone saves
+            own = self.recipe.accelerator.is_main_process
+            run.seen = (snapshot.seen * own).to(self._device())
         self._write_logs()
         return True
 
