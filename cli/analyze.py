@@ -178,7 +178,8 @@ def analyze(
         str,
         typer.Option(
             metavar="NAME",
-            help="How its images are chosen: random or confusion.",
+            help="How its images are chosen: random, confusion, or hardest (the easiest by "
+            "--learnability are dropped).",
             rich_help_panel=DATA_SET,
         ),
     ] = ComplexityOptions.subset_rule,
@@ -215,6 +216,7 @@ def analyze(
     $ prunecli analyze resnet56.th --data images/ --report report.html
     $ prunecli analyze images/ --learnability a.parquet --learnability b.parquet
     $ prunecli analyze images/ --reduce --write-subset smaller/
+    $ prunecli analyze d/ --learnability a.parquet --subset-rule hardest --reduce --write-subset b/
     $ prunecli analyze images/ --embedding model --model resnet56.th
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
     $ prunecli analyze resnet56.th --data images/ --importance --no-sensitivity

@@ -152,7 +152,10 @@ class FinetuneOptions:
 
     With a `sparsity`, weights are zeroed along the way: from what the network has at the start,
     by `sparsity_schedule`, every `sparsity_every` steps over the first `sparsity_until` of them.
-    `record_learnability` looks at every training image after every epoch (`prunecli.learnability`).
+    `record_learnability` looks at every training image after every epoch, or, in the mode
+    `training`, takes what was right as it was trained on (`prunecli.learnability`).
+    `curriculum` and `importance_sampling` are such records: what is trained on follows their mean,
+    with as many updates as without (`prunecli.training.sampling`).
     """
 
     epochs: int = 3
@@ -179,6 +182,9 @@ class FinetuneOptions:
     sparsity_until: float = 0.6
     allocation: str = "uniform"
     record_learnability: bool = False
+    record_learnability_mode: str = "evaluation"
+    curriculum: tuple[Path, ...] = ()
+    importance_sampling: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,24 @@ import numpy as np
 from prunecli.complexity.classes import class_map, confusing_images, difficulties
 from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg_repeated
 from prunecli.complexity.doubts import crowded_labels, small_classes
-from prunecli.complexity.reduction import SUBSET_RULES, reduction
+from prunecli.complexity.reduction import HARDEST, SUBSET_RULES, Candidates, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
 from prunecli.data import Arrays, labels_of
 from prunecli.data.layout import class_folder_below
 from prunecli.data.subset import check_target, write_subset
 from prunecli.data.survey import Survey, survey
 from prunecli.errors import InputError
+from prunecli.learnability import Known, known_images
 from prunecli.options import ComplexityOptions
 from prunecli.progress import Progress, silent
-from prunecli.report import ClassCount, DatasetAnalysis, Subset
+from prunecli.report import ClassCount, DatasetAnalysis, KeptLearnability, Subset
 from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
     from prunecli.complexity.neighbours import Floats
     from prunecli.data import DataSource
     from prunecli.report import Reduction
@@ -42,19 +47,22 @@ def analyze_dataset(
     options: ComplexityOptions | None = None,
     seed: int = 0,
     network: NetworkFeatures | None = None,
+    records: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> DatasetAnalysis:
     """Survey all images of a data set and measure how much its classes overlap.
 
     The complexity is that of at most `options.limit` training images, as evenly over the classes as
     they come, or of all images where nothing is set apart for training; `network` says what the
-    embedding `model` looks through. Raises `InputError`: `ONE_CLASS` (fewer than two classes have
+    embedding `model` looks through, `records` what networks learned (`prunecli.learnability`), for
+    the subset of the hardest images. Raises `InputError`: `ONE_CLASS` (fewer than two classes have
     images), `UNREADABLE_IMAGES`, `TOO_FEW_SAMPLES`, and what the options may be wrong about.
     """
     options = options or ComplexityOptions()
     seed %= 2**32
     if options.subset is not None:
         check_target(Path(options.subset), data=source.path)
+        _check_rule(options, records)
     counts = _count_classes(source)
     features = any(isinstance(raw, Arrays) and raw.are_features for raw in source.splits.values())
     found = None if features else survey(source, limit=options.survey, seed=seed, progress=progress)
@@ -90,6 +98,7 @@ def analyze_dataset(
         if options.reduce
         else None
     )
+    known = _known(source, seen, records, options)
     places = class_map(_similarity(votes))
     return DatasetAnalysis(
         path=str(source.path),
@@ -127,13 +136,14 @@ def analyze_dataset(
         class_map={name: (x, y) for name, (x, y) in zip(present, places.tolist(), strict=True)},
         confusing=confusing_images(votes.runs, present, seen.paths),
         reduction=smaller,
-        subset=_write_subset(source, seen, votes, options, smaller),
+        subset=_write_subset(source, seen, votes, options=options, smaller=smaller, known=known),
         warnings=(
             *_findings(found),
             *seen.warnings,
             *crowded_labels(len(present), len(seen.labels)),
             *_short_classes(source, seen, options),
             *_by_name(boxed.runs[0], present),
+            *(known.warnings if known else ()),
         ),
     )
 
@@ -176,8 +186,10 @@ def _write_subset(
     source: DataSource,
     seen: Seen,
     votes: RepeatedCsg,
+    *,
     options: ComplexityOptions,
     smaller: Reduction | None,
+    known: Known | None,
 ) -> Subset | None:
     if options.subset is None:
         return None
@@ -192,12 +204,53 @@ def _write_subset(
             hint="say how many: --per-class 500"
             + ("" if smaller else ", or let --reduce find the number"),
         )
-    seed = votes.runs[0].settings.seed
-    rows = SUBSET_RULES.get(options.subset_rule)(seen.labels, votes, per_class, seed)
+    candidates = Candidates(
+        seen.labels, votes, votes.runs[0].settings.seed, None if known is None else known.easiness
+    )
+    rows = SUBSET_RULES.get(options.subset_rule)(candidates, per_class)
     chosen = [(seen.paths[at], source.classes[int(seen.labels[at])]) for at in rows.tolist()]
     target = Path(options.subset)
     write_subset(chosen, target)
-    return Subset(target, len(rows), per_class, options.subset_rule)
+    return Subset(
+        target,
+        len(rows),
+        per_class,
+        options.subset_rule,
+        None if known is None else _kept(known, rows),
+    )
+
+
+def _check_rule(options: ComplexityOptions, records: Sequence[Path]) -> None:
+    """Raise `InputError` before any work for a rule that is unknown or lacks its records."""
+    SUBSET_RULES.get(options.subset_rule)
+    if options.subset_rule == HARDEST and not records:
+        raise InputError(
+            "the hardest images are those that networks learned latest, and no record is named",
+            code="NO_RECORD",
+            hint="add --learnability run.parquet, of finetune --record-learnability",
+        )
+
+
+def _known(
+    source: DataSource, seen: Seen, records: Sequence[Path], options: ComplexityOptions
+) -> Known | None:
+    """Return what records say about the images; None where no subset asks for it."""
+    if options.subset is None or options.subset_rule != HARDEST:
+        return None
+    return known_images(records, seen.paths, seen.labels, source.classes)
+
+
+def _kept(known: Known, rows: NDArray[np.int64]) -> KeptLearnability:
+    kept = known.easiness[rows]
+    dropped = np.delete(known.easiness, rows)
+    return KeptLearnability(
+        kept=_mean(kept), dropped=_mean(dropped), unknown=int(np.isnan(kept).sum())
+    )
+
+
+def _mean(easiness: NDArray[np.float64]) -> float | None:
+    found = easiness[~np.isnan(easiness)]
+    return float(found.mean()) if len(found) else None
 
 
 def _short_classes(source: DataSource, seen: Seen, options: ComplexityOptions) -> list[str]:

@@ -138,5 +138,10 @@ def _analyze_data(
         features = features_of(instantiate(loaded.checkpoint), spec)
         network = NetworkFeatures(spec, features, loaded.sha256)
     return analyze_dataset(
-        source, options=options.complexity, seed=options.seed, network=network, progress=progress
+        source,
+        options=options.complexity,
+        seed=options.seed,
+        network=network,
+        records=options.learnability,
+        progress=progress,
     )
