@@ -141,6 +141,15 @@ def analyze(
             rich_help_panel=DATA_SET,
         ),
     ] = "1GB",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where neighbours are looked for: auto (a GPU if there is one), cpu, cuda. The "
+            "same are found on all.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.device,
     reduce: Annotated[
         bool,
         typer.Option(
@@ -260,6 +269,7 @@ def analyze(
             # How small a set could be is asked of the whole of it.
             limit=limit or (None if reduce or write_subset else ComplexityOptions.limit),
             memory=byte_count("--memory", memory),
+            device=device,
             reduce=reduce,
             tolerance=tolerance,
             subset=write_subset,

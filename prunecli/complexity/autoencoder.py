@@ -96,18 +96,27 @@ def _normalised(
 
 
 def codes(
-    images: Tensor, *, seed: int = 0, epochs: int, progress: Progress = silent
+    images: Tensor,
+    *,
+    seed: int = 0,
+    epochs: int,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
 ) -> NDArray[np.float32]:
     """Train an autoencoder on uint8 images [n, C, H, W] by Adam; return their codes [n, 128]."""
-    *_, network = trained(images, seed=seed, epochs=epochs, progress=progress)
+    *_, network = trained(images, seed=seed, epochs=epochs, device=device, progress=progress)
     return encoded(network, images)
 
 
 def trained(
-    images: Tensor, *, seed: int = 0, epochs: int, progress: Progress = silent
+    images: Tensor,
+    *,
+    seed: int = 0,
+    epochs: int,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
 ) -> Iterator[Autoencoder]:
     """Yield an autoencoder of uint8 images [n, C, H, W] after every epoch of training it."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
