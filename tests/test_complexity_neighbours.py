@@ -93,8 +93,8 @@ def test_memory_does_not_grow_with_the_number_of_rows():
         nearest_neighbours(table, np.arange(500), neighbours=3, workspace=2**20)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
-    assert peaks[1] < 40 * 2**20
+    # Up to a fixed number of pairs wait to be measured: the peak may near that, not pass it.
+    assert max(peaks) < 3 * 2**20
 
 
 def test_more_neighbours_than_rows_are_refused():

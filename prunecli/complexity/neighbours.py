@@ -80,8 +80,24 @@ def nearest_neighbours(
                 search.visit_(part)
                 done += 1
                 progress(Step("neighbours", done, len(held) * len(parts)))
+            search.settle_()
             indices[chunk], distances[chunk] = search.indices, np.sqrt(search.squares) * frame.scale
     return Neighbours(indices, distances)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Queries (as positions), rows of the table, the values of their products, the rows' slack."""
+
+    rows: Indices
+    found: Indices
+    values: Floats
+    slack: Floats
+
+    @property
+    def columns(self) -> tuple[Indices, Indices, Floats, Floats]:
+        """All four, to be joined with those of other pairs."""
+        return self.rows, self.found, self.values, self.slack
 
 
 @dataclass(eq=False)
@@ -90,7 +106,8 @@ class _Search:
 
     With s the squared distance of q and x and v the value of `Rough.times`, |v - (s - |q|^2)| is at
     most slack(q) + 2 slack(x) + TINY, and v <= s - |q|^2 + slack(q) + TINY. So a row whose v lies
-    above `bounds` [m] cannot be among the k nearest of that query.
+    above `bounds` [m] cannot be among the k nearest of that query. `uppers` [m, k] are the least
+    v + 2 slack(x), from which a bound follows before anything is measured.
     """
 
     frame: Frame
@@ -98,8 +115,10 @@ class _Search:
     rough: Rough
     scratch: Tensor
     bounds: Floats
+    uppers: Floats
     indices: Indices
     squares: Floats
+    waiting: list[_Pairs]
 
     @classmethod
     def start(
@@ -119,8 +138,10 @@ class _Search:
             # One array for all products: the pages of a new one take as long to get as a product.
             torch.empty(frame.tile * frame.rows, dtype=torch.float32, device=device),
             bounds=np.full(len(queries), np.inf),
+            uppers=np.full(shape, np.inf),
             indices=np.full(shape, len(frame.features), dtype=np.int64),
             squares=np.full(shape, np.inf),
+            waiting=[],
         )
 
     def visit_(self, rows: slice) -> None:
@@ -136,7 +157,7 @@ class _Search:
             lower[torch.from_numpy(mine), torch.from_numpy(own[tile][mine])] = torch.inf
             found, columns, values = self._propose(tile, lower, block)
             if len(found):
-                self._merge_(found, columns + rows.start, values, block, columns)
+                self._note_(_Pairs(found, columns + rows.start, values, block.slack[columns]))
 
     def _propose(self, tile: slice, lower: Tensor, block: Rough) -> tuple[Indices, Indices, Floats]:
         """Return (query, row of the block, value) of every pair that may be among the nearest."""
@@ -168,30 +189,48 @@ class _Search:
         highest: Floats = upper.max(axis=1) + 2 * self.rough.slack[rows] + 2 * TINY
         return highest
 
-    def _merge_(
-        self, rows: Indices, found: Indices, values: Floats, block: Rough, columns: Indices
-    ) -> None:
-        """Keep the best of what is known and the pairs (query, row of the table)."""
-        touched = np.unique(rows)
-        count = self.indices.shape[1]
+    def _note_(self, pairs: _Pairs) -> None:
+        """Tighten bounds by what the distances of new pairs are at most; measure them later.
+
+        By then tighter bounds have ruled most of them out.
+        """
+        touched, count = np.unique(pairs.rows), self.indices.shape[1]
+        rows = np.concatenate([np.repeat(touched, count), pairs.rows])
+        upper = pairs.values + 2 * pairs.slack
+        upper = np.concatenate([self.uppers[touched].ravel(), upper])
+        least = upper[_least(rows, upper, upper, count)]
+        self.uppers[touched] = least
+        bounds = least[:, -1] + 2 * self.rough.slack[touched] + 2 * TINY
+        self.bounds[touched] = np.minimum(self.bounds[touched], bounds)
+        self.waiting.append(pairs)
+        if sum(len(some.rows) for some in self.waiting) > self.frame.waiting:
+            self.settle_()
+
+    def settle_(self) -> None:
+        """Measure the pairs that wait, in float64, and keep the best of them and what is known."""
+        if not self.waiting:
+            return
+        columns = zip(*(pairs.columns for pairs in self.waiting), strict=True)
+        rows, found, values, slack = (np.concatenate(column) for column in columns)
+        self.waiting.clear()
+        left = values <= self.bounds[rows]
+        rows, found, values, slack = rows[left], found[left], values[left], slack[left]
         squares = self.frame.squares(self.queries[rows], found)
-        self._check(
-            values + self.rough.norms[rows] - squares,
-            self.rough.slack[rows] + 2 * block.slack[columns] + TINY,
-        )
+        allowed = self.rough.slack[rows] + 2 * slack + TINY
+        self._check(values + self.rough.norms[rows] - squares, allowed)
+        touched, count = np.unique(rows), self.indices.shape[1]
         all_rows = np.concatenate([np.repeat(touched, count), rows])
         all_found = np.concatenate([self.indices[touched].ravel(), found])
         all_squares = np.concatenate([self.squares[touched].ravel(), squares])
-        order = np.lexsort((all_found, all_squares, all_rows))
-        ordered = all_rows[order]
-        rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-        best = order[rank < count].reshape(-1, count)
+        best = _least(all_rows, all_squares, all_found, count)
         self.indices[touched] = all_found[best]
         self.squares[touched] = all_squares[best]
         furthest = self.squares[touched, -1]
         bounds = furthest - self.rough.norms[touched] + self.rough.slack[touched] + TINY
         # Nothing is nearer than a distance of zero, and later rows lose a tie.
-        self.bounds[touched] = np.where(furthest > 0, bounds, -np.inf)
+        self.bounds[touched] = np.where(
+            furthest > 0, np.minimum(self.bounds[touched], bounds), -np.inf
+        )
 
     def _check(self, errors: Floats, allowed: Floats) -> None:
         """Raise `DeviceError` where a product was further off than it can be."""
@@ -202,6 +241,14 @@ class _Search:
                 where=str(self.rough.points.device),
                 hint="look for neighbours on the CPU: --device cpu",
             )
+
+
+def _least(rows: Indices, values: Floats, ties: Floats | Indices, count: int) -> Indices:
+    """Return, for every row that occurs, the positions of its `count` least values [r, count]."""
+    order = np.lexsort((ties, values, rows))
+    ordered = rows[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return order[rank < count].reshape(-1, count)
 
 
 def _rounded_up(bounds: Floats) -> Tensor:

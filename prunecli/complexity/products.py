@@ -23,7 +23,7 @@ Indices: TypeAlias = NDArray[np.int64]
 ROWS = 4096
 """Most rows of the table that are looked at together."""
 
-TILE = 1024
+TILE = 512
 """Most queries that are compared with those rows together."""
 
 GRID = 255
@@ -85,7 +85,11 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A table with a centre and a scale, so that products of its rows lose little."""
+    """A table with a centre and a scale, so that products of its rows lose little.
+
+    `rows` of it are compared with a `tile` of queries at a time, `few` rows fit a cache, and
+    `waiting` pairs at most are kept to be measured later.
+    """
 
     features: NDArray[np.generic]
     centre: NDArray[np.floating]
@@ -93,6 +97,7 @@ class Frame:
     rows: int
     tile: int
     few: int
+    waiting: int
 
     @classmethod
     def of(cls, features: NDArray[np.generic], workspace: int) -> Frame:
@@ -111,6 +116,7 @@ class Frame:
             # Where all rows are alike every pair passes, and takes some 64 bytes on its way.
             tile=int(np.clip(workspace // (32 * rows), 1, TILE)),
             few=max(1, min(workspace, CACHED) // (8 * width)),
+            waiting=workspace // 64,
         )
 
     def centred(self, rows: Indices) -> Tensor:
