@@ -149,6 +149,15 @@ def analyze(
             rich_help_panel=DATA_SET,
         ),
     ] = str(ComplexityOptions.survey),
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where neighbours are looked for: auto (a GPU if there is one), cpu, cuda. The "
+            "same are found on all.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.device,
     reduce: Annotated[
         bool,
         typer.Option(
@@ -257,6 +266,7 @@ def analyze(
             limit=limit or (None if reduce or write_subset else ComplexityOptions.limit),
             memory=byte_count("--memory", memory),
             survey=count_or_all("--survey", survey),
+            device=device,
             reduce=reduce,
             tolerance=tolerance,
             subset=write_subset,

@@ -38,7 +38,7 @@ def _own_cache(monkeypatch, tmp_path):
 
 def line(**settings):
     chosen = CsgSettings(neighbours=1, volume="none", samples=100, **settings)
-    return csg_repeated(LINE, LINE_LABELS, repeats=2, settings=chosen).runs
+    return csg_repeated(LINE, LINE_LABELS, repeats=2, settings=chosen)
 
 
 def test_the_difficulty_of_a_class_is_the_share_of_votes_that_others_get():
@@ -53,7 +53,7 @@ def test_the_difficulty_of_a_class_is_the_share_of_votes_that_others_get():
 
 
 def test_confusing_images_are_those_with_foreign_neighbours_and_say_whom_they_look_like():
-    (found,) = confusing_images(line(), ["left", "right"], [f"{n}.png" for n in range(7)])
+    (found,) = confusing_images(line().runs, ["left", "right"], [f"{n}.png" for n in range(7)])
     assert (found.path, found.name, found.looks_like, found.share) == ("6.png", "right", "left", 1)
     assert found.neighbour == "2.png"
 

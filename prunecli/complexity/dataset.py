@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.complexity.classes import class_map, confusing_images, difficulties
-from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg_repeated
+from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg_by_volume
+from prunecli.complexity.devices import device_named
 from prunecli.complexity.doubts import crowded_labels, small_classes
 from prunecli.complexity.reduction import HARDEST, SUBSET_RULES, Candidates, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
@@ -59,6 +60,7 @@ def analyze_dataset(
     images), `UNREADABLE_IMAGES`, `TOO_FEW_SAMPLES`, and what the options may be wrong about.
     """
     options = options or ComplexityOptions()
+    device = device_named(options.device)
     seed %= 2**32
     if options.subset is not None:
         check_target(Path(options.subset), data=source.path)
@@ -74,32 +76,34 @@ def analyze_dataset(
         variant=options.variant,
         seed=seed,
     )
-    plain = replace(settings, volume="none")
-    boxed, votes = (
-        csg_repeated(
-            seen.points,
-            seen.labels,
-            repeats=options.repeats,
-            settings=each,
-            workspace=max(options.memory // ARRAYS, 2**20),
-            progress=progress,
-        )
-        for each in (settings, plain)
+    workspace = max(options.memory // ARRAYS, 2**20)
+    found_by = csg_by_volume(
+        seen.points,
+        seen.labels,
+        volumes=(options.volume, "none"),
+        repeats=options.repeats,
+        settings=settings,
+        workspace=workspace,
+        device=device,
+        progress=progress,
     )
+    boxed, votes = found_by[options.volume], found_by["none"]
     present = [source.classes[int(label)] for label in np.unique(seen.labels)]
     smaller = (
         reduction(
             seen.points,
             seen.labels,
-            settings=plain,
+            settings=replace(settings, volume="none"),
             tolerance=options.tolerance,
+            workspace=workspace,
+            device=device,
             progress=progress,
         )
         if options.reduce
         else None
     )
     known = _known(source, seen, records, options)
-    places = class_map(_similarity(votes))
+    places = class_map(votes.similarity)
     return DatasetAnalysis(
         path=str(source.path),
         format=source.format,
@@ -118,6 +122,7 @@ def analyze_dataset(
         csg_settings={
             **asdict(settings),
             "repeats": options.repeats,
+            "device": str(device),
             "embedding": seen.embedding,
             "cached": seen.cached,
             **({"epochs": options.epochs} if "autoencoder" in seen.embedding else {}),
@@ -127,12 +132,12 @@ def analyze_dataset(
             "versions": {name: version(name) for name in ("numpy", "scikit-learn")},
         },
         eigenvalues=tuple(np.mean([run.eigenvalues for run in boxed.runs], axis=0).tolist()),
-        similarity=tuple(tuple(row) for row in _similarity(boxed).tolist()),
-        confused_pairs=_confused(_similarity(votes), present),
+        similarity=tuple(tuple(row) for row in boxed.similarity.tolist()),
+        confused_pairs=_confused(votes.similarity, present),
         csg_votes=votes.mean,
         csg_votes_interval=votes.interval,
         csg_deviation=boxed.standard_deviation,
-        difficulty=difficulties(votes.runs, present),
+        difficulty=difficulties(votes, present),
         class_map={name: (x, y) for name, (x, y) in zip(present, places.tolist(), strict=True)},
         confusing=confusing_images(votes.runs, present, seen.paths),
         reduction=smaller,
@@ -274,11 +279,6 @@ def _short_classes(source: DataSource, seen: Seen, options: ComplexityOptions) -
 
 def _sizes(found: Survey) -> dict[str, int]:
     return {f"{width}x{height}": count for (width, height), count in found.sizes.items()}
-
-
-def _similarity(repeated: RepeatedCsg) -> Floats:
-    mean: Floats = np.mean([run.similarity for run in repeated.runs], axis=0)
-    return mean
 
 
 def _confused(similarity: Floats, names: list[str]) -> tuple[tuple[str, str, float], ...]:
