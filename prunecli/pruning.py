@@ -16,6 +16,7 @@ from prunecli.importance import (
     chosen_importance,
     importance_of,
 )
+from prunecli.layers import cut_layers
 from prunecli.modes import evaluating
 from prunecli.network import Clock, Network, read_network
 from prunecli.network_reports import cut_cost, frozen_reports, group_reports, trace_warnings
@@ -180,6 +181,7 @@ def prune_network(
         importance=chosen_importance(options, data=batches is not None),
         candidates=candidates,
         dead=living.report,
+        layers=cut_layers(network, keep, widths, whole=selection.whole),
     )
     return PruneResult(slim, plan, report, program)
 

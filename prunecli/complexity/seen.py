@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.checkpoint import InputSpec
+from prunecli.complexity.devices import device_named
 from prunecli.complexity.embedding import Features, Points, embed_pixels, parse
 from prunecli.data import Arrays, load_split
 from prunecli.data.cache import cached
@@ -189,13 +190,14 @@ def _embedded(
             seed=seed,
             features=None if network is None else network.features,
             epochs=options.epochs,
+            device=device_named(options.device),
             progress=progress,
         )
 
     if {name for name, _ in parse(kind)} <= CHEAP:
         return make(), False
     pixels = images.images
-    libraries = " ".join(version(name) for name in ("torch", "scikit-learn"))
-    weights = "" if network is None else network.digest
+    libraries = " ".join(version(name) for name in ("prunecli", "torch", "scikit-learn"))
+    weights = "" if network is None else f"{network.digest} {network.input}"
     asked = f"{kind} {seed} {options.epochs} {tuple(pixels.shape)} {libraries} {weights}"
     return cached([asked, np.ascontiguousarray(pixels.numpy()).tobytes()], make)

@@ -16,7 +16,7 @@ from prunecli.data.source import (
     names_of,
     open_source,
 )
-from prunecli.data.splits import available_splits, evaluation_split
+from prunecli.data.splits import available_splits, choose, evaluation_split
 
 __all__ = [
     "BUILT_IN",
@@ -34,6 +34,7 @@ __all__ = [
     "StreamedImageSet",
     "available_splits",
     "check_classes",
+    "choose",
     "cifar",
     "csv_table",
     "digits",

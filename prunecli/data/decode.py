@@ -81,11 +81,16 @@ def to_pixels(image: Image.Image, spec: InputSpec) -> tuple[NDArray[np.uint8], s
     """
     mode = mode_for(spec)
     kind = "" if image.mode == mode else KINDS.get(image.mode, image.mode)
-    if kind:
-        image = _CONVERSIONS.get(image.mode, _convert)(image, mode)
-    image = fit(image, height=spec.height, width=spec.width)
+    image = fit(in_mode(image, mode), height=spec.height, width=spec.width)
     pixels = np.asarray(image)
     return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), kind
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return the image in one of Pillow's modes `MODES`, as networks see it."""
+    if image.mode == mode:
+        return image
+    return _CONVERSIONS.get(image.mode, _convert)(image, mode)
 
 
 def fit(image: Image.Image, *, height: int, width: int) -> Image.Image:
