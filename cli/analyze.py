@@ -10,7 +10,7 @@ from prunecli.options import AnalyzeOptions, ComplexityOptions
 from . import options as shared
 from .outcome import Outcome
 from .session import Session, start
-from .values import byte_count, load_options, names, usage_error
+from .values import byte_count, count_or_all, load_options, names, usage_error
 
 BUILT_IN_DATA = "digits"
 DATA_FILES = (".csv", ".tsv", ".txt", ".npz")
@@ -141,6 +141,14 @@ def analyze(
             rich_help_panel=DATA_SET,
         ),
     ] = "1GB",
+    survey: Annotated[
+        str,
+        typer.Option(
+            metavar="N|all",
+            help="Images opened to find broken, odd, equal and nearly equal ones.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = str(ComplexityOptions.survey),
     reduce: Annotated[
         bool,
         typer.Option(
@@ -260,6 +268,7 @@ def analyze(
             # How small a set could be is asked of the whole of it.
             limit=limit or (None if reduce or write_subset else ComplexityOptions.limit),
             memory=byte_count("--memory", memory),
+            survey=count_or_all("--survey", survey),
             reduce=reduce,
             tolerance=tolerance,
             subset=write_subset,
@@ -280,7 +289,9 @@ def analyze(
             overwrite=overwrite,
             progress=progress,
         )
-    return Outcome("analyze", found, warnings=found.warnings)
+    subset = None if found.dataset is None else found.dataset.subset
+    brief = None if subset is None else str(subset.path)
+    return Outcome("analyze", found, brief=brief, warnings=found.warnings)
 
 
 def _sort_out(

@@ -21,9 +21,10 @@ def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
     """Return what is known of a data set."""
     low, high = dataset.csg_interval
     sizes = sorted(dataset.sizes.items(), key=lambda item: -item[1])
+    looked = "" if dataset.looked_at in {None, dataset.images} else f", {dataset.looked_at} opened"
     facts = {
         "data": f"{dataset.path} ({dataset.format})",
-        "images": f"{dataset.images} in {len(dataset.classes)} classes",
+        "images": f"{dataset.images} in {len(dataset.classes)} classes{looked}",
         "sizes": ", ".join(f"{size} x{count}" for size, count in sizes[:4]) or "no images",
         "balance": f"{dataset.balance:.3f} (1 is even)",
         "unreadable": str(len(dataset.unreadable)),

@@ -99,6 +99,7 @@ class ComplexityOptions:
 
     `embedding` None takes a few principal components; `samples` are drawn per class `repeats`
     times, of at most `limit` images; `memory` is the bytes that temporary arrays may take together.
+    At most `survey` images (None: all) are looked at for broken, odd and equal ones.
     `reduce` measures how small the set could be within `tolerance`; `subset` is where a part of it
     is written (a folder, or a list ending in .txt), `per_class` images of every class (None: what
     the reduction found) chosen by `subset_rule`.
@@ -113,6 +114,7 @@ class ComplexityOptions:
     repeats: int = 30
     limit: int | None = 10_000
     memory: int = 10**9
+    survey: int | None = 100_000
     reduce: bool = False
     tolerance: float = 0.1
     subset: str | None = None

@@ -666,6 +666,8 @@ class DatasetAnalysis:
     same score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes
     that these take for each other most: both are steadier, and free of the scale of pixels; so are
     `difficulty`, `class_map` (places in a plane, similar classes near each other) and `confusing`.
+    `looked_at` images were opened for `unreadable`, `duplicates`, `near_duplicates` and `kinds`,
+    whose names are in `listed` (the first thousand of a kind); None for features.
     """
 
     path: str
@@ -692,6 +694,8 @@ class DatasetAnalysis:
     subset: Subset | None = None
     near_duplicates: tuple[tuple[str, ...], ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
+    listed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    looked_at: int | None = None
     warnings: tuple[str, ...] = ()
 
 

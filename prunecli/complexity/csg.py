@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtrit
 
+from prunecli.complexity.doubts import small_classes
 from prunecli.complexity.neighbours import (
     WORKSPACE,
     Floats,
@@ -305,13 +306,7 @@ def _doubts(
     data: _Labelled, settings: CsgSettings, volumes: Floats, own: Indices, effective: Floats
 ) -> list[str]:
     """Return what makes this estimate less than it looks, as sentences with numbers."""
-    doubts: list[str] = []
-    small = [data.classes[c] for c in np.flatnonzero(data.counts <= settings.neighbours)]
-    if small:
-        doubts.append(
-            f"{len(small)} classes have no more than {settings.neighbours} samples and look like "
-            f"their neighbours for that alone: {_some(small)}"
-        )
+    doubts = [*small_classes(data.classes, data.counts, settings.neighbours)]
     thin = np.flatnonzero(effective < LOW_SHARE * np.bincount(own))
     if len(thin):
         doubts.append(
