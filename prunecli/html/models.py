@@ -61,7 +61,7 @@ def _glance(model: ModelAnalysis) -> Section:
         share = sum(model.elsewhere.values()) / (cost.flops or 1.0)
         facts["FLOPs outside of layers"] = f"{percent(share, digits=2)}: {', '.join(named)}"
     if model.not_counted:
-        counted = (f"{name} {count} times" for name, count in model.not_counted.items())
+        counted = (f"{count} {name}" for name, count in model.not_counted.items())
         facts["operators not counted"] = ", ".join(counted)
     return Section("The model", "", (Numbers(tuple(figures)), Facts(facts)))
 
