@@ -135,6 +135,11 @@ def _alike(dataset: DatasetAnalysis) -> Section:
         "classes. Lines tie the most similar pairs, stronger for more. The matrix, from which the "
         "score comes, has similar classes side by side; numbers in it are per cent."
     )
+    if dataset.csg_settings["volume"] != "none":
+        text += (
+            " The map goes by plain votes of neighbours. In the matrix, votes weigh more where "
+            "images lie close together, so that the two may differ (not with --volume none)."
+        )
     parts: list[Part] = [Drawing(class_map_picture(dataset)), Drawing(similarity_picture(dataset))]
     if pairs.rows:
         parts.append(Folded("The most similar pairs in a table", (pairs,)))

@@ -35,6 +35,9 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 HALF = 6.0
 """Inches up to which a picture leaves room for another one beside it."""
 
+LONGEST = 44
+"""Characters of the words below a small image."""
+
 SMALL = 3
 """Columns up to which a table can stand beside a picture."""
 
@@ -136,8 +139,10 @@ class _Writer:
         ]
         body = "\n".join(f"<tr>{row}</tr>" for row in rows)
         size = _class("small" if len(part.header) <= SMALL else "")
+        named = ", ".join(name.removeprefix(">") for name in part.header)
+        region = f'tabindex="0" role="region" aria-label="{_text(f"Table: {named}")}"'
         return (
-            f'<figure{size}><div class="frame" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+            f'<figure{size}><div class="frame" {region}><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>{_under(part.caption)}</figure>"
         )
 
@@ -199,7 +204,15 @@ def _tile(tile: Tile) -> str:
         if tile.source
         else f'<span class="missing" role="img" aria-label="{_text(tile.alternative)}"></span>'
     )
-    title = f'<span class="title">{_text(tile.title)}</span>' if tile.title else ""
-    broken = _text(tile.text).replace("/", "/<wbr>")
-    text = f'<span class="path">{broken}</span>' if tile.text else ""
+    title = _line("title", tile.title)
+    text = _line("path", tile.text)
     return f'<div class="tile">{picture}{title}{text}</div>'
+
+
+def _line(kind: str, text: str) -> str:
+    """Return words below an image, cut in the middle where they are long; whole on a hover."""
+    if not text:
+        return ""
+    half = LONGEST // 2
+    cut = text if len(text) <= LONGEST else f"{text[: half - 8]}...{text[-half - 5 :]}"
+    return f'<span class="{kind}" title="{_text(text)}">{_text(cut).replace("/", "/<wbr>")}</span>'

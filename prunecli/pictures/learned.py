@@ -9,7 +9,7 @@ import numpy as np
 
 from prunecli.pictures.datasets import NAME, WIDTH
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import COLOURS, GRID, look_of, new_figure, quiet_map, short
+from prunecli.pictures.style import COLOURS, QUIET, look_of, new_figure, quiet_map, short
 
 if TYPE_CHECKING:
     from prunecli.report import LearnabilityPair, LearnabilityReport
@@ -59,7 +59,7 @@ def agreement_picture(pair: LearnabilityPair) -> Picture:
         aspect="auto",
         interpolation="none",
     )
-    axes.plot([0, 100], [0, 100], color=GRID, linewidth=1.0, linestyle="--")
+    axes.plot([0, 100], [0, 100], color=QUIET, linewidth=1.0, linestyle="--")
     axes.grid(visible=False)
     axes.set_xlabel(f"epochs right in {short(pair.first, NAME)} (%)")
     axes.set_ylabel(f"epochs right in {short(pair.second, NAME)} (%)")
