@@ -266,6 +266,8 @@ def _latency(latency: LatencyReport | None) -> list[Section]:
     text = f"ONNX Runtime on this machine's CPU, {threads}, batch {latency.batch}."
     if latency.asked is not None:
         met = {None: "", True: ", and that was kept", False: ", and that was missed"}[latency.met]
+        if latency.met and (latency.measured_kept or 0.0) > latency.asked:
+            met = ", and by what can be told from the timing that was kept"
         text += f" At most {percent(latency.asked)} was asked for{met}."
     if latency.error is not None:
         text += f" The prediction is off by {100 * latency.error:+.1f} % of what was measured."
