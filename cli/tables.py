@@ -26,7 +26,7 @@ from .cut_tables import (
     repair_table,
     sweep_table,
 )
-from .data_tables import dataset_parts, learnability_parts
+from .data_tables import dataset_parts, learnability_parts, sampling_text
 from .demo import DemoReport
 from .env import EnvReport
 from .methods import MethodsReport
@@ -121,6 +121,8 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "log": str(report.log) if report.log else "none",
         **({} if report.teacher is None else {"teacher": percent(report.teacher)}),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
+        **({} if report.sampling is None else {"trained on": sampling_text(report.sampling)}),
+        **({} if report.record is None else {"record": str(report.record)}),
         "written": str(report.output),
         **shown_facts(report.page, report.pictures),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
-from prunecli.dead.living import Living, check_dead, living_network
+from prunecli.dead.living import Living, check_dead, living_network, slow_widths
 from prunecli.errors import InputError, ProofError
 from prunecli.importance import (
     check_importance,
@@ -171,7 +171,12 @@ def prune_network(
         allocation=options.allocation,
         align="auto" if options.align is None else str(options.align),
         seconds=clock.seconds,
-        warnings=(*warnings, *living.warnings, *selection.warnings),
+        warnings=(
+            *warnings,
+            *living.warnings,
+            *slow_widths(living, widths, options),
+            *selection.warnings,
+        ),
         repair=repaired,
         importance=chosen_importance(options, data=batches is not None),
         candidates=candidates,

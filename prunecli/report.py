@@ -444,6 +444,22 @@ class RunStep:
 
 
 @dataclass(frozen=True)
+class SamplingReport:
+    """How learnability decided what was trained on: from `records`, for `images` images.
+
+    `unknown` of them are in no record. `shares` are the parts of the images that the epochs of a
+    curriculum went through; `weights` the lowest and the highest in the loss, where they differ.
+    """
+
+    kind: str
+    records: tuple[Path, ...]
+    images: int
+    unknown: int
+    shares: tuple[float, ...] = ()
+    weights: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class FinetuneReport:
     """The outcome of `finetune`: the best epoch is chosen on images held out from training.
 
@@ -466,6 +482,7 @@ class FinetuneReport:
     history: tuple[RunStep, ...] = ()
     pictures: tuple[Path, ...] = ()
     page: Path | None = None
+    sampling: SamplingReport | None = None
 
 
 @dataclass(frozen=True)
@@ -669,6 +686,18 @@ class Reduction:
 
 
 @dataclass(frozen=True)
+class KeptLearnability:
+    """Mean learnability of the images of a subset and of those left out; None for no image.
+
+    `unknown` images of the subset are in no record.
+    """
+
+    kept: float | None
+    dropped: float | None
+    unknown: int
+
+
+@dataclass(frozen=True)
 class Subset:
     """A part of a data set that was written: `images` of them, by `rule`, `per_class` at most."""
 
@@ -676,6 +705,7 @@ class Subset:
     images: int
     per_class: int
     rule: str
+    learnability: KeptLearnability | None = None
 
 
 @dataclass(frozen=True)
@@ -751,6 +781,8 @@ class DatasetAnalysis:
     same score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes
     that these take for each other most: both are steadier, and free of the scale of pixels; so are
     `difficulty`, `class_map` (places in a plane, similar classes near each other) and `confusing`.
+    `looked_at` images were opened for `unreadable`, `duplicates`, `near_duplicates` and `kinds`,
+    whose names are in `listed` (the first thousand of a kind); None for features.
     """
 
     path: str
@@ -777,6 +809,8 @@ class DatasetAnalysis:
     subset: Subset | None = None
     near_duplicates: tuple[tuple[str, ...], ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
+    listed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    looked_at: int | None = None
     warnings: tuple[str, ...] = ()
 
 

@@ -94,6 +94,7 @@ VERBS = {
             "history",
             "pictures",
             "page",
+            "sampling",
         },
     ),
     "evaluate": (
