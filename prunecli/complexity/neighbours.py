@@ -16,7 +16,6 @@ from prunecli.complexity.products import (
     Indices,
     Rough,
     blocks,
-    check_features,
     faster_kind,
     full_precision,
 )
@@ -26,7 +25,7 @@ from prunecli.progress import Progress, Step, silent
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["WORKSPACE", "Floats", "Indices", "Neighbours", "check_features", "nearest_neighbours"]
+__all__ = ["WORKSPACE", "Floats", "Indices", "Neighbours", "nearest_neighbours"]
 
 WORKSPACE = 128 * 2**20
 """Bytes that one temporary array may take; a handful of them live at a time."""
