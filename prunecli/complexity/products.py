@@ -110,14 +110,17 @@ class Frame:
         low, high = span(features)
         width = features.shape[1]
         step = (high - low) / GRID or 1.0
+        scale = float(np.clip(step, 1e-290, 1e290))
         # Any centre will do: that of some rows is as good as that of all, and sooner found.
         mean = features[:: -(-len(features) // ROWS)].mean(axis=0, dtype=np.float64)
-        kind = np.float32 if features.dtype == np.float32 else np.float64
+        # In float32 only where it can hold the scale and its reciprocal.
+        small = features.dtype == np.float32 and 1e-30 < scale < 1e30
+        kind = np.float32 if small else np.float64
         rows = int(np.clip(workspace // (8 * width), 1, ROWS))
         return cls(
             features,
             centre=(low + np.round((mean - low) / step) * step).astype(kind),
-            scale=step,
+            scale=scale,
             rows=rows,
             # Where all rows are alike every pair passes, and takes some 64 bytes on its way.
             tile=int(np.clip(workspace // (32 * rows), 1, TILE)),
@@ -204,7 +207,17 @@ class Rough:
         result = scratch[: len(points) * len(lowered)].view(len(points), -1)
         if points.dtype == torch.float32:
             return torch.addmm(lowered, points, other.points.T, alpha=-2, out=result)
-        return torch.add(lowered, points @ other.points.T, alpha=-2, out=result)
+        products = scratch[len(scratch) * 2 // 3 :].view(torch.bfloat16)[: result.numel()]
+        products = torch.mm(points, other.points.T, out=products.view_as(result))
+        return torch.add(lowered, products, alpha=-2, out=result)
+
+
+def scratch_for(queries: int, rows: int, device: torch.device) -> Tensor:
+    """Return room for products of so many queries and rows, in float32 and in 16 bits beside it.
+
+    One room for all of them: the pages of a new array take as long to get as a product.
+    """
+    return torch.empty(queries * rows // 2 * 3 + 3, dtype=torch.float32, device=device)
 
 
 TINY = 1e-30
@@ -220,7 +233,7 @@ def faster_kind(frame: Frame, queries: int, device: torch.device) -> torch.dtype
     if device.type != "cpu" or queries * count * width < LARGE:
         return torch.float32
     some = slice(0, min(1024, count))
-    scratch = torch.empty(some.stop * 128)
+    scratch = scratch_for(128, some.stop, device)
     seconds = {}
     for kind in _UNITS:
         rough = Rough.of(frame, some, kind=kind, device=device)

@@ -118,7 +118,7 @@ def measure_subject(subject: Subject, seeds: int) -> list[Row]:
     decoding = time.perf_counter() - wall, time.process_time() - cpu
     rows = []
     for embedding, volume in CASES:
-        row = measure(subject.name, images, embedding, volume, seeds, decoding)
+        row = measure(subject.name, images, embedding, volume, seeds=seeds, decoding=decoding)
         print(
             f"{row.data:26} {row.embedding:7} {row.volume:5} CSG {row.csg_mean:6.3f} "
             f"({row.csg_min:.3f} to {row.csg_max:.3f})  {row.csg_seconds:6.2f} s "
@@ -134,6 +134,7 @@ def measure(
     images: data.ImageSet,
     embedding: str,
     volume: str,
+    *,
     seeds: int,
     decoding: tuple[float, float],
 ) -> Row:
