@@ -16,6 +16,7 @@ from prunecli.complexity import (
     csg,
     csg_by_volume,
     csg_repeated,
+    embed_pixels,
     nearest_neighbours,
 )
 from prunecli.complexity.autoencoder import Autoencoder, encoded, prepared, trained
@@ -265,6 +266,12 @@ def test_the_decoder_by_its_axes_is_the_decoder_run_on_everything():
     expected = torch.autograd.grad((long * weights).mean(), parameters)
     for found, known in zip(gradients, expected, strict=True):
         assert torch.allclose(found, known, atol=1e-10)
+
+
+def test_no_epoch_of_training_is_refused():
+    with pytest.raises(InputError, match="an epoch or more") as caught:
+        embed_pixels(np.zeros((4, 1, 8, 8), np.uint8), kind="autoencoder", epochs=0)
+    assert caught.value.code == "BAD_SETTING"
 
 
 def test_training_goes_on_epoch_by_epoch_as_far_as_it_is_asked():

@@ -80,16 +80,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     arguments = parser.parse_args()
-    rows = [
-        row
-        for subject in SUBJECTS
-        if subject.place == "digits" or Path(subject.place).is_dir()
-        for row in measure_subject(subject, arguments.seeds)
-    ]
-    with arguments.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    rows: list[Row] = []
+    for subject in SUBJECTS:
+        if subject.place == "digits" or Path(subject.place).is_dir():
+            rows += measure_subject(subject, arguments.seeds)
+            with arguments.out.open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(asdict(row) for row in rows)
 
 
 def load(subject: Subject, limit: int | None = None) -> data.ImageSet:
