@@ -75,6 +75,7 @@ def generated() -> dict[str, str]:
         "csg-reference": table(*readme_complexity.reference(_read("csg_reference.csv"))),
         "csg-scale": table(*readme_complexity.scale(_read("csg_scale.csv"))),
         "csg-tsne": table(*readme_complexity.tsne(_read("csg_tsne.csv"))),
+        "listing": _listing(),
     }
 
 
@@ -447,6 +448,15 @@ def _latency() -> str:
     head = ("network", "budget", "FLOPs kept", "time kept, predicted", "real", "speed-up",
             "dense ms", "slim ms")  # fmt: skip
     return table(head, rows)
+
+
+def _listing() -> str:
+    """Return what it takes to find out about very many files."""
+    rows = [
+        (row["what"], f"{int(row['files']):,}", row["seconds"], row["peak_mb"])
+        for row in _read("listing.csv")
+    ]
+    return table(("what", "files", "seconds", "MB more"), rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from prunecli.complexity.dataset import analyze_dataset
 from prunecli.complexity.embedding import EMBEDDINGS, embed_pixels
 from prunecli.complexity.embedding import parse as parse_embedding
 from prunecli.complexity.neighbours import Neighbours, nearest_neighbours
-from prunecli.complexity.reduction import SUBSET_RULES
+from prunecli.complexity.reduction import SUBSET_RULES, Candidates
 from prunecli.complexity.seen import NetworkFeatures
 from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
 from prunecli.complexity.volumes import VOLUMES
@@ -22,6 +22,7 @@ __all__ = [
     "SCORES",
     "SUBSET_RULES",
     "VOLUMES",
+    "Candidates",
     "CsgResult",
     "CsgSettings",
     "Neighbours",

@@ -88,10 +88,31 @@ def confusing_images(
     _, once = np.unique(samples, return_index=True)
     order = once[np.lexsort((samples[once], volumes[once], -share[once], own[once]))]
     place = np.arange(len(order)) - np.searchsorted(own[order], own[order])
+    chosen = order[place < IMAGES]
+    nearest = neighbours_of_class(runs, samples[chosen], like[chosen])
     return tuple(
-        ConfusingImage(paths[samples[at]], names[own[at]], names[like[at]], share=float(share[at]))
-        for at in order[place < IMAGES].tolist()
+        ConfusingImage(
+            paths[samples[at]], names[own[at]], names[like[at]], float(share[at]), paths[neighbour]
+        )
+        for at, neighbour in zip(chosen.tolist(), nearest.tolist(), strict=True)
     )
+
+
+def neighbours_of_class(runs: Sequence[CsgResult], rows: Indices, classes: Indices) -> Indices:
+    """Return the nearest neighbour [n] of every one of some drawn samples that is of a class.
+
+    `rows` [n] are rows of the features, `classes` [n] positions in the classes of the runs; every
+    sample has such a neighbour in the runs that drew it.
+    """
+    found = np.full(len(rows), -1, np.int64)
+    for run in runs:
+        order = np.argsort(run.samples, kind="stable")
+        at = np.searchsorted(run.samples, rows, sorter=order).clip(max=len(order) - 1)
+        drawn = np.flatnonzero((run.samples[order[at]] == rows) & (found < 0))
+        samples = order[at[drawn]]
+        first = (run.neighbour_classes[samples] == classes[drawn, None]).argmax(axis=1)
+        found[drawn] = run.neighbours[samples, first]
+    return found
 
 
 def _foreign(run: CsgResult) -> tuple[Indices, Indices, Indices, Floats, Floats]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtrit
 
+from prunecli.complexity.doubts import small_classes
 from prunecli.complexity.neighbours import WORKSPACE, Floats, Indices
 from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
-from prunecli.complexity.surroundings import Labelled, Surroundings, look_around, some_of
+from prunecli.complexity.surroundings import Labelled, Surroundings, look_around
 from prunecli.complexity.volumes import VOLUMES
 from prunecli.errors import InputError
 from prunecli.progress import Progress, Step, silent
@@ -337,13 +338,7 @@ def _doubts(
     data: Labelled, settings: CsgSettings, volumes: Floats, own: Indices, effective: Floats
 ) -> list[str]:
     """Return what makes this estimate less than it looks, as sentences with numbers."""
-    doubts: list[str] = []
-    small = [data.classes[c] for c in np.flatnonzero(data.counts <= settings.neighbours)]
-    if small:
-        doubts.append(
-            f"{len(small)} classes have no more than {settings.neighbours} samples and look like "
-            f"their neighbours for that alone: {some_of(small)}"
-        )
+    doubts = [*small_classes(data.classes, data.counts, settings.neighbours)]
     thin = np.flatnonzero(effective < LOW_SHARE * np.bincount(own))
     if len(thin):
         doubts.append(

@@ -11,6 +11,7 @@ from prunecli.complexity.neighbours import Floats, Indices, nearest_neighbours
 from prunecli.complexity.products import check_table, span
 from prunecli.complexity.volumes import VOLUMES
 from prunecli.errors import InputError
+from prunecli.wording import some
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ class Labelled:
         if small.any():
             span(points)  # what is left out must be finite too
             rows = np.flatnonzero(~small[targets])
-            lost = some_of(names[small].tolist())
+            lost = some(names[small].tolist())
             warnings = (f"classes of fewer than {min_class_size} samples are left out: {lost}",)
             points, targets = points[rows], (np.cumsum(~small) - 1)[targets[rows]]
         names, counts = names[~small], counts[~small]
@@ -104,9 +105,3 @@ def _check_labels(labels: NDArray[np.generic], count: int) -> None:
         )
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise InputError("labels hold NaN or infinities", code="BAD_LABELS")
-
-
-def some_of(names: list[object], shown: int = 5) -> str:
-    """Return the first few names, and how many more there are."""
-    listed = ", ".join(str(name) for name in names[:shown])
-    return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"
