@@ -12,9 +12,9 @@ from prunecli.allocation import Saliency, allowed_widths, keep_mask
 from prunecli.dead import find_dead
 from prunecli.errors import InputError
 from prunecli.importance import IMPORTANCES, Measured, agreements, measure_importance
+from prunecli.network_reports import frozen_reports
 from prunecli.options import AnalyzeOptions, PruneOptions
 from prunecli.progress import Progress, Step, silent
-from prunecli.pruning import check_signal, frozen_reports, score_network, score_signals
 from prunecli.report import (
     GroupAnalysis,
     ImportanceReport,
@@ -22,6 +22,7 @@ from prunecli.report import (
     OracleReport,
     SignalAgreement,
 )
+from prunecli.scoring import check_signal, score_network, score_signals
 from prunecli.signals.oracle import agreement, loss_changes
 from prunecli.training import evaluate
 

@@ -11,9 +11,10 @@ from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
 from prunecli.importance import check_importance, importance_of
 from prunecli.progress import Progress, Step, silent
-from prunecli.pruning import check_options, score_signals
+from prunecli.pruning import check_options
 from prunecli.repair import check_repair
 from prunecli.report import SweepReport, Trial
+from prunecli.scoring import score_signals
 from prunecli.search import AUTO, CONTROL, asked_signals
 from prunecli.trial import dense_trial, try_cut
 

@@ -36,8 +36,9 @@ from prunecli.latency.table import monotone
 from prunecli.network import Network, read_network
 from prunecli.options import LatencyOptions, PruneOptions
 from prunecli.pipeline.latency import _missed, check_latency, judged, unused
-from prunecli.pruning import prune_network, score_network
+from prunecli.pruning import prune_network
 from prunecli.report import BenchmarkRow, LatencyReport
+from prunecli.scoring import score_network
 from prunecli.selection import weight_shapes
 from prunecli_cli.main import main
 

@@ -19,7 +19,7 @@ from prunecli.least_squares.elimination import Blocks, Elimination, eliminate
 from prunecli.least_squares.equations import Draw, add_rows_, rows_of_convolution, rows_of_product
 from prunecli.network import read_network
 from prunecli.options import PruneOptions
-from prunecli.pruning import score_signals
+from prunecli.scoring import score_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

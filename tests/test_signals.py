@@ -17,7 +17,7 @@ import prunecli
 from prunecli.errors import InputError
 from prunecli.network import Network, read_network
 from prunecli.options import PruneOptions
-from prunecli.pruning import score_network
+from prunecli.scoring import score_network
 from prunecli.signals import (
     AGGREGATES,
     BASE_INPUTS,

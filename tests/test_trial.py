@@ -15,7 +15,8 @@ from prunecli.budget import make_budget
 from prunecli.errors import GraphError, InputError
 from prunecli.network import read_network
 from prunecli.options import PruneOptions
-from prunecli.pruning import prune_network, score_network
+from prunecli.pruning import prune_network
+from prunecli.scoring import score_network
 from prunecli.trial import cut_to, dense_trial, kept_at, score_on, try_cut
 from prunecli_sample_models import networks
 

@@ -9,7 +9,7 @@ import numpy as np
 from prunecli.errors import GraphError
 from prunecli.network import read_network
 from prunecli.progress import silent
-from prunecli.pruning import score_signals
+from prunecli.scoring import score_signals
 from prunecli.signals import needs_data
 from prunecli.signals.accumulate import follows_training
 from prunecli.signals.score import score_many

@@ -26,19 +26,10 @@ from prunecli.iterative.removal import widths_of
 from prunecli.iterative.session import Session, score
 from prunecli.iterative.slim import Course
 from prunecli.network import Clock, read_network
+from prunecli.network_reports import cut_cost, frozen_reports, group_reports, trace_warnings
 from prunecli.progress import Progress, silent
-from prunecli.pruning import (
-    PruneResult,
-    check_options,
-    cut_and_prove,
-    cut_cost,
-    frozen_reports,
-    group_reports,
-    in_graph_mode,
-    plan_of,
-    prune_network,
-    trace_warnings,
-)
+from prunecli.proven_cut import cut_and_prove, in_graph_mode, plan_of
+from prunecli.pruning import PruneResult, check_options, prune_network
 from prunecli.report import AccuracyChange, IterativeReport, PruneReport
 from prunecli.training.devices import make_accelerator
 from prunecli.training.finetune import (

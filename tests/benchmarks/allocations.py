@@ -27,9 +27,9 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Network, read_network
 from prunecli.network_data import normalised
 from prunecli.options import PruneOptions
-from prunecli.pruning import score_network
 from prunecli.repair.layers import layers_of
 from prunecli.repair.steps import REPAIRS, Patient
+from prunecli.scoring import score_network
 from prunecli.selection import select
 from prunecli.training import evaluate
 

@@ -20,7 +20,7 @@ from prunecli.instantiate import instantiate
 from prunecli.network import Network, read_network
 from prunecli.network_data import normalised
 from prunecli.options import PruneOptions
-from prunecli.pruning import score_signals
+from prunecli.scoring import score_signals
 from prunecli.training import evaluate
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from prunecli.dead.seen import look
 from prunecli.dead.uses import uses_of
 from prunecli.network import read_network
 from prunecli.options import PruneOptions
-from prunecli.pruning import score_network
+from prunecli.scoring import score_network
 from prunecli.selection import select
 from prunecli.surgery import cut_module, slices_of
 

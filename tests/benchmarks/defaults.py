@@ -23,7 +23,7 @@ from prunecli.instantiate import instantiate
 from prunecli.network import read_network
 from prunecli.network_data import normalised
 from prunecli.options import PruneOptions
-from prunecli.pruning import score_network
+from prunecli.scoring import score_network
 from prunecli.training import evaluate
 
 if TYPE_CHECKING:

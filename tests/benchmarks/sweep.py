@@ -25,7 +25,7 @@ from prunecli.network import read_network
 from prunecli.network_data import normalised
 from prunecli.options import PruneOptions
 from prunecli.pictures import save_figure, sweep_picture
-from prunecli.pruning import score_signals
+from prunecli.scoring import score_signals
 from prunecli.search import asked_signals, least_loss
 from prunecli.trial import try_cut
 

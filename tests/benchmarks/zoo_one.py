@@ -25,8 +25,8 @@ from prunecli.errors import PruneError
 from prunecli.exporting import to_proven_onnx
 from prunecli.graph.record import tensors_in
 from prunecli.network import read_network
+from prunecli.network_reports import frozen_reports
 from prunecli.proof_error import relative_error
-from prunecli.pruning import frozen_reports
 from prunecli.surgery import cut_tensor
 
 if TYPE_CHECKING:
