@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecli.complexity.relation import FORMS, Fit, Floats, Setups, fit
+from prunecli.data import labels_of
 from prunecli.report import ExpectedError, FittedPoint, Relation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from prunecli.complexity.csg import CsgSettings
+    from prunecli.complexity.seen import Seen
+    from prunecli.data import DataSource
 
 DATA = Path(__file__).with_name("relation.json")
 
@@ -43,6 +48,27 @@ class Asked:
     seen: int
     balance: float
     shape: tuple[int, ...]
+
+
+def expect(
+    source: DataSource, seen: Seen, settings: CsgSettings, scores: Mapping[str, float]
+) -> ExpectedError:
+    """Return the error to expect on a data set, from its complexities by volume."""
+    parts = [raw for name, raw in source.splits.items() if seen.split in {name, "all"}]
+    counts = np.bincount(np.concatenate([labels_of(raw) for raw in parts]))
+    present = counts[counts > 0]
+    asked = Asked(
+        embedding=seen.embedding,
+        samples=settings.samples,
+        neighbours=settings.neighbours,
+        variant=settings.variant,
+        classes=len(present),
+        images=int(present.sum()),
+        seen=len(seen.labels),
+        balance=float(present.min() / present.max()),
+        shape=seen.shape,
+    )
+    return expected_error(asked, scores)
 
 
 def expected_error(asked: Asked, scores: Mapping[str, float]) -> ExpectedError:

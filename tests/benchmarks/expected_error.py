@@ -136,8 +136,19 @@ def measure(point: Point, found: Variant) -> Iterator[Measured]:
     train = found.source.splits["train"]
     _, channels, height, width = train.images.shape
     counts = np.bincount(train.labels)
-    looks = Survey({(width, height): len(train)}, {"L" if channels == 1 else "RGB": len(train)},
-                   (), (), 0, 0, {}, ())  # fmt: skip
+    looks = Survey(
+        sizes={(width, height): len(train)},
+        modes={"L" if channels == 1 else "RGB": len(train)},
+        unreadable=(),
+        duplicates=(),
+        mislabelled=0,
+        leaked=0,
+        kinds={},
+        near_duplicates=(),
+        listed={},
+        looked_at=len(train),
+        total=len(train),
+    )
     for embedding in EMBEDDINGS:
         options = replace(ComplexityOptions(), embedding=embedding)
         seen = see(found.source, looks, options=options, seed=0)
