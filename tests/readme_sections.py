@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import readme_signals
 
+from prunecli.complexity.relation import FORMS
 from prunecli_cli.main import EXIT_CODES, root_command
 from prunecli_cli.methods import FIRST, Method, markdown_table, registries
 
@@ -68,6 +69,7 @@ def generated() -> dict[str, str]:
         "speed": _speed(),
         "latency": _latency(),
         "csg": _csg(),
+        "expected-error": _expected_error(),
     }
 
 
@@ -449,6 +451,25 @@ def _csg() -> str:
         for row in _read("csg.csv")
     ]  # fmt: skip
     return table(("data", "embedding", "volume", "CSG", "3 seeds", "seconds"), rows)
+
+
+def _expected_error() -> str:
+    """Return, per way of measuring, the paper's form and the one that is taken."""
+    rows = []
+    for row in _read("expected_error_fits.csv"):
+        if row["form"] == "csg" or row["taken"] == "1":
+            form = FORMS.get(row["form"])
+            size = " + c log10(images)" if row["form"] == "overlap-and-size" else ""
+            formula = f"{form.predicted} = a + b {form.predictor}{size}"
+            shown = f"**{formula}**" if row["taken"] == "1" else formula
+            misses = [f"{row[name]}" for name in
+                      ("left_out", "digits_left_out", "mnist_left_out", "cifar_left_out",
+                       "half_interval")]  # fmt: skip
+            through = f"{row['embedding']}, {row['volume']}"
+            rows.append((through, shown, row["r"], f"{float(row['p']):.0e}", *misses))
+    head = ("seen through", "form", "r", "p", "one left out", "digits left out",
+            "MNIST left out", "CIFAR-10 left out", "95 % within")  # fmt: skip
+    return table(head, rows)
 
 
 if __name__ == "__main__":

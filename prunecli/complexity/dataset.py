@@ -11,6 +11,7 @@ import numpy as np
 
 from prunecli.complexity.classes import class_map, confusing_images, difficulties
 from prunecli.complexity.csg import CsgSettings, RepeatedCsg, csg_repeated
+from prunecli.complexity.expected import Asked, expected_error
 from prunecli.complexity.reduction import SUBSET_RULES, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
 from prunecli.data import Arrays, labels_of
@@ -22,9 +23,11 @@ from prunecli.progress import Progress, silent
 from prunecli.report import ClassCount, DatasetAnalysis, Subset
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prunecli.complexity.neighbours import Floats
     from prunecli.data import DataSource
-    from prunecli.report import Reduction
+    from prunecli.report import ExpectedError, Reduction
 
 PAIRS = 10
 """Confused pairs of classes that are reported."""
@@ -123,6 +126,7 @@ def analyze_dataset(
         confusing=confusing_images(votes.runs, present, seen.paths),
         reduction=smaller,
         subset=_write_subset(source, seen, votes, options, smaller),
+        expected=_expected(source, seen, settings, {options.volume: boxed, "none": votes}),
         warnings=(*_findings(found), *seen.warnings, *boxed.runs[0].warnings),
     )
 
@@ -139,6 +143,26 @@ def _count_classes(source: DataSource) -> dict[str, int]:
             hint="give the folder that holds one folder per class",
         )
     return dict(zip(source.classes, totals.tolist(), strict=True))
+
+
+def _expected(
+    source: DataSource, seen: Seen, settings: CsgSettings, scores: Mapping[str, RepeatedCsg]
+) -> ExpectedError:
+    parts = [raw for name, raw in source.splits.items() if seen.split in {name, "all"}]
+    counts = np.bincount(np.concatenate([labels_of(raw) for raw in parts]))
+    present = counts[counts > 0]
+    asked = Asked(
+        embedding=seen.embedding,
+        samples=settings.samples,
+        neighbours=settings.neighbours,
+        variant=settings.variant,
+        classes=len(present),
+        images=int(present.sum()),
+        seen=len(seen.labels),
+        balance=float(present.min() / present.max()),
+        shape=seen.shape,
+    )
+    return expected_error(asked, {volume: each.mean for volume, each in scores.items()})
 
 
 def _write_subset(

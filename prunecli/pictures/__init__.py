@@ -9,6 +9,7 @@ from prunecli.pictures.datasets import (
 )
 from prunecli.pictures.learned import agreement_picture, learned_picture
 from prunecli.pictures.oracles import oracle_picture
+from prunecli.pictures.relations import relation_picture
 from prunecli.pictures.saving import (
     FORMATS,
     Picture,
@@ -31,6 +32,7 @@ __all__ = [
     "learned_picture",
     "oracle_picture",
     "reduction_picture",
+    "relation_picture",
     "save_figure",
     "save_pictures",
     "sensitivity_picture",
