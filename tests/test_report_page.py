@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prunecli import pipeline, report
+from prunecli import pipeline
 from prunecli.errors import InputError
 from prunecli.html import analysis_page
 from prunecli.learnability import Record, write_record
 from prunecli.options import AnalyzeOptions, ComplexityOptions
+from prunecli.report import ExpectedError, FittedPoint, Relation
 from prunecli_cli.main import main
 
 CLASSES = ("<img src=x onerror=alert(1)>", "\"quoted\" 'twice' $x$", "plain & simple")
@@ -72,13 +72,13 @@ def made(tmp_path_factory):
     paths = [path.replace("\udce9", "e") for path in write_images(folder / "images")]
     asked = dataclasses.replace(options(reduce=True), learnability=records(folder, paths))
     page = folder / "report.html"
-    found = pipeline.analyze(data=str(folder / "images"), options=asked, page=page)
-    return found, page, folder
+    report = pipeline.analyze(data=str(folder / "images"), options=asked, page=page)
+    return report, page, folder
 
 
 def test_the_page_of_a_data_set_is_well_made_and_harmless(made):
-    found, page, _ = made
-    assert found.page == page
+    report, page, _ = made
+    assert report.page == page
     reader = html_checks.read(page.read_text(encoding="utf-8"))
     images = [attributes for tag, attributes in reader.elements if tag == "img"]
     assert len(images) > 20
@@ -91,7 +91,7 @@ def test_the_page_of_a_data_set_is_well_made_and_harmless(made):
 
 
 def test_the_page_says_everything_that_was_found(made):
-    found, page, _ = made
+    report, page, _ = made
     reader = html_checks.read(page.read_text(encoding="utf-8"))
     for title in (
         "At a glance",
@@ -108,9 +108,9 @@ def test_the_page_says_everything_that_was_found(made):
     ):
         assert reader.words.count(title) >= 2, title  # in the contents, and over the section
     words = " ".join(reader.words)
-    assert f"{found.dataset.csg:.2f}" in words
+    assert f"{report.dataset.csg:.2f}" in words
     assert "1 files that cannot be read" in words
-    for warning in found.warnings:
+    for warning in report.warnings:
         assert warning.replace("\udce9", r"\udce9") in words
     drawings = [a["aria-label"] for tag, a in reader.elements if tag == "svg"]
     assert len(drawings) == 8
@@ -125,6 +125,28 @@ def test_the_same_analysis_gives_the_same_bytes(made):
     )
     pipeline.analyze(data=str(folder / "images"), options=asked, page=again)
     assert again.read_bytes() == page.read_bytes()
+
+
+def test_the_error_to_expect_is_shown_with_its_interval_or_why_there_is_none(made):
+    dataset = made[0].dataset
+    points = tuple(
+        FittedPoint(f"set {at}", "abc"[at % 3], 10, 100.0, 0.5 * at, 0.05 * at, 0.04 * at)
+        for at in range(1, 9)
+    )
+    relation = Relation(
+        "raw", "none", "error", "CSG", (0.0, 0.1), 0.9, 1e-9, 0.02, {"a": 0.05}, "small", "short",
+        points,
+    )  # fmt: skip
+    known = ExpectedError(0.23, (0.09, 0.37), (), relation, 1.2)
+    whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=known))
+    words = html_checks.read(analysis_page(whole, None)).words
+    assert "23 %" in words
+    assert "of a small network: 9 to 37" in words
+    none = ExpectedError(None, None, ("it has 3 classes",), None)
+    whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=none))
+    words = html_checks.read(analysis_page(whole, None)).words
+    assert "Nothing can be said: it has 3 classes." in words
+    assert "error to expect" not in words
 
 
 def test_an_image_that_is_not_of_the_data_set_is_never_opened(made, tmp_path):
@@ -158,29 +180,6 @@ def test_features_and_built_in_images_have_pages_too(tmp_path):
     pipeline.analyze(data="digits", options=options(limit=300), page=page)
     reader = html_checks.read(page.read_text(encoding="utf-8"))
     assert len([tag for tag, _ in reader.elements if tag == "img"]) > 40
-
-
-def test_the_error_to_expect_is_shown_with_its_interval_or_why_there_is_none(made):
-    dataset = made[0].dataset
-    points = tuple(
-        report.FittedPoint(f"set {at}", "abc"[at % 3], 10, 100.0, 0.5 * at, 0.05 * at, 0.04 * at)
-        for at in range(1, 9)
-    )
-    relation = report.Relation(
-        "raw", "none", "error", "CSG", (0.0, 0.1), 0.9, 1e-9, 0.02, {"a": 0.05}, "small", "short",
-        points,
-    )  # fmt: skip
-    found = report.ExpectedError(0.23, (0.09, 0.37), (), relation, 1.2)
-    page_of = functools.partial(analysis_page, source=None)
-    whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=found))
-    words = html_checks.read(page_of(whole)).words
-    assert "23 %" in words
-    assert "of a small network: 9 to 37" in words
-    none = report.ExpectedError(None, None, ("it has 3 classes",), None)
-    whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=none))
-    words = html_checks.read(page_of(whole)).words
-    assert "Nothing can be said: it has 3 classes." in words
-    assert "error to expect" not in words
 
 
 def test_the_command_names_the_page_and_refuses_to_harm(made, tmp_path, capsys, monkeypatch):
