@@ -350,6 +350,11 @@ def test_the_terminal_shows_the_error_its_interval_and_how_far_to_trust_it():
     assert "one left out is missed by 4.2 points, foreign data by 7.0" in said
 
 
+def test_an_error_of_nothing_is_not_promised():
+    easy = replace(cli_fakes.EXPECTED, error=0.0, interval=(0.0, 0.14))
+    assert "expected error under 1 % of a small network (0 to 14 %)" in shown(easy)
+
+
 def test_the_terminal_shows_why_there_is_no_expected_error():
     found = ExpectedError(None, None, ("classes 20, fitted on 2 to 10",), cli_fakes.RELATION)
     assert "expected error none: classes 20, fitted on 2 to 10" in shown(found)
@@ -365,7 +370,7 @@ def test_an_analysis_without_the_question_shows_no_such_row():
 def curve(*losses):
     keeps = (1.0, 0.5, 0.25, 0.125)
     return [
-        {"point": "a", "data": "b", "classes": "3", "csg": "1.5", "error": "0.2",
+        {"point": "MNIST all, 400 each", "data": "b", "classes": "3", "csg": "1.5", "error": "0.2",
          "flops": str(keep), "lost": str(lost)}
         for keep, lost in zip(keeps, losses, strict=True)
     ]  # fmt: skip

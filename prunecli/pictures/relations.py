@@ -67,7 +67,7 @@ def relation_picture(
     through = f"{relation.embedding}, volume {relation.volume}, {len(names)} data sets"
     figure.suptitle(f"{title}: {through}", fontsize=11, x=0.01, ha="left")
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
     return Picture(figure, title, _description(relation, expected))
 
 

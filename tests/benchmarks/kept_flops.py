@@ -46,10 +46,6 @@ POINTS = (
     Point("MNIST", ALL, 400, 0.25),
     Point("CIFAR-10", ALL, 2500, 0.25),
     Point("CIFAR-10", (0, 1, 8, 9), 2500),
-    Point("MNIST", (3, 5, 8), 400),
-    Point("CIFAR-10", (2, 3, 4, 5, 6, 7), 2500),
-    Point("CIFAR-10", (4, 7), 2500),
-    Point("MNIST", (4, 9), 400),
 )
 
 

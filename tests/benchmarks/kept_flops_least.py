@@ -1,9 +1,10 @@
 """The smallest kept FLOPs that lose one point, and whether the complexity of data foretells it.
 
 Reads kept_flops.csv and writes kept_flops_least.csv, one row per data set, and
-kept_flops_relation.csv, one row per way of foretelling: Spearman's correlation with its p-value,
-and how far a prediction misses (as a factor) when a data set, or all variants of one, are left out,
-beside the mean of the others as prediction.
+kept_flops_relation.csv, one row per way of foretelling, over all data sets and over those without
+noise in their labels: Spearman's correlation with its p-value, and how far a prediction misses (as
+a factor) when a data set, or all variants of one, are left out, beside the mean of the others as
+prediction. The prediction is linear in the logarithms of both.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from expected_error import HERE, rows_of
+from kept_flops import POINTS
 from scipy.stats import spearmanr
 from sklearn.isotonic import IsotonicRegression
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 ALLOWED = 0.01
 """Accuracy that may be lost."""
 
+NOISE = {point.name: point.noise for point in POINTS}
+
 
 @dataclass(frozen=True)
 class Least:
@@ -33,6 +37,7 @@ class Least:
     point: str
     data: str
     classes: int
+    noise: float
     csg: float
     dense_error: float
     least: float
@@ -43,6 +48,7 @@ class Least:
 class Foretold:
     """How well one figure foretells the least kept FLOPs; misses are mean factors, 1 is exact."""
 
+    over: str
     by: str
     data_sets: int
     spearman: float
@@ -57,7 +63,12 @@ def main() -> None:
     """Write both tables."""
     found = [least_of(list(rows)) for _, rows in
              groupby(rows_of(HERE / "kept_flops.csv"), key=itemgetter("point"))]  # fmt: skip
-    relations = [foretold(found, by, value) for by, value in FIGURES.items()]
+    clean = [row for row in found if not row.noise]
+    relations = [
+        foretold(rows, over, by, value)
+        for over, rows in (("all", found), ("without noise", clean))
+        for by, value in FIGURES.items()
+    ]
     for name, rows in (("least", found), ("relation", relations)):
         with (HERE / f"kept_flops_{name}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(vars(rows[0])), lineterminator="\n")
@@ -87,6 +98,7 @@ def least_of(curve: list[dict[str, str]]) -> Least:
         point=first["point"],
         data=first["data"],
         classes=int(first["classes"]),
+        noise=NOISE[first["point"]],
         csg=float(first["csg"]),
         dense_error=float(first["error"]),
         least=round(float(np.exp(least)), 3),
@@ -101,9 +113,11 @@ FIGURES: dict[str, Callable[[Least], float]] = {
 }
 
 
-def foretold(found: Sequence[Least], by: str, value: Callable[[Least], float]) -> Foretold:
-    """Return how well a line in one figure foretells the logarithm of the least kept FLOPs."""
-    x, y = np.array([value(row) for row in found]), np.log([row.least for row in found])
+def foretold(
+    found: Sequence[Least], over: str, by: str, value: Callable[[Least], float]
+) -> Foretold:
+    """Return how well one figure foretells the least kept FLOPs, by a line in logarithms."""
+    x, y = np.log([value(row) for row in found]), np.log([row.least for row in found])
     rank = spearmanr(x, y)
     alone = np.arange(len(found))
     families = np.unique([row.data for row in found], return_inverse=True)[1]
@@ -113,7 +127,7 @@ def foretold(found: Sequence[Least], by: str, value: Callable[[Least], float]) -
         for groups in (alone, families)
     ]
     return Foretold(
-        by, len(found), round(float(rank.statistic), 3), float(f"{rank.pvalue:.1e}"),
+        over, by, len(found), round(float(rank.statistic), 3), float(f"{rank.pvalue:.1e}"),
         *(round(miss, 2) for miss in misses),
     )  # fmt: skip
 
