@@ -10,7 +10,7 @@ from prunecli.options import AnalyzeOptions, ComplexityOptions
 from . import options as shared
 from .outcome import Outcome
 from .session import Session, start
-from .values import byte_count, load_options, names, usage_error
+from .values import byte_count, count_or_all, load_options, names, usage_error
 
 BUILT_IN_DATA = "digits"
 DATA_FILES = (".csv", ".tsv", ".txt", ".npz")
@@ -141,6 +141,23 @@ def analyze(
             rich_help_panel=DATA_SET,
         ),
     ] = "1GB",
+    survey: Annotated[
+        str,
+        typer.Option(
+            metavar="N|all",
+            help="Images opened to find broken, odd, equal and nearly equal ones.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = str(ComplexityOptions.survey),
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where neighbours are looked for: auto (a GPU if there is one), cpu, cuda. The "
+            "same are found on all.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.device,
     reduce: Annotated[
         bool,
         typer.Option(
@@ -170,7 +187,8 @@ def analyze(
         str,
         typer.Option(
             metavar="NAME",
-            help="How its images are chosen: random or confusion.",
+            help="How its images are chosen: random, confusion, or hardest (the easiest by "
+            "--learnability are dropped).",
             rich_help_panel=DATA_SET,
         ),
     ] = ComplexityOptions.subset_rule,
@@ -191,16 +209,7 @@ def analyze(
     mean: shared.Mean = None,
     std: shared.Std = None,
     allow_pickle: shared.AllowPickle = False,
-    plots: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="With data: draw the classes, and with a model its sensitivity and the ranks of "
-            "--oracle, into this folder.",
-            rich_help_panel=shared.OUTPUT,
-        ),
-    ] = None,
+    plots: shared.Plots = None,
     report: shared.Report = None,
     overwrite: shared.Overwrite = False,
     json: shared.Json = False,
@@ -213,8 +222,10 @@ def analyze(
     $ prunecli analyze resnet56.th
     $ prunecli analyze images/
     $ prunecli analyze images/ --report report.html
+    $ prunecli analyze resnet56.th --data images/ --report report.html
     $ prunecli analyze images/ --learnability a.parquet --learnability b.parquet
     $ prunecli analyze images/ --reduce --write-subset smaller/
+    $ prunecli analyze d/ --learnability a.parquet --subset-rule hardest --reduce --write-subset b/
     $ prunecli analyze images/ --embedding model --model resnet56.th
     $ prunecli analyze resnet20.th --data images/ --oracle --signals l1,taylor,random
     $ prunecli analyze resnet56.th --data images/ --importance --no-sensitivity
@@ -232,12 +243,6 @@ def analyze(
     checkpoint, images = _sort_out(session, path, model=model, data=data)
     if signals is not None and not oracle:
         raise usage_error("--signals are compared with the oracle", hint="add --oracle")
-    for flag, place in (("--plots", plots), ("--report", report)):
-        if place is not None and images is None and not learnability:
-            raise usage_error(
-                f"{flag} draws images, and what a model does on them",
-                hint=f"give some: prunecli analyze --data images/ {flag} {place}",
-            )
     choices = AnalyzeOptions(
         signal=signal,
         signals=() if signals is None else names("--signals", signals),
@@ -260,6 +265,8 @@ def analyze(
             # How small a set could be is asked of the whole of it.
             limit=limit or (None if reduce or write_subset else ComplexityOptions.limit),
             memory=byte_count("--memory", memory),
+            survey=count_or_all("--survey", survey),
+            device=device,
             reduce=reduce,
             tolerance=tolerance,
             subset=write_subset,
@@ -280,7 +287,9 @@ def analyze(
             overwrite=overwrite,
             progress=progress,
         )
-    return Outcome("analyze", found, warnings=found.warnings)
+    subset = None if found.dataset is None else found.dataset.subset
+    brief = None if subset is None else str(subset.path)
+    return Outcome("analyze", found, brief=brief, warnings=found.warnings)
 
 
 def _sort_out(

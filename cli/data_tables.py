@@ -7,7 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from prunecli.report import DatasetAnalysis, ExpectedError, LearnabilityReport, Reduction
+from prunecli.report import (
+    DatasetAnalysis,
+    ExpectedError,
+    KeptLearnability,
+    LearnabilityReport,
+    Reduction,
+    SamplingReport,
+)
 
 from .parts import BAR, Parts, add_rest, fact_rows, grid, percent, shorten
 
@@ -21,9 +28,10 @@ def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
     """Return what is known of a data set."""
     low, high = dataset.csg_interval
     sizes = sorted(dataset.sizes.items(), key=lambda item: -item[1])
+    looked = "" if dataset.looked_at in {None, dataset.images} else f", {dataset.looked_at} opened"
     facts = {
         "data": f"{dataset.path} ({dataset.format})",
-        "images": f"{dataset.images} in {len(dataset.classes)} classes",
+        "images": f"{dataset.images} in {len(dataset.classes)} classes{looked}",
         "sizes": ", ".join(f"{size} x{count}" for size, count in sizes[:4]) or "no images",
         "balance": f"{dataset.balance:.3f} (1 is even)",
         "unreadable": str(len(dataset.unreadable)),
@@ -40,7 +48,7 @@ def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
         subset = dataset.subset
         facts["written"] = (
             f"{subset.path}: {subset.images} images, {subset.per_class} of every class at most, "
-            f"chosen by {subset.rule}"
+            f"chosen by {subset.rule}{_kept_text(subset.learnability)}"
         )
     reduced = [] if dataset.reduction is None else [_reduction_table(dataset.reduction)]
     return [*_class_parts(dataset, rows), *reduced, fact_rows(facts)]
@@ -97,6 +105,28 @@ def _expected(expected: ExpectedError) -> str:
         f"{len(relation.points)} data sets ({relation.embedding}, volume {relation.volume}): "
         f"r = {relation.r:.2f}, {chance}; one left out is missed by "
         f"{100 * relation.left_out:.1f} points, foreign data by {100 * foreign:.1f}"
+    )
+
+
+def _kept_text(found: KeptLearnability | None) -> str:
+    if found is None:
+        return ""
+    kept, dropped = (
+        "none" if mean is None else f"{mean:.3f}" for mean in (found.kept, found.dropped)
+    )
+    unknown = f"; {found.unknown} in no record, kept" if found.unknown else ""
+    return f" (mean learnability {kept}, of those left out {dropped}{unknown})"
+
+
+def sampling_text(report: SamplingReport) -> str:
+    """Return how learnability decided what was trained on."""
+    if report.weights is None:
+        shares = ", ".join(percent(share) for share in report.shares[:6])
+        rest = ", ..." if len(report.shares) > 6 else ""
+        return f"{report.kind}: {shares}{rest} of {report.images} images, updates as without"
+    low, high = report.weights
+    return (
+        f"{report.kind}: {report.images} images, with replacement, weights {low:.2f} to {high:.2f}"
     )
 
 

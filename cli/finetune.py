@@ -12,6 +12,7 @@ from .outcome import Outcome, at_least, at_most, first_missed
 from .session import start
 from .values import checkpoint_path, load_options, share, usage_error
 
+LEARNING = "Which images are hard"
 ZEROING = "Zeroing weights along the way (zeros that are there stay in any case)"
 
 
@@ -173,8 +174,46 @@ def finetune(
         typer.Option(
             metavar="FILE.parquet",
             show_default=False,
-            help="Write which training images were right after which epoch (one more pass each).",
-            rich_help_panel=shared.OUTPUT,
+            help="Write which training images were right after which epoch.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    record_mode: Annotated[
+        str,
+        typer.Option(
+            "--record-learnability-mode",
+            metavar="KIND",
+            help="evaluation: in one more pass after each epoch; training: as they are trained "
+            "on, augmented, at no cost.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = FinetuneOptions.record_learnability_mode,
+    continue_record: Annotated[
+        bool,
+        typer.Option(
+            "--continue-record",
+            help="Add the epochs to a record that is there, of the same network and images.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = False,
+    curriculum: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.parquet",
+            show_default=False,
+            help="Train on the easiest 30 % of every class first, on all from half of the epochs "
+            "on; as many updates as without. A record of learnability, or several.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    importance_sampling: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.parquet",
+            show_default=False,
+            help="Draw hard images more often, and count them less each time, so that the mean "
+            "loss is the same. A record of learnability, or several.",
+            rich_help_panel=LEARNING,
         ),
     ] = None,
     limit: shared.Limit = FinetuneOptions.limit,
@@ -228,6 +267,8 @@ def finetune(
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
+    report: shared.Report = None,
+    plots: shared.Plots = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -244,13 +285,27 @@ def finetune(
     Examples:
     $ prunecli finetune resnet56.pruned.pt --data images/ --epochs 20
     $ prunecli finetune model.pruned.pt --data images/ --teacher model.pt
+    $ prunecli finetune model.pruned.pt --data images/ --report training.html
     $ prunecli finetune model.pruned.pt --data images/ --resume
     $ prunecli finetune model.pt --data images/ --sparsity 0.9 --sparsity-schedule cubic
+    $ prunecli finetune model.pt --data images/ --record-learnability run.parquet
+    $ prunecli finetune new.pt --data images/ --curriculum run.parquet
+    $ prunecli finetune new.pt --data images/ --importance-sampling run.parquet
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     lowest, highest_drop = share("--min-accuracy", min_accuracy), share("--max-drop", max_drop)
     if highest_drop is not None and teacher is None:
         raise usage_error("--max-drop needs something to compare with", hint="add --teacher MODEL")
+    if curriculum and importance_sampling:
+        raise usage_error(
+            "--curriculum and --importance-sampling both decide which images are trained on",
+            hint="give one of the two",
+        )
+    if continue_record and record_learnability is None:
+        raise usage_error(
+            "--continue-record goes on with a record, and none is named",
+            hint="add --record-learnability FILE.parquet",
+        )
     load = load_options(
         arch=arch,
         arch_arg=arch_arg,
@@ -283,38 +338,45 @@ def finetune(
         sparsity_every=sparsity_every,
         sparsity_until=sparsity_until,
         allocation=allocation,
+        record_learnability_mode=record_mode,
+        curriculum=tuple(curriculum or ()),
+        importance_sampling=tuple(importance_sampling or ()),
     )
     path = session.checkpoint(model)
     from prunecli import pipeline
 
     with session.screen.working() as progress:
-        report = pipeline.finetune(
+        found = pipeline.finetune(
             path,
             data=data,
             output=checkpoint_path(out, model=path, ending=".finetuned.pt"),
             teacher=teacher,
             options=choices,
             record=record_learnability,
+            page=report,
+            plots=plots,
+            continue_record=continue_record,
             load=load,
             resume=resume,
             overwrite=overwrite,
             command=session.command_line,
             progress=progress,
         )
-        drop = 0.0
-        if highest_drop is not None and teacher is not None:
+        # A teacher was scored on the same images as the result.
+        drop = 0.0 if found.teacher is None else found.teacher - found.accuracy.after
+        if found.teacher is None and highest_drop is not None and teacher is not None:
             reference = pipeline.evaluate(
                 teacher,
                 data=data,
-                split=report.accuracy.split or "auto",
+                split=found.accuracy.split or "auto",
                 batch_size=batch_size,
                 limit=limit,
                 load=load,
                 progress=progress,
             )
-            drop = reference.accuracy - report.accuracy.after
+            drop = reference.accuracy - found.accuracy.after
     gate = first_missed(
-        at_least("--min-accuracy", what="accuracy", actual=report.accuracy.after, required=lowest),
+        at_least("--min-accuracy", what="accuracy", actual=found.accuracy.after, required=lowest),
         at_most("--max-drop", what="the drop in accuracy", actual=drop, allowed=highest_drop),
     )
-    return Outcome("finetune", report, output=report.output, gate=gate, warnings=report.warnings)
+    return Outcome("finetune", found, output=found.output, gate=gate, warnings=found.warnings)

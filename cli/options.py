@@ -71,6 +71,16 @@ Report = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Plots = Annotated[
+    Path | None,
+    typer.Option(
+        "--plots",
+        metavar="DIR",
+        show_default=False,
+        help="Draw the pictures of that page into this folder, as SVG and PNG.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything random.")]
 
 DATA_HELP = "Folder of images (image folders, MNIST, CIFAR), or the built-in 'digits'."

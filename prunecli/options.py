@@ -98,7 +98,9 @@ class ComplexityOptions:
     """How hard a data set is measured to be (`prunecli.complexity`).
 
     `embedding` None takes a few principal components; `samples` are drawn per class `repeats`
-    times, of at most `limit` images; `memory` is the bytes that temporary arrays may take together.
+    times, of at most `limit` images; `memory` is the bytes that temporary arrays may take together,
+    `device` where neighbours are looked for and an autoencoder is trained (`auto`: a GPU if any).
+    At most `survey` images (None: all) are looked at for broken, odd and equal ones.
     `reduce` measures how small the set could be within `tolerance`; `subset` is where a part of it
     is written (a folder, or a list ending in .txt), `per_class` images of every class (None: what
     the reduction found) chosen by `subset_rule`.
@@ -113,6 +115,8 @@ class ComplexityOptions:
     repeats: int = 30
     limit: int | None = 10_000
     memory: int = 10**9
+    survey: int | None = 100_000
+    device: str = "auto"
     reduce: bool = False
     tolerance: float = 0.1
     subset: str | None = None
@@ -150,7 +154,10 @@ class FinetuneOptions:
 
     With a `sparsity`, weights are zeroed along the way: from what the network has at the start,
     by `sparsity_schedule`, every `sparsity_every` steps over the first `sparsity_until` of them.
-    `record_learnability` looks at every training image after every epoch (`prunecli.learnability`).
+    `record_learnability` looks at every training image after every epoch, or, in the mode
+    `training`, takes what was right as it was trained on (`prunecli.learnability`).
+    `curriculum` and `importance_sampling` are such records: what is trained on follows their mean,
+    with as many updates as without (`prunecli.training.sampling`).
     """
 
     epochs: int = 3
@@ -177,6 +184,9 @@ class FinetuneOptions:
     sparsity_until: float = 0.6
     allocation: str = "uniform"
     record_learnability: bool = False
+    record_learnability_mode: str = "evaluation"
+    curriculum: tuple[Path, ...] = ()
+    importance_sampling: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,25 @@ class GroupReport:
 
 
 @dataclass(frozen=True)
+class LayerCut:
+    """One layer with a weight before and after a cut, in the order of execution.
+
+    `channels` are those that it makes, `kept` those that stay; `reason` says why they all do, where
+    something holds them.
+    """
+
+    name: str
+    operator: str
+    channels: int
+    kept: int
+    flops: float
+    flops_kept: float
+    params: float
+    params_kept: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class FrozenReport:
     """Channels that cannot be cut, and why; `flops_share` is the FLOPs that this holds fast."""
 
@@ -267,6 +286,7 @@ class SweepReport:
     pictures: tuple[Path, ...] = ()
     next_command: str = ""
     warnings: tuple[str, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -355,6 +375,9 @@ class PruneReport:
     latency: LatencyReport | None = None
     candidates: SearchReport | None = None
     dead: DeadReport | None = None
+    layers: tuple[LayerCut, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -397,8 +420,52 @@ class AccuracyChange:
 
 
 @dataclass(frozen=True)
+class RunStep:
+    """One step on the way of a network, as its file tells it; what it does not tell is None.
+
+    `verb` is `prune`, `finetune` or `export`, and empty where that is not known. `cost` and
+    `budget` are those of a cut (`sparsity`: of one that zeroed weights), `chosen` says by what.
+    `accuracy` is that before and after the step, `teacher` that of the dense network on the same
+    images.
+    """
+
+    verb: str
+    command: str
+    input: str
+    cost: CutCost | None = None
+    budget: Mapping[str, Mapping[str, float]] | None = None
+    chosen: str | None = None
+    sparsity: float | None = None
+    verified: Verified | None = None
+    accuracy: AccuracyChange | None = None
+    teacher: float | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class SamplingReport:
+    """How learnability decided what was trained on: from `records`, for `images` images.
+
+    `unknown` of them are in no record. `shares` are the parts of the images that the epochs of a
+    curriculum went through; `weights` the lowest and the highest in the loss, where they differ.
+    """
+
+    kind: str
+    records: tuple[Path, ...]
+    images: int
+    unknown: int
+    shares: tuple[float, ...] = ()
+    weights: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class FinetuneReport:
-    """The outcome of `finetune`: the best epoch is chosen on images held out from training."""
+    """The outcome of `finetune`: the best epoch is chosen on images held out from training.
+
+    `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one.
+    `history` is the way of the network up to here.
+    """
 
     output: Path
     accuracy: AccuracyChange
@@ -410,6 +477,12 @@ class FinetuneReport:
     warnings: tuple[str, ...] = ()
     sparsity: SparsityReport | None = None
     record: Path | None = None
+    architecture: str = ""
+    teacher: float | None = None
+    history: tuple[RunStep, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None
+    sampling: SamplingReport | None = None
 
 
 @dataclass(frozen=True)
@@ -441,7 +514,7 @@ class BenchmarkRow:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The outcome of `export`."""
+    """The outcome of `export`; `history` is the way of the network up to here."""
 
     output: Path
     opset: int
@@ -450,6 +523,10 @@ class ExportReport:
     benchmark: tuple[BenchmarkRow, ...]
     seconds: float
     warnings: tuple[str, ...] = ()
+    architecture: str = ""
+    history: tuple[RunStep, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -464,6 +541,26 @@ class GroupAnalysis:
     exact: bool
     saliency: Mapping[str, float]
     sensitivity: tuple[Mapping[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerAnalysis:
+    """One layer with a weight, in the order of execution.
+
+    It makes `channels`, of which `free` may be cut, with the channel groups `groups`; `reason` says
+    why none of them may, where something holds them. `saliency` is the mean over those that may
+    (None where the signal cannot see them).
+    """
+
+    name: str
+    operator: str
+    channels: int
+    free: int
+    flops: float
+    params: float
+    saliency: float | None
+    groups: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -508,7 +605,10 @@ class ImportanceReport:
 
 @dataclass(frozen=True)
 class ModelAnalysis:
-    """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs."""
+    """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs.
+
+    `elsewhere` counts the FLOPs outside of `layers`, by operator.
+    """
 
     architecture: str
     cost: Cost
@@ -522,6 +622,8 @@ class ModelAnalysis:
     importance: ImportanceReport | None = None
     sparsity: SparsityReport | None = None
     dead: DeadReport | None = None
+    layers: tuple[LayerAnalysis, ...] = ()
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -584,6 +686,18 @@ class Reduction:
 
 
 @dataclass(frozen=True)
+class KeptLearnability:
+    """Mean learnability of the images of a subset and of those left out; None for no image.
+
+    `unknown` images of the subset are in no record.
+    """
+
+    kept: float | None
+    dropped: float | None
+    unknown: int
+
+
+@dataclass(frozen=True)
 class Subset:
     """A part of a data set that was written: `images` of them, by `rule`, `per_class` at most."""
 
@@ -591,6 +705,7 @@ class Subset:
     images: int
     per_class: int
     rule: str
+    learnability: KeptLearnability | None = None
 
 
 @dataclass(frozen=True)
@@ -721,6 +836,8 @@ class DatasetAnalysis:
     same score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes
     that these take for each other most: both are steadier, and free of the scale of pixels; so are
     `difficulty`, `class_map` (places in a plane, similar classes near each other) and `confusing`.
+    `looked_at` images were opened for `unreadable`, `duplicates`, `near_duplicates` and `kinds`,
+    whose names are in `listed` (the first thousand of a kind); None for features.
     """
 
     path: str
@@ -747,6 +864,8 @@ class DatasetAnalysis:
     subset: Subset | None = None
     near_duplicates: tuple[tuple[str, ...], ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
+    listed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    looked_at: int | None = None
     expected: ExpectedError | None = None
     warnings: tuple[str, ...] = ()
 

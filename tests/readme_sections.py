@@ -68,6 +68,7 @@ def generated() -> dict[str, str]:
         "coupling": _coupling(),
         "speed": _speed(),
         "latency": _latency(),
+        "listing": _listing(),
         "csg": _csg(),
         "expected-error": _expected_error(),
         "kept-flops": _kept_flops(),
@@ -444,6 +445,15 @@ def _latency() -> str:
     head = ("network", "budget", "FLOPs kept", "time kept, predicted", "real", "speed-up",
             "dense ms", "slim ms")  # fmt: skip
     return table(head, rows)
+
+
+def _listing() -> str:
+    """Return what it takes to find out about very many files."""
+    rows = [
+        (row["what"], f"{int(row['files']):,}", row["seconds"], row["peak_mb"])
+        for row in _read("listing.csv")
+    ]
+    return table(("what", "files", "seconds", "MB more"), rows)
 
 
 def _csg() -> str:

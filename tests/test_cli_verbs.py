@@ -72,6 +72,9 @@ VERBS = {
             "latency",
             "candidates",
             "dead",
+            "layers",
+            "pictures",
+            "page",
         },
     ),
     "finetune": (
@@ -86,13 +89,33 @@ VERBS = {
             "seconds",
             "sparsity",
             "record",
+            "architecture",
+            "teacher",
+            "history",
+            "pictures",
+            "page",
+            "sampling",
         },
     ),
     "evaluate": (
         ["m.pt", "--data", "digits"],
         {"accuracy", "top5", "loss", "count", "per_class", "split"},
     ),
-    "export": (["m.pt"], {"output", "opset", "bytes", "parity", "benchmark", "seconds"}),
+    "export": (
+        ["m.pt"],
+        {
+            "output",
+            "opset",
+            "bytes",
+            "parity",
+            "benchmark",
+            "seconds",
+            "architecture",
+            "history",
+            "pictures",
+            "page",
+        },
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from prunecli.checkpoint import InputSpec
 from prunecli.complexity import (
     SUBSET_RULES,
+    Candidates,
     CsgSettings,
     NetworkFeatures,
     analyze_dataset,
@@ -37,7 +38,7 @@ def _own_cache(monkeypatch, tmp_path):
 
 def line(**settings):
     chosen = CsgSettings(neighbours=1, volume="none", samples=100, **settings)
-    return csg_repeated(LINE, LINE_LABELS, repeats=2, settings=chosen).runs
+    return csg_repeated(LINE, LINE_LABELS, repeats=2, settings=chosen)
 
 
 def test_the_difficulty_of_a_class_is_the_share_of_votes_that_others_get():
@@ -52,7 +53,7 @@ def test_the_difficulty_of_a_class_is_the_share_of_votes_that_others_get():
 
 
 def test_confusing_images_are_those_with_foreign_neighbours_and_say_whom_they_look_like():
-    (found,) = confusing_images(line(), ["left", "right"], [f"{n}.png" for n in range(7)])
+    (found,) = confusing_images(line().runs, ["left", "right"], [f"{n}.png" for n in range(7)])
     assert (found.path, found.name, found.looks_like, found.share) == ("6.png", "right", "left", 1)
     assert found.neighbour == "2.png"
 
@@ -110,16 +111,27 @@ def test_a_tolerance_that_means_nothing_is_refused(tolerance):
 def test_every_rule_takes_as_many_of_every_class(rule):
     digits, labels = load_digits(return_X_y=True)
     votes = csg_repeated(digits, labels, repeats=2, settings=CsgSettings(volume="none"))
-    rows = SUBSET_RULES.get(rule)(labels, votes, 7, 3)
+    candidates = Candidates(labels, votes, 3, np.random.default_rng(0).random(len(labels)))
+    rows = SUBSET_RULES.get(rule)(candidates, 7)
     assert np.bincount(labels[rows]).tolist() == [7] * 10
-    assert np.array_equal(rows, SUBSET_RULES.get(rule)(labels, votes, 7, 3))
+    assert np.array_equal(rows, SUBSET_RULES.get(rule)(candidates, 7))
 
 
 def test_by_confusion_the_images_with_foreign_neighbours_come_first():
     votes = csg_repeated(
         LINE, LINE_LABELS, repeats=1, settings=CsgSettings(neighbours=1, volume="none")
     )
-    assert 6 in SUBSET_RULES.get("confusion")(LINE_LABELS, votes, 1, 0)
+    assert 6 in SUBSET_RULES.get("confusion")(Candidates(LINE_LABELS, votes, 0), 1)
+
+
+def test_of_the_hardest_the_easiest_go_first_and_unknown_images_stay():
+    labels = np.array([0, 0, 0, 0, 1, 1, 1])
+    easiness = np.array([0.9, 0.2, np.nan, 0.5, 1.0, 0.0, 0.7])
+    votes = csg_repeated(
+        LINE, LINE_LABELS, repeats=1, settings=CsgSettings(neighbours=1, volume="none")
+    )
+    rows = SUBSET_RULES.get("hardest")(Candidates(labels, votes, 0, easiness), 2)
+    assert rows.tolist() == [1, 2, 5, 6]
 
 
 def write_folder(folder, *, classes=("cat", "dog"), count=12):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -130,3 +131,36 @@ def test_importance_weights_keep_the_expected_loss():
     assert (chances * weights * losses).sum() == pytest.approx(losses.mean())
     assert chances[easiness.argmin()] == chances.max()
     assert importance_weights(np.ones(4))[1].tolist() == pytest.approx([1] * 4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_correlations_and_overlap_are_those_of_scipy_and_of_counting(seed):
+    random = np.random.default_rng(seed)
+    chance = random.random((300, 1))
+    one, two = random.random((2, 300, 12)) < chance
+    found = agreement(record(one), record(two))
+    a, b = one.mean(1), two.mean(1)
+    assert found.pearson == pytest.approx(stats.pearsonr(a, b)[0])
+    assert found.spearman == pytest.approx(stats.spearmanr(a, b)[0])
+    kept = [at for at in range(300) if not (one[at].all() and two[at].all())]
+    assert found.always_right == 300 - len(kept)
+    assert found.pearson_wrong == pytest.approx(stats.pearsonr(a[kept], b[kept])[0])
+    assert found.spearman_wrong == pytest.approx(stats.spearmanr(a[kept], b[kept])[0])
+    # Ties at the border of the hardest tenth go to whoever a fair draw picks: the mean over draws.
+    draws = []
+    for _ in range(3000):
+        lots = random.random((2, 300))
+        tenths = [set(np.lexsort((lot, values))[:30].tolist())
+                  for lot, values in zip(lots, (a, b), strict=True)]  # fmt: skip
+        draws.append(len(tenths[0] & tenths[1]) / 30)
+    assert found.overlap == pytest.approx(np.mean(draws), abs=0.01)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 9, 40])
+def test_first_epochs_and_forgetting_are_those_of_plain_loops(epochs):
+    hits = np.random.default_rng(epochs).random((50, epochs)) < 0.4
+    for at, row in enumerate(hits.tolist()):
+        forgotten = sum(before and not after for before, after in itertools.pairwise(row))
+        first = next((epoch for epoch, hit in enumerate(row, 1) if hit), 0)
+        assert forgetting_events(hits)[at] == forgotten
+        assert first_learned(hits)[at] == first

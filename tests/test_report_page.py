@@ -110,6 +110,7 @@ def test_the_page_says_everything_that_was_found(made):
     words = " ".join(reader.words)
     assert f"{report.dataset.csg:.2f}" in words
     assert "1 files that cannot be read" in words
+    assert "damaged" in words
     for warning in report.warnings:
         assert warning.replace("\udce9", r"\udce9") in words
     drawings = [a["aria-label"] for tag, a in reader.elements if tag == "svg"]
@@ -180,6 +181,22 @@ def test_features_and_built_in_images_have_pages_too(tmp_path):
     pipeline.analyze(data="digits", options=options(limit=300), page=page)
     reader = html_checks.read(page.read_text(encoding="utf-8"))
     assert len([tag for tag, _ in reader.elements if tag == "img"]) > 40
+
+
+def test_images_of_unusual_kinds_are_shown_with_their_kind(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for at in range(8):
+            side = 4 if at == 3 else 20
+            pixels = random.integers(0, 255, (side, side, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{at}.png")
+    page = tmp_path / "report.html"
+    pipeline.analyze(data=str(tmp_path / "data"), options=options(), page=page)
+    reader = html_checks.read(page.read_text(encoding="utf-8"))
+    assert "tiny: 2 images" in reader.words
+    shown = [a["alt"] for tag, a in reader.elements if tag == "img"]
+    assert {"the image a/3.png", "the image b/3.png"} <= set(shown)
 
 
 def test_the_command_names_the_page_and_refuses_to_harm(made, tmp_path, capsys, monkeypatch):

@@ -91,8 +91,8 @@ def test_masked_weights_are_zero_after_every_single_step(digits, monkeypatch) ->
     pruned = prunecli.sparsify(make_net(), EXAMPLE, sparsity=0.7)
     step, seen = loop.train_step, []
 
-    def watched(recipe, run, images, labels):
-        result = step(recipe, run, images, labels)
+    def watched(recipe, run, *batch):
+        result = step(recipe, run, *batch)
         for name, mask in pruned.masks.items():
             for model in (run.bare, run.average.model):
                 assert not model.get_parameter(name)[~mask].any()
@@ -192,12 +192,12 @@ def test_a_growing_run_that_was_stopped_ends_like_one_that_never_stopped(
     straight = finetune(model, digits, input=GREY, options=options, layers=layers)
     step, taken = loop.train_step, []
 
-    def stopping(recipe, run, images, labels):
+    def stopping(recipe, run, *batch):
         if len(taken) == stop:
             run.between_steps = True  # Ctrl-C before this step has begun
             raise KeyboardInterrupt
         taken.append(run.step)
-        return step(recipe, run, images, labels)
+        return step(recipe, run, *batch)
 
     monkeypatch.setattr(loop, "train_step", stopping)
     folder = tmp_path / "run"

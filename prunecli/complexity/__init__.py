@@ -1,11 +1,18 @@
 """How hard a data set is to classify, before anything is trained on it."""
 
-from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg, csg_repeated
+from prunecli.complexity.csg import (
+    CsgResult,
+    CsgSettings,
+    RepeatedCsg,
+    csg,
+    csg_by_volume,
+    csg_repeated,
+)
 from prunecli.complexity.dataset import analyze_dataset
 from prunecli.complexity.embedding import EMBEDDINGS, embed_pixels
 from prunecli.complexity.embedding import parse as parse_embedding
 from prunecli.complexity.neighbours import Neighbours, nearest_neighbours
-from prunecli.complexity.reduction import SUBSET_RULES
+from prunecli.complexity.reduction import SUBSET_RULES, Candidates
 from prunecli.complexity.seen import NetworkFeatures
 from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
 from prunecli.complexity.volumes import VOLUMES
@@ -15,6 +22,7 @@ __all__ = [
     "SCORES",
     "SUBSET_RULES",
     "VOLUMES",
+    "Candidates",
     "CsgResult",
     "CsgSettings",
     "Neighbours",
@@ -23,6 +31,7 @@ __all__ = [
     "analyze_dataset",
     "class_similarity",
     "csg",
+    "csg_by_volume",
     "csg_repeated",
     "embed_pixels",
     "laplacian_spectrum",

@@ -10,20 +10,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.complexity.classes import class_map, confusing_images, difficulties
-from prunecli.complexity.csg import CsgSettings, RepeatedCsg, csg_repeated
+from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg_by_volume
+from prunecli.complexity.devices import device_named
+from prunecli.complexity.doubts import crowded_labels, small_classes
 from prunecli.complexity.expected import Asked, expected_error
-from prunecli.complexity.reduction import SUBSET_RULES, reduction
+from prunecli.complexity.reduction import HARDEST, SUBSET_RULES, Candidates, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
 from prunecli.data import Arrays, labels_of
+from prunecli.data.layout import class_folder_below
 from prunecli.data.subset import check_target, write_subset
 from prunecli.data.survey import Survey, survey
 from prunecli.errors import InputError
+from prunecli.learnability import Known, known_images
 from prunecli.options import ComplexityOptions
 from prunecli.progress import Progress, silent
-from prunecli.report import ClassCount, DatasetAnalysis, Subset
+from prunecli.report import ClassCount, DatasetAnalysis, KeptLearnability, Subset
+from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from prunecli.complexity.neighbours import Floats
     from prunecli.data import DataSource
@@ -42,22 +49,26 @@ def analyze_dataset(
     options: ComplexityOptions | None = None,
     seed: int = 0,
     network: NetworkFeatures | None = None,
+    records: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> DatasetAnalysis:
     """Survey all images of a data set and measure how much its classes overlap.
 
     The complexity is that of at most `options.limit` training images, as evenly over the classes as
     they come, or of all images where nothing is set apart for training; `network` says what the
-    embedding `model` looks through. Raises `InputError`: `ONE_CLASS` (fewer than two classes have
+    embedding `model` looks through, `records` what networks learned (`prunecli.learnability`), for
+    the subset of the hardest images. Raises `InputError`: `ONE_CLASS` (fewer than two classes have
     images), `UNREADABLE_IMAGES`, `TOO_FEW_SAMPLES`, and what the options may be wrong about.
     """
     options = options or ComplexityOptions()
+    device = device_named(options.device)
     seed %= 2**32
     if options.subset is not None:
         check_target(Path(options.subset), data=source.path)
+        _check_rule(options, records)
     counts = _count_classes(source)
     features = any(isinstance(raw, Arrays) and raw.are_features for raw in source.splits.values())
-    found = None if features else survey(source, progress=progress)
+    found = None if features else survey(source, limit=options.survey, seed=seed, progress=progress)
     seen = see(source, found, options=options, seed=seed, network=network, progress=progress)
     settings = CsgSettings(
         samples=options.samples,
@@ -66,31 +77,34 @@ def analyze_dataset(
         variant=options.variant,
         seed=seed,
     )
-    plain = replace(settings, volume="none")
-    boxed, votes = (
-        csg_repeated(
-            seen.points,
-            seen.labels,
-            repeats=options.repeats,
-            settings=each,
-            workspace=max(options.memory // ARRAYS, 2**20),
-            progress=progress,
-        )
-        for each in (settings, plain)
+    workspace = max(options.memory // ARRAYS, 2**20)
+    found_by = csg_by_volume(
+        seen.points,
+        seen.labels,
+        volumes=(options.volume, "none"),
+        repeats=options.repeats,
+        settings=settings,
+        workspace=workspace,
+        device=device,
+        progress=progress,
     )
+    boxed, votes = found_by[options.volume], found_by["none"]
     present = [source.classes[int(label)] for label in np.unique(seen.labels)]
     smaller = (
         reduction(
             seen.points,
             seen.labels,
-            settings=plain,
+            settings=replace(settings, volume="none"),
             tolerance=options.tolerance,
+            workspace=workspace,
+            device=device,
             progress=progress,
         )
         if options.reduce
         else None
     )
-    places = class_map(_similarity(votes))
+    known = _known(source, seen, records, options)
+    places = class_map(votes.similarity)
     return DatasetAnalysis(
         path=str(source.path),
         format=source.format,
@@ -102,11 +116,14 @@ def analyze_dataset(
         duplicates=() if found is None else found.duplicates,
         near_duplicates=() if found is None else found.near_duplicates,
         kinds={} if found is None else found.kinds,
+        listed={} if found is None else found.listed,
+        looked_at=None if found is None else found.looked_at,
         csg=boxed.mean,
         csg_interval=boxed.interval,
         csg_settings={
             **asdict(settings),
             "repeats": options.repeats,
+            "device": str(device),
             "embedding": seen.embedding,
             "cached": seen.cached,
             **({"epochs": options.epochs} if "autoencoder" in seen.embedding else {}),
@@ -116,31 +133,49 @@ def analyze_dataset(
             "versions": {name: version(name) for name in ("numpy", "scikit-learn")},
         },
         eigenvalues=tuple(np.mean([run.eigenvalues for run in boxed.runs], axis=0).tolist()),
-        similarity=tuple(tuple(row) for row in _similarity(boxed).tolist()),
-        confused_pairs=_confused(_similarity(votes), present),
+        similarity=tuple(tuple(row) for row in boxed.similarity.tolist()),
+        confused_pairs=_confused(votes.similarity, present),
         csg_votes=votes.mean,
         csg_votes_interval=votes.interval,
         csg_deviation=boxed.standard_deviation,
-        difficulty=difficulties(votes.runs, present),
+        difficulty=difficulties(votes, present),
         class_map={name: (x, y) for name, (x, y) in zip(present, places.tolist(), strict=True)},
         confusing=confusing_images(votes.runs, present, seen.paths),
         reduction=smaller,
-        subset=_write_subset(source, seen, votes, options, smaller),
         expected=_expected(source, seen, settings, {options.volume: boxed, "none": votes}),
-        warnings=(*_findings(found), *seen.warnings, *boxed.runs[0].warnings),
+        subset=_write_subset(source, seen, votes, options=options, smaller=smaller, known=known),
+        warnings=(
+            *_findings(found),
+            *seen.warnings,
+            *crowded_labels(len(present), len(seen.labels)),
+            *_short_classes(source, seen, options),
+            *_by_name(boxed.runs[0], present),
+            *(known.warnings if known else ()),
+        ),
     )
+
+
+def _by_name(run: CsgResult, names: list[str]) -> list[str]:
+    """Return the doubts of a measure that was given classes as numbers, with their names."""
+    counts, neighbours = run.counts, run.settings.neighbours
+    numbered = small_classes(run.classes, counts, neighbours)
+    named = small_classes(names, counts, neighbours)
+    return [*named, *(warning for warning in run.warnings if warning not in numbered)]
 
 
 def _count_classes(source: DataSource) -> dict[str, int]:
     totals = np.zeros(len(source.classes), dtype=np.int64)
     for raw in source.splits.values():
         totals += np.bincount(labels_of(raw), minlength=len(totals))
-    if np.count_nonzero(totals) < 2:
+    present = [source.classes[at] for at in np.flatnonzero(totals).tolist()]
+    if len(present) < 2:
         raise InputError(
-            f"complexity needs two classes with images, there is {np.count_nonzero(totals)}",
+            "complexity needs two classes with images or features, there is "
+            + (f"one: {present[0]}" if present else "none")
+            + "".join(f"; {problem}" for problem in source.problems),
             code="ONE_CLASS",
             where=str(source.path),
-            hint="give the folder that holds one folder per class",
+            hint=_where_classes_are(source),
         )
     return dict(zip(source.classes, totals.tolist(), strict=True))
 
@@ -165,12 +200,23 @@ def _expected(
     return expected_error(asked, {volume: each.mean for volume, each in scores.items()})
 
 
+def _where_classes_are(source: DataSource) -> str:
+    if source.format != "image-folder":
+        return "give data with two labels or more"
+    below = class_folder_below(source.path)
+    if below is not None:
+        return f"the classes seem to lie further down: prunecli analyze {below}"
+    return "give the folder that holds one folder per class"
+
+
 def _write_subset(
     source: DataSource,
     seen: Seen,
     votes: RepeatedCsg,
+    *,
     options: ComplexityOptions,
     smaller: Reduction | None,
+    known: Known | None,
 ) -> Subset | None:
     if options.subset is None:
         return None
@@ -185,21 +231,76 @@ def _write_subset(
             hint="say how many: --per-class 500"
             + ("" if smaller else ", or let --reduce find the number"),
         )
-    seed = votes.runs[0].settings.seed
-    rows = SUBSET_RULES.get(options.subset_rule)(seen.labels, votes, per_class, seed)
+    candidates = Candidates(
+        seen.labels, votes, votes.runs[0].settings.seed, None if known is None else known.easiness
+    )
+    rows = SUBSET_RULES.get(options.subset_rule)(candidates, per_class)
     chosen = [(seen.paths[at], source.classes[int(seen.labels[at])]) for at in rows.tolist()]
     target = Path(options.subset)
     write_subset(chosen, target)
-    return Subset(target, len(rows), per_class, options.subset_rule)
+    return Subset(
+        target,
+        len(rows),
+        per_class,
+        options.subset_rule,
+        None if known is None else _kept(known, rows),
+    )
+
+
+def _check_rule(options: ComplexityOptions, records: Sequence[Path]) -> None:
+    """Raise `InputError` before any work for a rule that is unknown or lacks its records."""
+    SUBSET_RULES.get(options.subset_rule)
+    if options.subset_rule == HARDEST and not records:
+        raise InputError(
+            "the hardest images are those that networks learned latest, and no record is named",
+            code="NO_RECORD",
+            hint="add --learnability run.parquet, of finetune --record-learnability",
+        )
+
+
+def _known(
+    source: DataSource, seen: Seen, records: Sequence[Path], options: ComplexityOptions
+) -> Known | None:
+    """Return what records say about the images; None where no subset asks for it."""
+    if options.subset is None or options.subset_rule != HARDEST:
+        return None
+    return known_images(records, seen.paths, seen.labels, source.classes)
+
+
+def _kept(known: Known, rows: NDArray[np.int64]) -> KeptLearnability:
+    kept = known.easiness[rows]
+    dropped = np.delete(known.easiness, rows)
+    return KeptLearnability(
+        kept=_mean(kept), dropped=_mean(dropped), unknown=int(np.isnan(kept).sum())
+    )
+
+
+def _mean(easiness: NDArray[np.float64]) -> float | None:
+    found = easiness[~np.isnan(easiness)]
+    return float(found.mean()) if len(found) else None
+
+
+def _short_classes(source: DataSource, seen: Seen, options: ComplexityOptions) -> list[str]:
+    """Say which classes have fewer images than a subset was asked to have of each."""
+    per_class = options.per_class
+    if per_class is None or options.subset is None:
+        return []
+    counts = np.bincount(seen.labels, minlength=len(source.classes))
+    short = [
+        f"{name} ({count})"
+        for name, count in zip(source.classes, counts.tolist(), strict=True)
+        if 0 < count < per_class
+    ]
+    sentence = (
+        f"{counted(len(short), 'class', 'classes')} {verb(len(short), 'has', 'have')} fewer than "
+        f"the {per_class:,} images of --per-class, and {verb(len(short), 'gives', 'give')} all: "
+        f"{some(short)}"
+    )
+    return [sentence] if short else []
 
 
 def _sizes(found: Survey) -> dict[str, int]:
     return {f"{width}x{height}": count for (width, height), count in found.sizes.items()}
-
-
-def _similarity(repeated: RepeatedCsg) -> Floats:
-    mean: Floats = np.mean([run.similarity for run in repeated.runs], axis=0)
-    return mean
 
 
 def _confused(similarity: Floats, names: list[str]) -> tuple[tuple[str, str, float], ...]:
@@ -214,13 +315,26 @@ def _confused(similarity: Floats, names: list[str]) -> tuple[tuple[str, str, flo
 
 
 def _findings(found: Survey | None) -> list[str]:
+    """Return what there is to say about the images, as sentences with numbers."""
     if found is None:
         return []
+    broken, near = len(found.unreadable), len(found.near_duplicates)
     counts = {
-        "images cannot be read": len(found.unreadable),
-        "groups of equal images are in more than one class": found.mislabelled,
-        "groups of equal images are in more than one split": found.leaked,
-        "groups of nearly equal images": len(found.near_duplicates),
+        f"{found.looked_at:,} of {found.total:,} images were looked at for broken, odd and equal "
+        "ones, drawn at random: --survey all looks at every one": found.total - found.looked_at,
+        f"{counted(broken, 'image')} cannot be read": broken,
+        f"{_groups(found.mislabelled)} in more than one class": found.mislabelled,
+        f"{_groups(found.leaked)} in more than one split": found.leaked,
+        counted(near, "group of nearly equal images", "groups of nearly equal images"): near,
     }
-    kinds = [f"{count} images are {kind}" for kind, count in found.kinds.items()]
-    return [f"{count} {finding}" for finding, count in counts.items() if count] + kinds
+    kinds = [
+        f"{counted(count, 'image')} {verb(count, 'is', 'are')} {kind}, such as "
+        f"{found.listed[kind][0]}"
+        for kind, count in found.kinds.items()
+    ]
+    return [*(finding for finding, count in counts.items() if count), *kinds]
+
+
+def _groups(count: int) -> str:
+    noun = counted(count, "group of equal images", "groups of equal images")
+    return f"{noun} {verb(count, 'is', 'are')}"

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunecli.complexity.csg import CsgSettings, RepeatedCsg, csg
+from prunecli.complexity.neighbours import WORKSPACE
 from prunecli.errors import InputError
 from prunecli.progress import Progress, Step, silent
 from prunecli.registry import Registry
 from prunecli.report import Reduction, ReductionStep
+
+if TYPE_CHECKING:
+    import torch
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -27,6 +33,8 @@ def reduction(
     settings: CsgSettings,
     tolerance: float,
     repeats: int = 5,
+    workspace: int = WORKSPACE,
+    device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> Reduction:
     """Return the complexity of random class-balanced subsets, and the smallest size that keeps it.
@@ -47,40 +55,73 @@ def reduction(
             code="TOO_FEW_SAMPLES",
         )
     sizes = np.unique(np.geomspace(least, most, SIZES).round().astype(np.int64)).tolist()
+    score = partial(_score, settings=settings, workspace=workspace, device=device)
     done, steps = 0, []
     for size in sizes:
         scores = []
         for seed in range(repeats):
             rows = balanced_rows(labels, size, seed=settings.seed + seed)
-            scores.append(_score(points[rows], labels[rows], settings, seed))
+            scores.append(score(points[rows], labels[rows], seed))
             done += 1
             progress(Step("reduction", done, len(sizes) * repeats))
         steps.append(ReductionStep(size, float(np.mean(scores)), float(np.std(scores, ddof=1))))
-    whole = float(np.mean([_score(points, labels, settings, seed) for seed in range(repeats)]))
+    whole = float(np.mean([score(points, labels, seed) for seed in range(repeats)]))
     return Reduction(tuple(steps), whole, tolerance, _smallest(steps, whole, tolerance))
 
 
-SubsetRule: TypeAlias = Callable[[Rows, RepeatedCsg, int, int], Rows]
-"""From labels [N], draws of a complexity measure, images per class and a seed to rows."""
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a subset is chosen from: `labels` [N], draws of a complexity measure, a seed.
+
+    `easiness` [N] is the mean learnability over runs, NaN for images that no run had.
+    """
+
+    labels: Rows
+    votes: RepeatedCsg
+    seed: int
+    easiness: NDArray[np.float64] | None = None
+
+
+SubsetRule: TypeAlias = Callable[[Candidates, int], Rows]
+"""From candidates and images per class to rows, ascending."""
+
+HARDEST = "hardest"
+"""The rule that needs records of learnability."""
 
 SUBSET_RULES: Registry[SubsetRule] = Registry("subset rule")
 
 
 @SUBSET_RULES.register("random", summary="images of every class at random")
-def random_rows(labels: Rows, _: RepeatedCsg, size: int, seed: int) -> Rows:
+def random_rows(candidates: Candidates, size: int) -> Rows:
     """Return the rows of a random class-balanced subset."""
-    return balanced_rows(labels, size, seed=seed)
+    return balanced_rows(candidates.labels, size, seed=candidates.seed)
 
 
 @SUBSET_RULES.register("confusion", summary="the images of every class that are most like others")
-def confusing_rows(labels: Rows, votes: RepeatedCsg, size: int, seed: int) -> Rows:
+def confusing_rows(candidates: Candidates, size: int) -> Rows:
     """Return the rows with most neighbours of other classes; undrawn and equal ones at random."""
-    foreign = np.zeros(len(labels))
-    for run in votes.runs:
-        rows = np.arange(len(run.samples))
-        foreign[run.samples] = 1 - run.votes[rows, run.sample_classes]
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    order = shuffled[np.argsort(-foreign[shuffled], kind="stable")]
+    foreign = np.zeros(len(candidates.labels))
+    for run in candidates.votes.runs:
+        alike = run.neighbour_classes == run.sample_classes[:, None]
+        foreign[run.samples] = 1 - alike.mean(axis=1)
+    return _highest(foreign, candidates, size)
+
+
+@SUBSET_RULES.register(HARDEST, summary="the images of every class that are learned latest")
+def hardest_rows(candidates: Candidates, size: int) -> Rows:
+    """Return the least learnable rows, so that the easiest go first; equal ones at random.
+
+    Images that no run had are kept: nothing says that they are easy.
+    """
+    assert candidates.easiness is not None  # checked before any work
+    return _highest(-np.nan_to_num(candidates.easiness, nan=-1.0), candidates, size)
+
+
+def _highest(values: NDArray[np.float64], candidates: Candidates, size: int) -> Rows:
+    """Return the `size` rows of every class with the highest values; equal ones at random."""
+    labels = candidates.labels
+    shuffled = np.random.default_rng(candidates.seed).permutation(len(labels))
+    order = shuffled[np.argsort(-values[shuffled], kind="stable")]
     chosen = [order[labels[order] == label][:size] for label in np.unique(labels)]
     return np.sort(np.concatenate(chosen))
 
@@ -94,7 +135,15 @@ def balanced_rows(labels: Rows, size: int, *, seed: int) -> Rows:
     return np.sort(np.concatenate(chosen))
 
 
-def _score(points: NDArray[np.float32], labels: Rows, settings: CsgSettings, seed: int) -> float:
+def _score(
+    points: NDArray[np.float32],
+    labels: Rows,
+    seed: int,
+    *,
+    settings: CsgSettings,
+    workspace: int,
+    device: torch.device | str,
+) -> float:
     found = csg(
         points,
         labels,
@@ -104,6 +153,8 @@ def _score(points: NDArray[np.float32], labels: Rows, settings: CsgSettings, see
         min_volume=settings.min_volume,
         seed=(settings.seed + seed) % 2**32,
         variant=settings.variant,
+        workspace=workspace,
+        device=device,
     )
     return found.csg
 

@@ -1,21 +1,22 @@
 """Image data sets: found by format, split by seed, decoded once."""
 
-from prunecli.data import idx, cifar, folders, csv_table, npz, digits  # isort: skip - the order of recognition
+from prunecli.data import idx, cifar, hugging_face, csv_table, folders, npz, digits  # isort: skip - the order of recognition
+from prunecli.data.files import Files, Sample
 from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
-from prunecli.data.load import check_classes, load_split
+from prunecli.data.load import check_classes, load_split, unlike_classes
 from prunecli.data.source import (
     BUILT_IN,
     FORMATS,
     Arrays,
     DataFormat,
     DataSource,
+    Packed,
     RawSplit,
-    Sample,
     labels_of,
     names_of,
     open_source,
 )
-from prunecli.data.splits import available_splits, evaluation_split
+from prunecli.data.splits import available_splits, choose, evaluation_split
 
 __all__ = [
     "BUILT_IN",
@@ -24,18 +25,22 @@ __all__ = [
     "Batch",
     "DataFormat",
     "DataSource",
+    "Files",
     "ImageSet",
     "MemoryImageSet",
+    "Packed",
     "RawSplit",
     "Sample",
     "StreamedImageSet",
     "available_splits",
     "check_classes",
+    "choose",
     "cifar",
     "csv_table",
     "digits",
     "evaluation_split",
     "folders",
+    "hugging_face",
     "idx",
     "labels_of",
     "load_split",
@@ -43,4 +48,5 @@ __all__ = [
     "npz",
     "open_source",
     "plan_batches",
+    "unlike_classes",
 ]

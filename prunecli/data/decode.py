@@ -11,6 +11,7 @@ from prunecli.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from io import BytesIO
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,7 +29,14 @@ KINDS = {
     "RGB": "RGB",
     "RGBA": "RGBA",
     "CMYK": "CMYK",
+    "I": "16-bit",
+    "I;16": "16-bit",
+    "I;16B": "16-bit",
+    "I;16L": "16-bit",
 }
+
+MOST = 90_000_000
+"""Pixels above which an image is not decoded: a small file may ask for gigabytes."""
 
 LARGE = 128
 """Side from which images are resized larger than the input and cropped, as ImageNet's are."""
@@ -46,9 +54,14 @@ def mode_for(spec: InputSpec) -> str:
     return mode
 
 
-def read_image(path: Path) -> Image.Image:
-    """Open and fully decode an image file; raises `OSError` or `ValueError` for a broken one."""
-    with Image.open(path) as image:
+def read_image(file: Path | BytesIO) -> Image.Image:
+    """Open and fully decode an image file; raises `OSError` or `ValueError` for a broken one.
+
+    One of more pixels than `MOST` is refused as broken.
+    """
+    with Image.open(file) as image:
+        if image.width * image.height > MOST:
+            raise OSError(f"{image.width} x {image.height} pixels are too many")
         image.load()
         return image
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from prunecli.data.decode import read_image, to_image
-from prunecli.data.source import Arrays, names_of
+from prunecli.data.source import Arrays, Packed, content_of, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -32,7 +33,7 @@ def images_named(source: DataSource, names: Collection[str]) -> Iterator[tuple[s
 
 
 def _called(source: DataSource, split: str, plain: str) -> set[str]:
-    if not isinstance(source.splits[split], Arrays):
+    if not isinstance(source.splits[split], Arrays | Packed):
         return {plain}
     trained_on = split in {"train", "all"} or len(source.splits) == 1
     return {f"{split}{plain}", plain} if trained_on else {f"{split}{plain}"}
@@ -42,6 +43,6 @@ def _decoded(raw: RawSplit, position: int) -> Image.Image | None:
     if isinstance(raw, Arrays):
         return None if raw.are_features else to_image(raw.images[position])
     try:
-        return read_image(raw[position].path)
+        return read_image(BytesIO(content_of(raw, position)))
     except Exception:  # noqa: BLE001 - Pillow's plug-ins raise anything on a broken file
         return None

@@ -43,6 +43,9 @@ OF_A_CLASS = 4
 TWINS = 10
 """Groups of equal images that are shown, and of nearly equal ones."""
 
+ODD = 8
+"""Images of one unusual kind that are shown."""
+
 TOGETHER = 3
 """Images of such a group that are shown."""
 
@@ -73,7 +76,8 @@ def dataset_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> lis
 def dataset_images(dataset: DatasetAnalysis) -> list[str]:
     """Return the names of the images that `dataset_sections` shows."""
     confusing = [name for image in _chosen(dataset) for name in (image.path, image.neighbour)]
-    return [*confusing, *(name for group in _twins(dataset) for name in group)]
+    odd = [name for names in _odd(dataset).values() for name in names[:ODD]]
+    return [*confusing, *(name for group in _twins(dataset) for name in group), *odd]
 
 
 def place(name: str, folder: str) -> str:
@@ -108,6 +112,8 @@ def _glance(dataset: DatasetAnalysis) -> Section:
         numbers.append((f"{twins:,}", "groups of the same image", "equal or nearly so"))
         numbers.append((f"{len(dataset.unreadable):,}", "unreadable files", ""))
         facts["sizes"] = _sizes(dataset.sizes)
+    if dataset.looked_at is not None and dataset.looked_at < dataset.images:
+        facts["looked at"] = f"{dataset.looked_at:,} of the images, drawn at random"
     if dataset.kinds:
         facts["unusual"] = ", ".join(f"{count:,} {kind}" for kind, count in dataset.kinds.items())
     if dataset.subset is not None:
@@ -311,11 +317,18 @@ def _oddities(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Secti
         *_twin_part("equal", dataset.duplicates, dataset, images),
         *_twin_part("nearly equal", dataset.near_duplicates, dataset, images),
     ]
+    for kind, names in _odd(dataset).items():
+        tiles = tuple((_tile(name, images, dataset),) for name in names[:ODD])
+        first = f", the first {ODD}" if dataset.kinds[kind] > ODD else ""
+        parts.append(Thumbnails(tiles, f"{kind}: {dataset.kinds[kind]:,} images{first}"))
     if dataset.unreadable:
-        rows = tuple((place(name, dataset.path),) for name in dataset.unreadable[:ROWS])
+        why = {name: kind for kind, names in dataset.listed.items() for name in names}
+        rows = tuple(
+            (place(name, dataset.path), why.get(name, "")) for name in dataset.unreadable[:ROWS]
+        )
         title = f"{len(dataset.unreadable):,} files that cannot be read"
         more = f"the first {ROWS:,}" if len(dataset.unreadable) > ROWS else ""
-        parts.append(Folded(title, (Grid(("file",), rows, more),)))
+        parts.append(Folded(title, (Grid(("file", "why"), rows, more),)))
     if not parts:
         return []
     text = (
@@ -325,6 +338,13 @@ def _oddities(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Secti
         else ""
     )
     return [Section("Images to look at", text, tuple(parts))]
+
+
+def _odd(dataset: DatasetAnalysis) -> dict[str, tuple[str, ...]]:
+    """Return the images of unusual kinds that can be seen, by kind."""
+    lost = set(dataset.unreadable)
+    kinds = {kind: set(names) & lost for kind, names in dataset.listed.items()}
+    return {kind: dataset.listed[kind] for kind, unseen in kinds.items() if not unseen}
 
 
 def _twin_part(

@@ -19,6 +19,7 @@ from prunecli.html.parts import (
     Numbers,
     Part,
     Section,
+    Stations,
     Thumbnails,
     Tile,
 )
@@ -159,6 +160,19 @@ class _Writer:
             f'<li class="group">{"".join(map(_tile, group))}</li>' for group in part.groups
         )
         return f'<figure class="images">{_under(part.caption)}<ul>{groups}</ul></figure>'
+
+    @part.register
+    def _(self, part: Stations) -> str:
+        stops = []
+        for stop in part.stops:
+            figures = "".join(
+                f"<div><dt>{_text(label)}</dt><dd>{_text(value)}</dd></div>"
+                for value, label in stop.figures
+            )
+            listed = f"<dl>{figures}</dl>" if figures else ""
+            text = f"<p>{_text(stop.text)}</p>" if stop.text else ""
+            stops.append(f"<li><strong>{_text(stop.title)}</strong>{listed}{text}</li>")
+        return f'<ol class="stations">{"".join(stops)}</ol>'
 
     @part.register
     def _(self, part: Folded) -> str:

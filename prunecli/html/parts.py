@@ -82,7 +82,23 @@ class Folded:
     parts: tuple[Part, ...]
 
 
-Part: TypeAlias = Numbers | Facts | Grid | Drawing | Thumbnails | Folded
+@dataclass(frozen=True)
+class Station:
+    """One stop of a way: its name, figures with what they are, and a few words."""
+
+    title: str
+    figures: tuple[tuple[str, str], ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Stations:
+    """Stops in the order in which they were passed, one beside the other where there is room."""
+
+    stops: tuple[Station, ...]
+
+
+Part: TypeAlias = Numbers | Facts | Grid | Drawing | Thumbnails | Folded | Stations
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ Lee, Kim, Jung, Choe, "Comparing Sample-wise Learnability Across Deep Neural Net
 """
 
 from prunecli.learnability.compare import Agreement, agreement, hardest, likely_label_errors
+from prunecli.learnability.continuing import check_continuation, continued
+from prunecli.learnability.matching import Known, known_images
 from prunecli.learnability.record import (
+    SCORED,
     Record,
     first_learned,
     forgetting_events,
@@ -17,15 +20,20 @@ from prunecli.learnability.summary import compare_records
 from prunecli.learnability.uses import curriculum_rows, importance_weights, pace
 
 __all__ = [
+    "SCORED",
     "Agreement",
+    "Known",
     "Record",
     "agreement",
+    "check_continuation",
     "compare_records",
+    "continued",
     "curriculum_rows",
     "first_learned",
     "forgetting_events",
     "hardest",
     "importance_weights",
+    "known_images",
     "learnability",
     "likely_label_errors",
     "pace",

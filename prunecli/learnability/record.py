@@ -22,6 +22,13 @@ Hits: TypeAlias = NDArray[np.bool_]
 SCHEMA = 1
 KEY = b"prunecli.learnability"
 
+SCORED = ("evaluation", "training")
+"""When images are looked at: in a pass of its own after every epoch, in evaluation mode and without
+augmentation, or as they are trained on, augmented and each by the network of its step.
+
+The paper does not say which.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
@@ -98,9 +105,11 @@ def read_record(path: Path) -> Record:
         schema, scored, about = facts["schema"], str(facts["scored"]), dict(facts["facts"])
         labels = np.asarray(table["label"].to_numpy(), np.int64)
         rows = [np.frombuffer(row, np.uint8) for row in table["hits"].to_pylist()]
-        packed = np.stack(rows) if rows else np.zeros((0, 1), np.uint8)
+        packed = np.stack(rows) if rows else np.zeros((0, 0), np.uint8)
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise _no_record(path, type(error).__name__) from error
+    if not rows:
+        raise _no_record(path, "it holds no image")
     if schema != SCHEMA or not 0 < epochs <= 8 * packed.shape[1]:
         raise _no_record(path, f"schema {schema}, {epochs} epochs")
     hits = np.unpackbits(packed, axis=1, count=epochs).astype(np.bool_)

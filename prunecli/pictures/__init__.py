@@ -1,5 +1,6 @@
 """Pictures of reports, drawn with matplotlib without a display and without pyplot's state."""
 
+from prunecli.pictures.candidates import candidates_picture
 from prunecli.pictures.class_maps import class_map_picture, similarity_picture
 from prunecli.pictures.datasets import (
     balance_picture,
@@ -7,9 +8,11 @@ from prunecli.pictures.datasets import (
     reduction_picture,
     spectrum_picture,
 )
+from prunecli.pictures.layers import kept_picture, layers_picture, weights_picture
 from prunecli.pictures.learned import agreement_picture, learned_picture
 from prunecli.pictures.oracles import oracle_picture
 from prunecli.pictures.relations import relation_picture
+from prunecli.pictures.runs import run_picture
 from prunecli.pictures.saving import (
     FORMATS,
     Picture,
@@ -20,19 +23,28 @@ from prunecli.pictures.saving import (
 )
 from prunecli.pictures.sensitivities import sensitivity_picture
 from prunecli.pictures.sweeps import sweep_picture
+from prunecli.pictures.timings import benchmark_picture, latency_picture
+from prunecli.pictures.training import removals_picture, training_picture
 
 __all__ = [
     "FORMATS",
     "Picture",
     "agreement_picture",
     "balance_picture",
+    "benchmark_picture",
+    "candidates_picture",
     "check_folder",
     "class_map_picture",
     "difficulty_picture",
+    "kept_picture",
+    "latency_picture",
+    "layers_picture",
     "learned_picture",
     "oracle_picture",
     "reduction_picture",
     "relation_picture",
+    "removals_picture",
+    "run_picture",
     "save_figure",
     "save_pictures",
     "sensitivity_picture",
@@ -40,4 +52,6 @@ __all__ = [
     "spectrum_picture",
     "svg_text",
     "sweep_picture",
+    "training_picture",
+    "weights_picture",
 ]

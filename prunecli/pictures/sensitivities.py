@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import QUIET, look_of, new_figure, short
+from prunecli.pictures.style import LONGEST_TITLE, QUIET, look_of, new_figure, short
 
 if TYPE_CHECKING:
     from prunecli.report import GroupAnalysis, ModelAnalysis
@@ -43,7 +43,7 @@ def sensitivity_picture(model: ModelAnalysis) -> Picture:
     axes.set_xlim(left=0)
     rest = len(groups) - len(named)
     title = f"{model.architecture}: how sensitive each channel group is"
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(short(title, LONGEST_TITLE), loc="left", fontsize=11)
     note = f"most sensitive first; grey: the other {rest}" if rest > 0 else "most sensitive first"
     figure.legend(loc="outside right upper", frameon=False, title=note, title_fontsize=8)
     return Picture(figure, title, _description(groups))

@@ -58,6 +58,9 @@ def look_of(names: Iterable[str], name: str) -> tuple[str, str]:
 LONGEST = 32
 """Characters of a name beside a picture."""
 
+LONGEST_TITLE = 110
+"""Characters of a title over a wide picture."""
+
 
 def short(name: str, longest: int = LONGEST) -> str:
     """Cut a long name in the middle, and make it text that matplotlib takes for no formula.

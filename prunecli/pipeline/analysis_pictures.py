@@ -10,6 +10,7 @@ from prunecli.pictures import (
     balance_picture,
     class_map_picture,
     difficulty_picture,
+    layers_picture,
     learned_picture,
     oracle_picture,
     reduction_picture,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
 
 OF_MODEL: dict[str, Callable[[ModelAnalysis], Picture]] = {
+    "layers": layers_picture,
     "sensitivity": sensitivity_picture,
     "oracle": oracle_picture,
 }
@@ -48,6 +50,7 @@ def picture_names(options: AnalyzeOptions, *, model: bool, data: bool) -> list[s
     with_both = model and data
     asked = {
         **dict.fromkeys(OF_DATA, data),
+        "layers": model,
         "sensitivity": with_both and options.sensitivity,
         "oracle": with_both and options.oracle,
         "reduction": data and options.complexity.reduce,

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from prunecli.artefacts import dense_architecture, example_input, read
-from prunecli.data import DataSource, check_classes, load_split, open_source
+from prunecli.data import DataSource, check_classes, load_split, open_source, unlike_classes
 from prunecli.dense_network import dense_shapes
 from prunecli.html import analysis_page, check_page, write_page
 from prunecli.instantiate import instantiate
@@ -97,6 +97,7 @@ def _analyze_model(
     images, batches = None, None
     if source is not None:
         check_classes(network.outputs, source, names=checkpoint.classes)
+        warnings.extend(unlike_classes(checkpoint.classes, source))
         images = load_split(
             source,
             "held_out",
@@ -137,5 +138,10 @@ def _analyze_data(
         features = features_of(instantiate(loaded.checkpoint), spec)
         network = NetworkFeatures(spec, features, loaded.sha256)
     return analyze_dataset(
-        source, options=options.complexity, seed=options.seed, network=network, progress=progress
+        source,
+        options=options.complexity,
+        seed=options.seed,
+        network=network,
+        records=options.learnability,
+        progress=progress,
     )

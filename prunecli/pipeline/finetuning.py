@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 from prunecli.artefacts import (
     check_output,
@@ -15,18 +16,35 @@ from prunecli.artefacts import (
     state_of,
     versions,
 )
-from prunecli.checkpoint import save
-from prunecli.data import check_classes, evaluation_split, load_split, open_source
+from prunecli.checkpoint import Loaded, save
+from prunecli.data import (
+    DataSource,
+    check_classes,
+    choose,
+    evaluation_split,
+    load_split,
+    names_of,
+    open_source,
+)
 from prunecli.errors import InputError
+from prunecli.history import history_of
+from prunecli.html import finetune_page
 from prunecli.instantiate import instantiate
-from prunecli.learnability import write_record
+from prunecli.learnability import (
+    Record,
+    check_continuation,
+    continued,
+    read_record,
+    write_record,
+)
 from prunecli.network import read_network
 from prunecli.network_data import class_count
 from prunecli.options import FinetuneOptions, LoadOptions
+from prunecli.pipeline.showing import Show, check_show, shown
 from prunecli.pipeline.sparsifying import keeping_zeros, save_proven, stored_sparsity
 from prunecli.pipeline.warnings import merged
 from prunecli.progress import Progress, silent
-from prunecli.report import AccuracyChange, FinetuneReport
+from prunecli.report import AccuracyChange, FinetuneReport, RunStep
 from prunecli.sparse.layers import weight_layers
 
 
@@ -39,6 +57,9 @@ def finetune(
     options: FinetuneOptions | None = None,
     load: LoadOptions | None = None,
     record: Path | None = None,
+    page: Path | None = None,
+    plots: Path | None = None,
+    continue_record: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -48,7 +69,9 @@ def finetune(
 
     `output` defaults to `<stem>.finetuned.pt` in the current folder; the log and the state that
     `resume` goes on from lie in `<output stem>.run/` beside it. `record` is where it is written
-    which training images were right after which epoch (Parquet).
+    which training images were right after which epoch (Parquet); with `continue_record` the
+    epochs are added to a record that is there, of the same network on the same images. `page` is
+    an HTML file, `plots` a folder for pictures.
     """
     from prunecli import training
 
@@ -58,8 +81,13 @@ def finetune(
     )
     target = output or Path(f"{model.stem}.finetuned.pt")
     check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
+    show = Show(page, plots)
+    check_show(show, "finetune", inputs=[model, data, teacher], overwrite=overwrite)
     if record is not None:
-        check_output(record, inputs=[model, target], overwrite=overwrite)
+        check_output(record, inputs=[model, target], overwrite=overwrite or continue_record)
+    training.check_options(options)
+    for file in (*options.curriculum, *options.importance_sampling):
+        read_record(file)
     run_dir = target.with_suffix(".run")
     if not (resume or overwrite) and training.has_state(run_dir):
         raise InputError(
@@ -73,6 +101,7 @@ def finetune(
     network = instantiate(checkpoint)
     taught = None if teacher is None else read(teacher, load)
     check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
+    earlier = _earlier(record, loaded, source, options) if continue_record else None
     split = evaluation_split(source, trained=True)
     test = load_split(source, split, input=checkpoint.input, seed=options.seed, progress=progress)
     layers = (
@@ -96,6 +125,23 @@ def finetune(
     )
     after = training.evaluate(result.model, test, input=checkpoint.input, progress=progress)
     accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
+    dense = None
+    if taught is not None:
+        spec = taught.checkpoint.input
+        seen = test
+        if spec != checkpoint.input:
+            seen = load_split(source, split, input=spec, seed=options.seed, progress=progress)
+        known = instantiate(taught.checkpoint)
+        dense = training.evaluate(known, seen, input=spec, progress=progress).accuracy
+    step = RunStep(
+        verb="finetune",
+        command=command,
+        input=model.name,
+        accuracy=accuracy,
+        teacher=dense,
+        epochs=len(result.epochs),
+        best_epoch=result.best_epoch,
+    )
     trained = dataclasses.replace(
         checkpoint,
         tensors=state_of(result.model),
@@ -106,6 +152,7 @@ def finetune(
             command=command,
             seed=options.seed,
             facts={"accuracy": dataclasses.asdict(accuracy), "data": data},
+            step=step,
         ),
     )
     trained = keeping_zeros(trained, result.model, result.masks, layers=layers, options=options)
@@ -114,13 +161,16 @@ def finetune(
         if record is not None and result.record is not None:
             facts = {
                 **result.record.facts,
-                "network": str(dense_architecture(checkpoint)),
+                **_facts(loaded, options),
                 "data": data,
                 "command": command,
                 "versions": versions(),
             }
-            write_record(dataclasses.replace(result.record, facts=facts), record)
-    return FinetuneReport(
+            found = dataclasses.replace(result.record, facts=facts)
+            write_record(
+                found if earlier is None else continued(earlier, found, where=record), record
+            )
+    report = FinetuneReport(
         output=target,
         accuracy=accuracy,
         held_out=AccuracyChange(
@@ -133,4 +183,39 @@ def finetune(
         seconds=round(time.perf_counter() - start, 3),
         warnings=merged(loaded.warnings, result.warnings, test.warnings),
         sparsity=stored_sparsity(trained, before=model, after=target),
+        sampling=result.sampling,
+        architecture=str(dense_architecture(checkpoint)),
+        teacher=dense,
+        history=(*history_of(checkpoint), step),
     )
+    return shown(report, show, finetune_page) if training.is_main_process() else report
+
+
+def _earlier(
+    record: Path | None, loaded: Loaded, source: DataSource, options: FinetuneOptions
+) -> Record | None:
+    """Return the record that this run goes on with, checked before any work; None for none yet."""
+    if record is None or not record.exists():
+        return None
+    earlier = read_record(record)
+    images = choose(
+        source, "train", seed=options.seed, held_out=options.held_out, limit=options.limit
+    )
+    check_continuation(
+        earlier,
+        facts=_facts(loaded, options),
+        scored=options.record_learnability_mode,
+        images=names_of(images),
+        where=record,
+    )
+    return earlier
+
+
+def _facts(loaded: Loaded, options: FinetuneOptions) -> dict[str, Any]:
+    """Return what tells a run from others in a record."""
+    return {
+        "network": str(dense_architecture(loaded.checkpoint)),
+        "start": loaded.sha256,
+        "seed": options.seed,
+        "epochs": options.epochs,
+    }

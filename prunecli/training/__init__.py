@@ -3,7 +3,7 @@
 from prunecli.training.augment import AUGMENTATIONS
 from prunecli.training.devices import PRECISIONS, is_main_process
 from prunecli.training.evaluation import evaluate
-from prunecli.training.finetune import FinetuneResult, finetune
+from prunecli.training.finetune import FinetuneResult, check_options, finetune
 from prunecli.training.losses import distillation_loss
 from prunecli.training.optimizers import OPTIMIZERS
 from prunecli.training.schedules import SCHEDULES
@@ -15,6 +15,7 @@ __all__ = [
     "PRECISIONS",
     "SCHEDULES",
     "FinetuneResult",
+    "check_options",
     "distillation_loss",
     "evaluate",
     "finetune",

@@ -23,10 +23,11 @@ from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
 from prunecli.training.average import ExponentialAverage
 from prunecli.training.devices import make_accelerator, memory_format_for
-from prunecli.training.learning import record_of
+from prunecli.training.learning import check_mode, record_of
 from prunecli.training.loop import Recipe, Run, Teacher, epoch_batches
 from prunecli.training.losses import Objective
 from prunecli.training.optimizers import OPTIMIZERS, build_optimizer, peak_rate
+from prunecli.training.sampling import SAMPLINGS, check_sampling, make_sampling
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
 from prunecli.training.zeros import Zeros
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from prunecli.checkpoint import InputSpec
     from prunecli.learnability import Record
-    from prunecli.report import EpochReport, Evaluation
+    from prunecli.report import EpochReport, Evaluation, SamplingReport
     from prunecli.sparse.layers import WeightLayer
 
 SAVE_SECONDS = 300.0
@@ -65,6 +66,7 @@ class FinetuneResult:
     warnings: tuple[str, ...]
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     record: Record | None = None
+    sampling: SamplingReport | None = None
 
 
 def finetune(
@@ -141,11 +143,14 @@ def make_recipe(
         accelerator=accelerator,
         steps_per_epoch=_steps_per_epoch(images, options, accelerator),
         progress=progress,
+        sampling=make_sampling(options, images),
     )
 
 
 def check_options(options: FinetuneOptions) -> None:
     """Raise `InputError` for a choice that cannot be trained with."""
+    check_mode(options.record_learnability_mode)
+    check_sampling(options)
     OPTIMIZERS.get(options.optimizer)
     SCHEDULES.get(options.schedule)
     SPARSITY_SCHEDULES.get(options.sparsity_schedule)
@@ -281,8 +286,14 @@ def start_run(student: nn.Module, recipe: Recipe) -> Run:
 
 
 def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> dict[str, Any]:
+    sampling = recipe.sampling
     return {
         **dataclasses.asdict(recipe.options),
+        # What the records say, not where they lie.
+        **{
+            name: sampling.digest if sampling and getattr(recipe.options, name) else None
+            for name in SAMPLINGS
+        },
         "classes": list(recipe.images.classes),
         "images": len(recipe.images),
         "network": tensors_digest(student),
@@ -308,7 +319,7 @@ def ready_folder(run_dir: Path | None) -> Path | None:
 
 
 def _result(session: Session, warnings: list[str]) -> FinetuneResult:
-    best, before = session.best, session.before
+    best, before, sampling = session.best, session.before, session.recipe.sampling
     assert best is not None
     assert before is not None
     if best.evaluation.accuracy < before.accuracy:
@@ -317,6 +328,7 @@ def _result(session: Session, warnings: list[str]) -> FinetuneResult:
             f"{best.evaluation.accuracy:.4f} against {before.accuracy:.4f}"
         )
     warnings.extend(note for note in session.recipe.images.found() if note not in warnings)
+    warnings.extend(() if sampling is None else sampling.warnings)
     model = session.recipe.accelerator.unwrap_model(session.run.model, keep_fp32_wrapper=False)
     model.load_state_dict(best.tensors)
     model = model.to("cpu").to(memory_format=torch.contiguous_format).eval()
@@ -330,14 +342,18 @@ def _result(session: Session, warnings: list[str]) -> FinetuneResult:
         warnings=tuple(warnings),
         masks=_final_masks(session),
         record=_record(session),
+        sampling=None if sampling is None else sampling.report,
     )
 
 
 def _record(session: Session) -> Record | None:
     if not session.hits:
         return None
-    facts = {"seed": session.recipe.options.seed, "epochs": len(session.hits)}
-    return record_of(session.recipe.images, session.hits, facts)
+    options = session.recipe.options
+    facts = {"seed": options.seed, "epochs": len(session.hits)}
+    return record_of(
+        session.recipe.images, session.hits, facts, scored=options.record_learnability_mode
+    )
 
 
 def _zeros(

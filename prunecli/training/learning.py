@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunecli.learnability import Record
+from prunecli.errors import InputError
+from prunecli.learnability import SCORED, Record
 from prunecli.modes import evaluating
 from prunecli.progress import Progress, Step, silent
 from prunecli.training.augment import normalise
@@ -21,11 +22,27 @@ if TYPE_CHECKING:
     from prunecli.checkpoint import InputSpec
     from prunecli.data import ImageSet
 
-SCORED = "evaluation"
-"""When images are looked at: in a pass of its own after every epoch, without augmentation.
+EVALUATION_BATCH = 256
 
-The paper does not say when; while a network trains, every image would be seen by another one.
-"""
+
+def check_mode(mode: str) -> None:
+    """Raise `InputError` (`BAD_OPTION`) for a way to record that there is not."""
+    if mode not in SCORED:
+        raise InputError(
+            f"there is no way to record learnability called {mode!r}",
+            code="BAD_OPTION",
+            hint=f"known: {', '.join(SCORED)}",
+        )
+
+
+def left_over(seen: Tensor) -> list[Tensor]:
+    """Return the batches of images that an epoch did not train on: `seen` [n] is 0 there.
+
+    These are what the last batch is short of and, after a resume with several processes, what the
+    others had done.
+    """
+    rest = torch.nonzero(seen == 0).flatten()
+    return list(torch.split(rest, EVALUATION_BATCH)) if len(rest) else []
 
 
 def image_hits(
@@ -69,13 +86,15 @@ def unpacked(bits: Tensor | None, images: int) -> list[Tensor]:
     return list(torch.from_numpy(rows))
 
 
-def record_of(images: ImageSet, hits: Sequence[Tensor], facts: Mapping[str, Any]) -> Record:
+def record_of(
+    images: ImageSet, hits: Sequence[Tensor], facts: Mapping[str, Any], *, scored: str
+) -> Record:
     """Return the record of a run over the images that it was trained on."""
     return Record(
         paths=images.paths,
         labels=images.labels.numpy(),
         classes=images.classes,
         hits=torch.stack(list(hits), dim=1).numpy(),
-        scored=SCORED,
+        scored=scored,
         facts=facts,
     )

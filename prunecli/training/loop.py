@@ -18,6 +18,7 @@ from prunecli.training.augment import Augmentation, normalise
 from prunecli.training.evaluation import check_outputs
 from prunecli.training.interrupt import held_interrupts
 from prunecli.training.losses import Objective, class_logits
+from prunecli.training.sampling import Sampling, with_positions
 from prunecli.training.state import Totals
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 REPORT_SECONDS = 0.2
 """How often progress is reported; on a GPU every report waits for the work that was queued."""
+
+
+DRAWN = -1
+"""Where a step's number would be, in the seed of what a whole epoch is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Recipe:
     accelerator: Accelerator
     steps_per_epoch: int
     progress: Progress
+    sampling: Sampling | None = None
 
     @property
     def steps(self) -> int:
@@ -68,7 +74,11 @@ class Recipe:
 
 @dataclass
 class Run:
-    """Everything about a run that changes with its steps."""
+    """Everything about a run that changes with its steps.
+
+    `seen` says of every image whether this epoch has not trained on it (0), had it wrong (1) or
+    right (2); None where that is not asked for.
+    """
 
     model: nn.Module
     bare: nn.Module
@@ -80,6 +90,7 @@ class Run:
     step: int = 0
     totals: Totals = field(default_factory=Totals)
     between_steps: bool = True
+    seen: Tensor | None = None
 
 
 def derive_seed(seed: int, *parts: int) -> int:
@@ -110,23 +121,19 @@ def epoch_batches(
 
 def train_epoch(recipe: Recipe, run: Run, *, save: Callable[[], None], save_seconds: float) -> None:
     """Take the remaining steps of the run's current epoch; the sums over it are `run.totals`."""
-    accelerator = recipe.accelerator
-    batches = epoch_batches(
-        len(recipe.images),
-        recipe.options.batch_size,
-        seed=recipe.options.seed,
-        epoch=run.epoch,
-        shard=(accelerator.process_index, accelerator.num_processes),
-    )
+    batches = drawn_batches(recipe, run.epoch)
     meter = Meter(recipe, run)
     saved = time.monotonic()
     run.model.train()
     try:
-        for images, labels in recipe.images.gather(batches[run.step :]):
+        for positions, images, labels in with_positions(recipe.images, batches[run.step :]):
+            weights = None if recipe.sampling is None else recipe.sampling.weights_of(positions)
             with held_interrupts():
                 run.between_steps = False
-                loss, hits = train_step(recipe, run, images, labels)
-                meter.add(loss, hits, len(labels))
+                loss, right = train_step(recipe, run, images, labels, weights)
+                meter.add(loss, right.sum(), len(labels))
+                if run.seen is not None:
+                    run.seen[positions.to(run.seen.device)] = 1 + right.to(torch.uint8)
                 run.step += 1
                 run.between_steps = True
             if meter.due(last=run.step == len(batches)):
@@ -138,8 +145,34 @@ def train_epoch(recipe: Recipe, run: Run, *, save: Callable[[], None], save_seco
         meter.flush()
 
 
-def train_step(recipe: Recipe, run: Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Train on one batch of uint8 images; return (loss, hits), scalars on the device."""
+def drawn_batches(recipe: Recipe, epoch: int) -> tuple[Tensor, ...]:
+    """Return the positions of every batch of an epoch that this process trains on.
+
+    Where images are not drawn once each, the places of an epoch are shuffled as ever, and what is
+    drawn fills them: the steps are the same.
+    """
+    options, accelerator = recipe.options, recipe.accelerator
+    places = epoch_batches(
+        len(recipe.images),
+        options.batch_size,
+        seed=options.seed,
+        epoch=epoch,
+        shard=(accelerator.process_index, accelerator.num_processes),
+    )
+    if recipe.sampling is None:
+        return places
+    generator = torch.Generator().manual_seed(derive_seed(options.seed, epoch, DRAWN))
+    drawn = recipe.sampling.draw(epoch, generator)
+    return tuple(drawn[batch] for batch in places)
+
+
+def train_step(
+    recipe: Recipe, run: Run, images: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Train on one batch of n uint8 images, `weights` [n] of them in the loss.
+
+    Return the loss, a scalar, and whether each image was right [n], both on the device.
+    """
     accelerator, options = recipe.accelerator, recipe.options
     draws = derive_seed(options.seed, run.epoch, run.step, accelerator.process_index)
     torch.manual_seed(draws)  # dropout and its like draw from the global generator
@@ -157,7 +190,9 @@ def train_step(recipe: Recipe, run: Run, images: Tensor, labels: Tensor) -> tupl
         output = run.model(pixels)
     logits, auxiliary = class_logits(output)
     check_teacher(logits, taught)
-    loss = recipe.objective(logits, auxiliary, labels, taught)
+    if weights is not None:
+        weights = weights.to(accelerator.device, non_blocking=True)
+    loss = recipe.objective(logits, auxiliary, labels, taught, weights)
     run.optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
     if run.zeros is not None:
@@ -169,7 +204,7 @@ def train_step(recipe: Recipe, run: Run, images: Tensor, labels: Tensor) -> tupl
         run.average.update(run.bare, step)
     if run.zeros is not None:
         run.zeros.enforce(None if run.average is None else run.average.model)
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+    return loss.detach(), logits.detach().argmax(1) == labels
 
 
 def teach(teacher: Teacher | None, images: Tensor) -> Tensor | None:

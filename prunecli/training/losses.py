@@ -22,20 +22,35 @@ def distillation_loss(
     temperature: float,
     alpha: float,
     label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return (1 - alpha) CE(student, labels) + alpha T^2 KL(teacher/T || student/T), a scalar.
 
-    Logits are [n, classes]; the teacher's are detached; both terms are means over the n images.
+    Logits are [n, classes]; the teacher's are detached; both terms are means over the n images, of
+    weights [n] times theirs if there are any.
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
-    hard = nn.functional.cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
-    soft = nn.functional.kl_div(
-        nn.functional.log_softmax(student_logits / temperature, dim=1),
-        nn.functional.log_softmax(teacher_logits.detach() / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    hard = entropy(student_logits, labels, label_smoothing, weights)
+    imitated = nn.functional.log_softmax(student_logits / temperature, dim=1)
+    wanted = nn.functional.log_softmax(teacher_logits.detach() / temperature, dim=1)
+    if weights is None:
+        soft = nn.functional.kl_div(imitated, wanted, reduction="batchmean", log_target=True)
+    else:
+        apart = nn.functional.kl_div(imitated, wanted, reduction="none", log_target=True)
+        soft = (weights * apart.sum(1)).mean()
     return (1 - alpha) * hard + alpha * temperature**2 * soft
+
+
+def entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float, weights: Tensor | None
+) -> Tensor:
+    """Return the mean cross-entropy over n images, of weights [n] times theirs if there are any."""
+    if weights is None:
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    apart = nn.functional.cross_entropy(
+        logits, labels, label_smoothing=label_smoothing, reduction="none"
+    )
+    return (weights * apart).mean()
 
 
 @dataclass(frozen=True)
@@ -47,12 +62,20 @@ class Objective:
     label_smoothing: float
 
     def __call__(
-        self, logits: Tensor, auxiliary: tuple[Tensor, ...], labels: Tensor, teacher: Tensor | None
+        self,
+        logits: Tensor,
+        auxiliary: tuple[Tensor, ...],
+        labels: Tensor,
+        teacher: Tensor | None,
+        weights: Tensor | None = None,
     ) -> Tensor:
-        """Return the scalar loss of float32 `logits` [n, classes] and auxiliary ones alike."""
+        """Return the scalar loss of float32 `logits` [n, classes] and auxiliary ones alike.
+
+        With `weights` [n] every image's part counts as often, those of a teacher too.
+        """
         smoothing = self.label_smoothing
         if teacher is None:
-            loss = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            loss = entropy(logits, labels, smoothing, weights)
         else:
             loss = distillation_loss(
                 logits,
@@ -61,10 +84,10 @@ class Objective:
                 temperature=self.temperature,
                 alpha=self.alpha,
                 label_smoothing=smoothing,
+                weights=weights,
             )
         for extra in auxiliary:
-            extra_loss = nn.functional.cross_entropy(extra, labels, label_smoothing=smoothing)
-            loss = loss + AUXILIARY_WEIGHT * extra_loss
+            loss = loss + AUXILIARY_WEIGHT * entropy(extra, labels, smoothing, weights)
         return loss
 
 

@@ -13,7 +13,13 @@ from prunecli.errors import InputError, InterruptedRunError
 from prunecli.report import EpochReport, Evaluation
 from prunecli.training.evaluation import Tally, tally_batches, to_evaluation
 from prunecli.training.interrupt import held_interrupts
-from prunecli.training.learning import image_hits, packed, unpacked
+from prunecli.training.learning import (
+    EVALUATION_BATCH,
+    image_hits,
+    left_over,
+    packed,
+    unpacked,
+)
 from prunecli.training.loop import Recipe, Run, check_finite, train_epoch
 from prunecli.training.state import (
     STATE_FILE,
@@ -26,10 +32,12 @@ from prunecli.training.state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-EVALUATION_BATCH = 256
+
+TRAINED_RIGHT = 2
+"""What `Run.seen` says of an image that was right as it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,9 @@ class Session:
         run.epoch, run.step, run.totals = snapshot.epoch, snapshot.step, snapshot.totals
         self.before, self.best, self.reports = snapshot.before, snapshot.best, snapshot.reports
         self.hits = unpacked(snapshot.hits, len(self.recipe.images))
+        if snapshot.seen is not None:  # that of the main process, which alone saves
+            own = self.recipe.accelerator.is_main_process
+            run.seen = (snapshot.seen * own).to(self._device())
         self._write_logs()
         return True
 
@@ -119,9 +130,17 @@ class Session:
         )
 
     def _learned(self) -> torch.Tensor:
-        """Return which training images the network has right now."""
+        """Return which training images the network has, now or as it was trained on them."""
+        if self.run.seen is None:
+            return self._looked_at(plan_batches(len(self.recipe.images), EVALUATION_BATCH))
+        seen = self._over_processes(self.run.seen)
+        late = left_over(seen.cpu())
+        right = seen.cpu() == TRAINED_RIGHT
+        return right | self._looked_at(late) if late else right
+
+    def _looked_at(self, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return which images of some batches the network has right now."""
         recipe, accelerator = self.recipe, self.recipe.accelerator
-        batches = plan_batches(len(recipe.images), EVALUATION_BATCH)
         with accelerator.autocast():
             hits = image_hits(
                 self.run.bare,
@@ -153,20 +172,27 @@ class Session:
             scaler=None if scaler is None else scaler.state_dict(),
             zeros=None if run.zeros is None else run.zeros.state(),
             hits=packed(self.hits),
+            seen=run.seen,
         )
         save_snapshot(snapshot, folder)
 
     def _train_one_epoch(self) -> None:
         run = self.run
+        options = self.recipe.options
+        in_training = options.record_learnability_mode == "training"
+        if options.record_learnability and in_training and run.seen is None:
+            count = len(self.recipe.images)
+            run.seen = torch.zeros(count, dtype=torch.uint8, device=self._device())
         train_epoch(self.recipe, run, save=self.save, save_seconds=self.place.save_seconds)
         evaluation = self.score()
         check_finite(evaluation.loss, self.recipe, epoch=run.epoch, step=run.step)
-        learned = [self._learned()] if self.recipe.options.record_learnability else []
+        learned = [self._learned()] if options.record_learnability else []
         with held_interrupts():
             self.hits += learned
             self.reports = (*self.reports, self._report(evaluation))
             self._remember(evaluation)
             run.epoch, run.step, run.totals = run.epoch + 1, 0, Totals()
+            run.seen = None
             self.save()
             self._write_logs()
 
@@ -198,6 +224,10 @@ class Session:
         model = self.run.bare if self.run.average is None else self.run.average.model
         tensors = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
         self.best = Best(self.run.epoch + 1, evaluation, tensors)
+
+    def _device(self) -> torch.device:
+        device: torch.device = self.recipe.accelerator.device
+        return device
 
     def _over_processes(self, value: torch.Tensor) -> torch.Tensor:
         accelerator = self.recipe.accelerator

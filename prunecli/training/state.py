@@ -67,6 +67,7 @@ class Snapshot:
     scaler: Mapping[str, Any] | None
     zeros: Mapping[str, Any] | None = None
     hits: Tensor | None = None
+    seen: Tensor | None = None
 
 
 def save_snapshot(snapshot: Snapshot, folder: Path) -> None:

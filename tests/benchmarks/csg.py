@@ -14,10 +14,14 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunecli import data
 from prunecli.checkpoint import InputSpec
 from prunecli.complexity import csg, embed_pixels
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("PRUNECLI_SHARED", REPOSITORY.parent / "shared"))
@@ -85,8 +89,8 @@ def main() -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
-def measure_subject(subject: Subject, seeds: int) -> list[Row]:
-    """Decode a data set and measure it under every case."""
+def load(subject: Subject, limit: int | None = None) -> data.ImageSet:
+    """Decode a data set, or as many images of it, evenly over the classes."""
     spec = InputSpec(
         channels=subject.channels,
         height=subject.side,
@@ -94,7 +98,19 @@ def measure_subject(subject: Subject, seeds: int) -> list[Row]:
         mean=(0.0,) * subject.channels,
         std=(1.0,) * subject.channels,
     )
-    images = data.load_split(data.open_source(subject.place), subject.split, input=spec)
+    source = data.open_source(subject.place)
+    return data.load_split(source, subject.split, input=spec, seed=0, limit=limit)
+
+
+def pixels_of(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """Return the raw pixels of a data set, as numbers from 0 to 1, and the labels."""
+    images = load(subject)
+    return embed_pixels(images.images, kind="raw"), images.labels.numpy()
+
+
+def measure_subject(subject: Subject, seeds: int) -> list[Row]:
+    """Decode a data set and measure it under every case."""
+    images = load(subject)
     rows = []
     for embedding, volume in CASES:
         row = measure(subject.name, images, embedding, volume, seeds)
