@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+import readme_learnability
 import readme_signals
 
 from prunecli_cli.main import EXIT_CODES, root_command
@@ -68,6 +69,9 @@ def generated() -> dict[str, str]:
         "speed": _speed(),
         "latency": _latency(),
         "csg": _csg(),
+        "learnability-runs": table(*readme_learnability.runs(_read("learnability_runs.csv"))),
+        "learnability": table(*readme_learnability.agreement(_read("learnability.csv"))),
+        "learnability-uses": table(*readme_learnability.uses(_read("learnability_uses.csv"))),
     }
 
 
