@@ -10,7 +10,7 @@ from prunecli.options import AnalyzeOptions, ComplexityOptions
 from . import options as shared
 from .outcome import Outcome
 from .session import Session, start
-from .values import byte_count, load_options, names, usage_error
+from .values import byte_count, count_or_all, load_options, names, usage_error
 
 BUILT_IN_DATA = "digits"
 DATA_FILES = (".csv", ".tsv", ".txt", ".npz")
@@ -141,6 +141,23 @@ def analyze(
             rich_help_panel=DATA_SET,
         ),
     ] = "1GB",
+    survey: Annotated[
+        str,
+        typer.Option(
+            metavar="N|all",
+            help="Images opened to find broken, odd, equal and nearly equal ones.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = str(ComplexityOptions.survey),
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where neighbours are looked for: auto (a GPU if there is one), cpu, cuda. The "
+            "same are found on all.",
+            rich_help_panel=DATA_SET,
+        ),
+    ] = ComplexityOptions.device,
     reduce: Annotated[
         bool,
         typer.Option(
@@ -192,15 +209,8 @@ def analyze(
     mean: shared.Mean = None,
     std: shared.Std = None,
     allow_pickle: shared.AllowPickle = False,
-    plots: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="With data: draw the sensitivity, and the ranks of --oracle, into this folder.",
-            rich_help_panel=shared.OUTPUT,
-        ),
-    ] = None,
+    plots: shared.Plots = None,
+    report: shared.Report = None,
     overwrite: shared.Overwrite = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -211,6 +221,8 @@ def analyze(
     Examples:
     $ prunecli analyze resnet56.th
     $ prunecli analyze images/
+    $ prunecli analyze images/ --report report.html
+    $ prunecli analyze resnet56.th --data images/ --report report.html
     $ prunecli analyze images/ --learnability a.parquet --learnability b.parquet
     $ prunecli analyze images/ --reduce --write-subset smaller/
     $ prunecli analyze d/ --learnability a.parquet --subset-rule hardest --reduce --write-subset b/
@@ -231,15 +243,6 @@ def analyze(
     checkpoint, images = _sort_out(session, path, model=model, data=data)
     if signals is not None and not oracle:
         raise usage_error("--signals are compared with the oracle", hint="add --oracle")
-    if plots is not None and (checkpoint is None or images is None):
-        raise usage_error(
-            "--plots draws what a model does on images",
-            hint="give both: prunecli analyze model.pt --data images/ --plots pictures/",
-        )
-    if plots is not None and not (sensitivity or oracle):
-        raise usage_error(
-            "--plots has nothing to draw", hint="add --oracle, or leave --no-sensitivity out"
-        )
     choices = AnalyzeOptions(
         signal=signal,
         signals=() if signals is None else names("--signals", signals),
@@ -262,6 +265,8 @@ def analyze(
             # How small a set could be is asked of the whole of it.
             limit=limit or (None if reduce or write_subset else ComplexityOptions.limit),
             memory=byte_count("--memory", memory),
+            survey=count_or_all("--survey", survey),
+            device=device,
             reduce=reduce,
             tolerance=tolerance,
             subset=write_subset,
@@ -272,16 +277,19 @@ def analyze(
     from prunecli import pipeline
 
     with session.screen.working() as progress:
-        report = pipeline.analyze(
+        found = pipeline.analyze(
             model=checkpoint,
             data=images,
             options=choices,
             load=load,
             plots=plots,
+            page=report,
             overwrite=overwrite,
             progress=progress,
         )
-    return Outcome("analyze", report, warnings=report.warnings)
+    subset = None if found.dataset is None else found.dataset.subset
+    brief = None if subset is None else str(subset.path)
+    return Outcome("analyze", found, brief=brief, warnings=found.warnings)
 
 
 def _sort_out(

@@ -20,16 +20,17 @@ from .parts import BAR, Parts, add_rest, fact_rows, grid, percent, shorten
 
 def _interval(low: float, high: float) -> str:
     # With fewer images than the score draws, every repeat draws them all.
-    return f"95 % {low:.3f} to {high:.3f}" if high > low else "every image in it"
+    return f"95 % {low:.3f} to {high:.3f}" if high - low > 1e-9 else "every image in it"
 
 
 def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
     """Return what is known of a data set."""
     low, high = dataset.csg_interval
     sizes = sorted(dataset.sizes.items(), key=lambda item: -item[1])
+    looked = "" if dataset.looked_at in {None, dataset.images} else f", {dataset.looked_at} opened"
     facts = {
         "data": f"{dataset.path} ({dataset.format})",
-        "images": f"{dataset.images} in {len(dataset.classes)} classes",
+        "images": f"{dataset.images} in {len(dataset.classes)} classes{looked}",
         "sizes": ", ".join(f"{size} x{count}" for size, count in sizes[:4]) or "no images",
         "balance": f"{dataset.balance:.3f} (1 is even)",
         "unreadable": str(len(dataset.unreadable)),

@@ -100,6 +100,8 @@ def export(
     mean: shared.Mean = None,
     std: shared.Std = None,
     allow_pickle: shared.AllowPickle = False,
+    report: shared.Report = None,
+    plots: shared.Plots = None,
     overwrite: shared.Overwrite = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -110,6 +112,7 @@ def export(
     Examples:
     $ prunecli export resnet56.pruned.pt --onnx
     $ prunecli export slim.pt --onnx --against dense.pt --min-speedup 1.3
+    $ prunecli export slim.pt --onnx --against dense.pt --report run.html
     $ prunecli export model.pruned.pt --device cpu,cuda --batch 1,32
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
@@ -142,18 +145,20 @@ def export(
     from prunecli import pipeline
 
     with session.screen.working() as progress:
-        report = pipeline.export(
+        found = pipeline.export(
             path,
             output=output_path(Path(onnx) if onnx else None, model=path, ending=".onnx"),
             against=against,
             options=choices,
             load=load,
+            page=report,
+            plots=plots,
             overwrite=overwrite,
             command=session.command_line,
             progress=progress,
         )
-    gate = _speed_gate(report, min_speedup)
-    return Outcome("export", report, output=report.output, gate=gate, warnings=report.warnings)
+    gate = _speed_gate(found, min_speedup)
+    return Outcome("export", found, output=found.output, gate=gate, warnings=found.warnings)
 
 
 def _speed_gate(report: ExportReport, required: float | None) -> GateError | None:

@@ -267,6 +267,8 @@ def finetune(
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
+    report: shared.Report = None,
+    plots: shared.Plots = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -283,6 +285,7 @@ def finetune(
     Examples:
     $ prunecli finetune resnet56.pruned.pt --data images/ --epochs 20
     $ prunecli finetune model.pruned.pt --data images/ --teacher model.pt
+    $ prunecli finetune model.pruned.pt --data images/ --report training.html
     $ prunecli finetune model.pruned.pt --data images/ --resume
     $ prunecli finetune model.pt --data images/ --sparsity 0.9 --sparsity-schedule cubic
     $ prunecli finetune model.pt --data images/ --record-learnability run.parquet
@@ -343,13 +346,15 @@ def finetune(
     from prunecli import pipeline
 
     with session.screen.working() as progress:
-        report = pipeline.finetune(
+        found = pipeline.finetune(
             path,
             data=data,
             output=checkpoint_path(out, model=path, ending=".finetuned.pt"),
             teacher=teacher,
             options=choices,
             record=record_learnability,
+            page=report,
+            plots=plots,
             continue_record=continue_record,
             load=load,
             resume=resume,
@@ -357,20 +362,21 @@ def finetune(
             command=session.command_line,
             progress=progress,
         )
-        drop = 0.0
-        if highest_drop is not None and teacher is not None:
+        # A teacher was scored on the same images as the result.
+        drop = 0.0 if found.teacher is None else found.teacher - found.accuracy.after
+        if found.teacher is None and highest_drop is not None and teacher is not None:
             reference = pipeline.evaluate(
                 teacher,
                 data=data,
-                split=report.accuracy.split or "auto",
+                split=found.accuracy.split or "auto",
                 batch_size=batch_size,
                 limit=limit,
                 load=load,
                 progress=progress,
             )
-            drop = reference.accuracy - report.accuracy.after
+            drop = reference.accuracy - found.accuracy.after
     gate = first_missed(
-        at_least("--min-accuracy", what="accuracy", actual=report.accuracy.after, required=lowest),
+        at_least("--min-accuracy", what="accuracy", actual=found.accuracy.after, required=lowest),
         at_most("--max-drop", what="the drop in accuracy", actual=drop, allowed=highest_drop),
     )
-    return Outcome("finetune", report, output=report.output, gate=gate, warnings=report.warnings)
+    return Outcome("finetune", found, output=found.output, gate=gate, warnings=found.warnings)

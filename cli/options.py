@@ -61,6 +61,26 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace an output that exists.", rich_help_panel=OUTPUT),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        show_default=False,
+        help="Write a page with all figures, tables and pictures: one file that needs no network.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Plots = Annotated[
+    Path | None,
+    typer.Option(
+        "--plots",
+        metavar="DIR",
+        show_default=False,
+        help="Draw the pictures of that page into this folder, as SVG and PNG.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything random.")]
 
 DATA_HELP = "Folder of images (image folders, MNIST, CIFAR), or the built-in 'digits'."

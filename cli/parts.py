@@ -1,6 +1,7 @@
 """Pieces that the tables of several reports are made of."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -178,6 +179,12 @@ def shorten(name: str, width: int = 34) -> str:
 def percent(fraction: float) -> str:
     """Write a share in per cent."""
     return f"{100 * fraction:.1f} %"
+
+
+def shown_facts(page: Path | None, pictures: Sequence[Path]) -> dict[str, str]:
+    """Name the page and the pictures that were written, if any were."""
+    facts = {} if page is None else {"report": str(page)}
+    return facts | ({"pictures": ", ".join(map(str, pictures))} if pictures else {})
 
 
 def times_text(factor: float | None) -> str:

@@ -277,15 +277,8 @@ def prune(
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
-    plots: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="With --sweep: draw accuracy and loss against cost into this folder.",
-            rich_help_panel=shared.OUTPUT,
-        ),
-    ] = None,
+    report: shared.Report = None,
+    plots: shared.Plots = None,
     overwrite: shared.Overwrite = False,
     dry_run: Annotated[
         bool,
@@ -301,6 +294,7 @@ def prune(
 
     Examples:
     $ prunecli prune resnet56.th --flops 0.5
+    $ prunecli prune resnet56.th --flops 0.5 --report cut.html
     $ prunecli prune model.pt --params 1.5M --signal taylor --data images/
     $ prunecli prune model.pt --flops 0.5 --signal reconstruction --repair lstsq --data images/
     $ prunecli prune model.pt --flops 0.5 --allocation inverse-importance --data images/
@@ -367,11 +361,10 @@ def prune(
             load=load,
             data=data,
             table=out,
+            report=report,
             plots=plots,
             overwrite=overwrite,
         )
-    if plots is not None:
-        raise usage_error("--plots draws a sweep", hint="add --sweep flops=0.3:0.9:0.1")
     if "," in signal:
         raise usage_error(
             f"--signal {signal} names several signals for one cut",
@@ -386,7 +379,7 @@ def prune(
     from prunecli import pipeline
 
     with session.screen.working() as progress:
-        report = pipeline.prune(
+        found = pipeline.prune(
             path,
             output=checkpoint_path(out, model=path, ending=".pruned.pt"),
             budget=budget,
@@ -394,16 +387,18 @@ def prune(
             load=load,
             data=data,
             dry_run=dry_run,
+            page=report,
+            plots=plots,
             overwrite=overwrite,
             command=session.command_line,
             progress=progress,
         )
     return Outcome(
         "prune",
-        report,
-        output=report.output,
-        gate=latency_gate(report.latency),
-        warnings=report.warnings,
+        found,
+        output=found.output,
+        gate=latency_gate(found.latency),
+        warnings=found.warnings,
     )
 
 

@@ -18,7 +18,8 @@ from .values import names, usage_error
 BUDGETS = ("flops", "params", "activations", "bytes", "sparsity", "latency")
 SWITCHES = ("--overwrite", "--json", "-q", "--quiet", "--verbose")
 REPLACED = (
-    "--sweep", "--plots", "--out", "-o", "--signal", "--allocation", "--candidates", "--importance",
+    "--sweep", "--plots", "--report", "--out", "-o", "--signal", "--allocation", "--candidates",
+    "--importance",
 )  # fmt: skip
 
 
@@ -32,6 +33,7 @@ def sweeping(
     load: LoadOptions,
     data: str | None,
     table: Path | None,
+    report: Path | None,
     plots: Path | None,
     overwrite: bool,
 ) -> Outcome:
@@ -51,8 +53,11 @@ def sweeping(
     path = session.checkpoint(model)
     from prunecli import pipeline
 
+    def suggest(found: SweepReport) -> str:
+        return next_command(session.words, found, model=path, importance=options.importance)
+
     with session.screen.working() as progress:
-        report = pipeline.sweep(
+        found = pipeline.sweep(
             path,
             sweep=budgets,
             signals=names("--signal", options.signal),
@@ -63,16 +68,14 @@ def sweeping(
             load=load,
             data=data,
             table=table,
+            page=report,
             plots=plots,
+            suggest=suggest,
             overwrite=overwrite,
             progress=progress,
         )
-    report = dataclasses.replace(
-        report,
-        next_command=next_command(session.words, report, model=path, importance=options.importance),
-    )
-    brief = None if report.table is None else str(report.table)
-    return Outcome("prune", report, brief=brief, warnings=report.warnings)
+    brief = None if found.table is None else str(found.table)
+    return Outcome("prune", found, brief=brief, warnings=found.warnings)
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:

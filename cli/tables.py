@@ -42,6 +42,7 @@ from .parts import (
     grid,
     percent,
     seconds_text,
+    shown_facts,
     sparsity_facts,
     sparsity_parts,
     times_text,
@@ -70,6 +71,7 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
         "proof": proof,
         "seconds": seconds_text(report.seconds),
         "written": "nothing: --dry-run" if report.output is None else str(report.output),
+        **shown_facts(report.page, report.pictures),
     }
     return [
         cut_table(report.cost),
@@ -89,7 +91,7 @@ def _(report: PruneReport, *, rows: int | None) -> Parts:
 def _(report: SweepReport, *, rows: int | None) -> Parts:
     facts = {"model": report.architecture, "cost": cost_line(report.cost)}
     facts |= {"table": str(report.table)} if report.table else {}
-    facts |= {"pictures": ", ".join(map(str, report.pictures))} if report.pictures else {}
+    facts |= shown_facts(report.page, report.pictures)
     problems = dict.fromkeys(trial.problem for trial in report.trials if trial.problem)
     facts |= {"not cut": "; ".join(problems)} if problems else {}
     facts["written"] = "no network: a sweep only measures"
@@ -117,10 +119,12 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "held out": f"{percent(report.held_out.before)} -> {percent(report.held_out.after)}",
         "best epoch": f"{report.best_epoch} (marked *), chosen on held-out images",
         "log": str(report.log) if report.log else "none",
+        **({} if report.teacher is None else {"teacher": percent(report.teacher)}),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
         **({} if report.sampling is None else {"trained on": sampling_text(report.sampling)}),
         **({} if report.record is None else {"record": str(report.record)}),
         "written": str(report.output),
+        **shown_facts(report.page, report.pictures),
     }
     return [table, *sparsity_parts(report.sparsity, rows), fact_rows(facts)]
 
@@ -149,6 +153,7 @@ def _(report: ExportReport, *, rows: int | None) -> Parts:
         "parity": f"largest relative error {parity.max_rel_error:.1e} "
         f"over {parity.inputs} random inputs",
         "written": str(report.output),
+        **shown_facts(report.page, report.pictures),
     }
     tables = [_benchmark_table(report.benchmark)] if report.benchmark else []
     return [*tables, fact_rows(facts)]
@@ -163,8 +168,9 @@ def _(report: AnalyzeReport, *, rows: int | None) -> Parts:
         parts += model_parts(report.model, rows)
     if report.learnability is not None:
         parts += learnability_parts(report.learnability, rows)
-    if report.pictures:
-        parts.append(fact_rows({"pictures": ", ".join(map(str, report.pictures))}))
+    shown = shown_facts(report.page, report.pictures)
+    if shown:
+        parts.append(fact_rows(shown))
     return parts
 
 

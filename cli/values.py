@@ -78,6 +78,15 @@ def byte_count(option: str, text: str) -> int:
     return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
 
 
+def count_or_all(option: str, text: str) -> int | None:
+    """Read a whole number above 0, or `all` as None.
+
+    >>> count_or_all("--survey", "5000"), count_or_all("--survey", "all")
+    (5000, None)
+    """
+    return None if text.strip().lower() == "all" else counts(option, text)[0]
+
+
 def arguments(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:
     """Read `width=64` pairs; a value that is JSON is taken as such, all else as text.
 

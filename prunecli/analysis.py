@@ -12,6 +12,7 @@ from prunecli.allocation import Saliency, allowed_widths, keep_mask
 from prunecli.dead import find_dead
 from prunecli.errors import InputError
 from prunecli.importance import IMPORTANCES, Measured, agreements, measure_importance
+from prunecli.layers import analyzed_layers
 from prunecli.network_reports import frozen_reports
 from prunecli.options import AnalyzeOptions, PruneOptions
 from prunecli.progress import Progress, Step, silent
@@ -85,6 +86,7 @@ def analyze_network(
             seed=options.seed,
             progress=progress,
         ).report
+    layers, elsewhere = analyzed_layers(network, saliency)
     return ModelAnalysis(
         architecture=architecture,
         cost=cost.report_dense(),
@@ -109,6 +111,8 @@ def analyze_network(
         oracle=oracle,
         importance=importance,
         dead=dead,
+        layers=layers,
+        elsewhere=elsewhere,
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec, Loaded, load
 from prunecli.checkpoint.artefact import GRAPH
 from prunecli.errors import InputError
+from prunecli.history import cut_step, step_to_json
 from prunecli.options import LoadOptions
 from prunecli.plan import PruningPlan, compose, compose_factors
 from prunecli.surgery import cut_tensor
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prunecli.pruning import PruneResult
+    from prunecli.report import RunStep
 
 
 def read(path: Path, options: LoadOptions | None = None) -> Loaded:
@@ -84,7 +86,13 @@ def cut_checkpoint(
         tensors=tensors,
         plan=_from_dense(checkpoint.plan, result.plan),
         graph=graph,
-        metadata=provenance(loaded, source, command=command, seed=result.plan.seed),
+        metadata=provenance(
+            loaded,
+            source,
+            command=command,
+            seed=result.plan.seed,
+            step=cut_step(result.report, command=command, source=source.name),
+        ),
         masks=cut_masks(checkpoint.masks, tensors, result.plan),
     )
 
@@ -139,15 +147,17 @@ def provenance(
     command: str,
     seed: int,
     facts: Mapping[str, Any] | None = None,
+    step: RunStep | None = None,
 ) -> dict[str, Any]:
-    """Return where an artefact comes from, as JSON data."""
+    """Return where an artefact comes from, as JSON data; `step` says what came of this one."""
     before = loaded.checkpoint.metadata
-    step = {"command": command, "input": source.name, "sha256": loaded.sha256, "seed": seed}
+    told = {} if step is None else step_to_json(step)
+    own = {"command": command, "input": source.name, "sha256": loaded.sha256, "seed": seed}
     return {
         **before,
         **(facts or {}),
         "dense": before.get("dense") or loaded.checkpoint.architecture.to_json(),
-        "history": [*before.get("history", []), step],
+        "history": [*before.get("history", []), {**told, **own}],
         "versions": versions(),
     }
 

@@ -199,9 +199,9 @@ def _norm(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]
 
 
 @_count("adaptive_avg_pool2d", summary="1 per element of the input.")
-def _adaptive_pool(_: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
+def _adaptive_pool(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     source = arguments.get("self") or arguments["input"]
-    return [Term(source.name, 1.0, _all(source, len(shape_of(source, batch))))]
+    return [Term(node.name, 1.0, _all(source, len(shape_of(source, batch))))]
 
 
 @_count("upsample_nearest2d", summary="1 per element of the output.")

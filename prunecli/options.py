@@ -98,7 +98,9 @@ class ComplexityOptions:
     """How hard a data set is measured to be (`prunecli.complexity`).
 
     `embedding` None takes a few principal components; `samples` are drawn per class `repeats`
-    times, of at most `limit` images; `memory` is the bytes that temporary arrays may take together.
+    times, of at most `limit` images; `memory` is the bytes that temporary arrays may take together,
+    `device` where neighbours are looked for and an autoencoder is trained (`auto`: a GPU if any).
+    At most `survey` images (None: all) are looked at for broken, odd and equal ones.
     `reduce` measures how small the set could be within `tolerance`; `subset` is where a part of it
     is written (a folder, or a list ending in .txt), `per_class` images of every class (None: what
     the reduction found) chosen by `subset_rule`.
@@ -113,6 +115,8 @@ class ComplexityOptions:
     repeats: int = 30
     limit: int | None = 10_000
     memory: int = 10**9
+    survey: int | None = 100_000
+    device: str = "auto"
     reduce: bool = False
     tolerance: float = 0.1
     subset: str | None = None

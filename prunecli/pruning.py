@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
-from prunecli.dead.living import Living, check_dead, living_network
+from prunecli.dead.living import Living, check_dead, living_network, slow_widths
 from prunecli.errors import InputError, ProofError
 from prunecli.importance import (
     check_importance,
     chosen_importance,
     importance_of,
 )
+from prunecli.layers import cut_layers
 from prunecli.modes import evaluating
 from prunecli.network import Clock, Network, read_network
 from prunecli.network_reports import cut_cost, frozen_reports, group_reports, trace_warnings
@@ -170,11 +171,17 @@ def prune_network(
         allocation=options.allocation,
         align="auto" if options.align is None else str(options.align),
         seconds=clock.seconds,
-        warnings=(*warnings, *living.warnings, *selection.warnings),
+        warnings=(
+            *warnings,
+            *living.warnings,
+            *slow_widths(living, widths, options),
+            *selection.warnings,
+        ),
         repair=repaired,
         importance=chosen_importance(options, data=batches is not None),
         candidates=candidates,
         dead=living.report,
+        layers=cut_layers(network, keep, widths, whole=selection.whole),
     )
     return PruneResult(slim, plan, report, program)
 

@@ -43,6 +43,25 @@ class GroupReport:
 
 
 @dataclass(frozen=True)
+class LayerCut:
+    """One layer with a weight before and after a cut, in the order of execution.
+
+    `channels` are those that it makes, `kept` those that stay; `reason` says why they all do, where
+    something holds them.
+    """
+
+    name: str
+    operator: str
+    channels: int
+    kept: int
+    flops: float
+    flops_kept: float
+    params: float
+    params_kept: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class FrozenReport:
     """Channels that cannot be cut, and why; `flops_share` is the FLOPs that this holds fast."""
 
@@ -267,6 +286,7 @@ class SweepReport:
     pictures: tuple[Path, ...] = ()
     next_command: str = ""
     warnings: tuple[str, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -355,6 +375,9 @@ class PruneReport:
     latency: LatencyReport | None = None
     candidates: SearchReport | None = None
     dead: DeadReport | None = None
+    layers: tuple[LayerCut, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -397,6 +420,30 @@ class AccuracyChange:
 
 
 @dataclass(frozen=True)
+class RunStep:
+    """One step on the way of a network, as its file tells it; what it does not tell is None.
+
+    `verb` is `prune`, `finetune` or `export`, and empty where that is not known. `cost` and
+    `budget` are those of a cut (`sparsity`: of one that zeroed weights), `chosen` says by what.
+    `accuracy` is that before and after the step, `teacher` that of the dense network on the same
+    images.
+    """
+
+    verb: str
+    command: str
+    input: str
+    cost: CutCost | None = None
+    budget: Mapping[str, Mapping[str, float]] | None = None
+    chosen: str | None = None
+    sparsity: float | None = None
+    verified: Verified | None = None
+    accuracy: AccuracyChange | None = None
+    teacher: float | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+
+
+@dataclass(frozen=True)
 class SamplingReport:
     """How learnability decided what was trained on: from `records`, for `images` images.
 
@@ -414,7 +461,11 @@ class SamplingReport:
 
 @dataclass(frozen=True)
 class FinetuneReport:
-    """The outcome of `finetune`: the best epoch is chosen on images held out from training."""
+    """The outcome of `finetune`: the best epoch is chosen on images held out from training.
+
+    `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one.
+    `history` is the way of the network up to here.
+    """
 
     output: Path
     accuracy: AccuracyChange
@@ -426,6 +477,11 @@ class FinetuneReport:
     warnings: tuple[str, ...] = ()
     sparsity: SparsityReport | None = None
     record: Path | None = None
+    architecture: str = ""
+    teacher: float | None = None
+    history: tuple[RunStep, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None
     sampling: SamplingReport | None = None
 
 
@@ -458,7 +514,7 @@ class BenchmarkRow:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The outcome of `export`."""
+    """The outcome of `export`; `history` is the way of the network up to here."""
 
     output: Path
     opset: int
@@ -467,6 +523,10 @@ class ExportReport:
     benchmark: tuple[BenchmarkRow, ...]
     seconds: float
     warnings: tuple[str, ...] = ()
+    architecture: str = ""
+    history: tuple[RunStep, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -481,6 +541,26 @@ class GroupAnalysis:
     exact: bool
     saliency: Mapping[str, float]
     sensitivity: tuple[Mapping[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerAnalysis:
+    """One layer with a weight, in the order of execution.
+
+    It makes `channels`, of which `free` may be cut, with the channel groups `groups`; `reason` says
+    why none of them may, where something holds them. `saliency` is the mean over those that may
+    (None where the signal cannot see them).
+    """
+
+    name: str
+    operator: str
+    channels: int
+    free: int
+    flops: float
+    params: float
+    saliency: float | None
+    groups: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -525,7 +605,10 @@ class ImportanceReport:
 
 @dataclass(frozen=True)
 class ModelAnalysis:
-    """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs."""
+    """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs.
+
+    `elsewhere` counts the FLOPs outside of `layers`, by operator.
+    """
 
     architecture: str
     cost: Cost
@@ -539,6 +622,8 @@ class ModelAnalysis:
     importance: ImportanceReport | None = None
     sparsity: SparsityReport | None = None
     dead: DeadReport | None = None
+    layers: tuple[LayerAnalysis, ...] = ()
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -565,12 +650,16 @@ class ClassDifficulty:
 
 @dataclass(frozen=True)
 class ConfusingImage:
-    """An image most of whose neighbours are of another class: `share` of them are `looks_like`."""
+    """An image most of whose neighbours are of another class: `share` of them are `looks_like`.
+
+    `neighbour` is the nearest of these.
+    """
 
     path: str
     name: str
     looks_like: str
     share: float
+    neighbour: str = ""
 
 
 @dataclass(frozen=True)
@@ -623,7 +712,8 @@ class Subset:
 class LearnabilityPair:
     """How far two records agree about which images are hard (`prunecli.learnability.Agreement`).
 
-    A correlation is None where one of both does not vary.
+    A correlation is None where one of both does not vary. `counts` are images by their learnability
+    in the first run (rows) and in the second, in equal steps from 0 to 1.
     """
 
     first: str
@@ -635,11 +725,15 @@ class LearnabilityPair:
     always_right: int
     pearson_wrong: float | None
     spearman_wrong: float | None
+    counts: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class LearnedRun:
-    """One record: mean learnability, images that were never right, mean forgetting events."""
+    """One record: mean learnability, images that were never right, mean forgetting events.
+
+    `levels` are the images that were right after none of the epochs, after one, and so on.
+    """
 
     name: str
     network: str
@@ -650,6 +744,7 @@ class LearnedRun:
     never: int
     always: int
     forgetting: float
+    levels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -686,6 +781,8 @@ class DatasetAnalysis:
     same score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes
     that these take for each other most: both are steadier, and free of the scale of pixels; so are
     `difficulty`, `class_map` (places in a plane, similar classes near each other) and `confusing`.
+    `looked_at` images were opened for `unreadable`, `duplicates`, `near_duplicates` and `kinds`,
+    whose names are in `listed` (the first thousand of a kind); None for features.
     """
 
     path: str
@@ -712,6 +809,8 @@ class DatasetAnalysis:
     subset: Subset | None = None
     near_duplicates: tuple[tuple[str, ...], ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
+    listed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    looked_at: int | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -725,6 +824,7 @@ class AnalyzeReport:
     warnings: tuple[str, ...] = ()
     learnability: LearnabilityReport | None = None
     pictures: tuple[Path, ...] = ()
+    page: Path | None = None
 
 
 def to_json(value: Any) -> Any:

@@ -304,7 +304,8 @@ class FakePipeline:
 
     def sweep(self, model: Path, *, table: Path | None, **options: Any) -> Any:
         self._called("sweep", model=model, table=table, **options)
-        return sweep_report(table=table)
+        found = sweep_report(table=table)
+        return dataclasses.replace(found, next_command=options["suggest"](found))
 
     def finetune(self, model: Path, *, output: Path, **options: Any) -> Any:
         self._called("finetune", model=model, output=output, **options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+import readme_complexity
 import readme_learnability
 import readme_signals
 
@@ -68,10 +69,17 @@ def generated() -> dict[str, str]:
         "coupling": _coupling(),
         "speed": _speed(),
         "latency": _latency(),
-        "csg": _csg(),
         "learnability-runs": table(*readme_learnability.runs(_read("learnability_runs.csv"))),
         "learnability": table(*readme_learnability.agreement(_read("learnability.csv"))),
         "learnability-uses": table(*readme_learnability.uses(_read("learnability_uses.csv"))),
+        "csg": table(*readme_complexity.estimates(_read("csg.csv"))),
+        "csg-embeddings": table(
+            *readme_complexity.embeddings(_read("csg_embeddings.csv"), _read("csg_published.csv"))
+        ),
+        "csg-reference": table(*readme_complexity.reference(_read("csg_reference.csv"))),
+        "csg-scale": table(*readme_complexity.scale(_read("csg_scale.csv"))),
+        "csg-tsne": table(*readme_complexity.tsne(_read("csg_tsne.csv"))),
+        "listing": _listing(),
     }
 
 
@@ -446,13 +454,13 @@ def _latency() -> str:
     return table(head, rows)
 
 
-def _csg() -> str:
+def _listing() -> str:
+    """Return what it takes to find out about very many files."""
     rows = [
-        (row["data"], row["embedding"], row["volume"], f"{float(row['csg_mean']):.2f}",
-         f"{float(row['csg_min']):.2f} to {float(row['csg_max']):.2f}", row["csg_seconds"])
-        for row in _read("csg.csv")
-    ]  # fmt: skip
-    return table(("data", "embedding", "volume", "CSG", "3 seeds", "seconds"), rows)
+        (row["what"], f"{int(row['files']):,}", row["seconds"], row["peak_mb"])
+        for row in _read("listing.csv")
+    ]
+    return table(("what", "files", "seconds", "MB more"), rows)
 
 
 if __name__ == "__main__":

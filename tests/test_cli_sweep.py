@@ -19,7 +19,7 @@ from prunecli_cli.tables import view
 SWEEP = ("prune", "m.pt", "--sweep", "flops=0.5:0.9:0.4", "--data", "digits")
 KEYS = {
     "architecture", "kind", "cost", "dense", "trials", "images", "measured", "repair", "suggested",
-    "seconds", "table", "pictures", "next_command",
+    "seconds", "table", "pictures", "next_command", "page",
 }  # fmt: skip
 
 
@@ -110,14 +110,7 @@ def test_candidates_are_handed_on(pipeline, capsys):  # noqa: F811
         (("prune", "m.pt", "--sweep", "flops=nan:0.9:0.1"), "BAD_SWEEP", "first:last:step"),
         (("prune", "m.pt", "--sweep", "flops=0.1:0.9:0.001"), "BAD_SWEEP", "first:last:step"),
         (("prune", "m.pt", "--sweep", "speed=0.1:0.9:0.1"), "BAD_SWEEP", "first:last:step"),
-        (("prune", "m.pt", "--flops", "0.5", "--plots", "p"), "USAGE", "--sweep"),
         (("prune", "m.pt", "--flops", "0.5", "--signal", "l1,l2"), "USAGE", "--candidates l1,l2"),
-        (("analyze", "m.pt", "--plots", "p"), "USAGE", "--data"),
-        (
-            ("analyze", "m.pt", "--data", "digits", "--no-sensitivity", "--plots", "p"),
-            "USAGE",
-            "--oracle",
-        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_a_hint(pipeline, capsys, words, code, hint):  # noqa: F811
@@ -126,6 +119,23 @@ def test_what_does_not_go_together_is_refused_with_a_hint(pipeline, capsys, word
     assert found["error"]["code"] == code
     assert hint in found["error"]["hint"]
     assert not pipeline.calls
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("analyze", "m.pt"),
+        ("analyze", "--data", "digits"),
+        ("prune", "m.pt", "--flops", "0.5"),
+        SWEEP,
+        ("finetune", "m.pt", "--data", "digits"),
+        ("export", "m.pt"),
+    ],
+)
+def test_every_verb_takes_a_page_and_a_folder_of_pictures(pipeline, capsys, words):  # noqa: F811
+    assert main([*words, "--report", "p.html", "--plots", "pictures"]) == 0
+    (_, called), *_ = pipeline.calls
+    assert (called["page"], called["plots"]) == (Path("p.html"), Path("pictures"))
 
 
 def test_a_budget_in_the_settings_is_no_contradiction_to_a_sweep(pipeline, capsys, tmp_path):  # noqa: F811
@@ -138,7 +148,7 @@ def test_the_next_command_is_what_was_typed_with_the_suggested_cut():
     report = cli_fakes.sweep_report()
     typed = shlex.split(
         "prune m.pt --sweep=flops=0.3:0.9:0.1 --signal l1,taylor --plots p --out t.csv "
-        "--exclude 'layer1.*' --data d --overwrite"
+        "--report r.html --exclude 'layer1.*' --data d --overwrite"
     )
     assert next_command(typed, report, model=Path("m.pt")) == (
         "prunecli prune m.pt --exclude 'layer1.*' --data d --flops 0.9 --signal taylor "

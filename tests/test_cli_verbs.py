@@ -48,7 +48,7 @@ def envelope(capsys, *words):
 VERBS = {
     "analyze": (
         ["m.pt", "--data", "digits"],
-        {"dataset", "model", "seconds", "pictures", "learnability"},
+        {"dataset", "model", "seconds", "pictures", "learnability", "page"},
     ),
     "prune": (
         ["m.pt", "--flops", "0.5"],
@@ -72,6 +72,9 @@ VERBS = {
             "latency",
             "candidates",
             "dead",
+            "layers",
+            "pictures",
+            "page",
         },
     ),
     "finetune": (
@@ -86,6 +89,11 @@ VERBS = {
             "seconds",
             "sparsity",
             "record",
+            "architecture",
+            "teacher",
+            "history",
+            "pictures",
+            "page",
             "sampling",
         },
     ),
@@ -93,7 +101,21 @@ VERBS = {
         ["m.pt", "--data", "digits"],
         {"accuracy", "top5", "loss", "count", "per_class", "split"},
     ),
-    "export": (["m.pt"], {"output", "opset", "bytes", "parity", "benchmark", "seconds"}),
+    "export": (
+        ["m.pt"],
+        {
+            "output",
+            "opset",
+            "bytes",
+            "parity",
+            "benchmark",
+            "seconds",
+            "architecture",
+            "history",
+            "pictures",
+            "page",
+        },
+    ),
 }
 
 

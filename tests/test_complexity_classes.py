@@ -38,7 +38,7 @@ def _own_cache(monkeypatch, tmp_path):
 
 def line(**settings):
     chosen = CsgSettings(neighbours=1, volume="none", samples=100, **settings)
-    return csg_repeated(LINE, LINE_LABELS, repeats=2, settings=chosen).runs
+    return csg_repeated(LINE, LINE_LABELS, repeats=2, settings=chosen)
 
 
 def test_the_difficulty_of_a_class_is_the_share_of_votes_that_others_get():
@@ -53,8 +53,22 @@ def test_the_difficulty_of_a_class_is_the_share_of_votes_that_others_get():
 
 
 def test_confusing_images_are_those_with_foreign_neighbours_and_say_whom_they_look_like():
-    (found,) = confusing_images(line(), ["left", "right"], [f"{n}.png" for n in range(7)])
+    (found,) = confusing_images(line().runs, ["left", "right"], [f"{n}.png" for n in range(7)])
     assert (found.path, found.name, found.looks_like, found.share) == ("6.png", "right", "left", 1)
+    assert found.neighbour == "2.png"
+
+
+def test_the_neighbour_of_a_confusing_image_is_the_nearest_of_the_class_it_looks_like():
+    random = np.random.default_rng(0)
+    points, labels = random.normal(size=(90, 2)), np.repeat([0, 1, 2], 30)
+    settings = CsgSettings(neighbours=4, volume="none", samples=100)
+    runs = csg_repeated(points, labels, repeats=1, settings=settings).runs
+    found = confusing_images(runs, "abc", [str(at) for at in range(90)])
+    assert len(found) == 15
+    for image in found:
+        away = np.linalg.norm(points - points[int(image.path)], axis=1)
+        away[labels != "abc".index(image.looks_like)] = np.inf
+        assert int(image.neighbour) == away.argmin()
 
 
 def test_a_map_keeps_distances_that_a_plane_can_hold():

@@ -95,6 +95,8 @@ def test_broken_files_are_listed_and_left_out(folder):
     assert set(report.unreadable) == {str(broken), str(empty)}
     assert report.csg_settings["images"] == 23
     assert "2 images cannot be read" in report.warnings
+    assert f"1 image is empty, such as {empty}" in report.warnings
+    assert report.listed == {"damaged": (str(broken),), "empty": (str(empty),)}
 
 
 def test_equal_files_are_grouped_and_counted_by_what_is_wrong_with_them(folder):
@@ -111,8 +113,8 @@ def test_equal_files_are_grouped_and_counted_by_what_is_wrong_with_them(folder):
         (str(seen), str(leaked)),
         (str(first), str(same_class), str(other_class)),
     ]
-    assert "1 groups of equal images are in more than one class" in report.warnings
-    assert "1 groups of equal images are in more than one split" in report.warnings
+    assert "1 group of equal images is in more than one class" in report.warnings
+    assert "1 group of equal images is in more than one split" in report.warnings
 
 
 def test_an_empty_class_is_a_finding_and_no_error(folder):
@@ -173,7 +175,7 @@ def test_progress_reaches_the_total_of_every_stage(folder):
 def test_one_class_is_refused_before_any_image_is_read(tmp_path):
     write_images(tmp_path / "train" / "cat")
     (tmp_path / "train" / "dog").mkdir()
-    with pytest.raises(InputError, match="there is 1") as caught:
+    with pytest.raises(InputError, match="there is one: cat") as caught:
         analyze(tmp_path)
     assert caught.value.code == "ONE_CLASS"
 

@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from prunecli.complexity import nearest_neighbours
 from prunecli.errors import InputError
@@ -42,11 +43,14 @@ def by_loop(table, queries, neighbours):
 
 @pytest.mark.parametrize("workspace", [2**27, 20_000], ids=["one block", "many small blocks"])
 @pytest.mark.parametrize("neighbours", [1, 3, 10])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", TABLES)
-def test_neighbours_are_those_of_a_float64_loop(name, neighbours, workspace):
+def test_neighbours_are_those_of_a_float64_loop(name, kind, neighbours, workspace):
     table = TABLES[name]
     queries = np.random.default_rng(1).permutation(len(table))[:60]
-    result = nearest_neighbours(table, queries, neighbours=neighbours, workspace=workspace)
+    result = nearest_neighbours(
+        table, queries, neighbours=neighbours, workspace=workspace, kind=kind
+    )
     expected, lengths = by_loop(table, queries, neighbours)
     assert np.array_equal(result.indices, expected)
     assert result.distances == pytest.approx(lengths, rel=1e-12)
@@ -89,8 +93,8 @@ def test_memory_does_not_grow_with_the_number_of_rows():
         nearest_neighbours(table, np.arange(500), neighbours=3, workspace=2**20)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
-    assert peaks[1] < 40 * 2**20
+    # Up to a fixed number of pairs wait to be measured: the peak may near that, not pass it.
+    assert max(peaks) < 3 * 2**20
 
 
 def test_more_neighbours_than_rows_are_refused():

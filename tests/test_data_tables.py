@@ -80,7 +80,7 @@ def test_numbers_as_classes_may_start_at_one_and_have_gaps(pictures):
 def test_files_that_are_not_there_are_counted(pictures):
     source = open_source(write(pictures / "table.csv", "0.png,a\nnone.png,b\n1.png,b\n"))
     assert len(source.splits["all"]) == 2
-    assert "1 files are not there" in source.problems[0]
+    assert "1 file of the table is not there" in source.problems[0]
 
 
 @pytest.mark.parametrize(

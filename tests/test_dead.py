@@ -423,7 +423,10 @@ def test_an_alignment_lets_dead_channels_stay() -> None:
     with pytest.raises(GraphError, match="no channel is dead, or"):
         prunecli.prune(many_dead(4), x, dead=True, align=6)
     slow = prunecli.prune(many_dead(4), x, dead=True).report.warnings
-    assert any("no multiple of 4" in text for text in slow)
+    assert any("1 group is left with a width that is no multiple of 4" in text for text in slow)
+    within = prunecli.prune(many_dead(4), x, dead=True, flops=0.9).report
+    assert within.groups[0].after % 4
+    assert any("no multiple of 4" in text for text in within.warnings)
 
 
 def test_a_group_never_loses_its_last_channel() -> None:

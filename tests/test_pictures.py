@@ -195,6 +195,8 @@ def test_analyze_draws_what_it_measured(tmp_path):
         plots=tmp_path / "pictures",
     )
     names = {path.name for path in report.pictures}
-    assert names == {"sensitivity.svg", "sensitivity.png", "oracle.svg", "oracle.png"}
+    assert names > {"sensitivity.svg", "sensitivity.png", "oracle.svg", "oracle.png"}
+    assert names > {"class-map.svg", "similarity.png", "difficulty.svg", "balance.svg"}
+    assert not names & {"reduction.svg", "learned.svg"}
     assert all(path.is_file() for path in report.pictures)
     assert "features.0" in (tmp_path / "pictures" / "sensitivity.svg").read_text(encoding="utf-8")

@@ -1,6 +1,13 @@
 """How hard a data set is to classify, before anything is trained on it."""
 
-from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg, csg_repeated
+from prunecli.complexity.csg import (
+    CsgResult,
+    CsgSettings,
+    RepeatedCsg,
+    csg,
+    csg_by_volume,
+    csg_repeated,
+)
 from prunecli.complexity.dataset import analyze_dataset
 from prunecli.complexity.embedding import EMBEDDINGS, embed_pixels
 from prunecli.complexity.embedding import parse as parse_embedding
@@ -24,6 +31,7 @@ __all__ = [
     "analyze_dataset",
     "class_similarity",
     "csg",
+    "csg_by_volume",
     "csg_repeated",
     "embed_pixels",
     "laplacian_spectrum",

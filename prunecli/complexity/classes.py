@@ -11,22 +11,21 @@ from prunecli.report import ClassDifficulty, ConfusingImage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunecli.complexity.csg import CsgResult
-    from prunecli.complexity.neighbours import Floats
+    from prunecli.complexity.csg import CsgResult, RepeatedCsg
+    from prunecli.complexity.neighbours import Floats, Indices
 
 IMAGES = 5
 """Most confusing images that are named of every class."""
 
 
-def difficulties(runs: Sequence[CsgResult], names: Sequence[str]) -> tuple[ClassDifficulty, ...]:
+def difficulties(repeated: RepeatedCsg, names: Sequence[str]) -> tuple[ClassDifficulty, ...]:
     """Return how hard each class is to tell from the others, means over draws.
 
     `others` is the share of likelihood that falls on other classes (1 - S_ii), `overlap` the sum of
     its similarities with them, `entropy` that of the row of similarities made a distribution, in
     bits: a class that is like many others has a high one.
     """
-    likelihood = np.mean([run.likelihood for run in runs], axis=0)
-    similarity = np.mean([run.similarity for run in runs], axis=0)
+    likelihood, similarity = repeated.likelihood, repeated.similarity
     shares = similarity / similarity.sum(axis=1, keepdims=True)
     logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
     return tuple(
@@ -82,24 +81,52 @@ def confusing_images(
     By plain votes; of images with as many, those come first that lie closest to them (the highest
     density of the reference). An image that is drawn more than once counts once.
     """
-    found: dict[int, tuple[int, int, float, float]] = {}
+    seen = [_foreign(run) for run in runs]
+    samples, own, like, share, volumes = (
+        np.concatenate(column) for column in zip(*seen, strict=True)
+    )
+    _, once = np.unique(samples, return_index=True)
+    order = once[np.lexsort((samples[once], volumes[once], -share[once], own[once]))]
+    place = np.arange(len(order)) - np.searchsorted(own[order], own[order])
+    chosen = order[place < IMAGES]
+    nearest = neighbours_of_class(runs, samples[chosen], like[chosen])
+    return tuple(
+        ConfusingImage(
+            paths[samples[at]], names[own[at]], names[like[at]], float(share[at]), paths[neighbour]
+        )
+        for at, neighbour in zip(chosen.tolist(), nearest.tolist(), strict=True)
+    )
+
+
+def neighbours_of_class(runs: Sequence[CsgResult], rows: Indices, classes: Indices) -> Indices:
+    """Return the nearest neighbour [n] of every one of some drawn samples that is of a class.
+
+    `rows` [n] are rows of the features, `classes` [n] positions in the classes of the runs; every
+    sample has such a neighbour in the runs that drew it.
+    """
+    found = np.full(len(rows), -1, np.int64)
     for run in runs:
-        votes, densities = run.votes, run.densities
-        rows = np.arange(len(votes))
-        foreign = votes.copy()
-        foreign[rows, run.sample_classes] = 0
-        like = foreign.argmax(axis=1)
-        for row in np.flatnonzero(foreign.max(axis=1) > 0).tolist():
-            found[int(run.samples[row])] = (
-                int(run.sample_classes[row]),
-                int(like[row]),
-                float(foreign[row, like[row]]),
-                float(densities[row, like[row]]),
-            )
-    ranked = sorted(found.items(), key=lambda item: (-item[1][2], -item[1][3], item[0]))
-    shown: dict[int, list[ConfusingImage]] = {at: [] for at in range(len(names))}
-    for position, (own, like_class, share, _) in ranked:
-        if len(shown[own]) < IMAGES:
-            image = ConfusingImage(paths[position], names[own], names[like_class], share)
-            shown[own].append(image)
-    return tuple(image for images in shown.values() for image in images)
+        order = np.argsort(run.samples, kind="stable")
+        at = np.searchsorted(run.samples, rows, sorter=order).clip(max=len(order) - 1)
+        drawn = np.flatnonzero((run.samples[order[at]] == rows) & (found < 0))
+        samples = order[at[drawn]]
+        first = (run.neighbour_classes[samples] == classes[drawn, None]).argmax(axis=1)
+        found[drawn] = run.neighbours[samples, first]
+    return found
+
+
+def _foreign(run: CsgResult) -> tuple[Indices, Indices, Indices, Floats, Floats]:
+    """Return the samples [f] that have neighbours of other classes, and what they are taken for.
+
+    After the samples: their classes, the commonest other class, its share of the neighbours, and
+    the log volumes. Counted by pairs that occur, not in a table [m, K].
+    """
+    own, others, classes = run.sample_classes, run.neighbour_classes, len(run.classes)
+    pairs = (np.arange(len(own))[:, None] * classes + others)[others != own[:, None]]
+    codes, counts = np.unique(pairs, return_counts=True)
+    rows, taken_for = np.divmod(codes, classes)
+    order = np.lexsort((taken_for, -counts, rows))
+    rows, first = np.unique(rows[order], return_index=True)
+    best = order[first]
+    share = counts[best] / others.shape[1]
+    return run.samples[rows], own[rows], taken_for[best], share, run.log_volumes[rows]

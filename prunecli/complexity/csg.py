@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtrit
 
-from prunecli.complexity.neighbours import (
-    WORKSPACE,
-    Floats,
-    Indices,
-    check_features,
-    nearest_neighbours,
-)
+from prunecli.complexity.doubts import small_classes
+from prunecli.complexity.neighbours import WORKSPACE, Floats, Indices
 from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
+from prunecli.complexity.surroundings import Labelled, Surroundings, look_around
 from prunecli.complexity.volumes import VOLUMES
 from prunecli.errors import InputError
 from prunecli.progress import Progress, Step, silent
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from collections.abc import Sequence
+
+    import torch
+    from numpy.typing import ArrayLike
 
 LOW_SHARE = 0.2
 """Effective share of a class's samples below which the score is said to hang on a few of them."""
@@ -56,34 +55,67 @@ class CsgSettings:
 class CsgResult:
     """One estimate of the CSG with all that led to it: K classes, m samples, k neighbours.
 
-    `likelihood` is S [K, K]: S_ij estimates how much samples of class i look like class j; rows sum
-    to one. `similarity` is W [K, K] and `eigenvalues` [K] the ascending spectrum of its Laplacian.
-    `samples` [m] and `neighbours` [m, k] are rows of the features; `sample_classes` [m] and
-    `neighbour_classes` [m, k] are positions in `classes`, whose sizes are `counts` [K].
-    `effective_samples` [K] is (sum w)^2 / sum w^2 with w the inverse volumes.
+    `classes` have sizes `counts` [K]; `eigenvalues` [K] is the ascending spectrum of the Laplacian.
+    `effective_samples` [K] is (sum w)^2 / sum w^2 with w the inverse volumes. `drawn` [m] are
+    places in `around`, which all repeats share. Everything else is made from these when it is asked
+    for, lest thirty repeats over a thousand classes fill the memory.
     """
 
     csg: float
     classes: tuple[object, ...]
     counts: Indices
     eigenvalues: Floats
-    similarity: Floats
-    likelihood: Floats
-    samples: Indices
-    sample_classes: Indices
-    neighbours: Indices
-    neighbour_classes: Indices
-    log_volumes: Floats
     effective_samples: Floats
+    around: Surroundings
+    drawn: Indices
     settings: CsgSettings
     warnings: tuple[str, ...]
 
     @property
+    def samples(self) -> Indices:
+        """The rows of the features that were drawn, [m]."""
+        return self.around.data.rows[self.around.rows[self.drawn]]
+
+    @property
+    def sample_classes(self) -> Indices:
+        """Their classes, as positions in `classes`, [m]."""
+        return self.around.data.targets[self.around.rows[self.drawn]]
+
+    @property
+    def neighbours(self) -> Indices:
+        """The rows of the features that are nearest to each, nearest first, [m, k]."""
+        return self.around.data.rows[self.around.nearest[self.drawn]]
+
+    @property
+    def neighbour_classes(self) -> Indices:
+        """The classes of the neighbours, as positions in `classes`, [m, k]."""
+        return self.around.data.targets[self.around.nearest[self.drawn]]
+
+    @property
+    def log_volumes(self) -> Floats:
+        """The logarithms of the volumes, none smaller than `settings.min_volume`, [m]."""
+        volumes = self.around.log_volumes[self.drawn]
+        return np.maximum(volumes, np.log(self.settings.min_volume))
+
+    @property
+    def likelihood(self) -> Floats:
+        """S [K, K]: S_ij estimates how much samples of class i look like class j; rows sum to 1."""
+        own, count = self.sample_classes, len(self.classes)
+        weights = _weights(own, self.log_volumes, count)
+        return _likelihood(own, self.neighbour_classes, weights, count)
+
+    @property
+    def similarity(self) -> Floats:
+        """W [K, K], of which the spectrum is."""
+        return class_similarity(self.likelihood)
+
+    @property
     def votes(self) -> Floats:
         """The share of each sample's neighbours that are of each class, [m, K]."""
-        count, width = self.neighbour_classes.shape
+        others = self.neighbour_classes
+        count, width = others.shape
         votes = np.zeros((count, len(self.classes)))
-        np.add.at(votes, (np.arange(count)[:, None], self.neighbour_classes), 1 / width)
+        np.add.at(votes, (np.arange(count)[:, None], others), 1 / width)
         return votes
 
     @property
@@ -99,12 +131,17 @@ class CsgResult:
 
 @dataclass(frozen=True, eq=False)
 class RepeatedCsg:
-    """The mean CSG over repeats, its standard deviation, and the 95 % t-interval of the mean."""
+    """The mean CSG over repeats, its standard deviation, and the 95 % t-interval of the mean.
+
+    `likelihood` and `similarity` [K, K] are the means of those of the runs.
+    """
 
     mean: float
     standard_deviation: float
     interval: tuple[float, float]
     runs: tuple[CsgResult, ...]
+    likelihood: Floats
+    similarity: Floats
 
 
 def csg(
@@ -119,6 +156,7 @@ def csg(
     variant: str = CsgSettings.variant,
     min_class_size: int = CsgSettings.min_class_size,
     workspace: int = WORKSPACE,
+    device: torch.device | str = "cpu",
 ) -> CsgResult:
     """Estimate how hard a classification problem is: 0 for easy to K - 1 for hopeless.
 
@@ -126,8 +164,9 @@ def csg(
     drawn per class: a count (int), or a share of each class (float in (0, 1]). `volume` is `box`,
     which is never taken smaller than the absolute `min_volume` (so the scale of the features
     matters), or `none`. Classes of fewer than `min_class_size` samples are left out. Temporary
-    arrays take `workspace` bytes each. Raises `InputError`: `BAD_FEATURES`, `BAD_LABELS`,
-    `BAD_SETTING`, `ONE_CLASS`, `TOO_FEW_SAMPLES`, `UNKNOWN_VOLUME`, `UNKNOWN_COMPLEXITY_SCORE`.
+    arrays take `workspace` bytes each; neighbours are looked for on `device`, and are the same on
+    all. Raises `InputError`: `BAD_FEATURES`, `BAD_LABELS`, `BAD_SETTING`, `ONE_CLASS`,
+    `TOO_FEW_SAMPLES`, `UNKNOWN_VOLUME`, `UNKNOWN_COMPLEXITY_SCORE`.
 
     >>> result = csg([[0.0], [1.0], [50.0], [51.0]], ["cat", "cat", "dog", "dog"], neighbours=1)
     >>> result.csg, result.classes
@@ -142,9 +181,13 @@ def csg(
         variant=variant,
         min_class_size=min_class_size,
     )
-    data = _Labelled.of(features, labels, min_class_size)
+    data = Labelled.of(features, labels, min_class_size)
     drawn = _draw(data, settings)
-    return _estimate(data, settings, drawn, _Surroundings.of(data, settings, drawn, workspace))
+    around = look_around(
+        data, drawn, neighbours=neighbours, workspace=workspace, device=device, progress=silent
+    )
+    result, _ = _estimate(settings, drawn, around.through(volume, workspace))
+    return result
 
 
 def csg_repeated(
@@ -154,6 +197,7 @@ def csg_repeated(
     repeats: int = 30,
     settings: CsgSettings | None = None,
     workspace: int = WORKSPACE,
+    device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> RepeatedCsg:
     """Return the CSG over `repeats` draws, with the seeds from `settings.seed` upwards.
@@ -161,112 +205,101 @@ def csg_repeated(
     The mean is over scores: the score of a mean spectrum would only be a lower bound. Raises
     `InputError` as `csg` does, and `BAD_SETTING` for less than one repeat.
     """
+    settings = settings or CsgSettings()
+    (result,) = csg_by_volume(
+        features,
+        labels,
+        volumes=[settings.volume],
+        repeats=repeats,
+        settings=settings,
+        workspace=workspace,
+        device=device,
+        progress=progress,
+    ).values()
+    return result
+
+
+def csg_by_volume(
+    features: ArrayLike,
+    labels: ArrayLike,
+    *,
+    volumes: Sequence[str],
+    repeats: int,
+    settings: CsgSettings,
+    workspace: int = WORKSPACE,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> dict[str, RepeatedCsg]:
+    """Return what `csg_repeated` does for each of several volumes, which share draws and search.
+
+    Draws overlap too: looking around every sample once saves most of the work of many repeats.
+    """
     _require(repeats >= 1, f"repeats is at least 1, not {repeats}")
-    first = settings or CsgSettings()
-    data = _Labelled.of(features, labels, first.min_class_size)
-    series = [replace(first, seed=(first.seed + number) % 2**32) for number in range(repeats)]
-    draws = [_draw(data, settings) for settings in series]
-    # Draws overlap: looking around every sample once saves most of the work of many repeats.
-    around = _Surroundings.of(data, first, np.unique(np.concatenate(draws)), workspace)
-    runs: list[CsgResult] = []
-    for each, drawn in zip(series, draws, strict=True):
-        runs.append(_estimate(data, each, drawn, around))
-        progress(Step("complexity", len(runs), repeats))
-    scores = np.array([run.csg for run in runs])
+    data = Labelled.of(features, labels, settings.min_class_size)
+    series = [replace(settings, seed=(settings.seed + at) % 2**32) for at in range(repeats)]
+    draws = [_draw(data, each) for each in series]
+    around = look_around(
+        data,
+        np.concatenate(draws),
+        neighbours=settings.neighbours,
+        workspace=workspace,
+        device=device,
+        progress=progress,
+    )
+    found: dict[str, RepeatedCsg] = {}
+    names = list(dict.fromkeys(volumes))
+    for volume in names:
+        room = around.through(volume, workspace)
+        likelihood = np.zeros((len(data.classes), len(data.classes)))
+        similarity = np.zeros_like(likelihood)
+        runs: list[CsgResult] = []
+        for each, drawn in zip(series, draws, strict=True):
+            run, (looks, alike) = _estimate(replace(each, volume=volume), drawn, room)
+            runs.append(run)
+            likelihood += looks / repeats
+            similarity += alike / repeats
+            progress(Step("complexity", len(found) * repeats + len(runs), len(names) * repeats))
+        found[volume] = _summed_up(runs, likelihood, similarity)
+    return found
+
+
+def _summed_up(runs: list[CsgResult], likelihood: Floats, similarity: Floats) -> RepeatedCsg:
+    scores, repeats = np.array([run.csg for run in runs]), len(runs)
     mean = float(scores.mean())
     deviation = float(scores.std(ddof=1)) if repeats > 1 else float("nan")
     half = float(stdtrit(repeats - 1, 0.975)) * deviation / repeats**0.5 if repeats > 1 else 0.0
-    return RepeatedCsg(mean, deviation, (mean - half, mean + half), tuple(runs))
-
-
-@dataclass(frozen=True, eq=False)
-class _Labelled:
-    """Features with classes numbered from zero; `rows` are their positions in the caller's."""
-
-    features: NDArray[np.generic]
-    targets: Indices
-    classes: tuple[object, ...]
-    counts: Indices
-    rows: Indices
-    warnings: tuple[str, ...]
-
-    @classmethod
-    def of(cls, features: ArrayLike, labels: ArrayLike, min_class_size: int) -> _Labelled:
-        points, named = np.asarray(features), np.asarray(labels)
-        check_features(points)
-        _check_labels(named, len(points))
-        names, targets, counts = np.unique(named, return_inverse=True, return_counts=True)
-        small = counts < min_class_size
-        warnings: tuple[str, ...] = ()
-        rows = np.arange(len(points))
-        if small.any():
-            rows = np.flatnonzero(~small[targets])
-            lost = _some(names[small].tolist())
-            warnings = (f"classes of fewer than {min_class_size} samples are left out: {lost}",)
-            points, targets = points[rows], (np.cumsum(~small) - 1)[targets[rows]]
-        names, counts = names[~small], counts[~small]
-        if len(names) < 2:
-            raise InputError(
-                f"complexity needs two classes or more, there is {len(names)}", code="ONE_CLASS"
-            )
-        return cls(points, targets, tuple(names.tolist()), counts, rows, warnings)
-
-
-@dataclass(frozen=True, eq=False)
-class _Surroundings:
-    """The neighbours [m, k] and log volumes [m] of some rows [m] of labelled features."""
-
-    rows: Indices
-    nearest: Indices
-    log_volumes: Floats
-
-    @classmethod
-    def of(
-        cls, data: _Labelled, settings: CsgSettings, rows: Indices, workspace: int
-    ) -> _Surroundings:
-        found = nearest_neighbours(
-            data.features, rows, neighbours=settings.neighbours, workspace=workspace
-        ).indices
-        volumes = VOLUMES.get(settings.volume)(data.features, rows, found, workspace)
-        return cls(rows, found, volumes)
-
-    def at(self, rows: Indices) -> tuple[Indices, Floats]:
-        """Return the neighbours and log volumes of rows that are among `self.rows`."""
-        order = np.argsort(self.rows)
-        places = order[np.searchsorted(self.rows, rows, sorter=order)]
-        return self.nearest[places], self.log_volumes[places]
+    interval = (mean - half, mean + half)
+    return RepeatedCsg(mean, deviation, interval, tuple(runs), likelihood, similarity)
 
 
 def _estimate(
-    data: _Labelled, settings: CsgSettings, drawn: Indices, around: _Surroundings
-) -> CsgResult:
-    nearest, volumes = around.at(drawn)
-    clamped = np.maximum(volumes, np.log(settings.min_volume))
-    own, others = data.targets[drawn], data.targets[nearest]
-    weights = _weights(own, clamped, len(data.classes))
-    likelihood = _likelihood(own, others, weights, len(data.classes))
+    settings: CsgSettings, drawn: Indices, around: Surroundings
+) -> tuple[CsgResult, tuple[Floats, Floats]]:
+    """Return the estimate of some drawn rows, and the S and W that it does not keep."""
+    data, count = around.data, len(around.data.classes)
+    places = np.searchsorted(around.rows, drawn)
+    own, others = data.targets[drawn], data.targets[around.nearest[places]]
+    volumes = around.log_volumes[places]
+    weights = _weights(own, np.maximum(volumes, np.log(settings.min_volume)), count)
+    likelihood = _likelihood(own, others, weights, count)
     effective = np.bincount(own, weights) ** 2 / np.bincount(own, weights**2)
     similarity = class_similarity(likelihood)
     eigenvalues = laplacian_spectrum(similarity)
-    return CsgResult(
+    result = CsgResult(
         csg=SCORES.get(settings.variant)(eigenvalues),
         classes=data.classes,
         counts=data.counts,
         eigenvalues=eigenvalues,
-        similarity=similarity,
-        likelihood=likelihood,
-        samples=data.rows[drawn],
-        sample_classes=own,
-        neighbours=data.rows[nearest],
-        neighbour_classes=others,
-        log_volumes=clamped,
         effective_samples=effective,
+        around=around,
+        drawn=places,
         settings=settings,
         warnings=(*data.warnings, *_doubts(data, settings, volumes, own, effective)),
     )
+    return result, (likelihood, similarity)
 
 
-def _draw(data: _Labelled, settings: CsgSettings) -> Indices:
+def _draw(data: Labelled, settings: CsgSettings) -> Indices:
     """Return the positions sampled from every class in turn.
 
     The reference draws from numpy's RandomState. NumPy has frozen that stream for good, so the
@@ -302,16 +335,10 @@ def _likelihood(own: Indices, others: Indices, weights: Floats, classes: int) ->
 
 
 def _doubts(
-    data: _Labelled, settings: CsgSettings, volumes: Floats, own: Indices, effective: Floats
+    data: Labelled, settings: CsgSettings, volumes: Floats, own: Indices, effective: Floats
 ) -> list[str]:
     """Return what makes this estimate less than it looks, as sentences with numbers."""
-    doubts: list[str] = []
-    small = [data.classes[c] for c in np.flatnonzero(data.counts <= settings.neighbours)]
-    if small:
-        doubts.append(
-            f"{len(small)} classes have no more than {settings.neighbours} samples and look like "
-            f"their neighbours for that alone: {_some(small)}"
-        )
+    doubts = [*small_classes(data.classes, data.counts, settings.neighbours)]
     thin = np.flatnonzero(effective < LOW_SHARE * np.bincount(own))
     if len(thin):
         doubts.append(
@@ -328,17 +355,6 @@ def _doubts(
     return doubts
 
 
-def _check_labels(labels: NDArray[np.generic], count: int) -> None:
-    if labels.ndim != 1 or len(labels) != count:
-        raise InputError(
-            f"labels must be one per sample [{count}], not of shape {labels.shape}",
-            code="BAD_LABELS",
-            hint="turn one-hot labels into class numbers or names",
-        )
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise InputError("labels hold NaN or infinities", code="BAD_LABELS")
-
-
 def _is_amount(samples: float) -> bool:
     if isinstance(samples, bool):
         return False
@@ -352,8 +368,3 @@ def _is_count(samples: float) -> bool:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message, code="BAD_SETTING")
-
-
-def _some(names: list[object], shown: int = 5) -> str:
-    listed = ", ".join(str(name) for name in names[:shown])
-    return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"

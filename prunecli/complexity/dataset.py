@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.complexity.classes import class_map, confusing_images, difficulties
-from prunecli.complexity.csg import CsgSettings, RepeatedCsg, csg_repeated
+from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg_by_volume
+from prunecli.complexity.devices import device_named
+from prunecli.complexity.doubts import crowded_labels, small_classes
 from prunecli.complexity.reduction import HARDEST, SUBSET_RULES, Candidates, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
 from prunecli.data import Arrays, labels_of
+from prunecli.data.layout import class_folder_below
 from prunecli.data.subset import check_target, write_subset
 from prunecli.data.survey import Survey, survey
 from prunecli.errors import InputError
@@ -21,6 +24,7 @@ from prunecli.learnability import Known, known_images
 from prunecli.options import ComplexityOptions
 from prunecli.progress import Progress, silent
 from prunecli.report import ClassCount, DatasetAnalysis, KeptLearnability, Subset
+from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,13 +60,14 @@ def analyze_dataset(
     images), `UNREADABLE_IMAGES`, `TOO_FEW_SAMPLES`, and what the options may be wrong about.
     """
     options = options or ComplexityOptions()
+    device = device_named(options.device)
     seed %= 2**32
     if options.subset is not None:
         check_target(Path(options.subset), data=source.path)
         _check_rule(options, records)
     counts = _count_classes(source)
     features = any(isinstance(raw, Arrays) and raw.are_features for raw in source.splits.values())
-    found = None if features else survey(source, progress=progress)
+    found = None if features else survey(source, limit=options.survey, seed=seed, progress=progress)
     seen = see(source, found, options=options, seed=seed, network=network, progress=progress)
     settings = CsgSettings(
         samples=options.samples,
@@ -71,32 +76,34 @@ def analyze_dataset(
         variant=options.variant,
         seed=seed,
     )
-    plain = replace(settings, volume="none")
-    boxed, votes = (
-        csg_repeated(
-            seen.points,
-            seen.labels,
-            repeats=options.repeats,
-            settings=each,
-            workspace=max(options.memory // ARRAYS, 2**20),
-            progress=progress,
-        )
-        for each in (settings, plain)
+    workspace = max(options.memory // ARRAYS, 2**20)
+    found_by = csg_by_volume(
+        seen.points,
+        seen.labels,
+        volumes=(options.volume, "none"),
+        repeats=options.repeats,
+        settings=settings,
+        workspace=workspace,
+        device=device,
+        progress=progress,
     )
+    boxed, votes = found_by[options.volume], found_by["none"]
     present = [source.classes[int(label)] for label in np.unique(seen.labels)]
     smaller = (
         reduction(
             seen.points,
             seen.labels,
-            settings=plain,
+            settings=replace(settings, volume="none"),
             tolerance=options.tolerance,
+            workspace=workspace,
+            device=device,
             progress=progress,
         )
         if options.reduce
         else None
     )
     known = _known(source, seen, records, options)
-    places = class_map(_similarity(votes))
+    places = class_map(votes.similarity)
     return DatasetAnalysis(
         path=str(source.path),
         format=source.format,
@@ -108,11 +115,14 @@ def analyze_dataset(
         duplicates=() if found is None else found.duplicates,
         near_duplicates=() if found is None else found.near_duplicates,
         kinds={} if found is None else found.kinds,
+        listed={} if found is None else found.listed,
+        looked_at=None if found is None else found.looked_at,
         csg=boxed.mean,
         csg_interval=boxed.interval,
         csg_settings={
             **asdict(settings),
             "repeats": options.repeats,
+            "device": str(device),
             "embedding": seen.embedding,
             "cached": seen.cached,
             **({"epochs": options.epochs} if "autoencoder" in seen.embedding else {}),
@@ -122,12 +132,12 @@ def analyze_dataset(
             "versions": {name: version(name) for name in ("numpy", "scikit-learn")},
         },
         eigenvalues=tuple(np.mean([run.eigenvalues for run in boxed.runs], axis=0).tolist()),
-        similarity=tuple(tuple(row) for row in _similarity(boxed).tolist()),
-        confused_pairs=_confused(_similarity(votes), present),
+        similarity=tuple(tuple(row) for row in boxed.similarity.tolist()),
+        confused_pairs=_confused(votes.similarity, present),
         csg_votes=votes.mean,
         csg_votes_interval=votes.interval,
         csg_deviation=boxed.standard_deviation,
-        difficulty=difficulties(votes.runs, present),
+        difficulty=difficulties(votes, present),
         class_map={name: (x, y) for name, (x, y) in zip(present, places.tolist(), strict=True)},
         confusing=confusing_images(votes.runs, present, seen.paths),
         reduction=smaller,
@@ -135,24 +145,46 @@ def analyze_dataset(
         warnings=(
             *_findings(found),
             *seen.warnings,
-            *boxed.runs[0].warnings,
+            *crowded_labels(len(present), len(seen.labels)),
+            *_short_classes(source, seen, options),
+            *_by_name(boxed.runs[0], present),
             *(known.warnings if known else ()),
         ),
     )
+
+
+def _by_name(run: CsgResult, names: list[str]) -> list[str]:
+    """Return the doubts of a measure that was given classes as numbers, with their names."""
+    counts, neighbours = run.counts, run.settings.neighbours
+    numbered = small_classes(run.classes, counts, neighbours)
+    named = small_classes(names, counts, neighbours)
+    return [*named, *(warning for warning in run.warnings if warning not in numbered)]
 
 
 def _count_classes(source: DataSource) -> dict[str, int]:
     totals = np.zeros(len(source.classes), dtype=np.int64)
     for raw in source.splits.values():
         totals += np.bincount(labels_of(raw), minlength=len(totals))
-    if np.count_nonzero(totals) < 2:
+    present = [source.classes[at] for at in np.flatnonzero(totals).tolist()]
+    if len(present) < 2:
         raise InputError(
-            f"complexity needs two classes with images, there is {np.count_nonzero(totals)}",
+            "complexity needs two classes with images or features, there is "
+            + (f"one: {present[0]}" if present else "none")
+            + "".join(f"; {problem}" for problem in source.problems),
             code="ONE_CLASS",
             where=str(source.path),
-            hint="give the folder that holds one folder per class",
+            hint=_where_classes_are(source),
         )
     return dict(zip(source.classes, totals.tolist(), strict=True))
+
+
+def _where_classes_are(source: DataSource) -> str:
+    if source.format != "image-folder":
+        return "give data with two labels or more"
+    below = class_folder_below(source.path)
+    if below is not None:
+        return f"the classes seem to lie further down: prunecli analyze {below}"
+    return "give the folder that holds one folder per class"
 
 
 def _write_subset(
@@ -226,13 +258,27 @@ def _mean(easiness: NDArray[np.float64]) -> float | None:
     return float(found.mean()) if len(found) else None
 
 
+def _short_classes(source: DataSource, seen: Seen, options: ComplexityOptions) -> list[str]:
+    """Say which classes have fewer images than a subset was asked to have of each."""
+    per_class = options.per_class
+    if per_class is None or options.subset is None:
+        return []
+    counts = np.bincount(seen.labels, minlength=len(source.classes))
+    short = [
+        f"{name} ({count})"
+        for name, count in zip(source.classes, counts.tolist(), strict=True)
+        if 0 < count < per_class
+    ]
+    sentence = (
+        f"{counted(len(short), 'class', 'classes')} {verb(len(short), 'has', 'have')} fewer than "
+        f"the {per_class:,} images of --per-class, and {verb(len(short), 'gives', 'give')} all: "
+        f"{some(short)}"
+    )
+    return [sentence] if short else []
+
+
 def _sizes(found: Survey) -> dict[str, int]:
     return {f"{width}x{height}": count for (width, height), count in found.sizes.items()}
-
-
-def _similarity(repeated: RepeatedCsg) -> Floats:
-    mean: Floats = np.mean([run.similarity for run in repeated.runs], axis=0)
-    return mean
 
 
 def _confused(similarity: Floats, names: list[str]) -> tuple[tuple[str, str, float], ...]:
@@ -247,13 +293,26 @@ def _confused(similarity: Floats, names: list[str]) -> tuple[tuple[str, str, flo
 
 
 def _findings(found: Survey | None) -> list[str]:
+    """Return what there is to say about the images, as sentences with numbers."""
     if found is None:
         return []
+    broken, near = len(found.unreadable), len(found.near_duplicates)
     counts = {
-        "images cannot be read": len(found.unreadable),
-        "groups of equal images are in more than one class": found.mislabelled,
-        "groups of equal images are in more than one split": found.leaked,
-        "groups of nearly equal images": len(found.near_duplicates),
+        f"{found.looked_at:,} of {found.total:,} images were looked at for broken, odd and equal "
+        "ones, drawn at random: --survey all looks at every one": found.total - found.looked_at,
+        f"{counted(broken, 'image')} cannot be read": broken,
+        f"{_groups(found.mislabelled)} in more than one class": found.mislabelled,
+        f"{_groups(found.leaked)} in more than one split": found.leaked,
+        counted(near, "group of nearly equal images", "groups of nearly equal images"): near,
     }
-    kinds = [f"{count} images are {kind}" for kind, count in found.kinds.items()]
-    return [f"{count} {finding}" for finding, count in counts.items() if count] + kinds
+    kinds = [
+        f"{counted(count, 'image')} {verb(count, 'is', 'are')} {kind}, such as "
+        f"{found.listed[kind][0]}"
+        for kind, count in found.kinds.items()
+    ]
+    return [*(finding for finding, count in counts.items() if count), *kinds]
+
+
+def _groups(count: int) -> str:
+    noun = counted(count, "group of equal images", "groups of equal images")
+    return f"{noun} {verb(count, 'is', 'are')}"

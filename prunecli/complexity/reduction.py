@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunecli.complexity.csg import CsgSettings, RepeatedCsg, csg
+from prunecli.complexity.neighbours import WORKSPACE
 from prunecli.errors import InputError
 from prunecli.progress import Progress, Step, silent
 from prunecli.registry import Registry
 from prunecli.report import Reduction, ReductionStep
+
+if TYPE_CHECKING:
+    import torch
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -28,6 +33,8 @@ def reduction(
     settings: CsgSettings,
     tolerance: float,
     repeats: int = 5,
+    workspace: int = WORKSPACE,
+    device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> Reduction:
     """Return the complexity of random class-balanced subsets, and the smallest size that keeps it.
@@ -48,16 +55,17 @@ def reduction(
             code="TOO_FEW_SAMPLES",
         )
     sizes = np.unique(np.geomspace(least, most, SIZES).round().astype(np.int64)).tolist()
+    score = partial(_score, settings=settings, workspace=workspace, device=device)
     done, steps = 0, []
     for size in sizes:
         scores = []
         for seed in range(repeats):
             rows = balanced_rows(labels, size, seed=settings.seed + seed)
-            scores.append(_score(points[rows], labels[rows], settings, seed))
+            scores.append(score(points[rows], labels[rows], seed))
             done += 1
             progress(Step("reduction", done, len(sizes) * repeats))
         steps.append(ReductionStep(size, float(np.mean(scores)), float(np.std(scores, ddof=1))))
-    whole = float(np.mean([_score(points, labels, settings, seed) for seed in range(repeats)]))
+    whole = float(np.mean([score(points, labels, seed) for seed in range(repeats)]))
     return Reduction(tuple(steps), whole, tolerance, _smallest(steps, whole, tolerance))
 
 
@@ -94,8 +102,8 @@ def confusing_rows(candidates: Candidates, size: int) -> Rows:
     """Return the rows with most neighbours of other classes; undrawn and equal ones at random."""
     foreign = np.zeros(len(candidates.labels))
     for run in candidates.votes.runs:
-        rows = np.arange(len(run.samples))
-        foreign[run.samples] = 1 - run.votes[rows, run.sample_classes]
+        alike = run.neighbour_classes == run.sample_classes[:, None]
+        foreign[run.samples] = 1 - alike.mean(axis=1)
     return _highest(foreign, candidates, size)
 
 
@@ -127,7 +135,15 @@ def balanced_rows(labels: Rows, size: int, *, seed: int) -> Rows:
     return np.sort(np.concatenate(chosen))
 
 
-def _score(points: NDArray[np.float32], labels: Rows, settings: CsgSettings, seed: int) -> float:
+def _score(
+    points: NDArray[np.float32],
+    labels: Rows,
+    seed: int,
+    *,
+    settings: CsgSettings,
+    workspace: int,
+    device: torch.device | str,
+) -> float:
     found = csg(
         points,
         labels,
@@ -137,6 +153,8 @@ def _score(points: NDArray[np.float32], labels: Rows, settings: CsgSettings, see
         min_volume=settings.min_volume,
         seed=(settings.seed + seed) % 2**32,
         variant=settings.variant,
+        workspace=workspace,
+        device=device,
     )
     return found.csg
 

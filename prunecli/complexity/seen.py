@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.checkpoint import InputSpec
+from prunecli.complexity.devices import device_named
 from prunecli.complexity.embedding import Features, Points, embed_pixels, parse
 from prunecli.data import Arrays, load_split
 from prunecli.data.cache import cached
-from prunecli.data.source import names_of
+from prunecli.data.load import MEMORY_LIMIT
+from prunecli.data.source import name_of, names_of
 from prunecli.data.splits import choose
 from prunecli.errors import InputError
 from prunecli.progress import Progress, silent
+from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +91,8 @@ def see(
     if found is None:
         return _features(part, split, options, seed=seed)
     spec = _common_input(found) if network is None else network.input
-    images = load_split(part, "all", input=spec, seed=seed, limit=options.limit, progress=progress)
+    limit, crowded = _that_fit(part, spec, options)
+    images = load_split(part, "all", input=spec, seed=seed, limit=limit, progress=progress)
     kind = options.embedding or _embedding(images)
     points, ready = _embedded(images, kind, options, seed=seed, network=network, progress=progress)
     return Seen(
@@ -98,8 +103,26 @@ def see(
         spec.shape,
         kind,
         ready,
-        images.warnings,
+        (*crowded, *images.warnings),
     )
+
+
+def _that_fit(
+    source: DataSource, spec: InputSpec, options: ComplexityOptions
+) -> tuple[int | None, tuple[str, ...]]:
+    """Return how many images are decoded at once at most, and a warning where it is not all asked.
+
+    Pixels and their float32 copy take five bytes each.
+    """
+    room = max(options.memory, MEMORY_LIMIT) // (5 * math.prod(spec.shape))
+    there = sum(len(raw) for raw in source.splits.values())
+    if min(there, options.limit or there) <= room:
+        return options.limit, ()
+    note = (
+        f"{room:,} of {there:,} images fit into {max(options.memory, MEMORY_LIMIT) / 1e9:.1f} GB: "
+        "the complexity is that of these; --memory raises it"
+    )
+    return room, (note,)
 
 
 def _features(source: DataSource, split: str, options: ComplexityOptions, *, seed: int) -> Seen:
@@ -111,8 +134,24 @@ def _features(source: DataSource, split: str, options: ComplexityOptions, *, see
             code="BAD_EMBEDDING",
             hint="leave --embedding out: features are measured as they are",
         )
+    _check_finite(source, rows)
     shape = rows.images.shape[1:]
     return Seen(rows.images, rows.labels, names_of(rows), split, shape, "features", False, ())
+
+
+def _check_finite(source: DataSource, rows: Arrays) -> None:
+    finite = np.isfinite(rows.images)
+    if finite.all():
+        return
+    broken = np.flatnonzero(~finite.all(axis=1))
+    raise InputError(
+        f"{counted(int((~finite).sum()), 'value')} in {len(broken):,} of {len(rows):,} rows "
+        f"{verb(int((~finite).sum()), 'is', 'are')} NaN or infinite: "
+        f"{some([name_of(rows, at) for at in broken.tolist()])}",
+        code="BAD_FEATURES",
+        where=str(source.path),
+        hint="leave these rows out: keep = np.isfinite(x).all(axis=1); x[keep], y[keep]",
+    )
 
 
 def _common_input(found: Survey) -> InputSpec:
@@ -151,13 +190,14 @@ def _embedded(
             seed=seed,
             features=None if network is None else network.features,
             epochs=options.epochs,
+            device=device_named(options.device),
             progress=progress,
         )
 
     if {name for name, _ in parse(kind)} <= CHEAP:
         return make(), False
     pixels = images.images
-    libraries = " ".join(version(name) for name in ("torch", "scikit-learn"))
-    weights = "" if network is None else network.digest
+    libraries = " ".join(version(name) for name in ("prunecli", "torch", "scikit-learn"))
+    weights = "" if network is None else f"{network.digest} {network.input}"
     asked = f"{kind} {seed} {options.epochs} {tuple(pixels.shape)} {libraries} {weights}"
     return cached([asked, np.ascontiguousarray(pixels.numpy()).tobytes()], make)

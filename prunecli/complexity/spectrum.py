@@ -21,7 +21,11 @@ def class_similarity(likelihood: Floats) -> Floats:
     This is one minus the Bray-Curtis distance of the rows that the reference implementation
     computes, in a form that is exact, symmetric and never NaN.
     """
-    return np.stack([np.minimum(row, likelihood).sum(axis=1) for row in likelihood])
+    similarity = np.empty_like(likelihood)
+    for at, row in enumerate(likelihood):
+        similarity[at, at:] = np.minimum(row, likelihood[at:]).sum(axis=1)
+        similarity[at:, at] = similarity[at, at:]
+    return similarity
 
 
 def laplacian_spectrum(similarity: Floats) -> Floats:

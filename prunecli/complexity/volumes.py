@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunecli.complexity.neighbours import Floats, Indices
+from prunecli.complexity.products import CACHED
 from prunecli.registry import Registry
 
 LogVolumes: TypeAlias = Callable[[NDArray[np.generic], Indices, Indices, int], Floats]
@@ -30,7 +31,7 @@ def log_box_volumes(
     In logs, because a product over thousands of features over- or underflows.
     """
     result = np.empty(len(rows), dtype=np.float64)
-    step = max(1, workspace // (16 * features.shape[1]))
+    step = max(1, min(workspace, CACHED) // (16 * features.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         centres = features[rows[part]].astype(np.float64)

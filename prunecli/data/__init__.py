@@ -1,16 +1,17 @@
 """Image data sets: found by format, split by seed, decoded once."""
 
-from prunecli.data import idx, cifar, folders, csv_table, npz, digits  # isort: skip - the order of recognition
+from prunecli.data import idx, cifar, hugging_face, csv_table, folders, npz, digits  # isort: skip - the order of recognition
+from prunecli.data.files import Files, Sample
 from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
-from prunecli.data.load import check_classes, load_split
+from prunecli.data.load import check_classes, load_split, unlike_classes
 from prunecli.data.source import (
     BUILT_IN,
     FORMATS,
     Arrays,
     DataFormat,
     DataSource,
+    Packed,
     RawSplit,
-    Sample,
     labels_of,
     names_of,
     open_source,
@@ -24,8 +25,10 @@ __all__ = [
     "Batch",
     "DataFormat",
     "DataSource",
+    "Files",
     "ImageSet",
     "MemoryImageSet",
+    "Packed",
     "RawSplit",
     "Sample",
     "StreamedImageSet",
@@ -37,6 +40,7 @@ __all__ = [
     "digits",
     "evaluation_split",
     "folders",
+    "hugging_face",
     "idx",
     "labels_of",
     "load_split",
@@ -44,4 +48,5 @@ __all__ = [
     "npz",
     "open_source",
     "plan_batches",
+    "unlike_classes",
 ]

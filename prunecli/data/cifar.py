@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import pickle  # only through an unpickler that knows four harmless names
+import pickletools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def read(folder: Path) -> DataSource:
             )
     classes = layout.read_names(place / layout.names_file)
     for name, split in splits.items():
-        if len(split) and int(split.labels.max()) >= len(classes):
+        if len(split) and not 0 <= split.labels.min() <= split.labels.max() < len(classes):
             raise corrupt(place, f"the {name} labels go beyond the {len(classes)} classes")
     missing = [f for files in layout.splits.values() for f in files if not (place / f).is_file()]
     problems = (f"batch files are missing: {', '.join(missing)}",) if missing else ()
@@ -86,19 +87,34 @@ class BatchUnpickler(pickle.Unpickler):
 def read_pickle(path: Path) -> dict[str, Any]:
     """Return a batch's dictionary with text keys, without executing code."""
     try:
-        content = BatchUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        pickled = path.read_bytes()
+        _check_memo(pickled)
+        content = BatchUnpickler(io.BytesIO(pickled), encoding="bytes").load()
         return {_text(key): value for key, value in content.items()}
     except Exception as error:  # a damaged pickle raises any of a dozen types
         raise corrupt(path, str(error) or type(error).__name__) from error
 
 
+def _check_memo(pickled: bytes) -> None:
+    """Raise `UnpicklingError` for a pickle whose few bytes would make a memo of gigabytes."""
+    for operation, argument, _ in pickletools.genops(pickled):
+        puts = operation.name in {"PUT", "BINPUT", "LONG_BINPUT"}
+        if puts and argument is not None and argument > len(pickled):
+            raise pickle.UnpicklingError(f"it wants to remember {argument} things")
+
+
 def _read_pickled_batch(path: Path) -> Arrays:
     content = read_pickle(path)
-    labels = content.get("labels", content.get("fine_labels"))
-    images = np.asarray(content.get("data"))
-    if labels is None or images.dtype != np.uint8 or images.shape != (len(labels), PIXELS):
+    images = content.get("data")
+    try:
+        labels = np.asarray(content.get("labels", content.get("fine_labels")), dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise corrupt(path, f"its labels are no numbers: {error}") from error
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         raise corrupt(path, "it is not a CIFAR batch")
-    return Arrays(images.reshape(-1, *SHAPE), np.asarray(labels, dtype=np.int64))
+    if labels.ndim != 1 or images.shape != (len(labels), PIXELS):
+        raise corrupt(path, f"{list(images.shape)} pixels with {list(labels.shape)} labels")
+    return Arrays(images.reshape(-1, *SHAPE), labels)
 
 
 def _binary_reader(label_bytes: int) -> Callable[[Path], Arrays]:
@@ -122,7 +138,7 @@ def _images(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _pickled_names(key: str) -> Callable[[Path], tuple[str, ...]]:
     def read_names(path: Path) -> tuple[str, ...]:
         names = read_pickle(path).get(key)
-        if not names:
+        if not isinstance(names, list) or not names:
             raise corrupt(path, f"it does not hold {key}")
         return tuple(_text(name) for name in names)
 
@@ -130,11 +146,14 @@ def _pickled_names(key: str) -> Callable[[Path], tuple[str, ...]]:
 
 
 def _text_names(path: Path) -> tuple[str, ...]:
-    return tuple(path.read_text(encoding="utf-8").split())
+    try:
+        return tuple(path.read_text(encoding="utf-8").split())
+    except ValueError as error:
+        raise corrupt(path, f"its names are no text: {error}") from error
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))

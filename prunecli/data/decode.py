@@ -11,6 +11,7 @@ from prunecli.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from io import BytesIO
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,7 +29,14 @@ KINDS = {
     "RGB": "RGB",
     "RGBA": "RGBA",
     "CMYK": "CMYK",
+    "I": "16-bit",
+    "I;16": "16-bit",
+    "I;16B": "16-bit",
+    "I;16L": "16-bit",
 }
+
+MOST = 90_000_000
+"""Pixels above which an image is not decoded: a small file may ask for gigabytes."""
 
 LARGE = 128
 """Side from which images are resized larger than the input and cropped, as ImageNet's are."""
@@ -46,9 +54,14 @@ def mode_for(spec: InputSpec) -> str:
     return mode
 
 
-def read_image(path: Path) -> Image.Image:
-    """Open and fully decode an image file; raises `OSError` or `ValueError` for a broken one."""
-    with Image.open(path) as image:
+def read_image(file: Path | BytesIO) -> Image.Image:
+    """Open and fully decode an image file; raises `OSError` or `ValueError` for a broken one.
+
+    One of more pixels than `MOST` is refused as broken.
+    """
+    with Image.open(file) as image:
+        if image.width * image.height > MOST:
+            raise OSError(f"{image.width} x {image.height} pixels are too many")
         image.load()
         return image
 
@@ -68,11 +81,16 @@ def to_pixels(image: Image.Image, spec: InputSpec) -> tuple[NDArray[np.uint8], s
     """
     mode = mode_for(spec)
     kind = "" if image.mode == mode else KINDS.get(image.mode, image.mode)
-    if kind:
-        image = _CONVERSIONS.get(image.mode, _convert)(image, mode)
-    image = fit(image, height=spec.height, width=spec.width)
+    image = fit(in_mode(image, mode), height=spec.height, width=spec.width)
     pixels = np.asarray(image)
     return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), kind
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return the image in one of Pillow's modes `MODES`, as networks see it."""
+    if image.mode == mode:
+        return image
+    return _CONVERSIONS.get(image.mode, _convert)(image, mode)
 
 
 def fit(image: Image.Image, *, height: int, width: int) -> Image.Image:

@@ -2,134 +2,111 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunecli.data.source import FORMATS, DataFormat, DataSource, Sample
+from prunecli.data.files import Files, Run, files_of
+from prunecli.data.layout import class_names, find_splits
+from prunecli.data.source import FORMATS, DataFormat, DataSource
+from prunecli.data.walk import SUFFIXES, Findings, images_below, images_in, subfolders
 from prunecli.errors import InputError
+from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff", ".webp"}
-)
-
-SPLIT_NAMES: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""What people call the folders of their splits, in lower case, and what we call them."""
-
-
-def find_splits(folder: Path) -> dict[str, Path]:
-    """Return the split folders below `folder` by our name for them; empty for a one-level tree."""
-    found: dict[str, Path] = {}
-    for child in _subfolders(folder):
-        name = SPLIT_NAMES.get(child.name.lower())
-        if name is None:
-            continue
-        if name in found:
-            raise InputError(
-                f"two folders hold the same split {name!r}: {found[name].name} and {child.name}",
-                code="DATA_NOT_RECOGNISED",
-                where=str(folder),
-                hint="rename one of them",
-            )
-        found[name] = child
-    return {name: found[name] for name in ("train", "val", "test") if name in found}
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 
 def recognises(folder: Path) -> bool:
     """Say whether `folder` has subfolders, or images without any."""
-    return folder.is_dir() and bool(
-        _subfolders(folder) or any(_is_image(item) for item in folder.iterdir())
-    )
+    return folder.is_dir() and bool(subfolders(folder) or images_in(folder))
 
 
 def read(folder: Path) -> DataSource:
-    """List the images of a tree of class folders.
+    """List the images of a tree of class folders, opening none.
 
-    The classes are the names of the class folders over all splits, sorted. A class without images
-    is a problem, not an error. Raises `InputError`: `NO_CLASSES`, `NO_IMAGES`.
+    The classes are the names of the class folders over all splits, sorted. A class or a split
+    without images, images outside of all classes and folders that cannot be read are problems, not
+    errors. Raises
+    `InputError`: `NO_CLASSES`, `NO_IMAGES`, `UNREADABLE_FOLDER`.
     """
     splits = find_splits(folder) or {"all": folder}
-    classes = tuple(
-        sorted({child.name for place in splits.values() for child in _subfolders(place)})
-    )
+    loops: list[str] = []
+    classes = class_names(folder, loops)
     if not classes:
         raise InputError(
             "the images are not sorted into class folders",
             code="NO_CLASSES",
             where=str(folder),
-            hint="put the images of each class into a folder with the class's name",
+            hint="put the images of each class into a folder with the class's name, or give a "
+            "table (.csv) of path and label",
         )
-    found: dict[str, tuple[Sample, ...]] = {}
-    problems: list[str] = []
-    for name, place in splits.items():
-        found[name] = _samples(place, classes, problems)
+    problems = [*_loops(loops), *_outside(folder, splits)]
+    found = {name: _files(place, classes, problems) for name, place in splits.items()}
     if not any(found.values()):
         raise InputError(
-            "there is no image in any class folder",
+            "there is no image in any class folder" + "".join(f"; {text}" for text in problems),
             code="NO_IMAGES",
             where=str(folder),
             hint=f"images are files that end in {' '.join(sorted(SUFFIXES))}",
         )
-    return DataSource(folder, "image-folder", classes, found, tuple(problems))
+    labelled = {name: files for name, files in found.items() if files}
+    return DataSource(folder, "image-folder", classes, labelled, tuple(problems))
 
 
-def _samples(place: Path, classes: tuple[str, ...], problems: list[str]) -> tuple[Sample, ...]:
-    samples: list[Sample] = []
-    others = 0
-    for label, name in enumerate(classes):
-        files = sorted(_files(place / name, problems))
-        images = [file for file in files if _is_image(file)]
-        others += len(files) - len(images)
-        if not images:
-            problems.append(f"class {name!r} has no image in {place}")
-        samples.extend(Sample(image, label) for image in images)
-    if others:
-        problems.append(f"{others} files in {place} do not end like images and are left out")
-    return tuple(samples)
+def _files(place: Path, classes: Sequence[str], problems: list[str]) -> Files:
+    """Return the images of one split, and add to `problems` what else was found."""
+    findings = Findings()
+    root = place.stat()
+    full: set[int] = set()
+
+    def runs() -> Iterator[Run]:
+        for label, name in enumerate(classes):
+            # A class may be a link to another one, but not to the folder that holds it.
+            findings.entered = {(root.st_dev, root.st_ino)}
+            for folder, names in images_below(place / name, findings):
+                full.add(label)
+                yield Run(folder, names, label)
+
+    files = files_of(runs())
+    empty = [name for label, name in enumerate(classes) if label not in full]
+    problems.extend(_problems(place, empty, findings, classes=len(classes)))
+    return files
 
 
-def _files(folder: Path, problems: list[str]) -> list[Path]:
-    """Return all files below a folder; links are followed, but no folder is entered twice."""
-    found: list[Path] = []
-    entered: set[tuple[int, int]] = set()
-
-    def complain(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # a class that this split does not have
-            problems.append(f"{error.filename} cannot be read: {error.strerror}")
-
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=complain):
-        state = Path(root).stat()
-        if (state.st_dev, state.st_ino) in entered:
-            problems.append(f"{root} leads back to a folder that was read already: left out")
-            folders.clear()
-            continue
-        entered.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.extend(Path(root, name) for name in names if not name.startswith("."))
-    return found
+def _problems(place: Path, empty: Sequence[str], findings: Findings, *, classes: int) -> list[str]:
+    """Return sentences with numbers on what a split of so many classes holds besides images."""
+    loops, closed, others = findings.loops, findings.unreadable, findings.others
+    none = len(empty) == classes
+    sentences = {
+        f"{place} holds no image with a label and is left out": none,
+        f"{counted(len(closed), 'folder')} cannot be read: {some(closed)}": closed,
+        f"{counted(len(empty), 'class', 'classes')} {verb(len(empty), 'has', 'have')} no image in "
+        f"{place}: {some(empty)}": bool(empty) and not none,
+        f"{counted(others, 'file')} in {place} {verb(others, 'does', 'do')} not end like images "
+        f"and {verb(others, 'is', 'are')} left out": others,
+    }
+    return [*_loops(loops), *(text for text, there in sentences.items() if there)]
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    with os.scandir(folder) as items:
-        return sorted(
-            Path(item.path) for item in items if item.is_dir() and not item.name.startswith(".")
-        )
+def _loops(folders: Sequence[str]) -> list[str]:
+    """Say which folders lead back to one that holds them, or that was read already."""
+    count = len(folders)
+    sentence = (
+        f"{counted(count, 'folder')} {verb(count, 'leads', 'lead')} back to one that was read "
+        f"already, left out: {some(folders)}"
+    )
+    return [sentence] if folders else []
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+def _outside(folder: Path, splits: Mapping[str, Path]) -> list[str]:
+    """Return sentences on images that lie in no class folder, and so have no label."""
+    counts = {place: images_in(place) for place in (folder, *splits.values())}
+    return [
+        f"{counted(count, 'image')} in {place} {verb(count, 'lies', 'lie')} in no class folder and "
+        f"{verb(count, 'is', 'are')} left out"
+        for place, count in counts.items()
+        if count
+    ]
 
 
 FORMATS.add(

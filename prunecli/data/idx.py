@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +28,9 @@ TRAIN_SHARE = 0.8
 
 UBYTE = 8
 
+DIMENSIONS = 3
+"""Dimensions of an array at most: images [n, H, W]."""
+
 
 def recognises(folder: Path) -> bool:
     """Say whether `folder` holds a pair of IDX files."""
@@ -35,8 +40,9 @@ def recognises(folder: Path) -> bool:
 def read(folder: Path) -> DataSource:
     """Read the pairs of image and label files, gzipped or not.
 
-    Where there is one pair alone, its first 80 % are `train` and the rest `test`. Raises
-    `InputError` (`CORRUPT_DATA`) for files that are cut short or are no IDX files.
+    Where there is one pair alone, its first 80 % are `train` and the rest `test`. The classes are
+    the numbers from the lowest label to the highest. Raises `InputError` (`CORRUPT_DATA`) for files
+    that are cut short or are no IDX files.
     """
     splits: dict[str, Arrays] = {}
     for name, (image_file, label_file) in _pairs(folder).items():
@@ -57,8 +63,13 @@ def read(folder: Path) -> DataSource:
         rest = len(only) - cut
         note = f"only {name} files: the first {cut} images are train, the last {rest} test"
         problems = (note,)
+    lowest = min(int(split.labels.min(initial=255)) for split in splits.values())
     highest = max(int(split.labels.max(initial=0)) for split in splits.values())
-    classes = tuple(str(label) for label in range(highest + 1))
+    if 0 < lowest <= highest:  # such as the letters of EMNIST
+        splits = {
+            name: Arrays(split.images, split.labels - lowest) for name, split in splits.items()
+        }
+    classes = tuple(str(label) for label in range(min(lowest, highest), highest + 1))
     return DataSource(folder, "mnist-idx", classes, splits, problems)
 
 
@@ -70,13 +81,15 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise corrupt(path, str(error)) from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != UBYTE:
         raise corrupt(path, "it is not an IDX file of unsigned bytes")
     start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise corrupt(path, f"its header is cut short after {len(data)} bytes")
     shape = tuple(np.frombuffer(data[4:start], dtype=">u4").astype(int).tolist())
-    if len(data) - start != int(np.prod(shape)):
+    if len(data) - start != math.prod(shape) or len(shape) > DIMENSIONS:
         raise corrupt(path, f"it holds {len(data) - start} bytes for {list(shape)}")
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 

@@ -12,11 +12,23 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
+from prunecli.wording import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """uint8 images [b, C, H, W] and int64 labels [b]."""
+
+
+def images_of(split: str, count: int | None = None) -> str:
+    """Return what to call images of a split, with their number where it is given.
+
+    >>> images_of("train", 2), images_of("held_out", 1), images_of("all")
+    ('2 train images', '1 held-out image', 'images')
+    """
+    kind = "" if split == "all" else f"{split.replace('_', '-')} "
+    return f"{kind}images" if count is None else counted(count, f"{kind}image")
 
 
 def plan_batches(
@@ -118,7 +130,7 @@ class StreamedImageSet(ImageSet):
         lost = sorted(self.unreadable)
         if not lost:
             return self.warnings
-        note = f"{len(lost)} {self.split} images cannot be read, left out, such as {lost[0]}"
+        note = f"{images_of(self.split, len(lost))} cannot be read, left out, such as {lost[0]}"
         return (*self.warnings, note)
 
     def readable(self, positions: Tensor) -> Tensor:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from prunecli.data.decode import mode_for, read_image, to_image, to_pixels
-from prunecli.data.images import ImageSet, MemoryImageSet, StreamedImageSet
-from prunecli.data.source import Arrays, DataSource, RawSplit, labels_of, names_of
+from prunecli.data.images import ImageSet, MemoryImageSet, StreamedImageSet, images_of
+from prunecli.data.source import Arrays, DataSource, RawSplit, content_of, labels_of, names_of
 from prunecli.data.splits import choose
 from prunecli.errors import InputError
 from prunecli.progress import Progress, Step, silent
+from prunecli.wording import some
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +35,6 @@ MEMORY_LIMIT = 4 * 2**30
 
 CHUNK = 512
 """Images that one thread decodes before it reports."""
-
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def check_every_class(source: DataSource, split: str) -> None:
     empty = [name for name, count in zip(source.classes, counts, strict=True) if not count]
     if empty:
         raise InputError(
-            f"no image to train on for {_some(empty)}",
+            f"no image to train on for {some(empty)}",
             code="EMPTY_CLASS",
             where=str(source.path),
             hint="add images to the class, or remove its folder from every split",
@@ -110,7 +112,7 @@ def check_classes(
             f"the network tells {model_classes} classes apart, the data has {len(source.classes)}",
             code="CLASS_COUNT_MISMATCH",
             where=str(source.path),
-            hint=f"the data's classes are {_some(source.classes)}; give the data that the network "
+            hint=f"the data's classes are {some(source.classes)}; give the data that the network "
             "was made for, or a network with as many outputs",
         )
     if names is not None and names != source.classes and sorted(names) == sorted(source.classes):
@@ -118,9 +120,20 @@ def check_classes(
             "the network and the data have the same classes in a different order",
             code="CLASS_ORDER_MISMATCH",
             where=str(source.path),
-            hint=f"the network was trained with {_some(names)} in this order; rename the class "
+            hint=f"the network was trained with {some(names)} in this order; rename the class "
             "folders so that they sort like this",
         )
+
+
+def unlike_classes(names: tuple[str, ...] | None, source: DataSource) -> tuple[str, ...]:
+    """Warn where a network's own class names and the data's have none in common."""
+    if names is None or set(names) & set(source.classes):
+        return ()
+    sentence = (
+        f"the network's classes ({some(names)}) and the data's ({some(source.classes)}) have no "
+        "name in common: scores mean something only if they are the same things in the same order"
+    )
+    return (sentence,)
 
 
 def _decoder(raw: RawSplit, spec: InputSpec) -> Callable[[int], _Decoded]:
@@ -129,7 +142,7 @@ def _decoder(raw: RawSplit, spec: InputSpec) -> Callable[[int], _Decoded]:
 
     def decode_file(position: int) -> _Decoded:
         try:
-            return _Decoded(*to_pixels(read_image(raw[position].path), spec))
+            return _Decoded(*to_pixels(read_image(BytesIO(content_of(raw, position))), spec))
         except Exception:  # noqa: BLE001 - Pillow's plug-ins raise anything on a broken file
             return _Decoded(None)
 
@@ -160,13 +173,15 @@ def _decoded(
         return seen
 
     starts = range(0, len(raw), CHUNK)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        # Images that are too large are refused and counted here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for start, seen in zip(starts, pool.map(decode_chunk, starts), strict=True):
             converted += seen
             done = min(start + CHUNK, len(raw))
-            progress(Step(f"read {split} images", done, len(raw)))
+            progress(Step(f"read {images_of(split)}", done, len(raw)))
     names = names_of(raw)
-    warnings = _warnings(source, split, names, readable, converted)
+    found = _warnings(source, split, names, readable, converted)
     whole = np.flatnonzero(readable)
     complete = len(whole) == len(raw)
     return MemoryImageSet(
@@ -174,7 +189,7 @@ def _decoded(
         classes=source.classes,
         paths=names if complete else tuple(names[index] for index in whole.tolist()),
         split=split,
-        warnings=warnings,
+        warnings=found,
         pixels=torch.from_numpy(pixels if complete else pixels[whole]),
     )
 
@@ -191,7 +206,7 @@ def _streamed(
         classes=source.classes,
         paths=names_of(raw),
         split=split,
-        warnings=(*source.problems, f"the {split} images do not fit into memory: streamed"),
+        warnings=(*source.problems, f"the {images_of(split)} do not fit into memory: streamed"),
         decode=decode_one,
     )
 
@@ -203,23 +218,18 @@ def _warnings(
     readable: NDArray[np.bool_],
     converted: Counter[str],
 ) -> tuple[str, ...]:
-    warnings = list(source.problems)
+    found = list(source.problems)
     broken = [names[index] for index in np.flatnonzero(~readable).tolist()]
     if broken and len(broken) == len(names):
         raise InputError(
-            f"none of the {len(names)} {split} images can be read",
+            f"none of the {images_of(split, len(names))} can be read",
             code="UNREADABLE_IMAGES",
             where=str(source.path),
-            hint=f"such as {_some(broken)}",
+            hint=f"such as {some(broken)}",
         )
     if broken:
-        warnings.append(f"{len(broken)} {split} images cannot be read, left out: {_some(broken)}")
+        found.append(f"{images_of(split, len(broken))} cannot be read, left out: {some(broken)}")
     kinds = [f"{count} {kind}" for kind, count in sorted(converted.items()) if kind]
     if kinds:
-        warnings.append(f"{split} images converted to the network's channels: {', '.join(kinds)}")
-    return tuple(warnings)
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+        found.append(f"{images_of(split)} converted to the network's channels: {', '.join(kinds)}")
+    return tuple(found)

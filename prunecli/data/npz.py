@@ -10,6 +10,7 @@ import numpy as np
 
 from prunecli.data.source import FORMATS, Arrays, DataFormat, DataSource
 from prunecli.errors import InputError
+from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,19 +40,67 @@ def read(path: Path) -> DataSource:
     pairs = _pairs(arrays)
     if not pairs:
         raise _corrupt(path, f"it holds {', '.join(arrays) or 'nothing'}")
-    named = {split: np.ravel(labels) for split, (_, labels) in pairs.items()}
-    classes = np.unique(np.concatenate(list(named.values())))
-    splits: dict[str, Arrays] = {}
-    for split, (points, _) in pairs.items():
-        if not points.ndim:
-            raise _corrupt(path, "x is a single number")
-        if len(points) != len(named[split]):
-            raise _corrupt(path, f"{len(points)} rows with {len(named[split])} labels")
-        splits[split] = _split(path, points, np.searchsorted(classes, named[split]))
+    problems: list[str] = []
+    labelled = {
+        split: _labelled(path, split, points, labels, problems)
+        for split, (points, labels) in pairs.items()
+    }
+    classes = np.unique(np.concatenate([labels for _, labels in labelled.values()]))
+    splits = {
+        split: _split(path, points, np.searchsorted(classes, labels))
+        for split, (points, labels) in labelled.items()
+    }
     if len({split.are_features for split in splits.values()}) > 1:
         raise _corrupt(path, "some of its splits are images and some are features")
-    names = tuple(str(name) for name in classes.tolist())
-    return DataSource(path, "npz", names, splits)
+    shapes = {split.images.shape[1:] for split in splits.values() if split.are_features}
+    if len(shapes) > 1:
+        raise _corrupt(
+            path, f"its splits have {some(sorted(shape[0] for shape in shapes))} columns"
+        )
+    return DataSource(path, "npz", _names(classes), splits, tuple(problems))
+
+
+def _labelled(
+    path: Path,
+    split: str,
+    points: NDArray[np.generic],
+    labels: NDArray[np.generic],
+    problems: list[str],
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """Return the rows that have a label, with their labels [n]; a NaN is none."""
+    if not points.ndim:
+        raise _corrupt(path, "x is a single number")
+    if labels.ndim == 2 and 1 in labels.shape:
+        labels = labels.ravel()
+    if labels.ndim != 1:
+        raise _corrupt(
+            path,
+            f"its labels have the shape {list(labels.shape)}; if they are one-hot, save "
+            "y.argmax(axis=1)",
+        )
+    if len(points) != len(labels):
+        raise _corrupt(path, f"{len(points)} rows with {counted(len(labels), 'label')}")
+    if labels.dtype.kind not in "iubfUSM":
+        raise _corrupt(path, f"its labels are {labels.dtype}, neither numbers nor names")
+    missing = labels != labels  # noqa: PLR0124 - true of NaN and of no date alone
+    lost = int(np.count_nonzero(missing))
+    if lost:
+        of = "" if split == "all" else f" of {split}"
+        problems.append(
+            f"{counted(lost, 'row')}{of} {verb(lost, 'has', 'have')} no label (NaN) and "
+            f"{verb(lost, 'is', 'are')} left out"
+        )
+        points, labels = points[~missing], labels[~missing]
+    return points, labels
+
+
+def _names(classes: NDArray[np.generic]) -> tuple[str, ...]:
+    """Return what classes are called: whole numbers without a fraction, bytes as text."""
+    if classes.dtype.kind == "f" and bool((classes == np.floor(classes.astype(np.float64))).all()):
+        return tuple(f"{name:.0f}" for name in classes.tolist())
+    if classes.dtype.kind == "S":
+        return tuple(name.decode("utf-8", "replace") for name in classes.tolist())
+    return tuple(str(name) for name in classes.tolist())
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -83,7 +132,7 @@ def _pairs(
 def _split(path: Path, points: NDArray[np.generic], labels: NDArray[np.int64]) -> Arrays:
     if points.ndim == 2:
         if points.dtype.kind not in "fiub":
-            raise _corrupt(path, f"its features are {points.dtype}, no numbers")
+            raise _corrupt(path, f"its features are {points.dtype}, no real numbers")
         return Arrays(points.astype(np.float64), labels)
     if points.ndim not in {3, 4} or points.dtype != np.uint8:
         raise _corrupt(path, f"{points.dtype} of shape {list(points.shape)}")

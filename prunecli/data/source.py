@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from prunecli.data.files import Files, Sample, joined_files
 from prunecli.errors import InputError
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image file and the index of its class."""
-
-    path: Path
-    label: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +41,23 @@ class Arrays:
         return len(self.labels)
 
 
-RawSplit: TypeAlias = tuple[Sample, ...] | Arrays
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Image files that lie inside larger files: `content(place)` gives the bytes of one.
+
+    int64 `labels` [n] and `places` [n], which images go by however many others are chosen.
+    """
+
+    content: Callable[[int], bytes]
+    labels: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+RawSplit: TypeAlias = Sequence[Sample] | Arrays | Packed
+"""Image files (`Files`, or any sequence of samples), arrays, or image files inside larger ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +89,30 @@ FORMATS: Registry[DataFormat] = Registry("data format")
 def open_source(path: Path | str) -> DataSource:
     """Find out what lies at `path` (a folder, a file, the word `digits`), decoding nothing.
 
-    Raises `InputError`: `DATA_NOT_FOUND`, `DATA_NOT_RECOGNISED`, or the format's own complaint.
+    Raises `InputError`: `DATA_NOT_FOUND`, `DATA_NOT_RECOGNISED`, `UNREADABLE_FOLDER`, or the
+    format's own complaint.
     """
-    place = Path(path)
     if str(path) in BUILT_IN:
         return BUILT_IN[str(path)]()
+    try:
+        return _open(Path(path))
+    except PermissionError as error:
+        raise InputError(
+            f"there is no permission to read it: {error.strerror}",
+            code="UNREADABLE_FOLDER",
+            where=str(error.filename or path),
+            hint="see who may read it: ls -ld",
+        ) from error
+
+
+def _open(place: Path) -> DataSource:
     if not place.exists():
         raise InputError(
-            "there is no such data folder",
+            "there is no such data set, neither a folder nor a file",
             code="DATA_NOT_FOUND",
-            where=str(path),
-            hint=f"give a folder of images, or one of: {', '.join(BUILT_IN)}",
+            where=str(place),
+            hint="give a folder of images, a table (.csv), an archive (.npz), or one of: "
+            + ", ".join(BUILT_IN),
         )
     for entry in FORMATS:
         if entry.value.recognises(place):
@@ -98,14 +121,14 @@ def open_source(path: Path | str) -> DataSource:
         raise InputError(
             "the data set is a file, and no table or archive of arrays",
             code="DATA_NOT_RECOGNISED",
-            where=str(path),
+            where=str(place),
             hint="unpack it first, then give the folder; or give a .csv of paths and labels, or a "
             ".npz of x and y",
         )
     raise InputError(
         "no data set was recognised in the folder",
         code="DATA_NOT_RECOGNISED",
-        where=str(path),
+        where=str(place),
         hint="one folder per class with images in it, perhaps below train/, val/ and test/; or: "
         + "; ".join(entry.summary for entry in FORMATS),
     )
@@ -117,17 +140,28 @@ BUILT_IN: dict[str, Callable[[], DataSource]] = {}
 
 def labels_of(split: RawSplit) -> NDArray[np.int64]:
     """Return the labels of a split, int64 [n]."""
-    if isinstance(split, Arrays):
+    if isinstance(split, Arrays | Packed | Files):
         return split.labels
     return np.fromiter((sample.label for sample in split), dtype=np.int64, count=len(split))
 
 
+def name_of(split: RawSplit, position: int) -> str:
+    """Return what to call one image of a split: its path, or its place."""
+    if isinstance(split, Arrays | Packed):
+        return f"#{position if split.places is None else split.places[position]}"
+    return split.name(position) if isinstance(split, Files) else str(split[position].path)
+
+
 def names_of(split: RawSplit) -> tuple[str, ...]:
-    """Return what to call each image of a split: its path, or its position."""
-    if isinstance(split, Arrays):
-        places = range(len(split)) if split.places is None else split.places.tolist()
-        return tuple(f"#{place}" for place in places)
-    return tuple(str(sample.path) for sample in split)
+    """Return what to call each image of a split."""
+    return tuple(name_of(split, position) for position in range(len(split)))
+
+
+def content_of(split: Sequence[Sample] | Packed, position: int) -> bytes:
+    """Return the bytes of an image in its file format; raises what reading them may raise."""
+    if isinstance(split, Packed):
+        return split.content(int(split.places[position]))
+    return Path(name_of(split, position)).read_bytes()
 
 
 def select(split: RawSplit, indices: NDArray[np.int64]) -> RawSplit:
@@ -135,4 +169,40 @@ def select(split: RawSplit, indices: NDArray[np.int64]) -> RawSplit:
     if isinstance(split, Arrays):
         places = indices if split.places is None else split.places[indices]
         return Arrays(split.images[indices], split.labels[indices], places)
+    if isinstance(split, Packed):
+        return Packed(split.content, split.labels[indices], split.places[indices])
+    if isinstance(split, Files):
+        return split.chosen(indices)
     return tuple(split[index] for index in indices.tolist())
+
+
+def join(parts: Sequence[RawSplit]) -> RawSplit:
+    """Return the images of several splits of one data set as one split."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays = [part for part in parts if isinstance(part, Arrays)]
+    if arrays:
+        return Arrays(
+            np.concatenate([part.images for part in arrays]),
+            np.concatenate([part.labels for part in arrays]),
+        )
+    packed = [part for part in parts if isinstance(part, Packed)]
+    if packed:
+        return _joined_packed(packed)
+    files = [part for part in parts if isinstance(part, Files)]
+    if len(files) == len(parts):
+        return joined_files(files)
+    return tuple(
+        sample for part in parts if not isinstance(part, Arrays | Packed) for sample in part
+    )
+
+
+def _joined_packed(parts: Sequence[Packed]) -> Packed:
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def content(place: int) -> bytes:
+        at = int(np.searchsorted(starts, place, side="right")) - 1
+        return content_of(parts[at], place - int(starts[at]))
+
+    labels = np.concatenate([part.labels for part in parts])
+    return Packed(content, labels, np.arange(len(labels)))

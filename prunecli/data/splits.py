@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunecli.data.source import Arrays, DataSource, RawSplit, labels_of, select
+from prunecli.data.source import DataSource, RawSplit, join, labels_of, select
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -92,23 +92,29 @@ def stratified_split(
     A class of two or more images gives at least one and keeps at least one; a single image is kept.
     """
     taken = [np.zeros(0, dtype=np.int64)]
-    for label in np.unique(labels).tolist():
-        members = np.flatnonzero(labels == label)
+    for label, members in _members(labels):
         wanted = min(max(round(len(members) * share), 1), len(members) - 1) if share > 0 else 0
         shuffled = _random(seed, stream, label).permutation(members)
         taken.append(shuffled[:wanted])
-    apart = np.sort(np.concatenate(taken))
-    return np.setdiff1d(np.arange(len(labels)), apart), apart
+    is_taken = np.zeros(len(labels), dtype=np.bool_)
+    is_taken[np.concatenate(taken)] = True
+    return np.flatnonzero(~is_taken), np.flatnonzero(is_taken)
 
 
 def even_sample(labels: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
     """Return `count` positions, ascending, drawn from all classes in turn."""
     turn = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels).tolist():
-        members = np.flatnonzero(labels == label)
+    for label, members in _members(labels):
         turn[members] = _random(seed, _LIMIT, label).permutation(len(members))
     order = np.lexsort((labels, turn))
     return np.sort(order[:count])
+
+
+def _members(labels: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield every label with its positions, ascending: one sort, however many classes there are."""
+    order = np.argsort(labels, kind="stable")
+    found, starts = np.unique(labels[order], return_index=True)
+    yield from zip(found.tolist(), np.split(order, starts[1:]), strict=False)
 
 
 def _random(seed: int, stream: int, label: int) -> np.random.Generator:
@@ -151,16 +157,7 @@ def _test(request: _Request) -> RawSplit:
 
 
 def _everything(request: _Request) -> RawSplit:
-    parts = tuple(request.source.splits.values())
-    if len(parts) == 1:
-        return parts[0]
-    arrays = [part for part in parts if isinstance(part, Arrays)]
-    if arrays:
-        return Arrays(
-            np.concatenate([part.images for part in arrays]),
-            np.concatenate([part.labels for part in arrays]),
-        )
-    return tuple(sample for part in parts if isinstance(part, tuple) for sample in part)
+    return join(tuple(request.source.splits.values()))
 
 
 _CHOICES: dict[str, Callable[[_Request], RawSplit]] = {

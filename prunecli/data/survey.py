@@ -1,35 +1,33 @@
-"""Look at every image once: its size, whether it can be read, whether it comes twice."""
+"""Look at images once: their sizes, whether they can be read, whether one comes twice."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from prunecli.data.decode import to_image
-from prunecli.data.near_duplicates import Thumbnails, near_duplicates, thumbnail
-from prunecli.data.source import Arrays, DataSource, RawSplit, labels_of, names_of
+from prunecli.data.look import DIGEST, KINDS, Failure, Look, look_at
+from prunecli.data.near_duplicates import near_duplicates
+from prunecli.data.source import Arrays, DataSource, Packed, RawSplit, labels_of, name_of
 from prunecli.progress import Progress, Step, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 CHUNK = 256
 """Images that one thread looks at before it reports."""
 
-TINY = 8
-"""Pixels of its shorter side below which an image is called tiny."""
-
-HUGE = 25_000_000
-"""Pixels above which an image is called huge: decoding it costs more than training on it."""
+LISTED = 1000
+"""Names of unusual images of one kind that are listed; they are counted to the last."""
 
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
 
@@ -40,9 +38,11 @@ class Survey:
 
     `sizes` counts (width, height) and `modes` Pillow's words for pixels (`RGB`, `L`), the commonest
     first; `kinds` counts what deserves a look (`tiny`, `huge`, `animated`, `CMYK`, `16-bit`, `grey
-    among colour`). `duplicates` are groups of names of images with the same content, `mislabelled`
-    the number of groups that are in more than one class, `leaked` in more than one split;
-    `near_duplicates` are groups of those that only look the same (`prunecli.data.near_duplicates`).
+    among colour`, and why images cannot be read: `empty`, `damaged`, `too large to decode`), and
+    `listed` names them, the first thousand of a kind. `duplicates` are groups of names of images
+    with the same content, `mislabelled` the number of groups that are in more than one class,
+    `leaked` in more than one split; `near_duplicates` are groups of those that only look the same
+    (`prunecli.data.near_duplicates`). `looked_at` of `total` images were looked at.
     """
 
     sizes: Mapping[tuple[int, int], int]
@@ -53,6 +53,9 @@ class Survey:
     leaked: int
     kinds: Mapping[str, int]
     near_duplicates: tuple[tuple[str, ...], ...]
+    listed: Mapping[str, tuple[str, ...]]
+    looked_at: int
+    total: int
 
     @property
     def is_grey(self) -> bool:
@@ -60,111 +63,149 @@ class Survey:
         return all(mode in GREY_MODES for mode in self.modes)
 
 
-@dataclass(frozen=True)
-class _Look:
-    """One image: a digest of its content, its size, its mode, its frames, and a small picture."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Those images of a split that are looked at: `positions` [n] in it, ascending."""
 
-    digest: bytes
-    size: tuple[int, int]
-    mode: str
-    frames: int
-    thumbnail: Thumbnails
-
-
-KINDS: Mapping[str, Callable[[_Look], bool]] = {
-    "tiny": lambda look: min(look.size) < TINY,
-    "huge": lambda look: look.size[0] * look.size[1] > HUGE,
-    "animated": lambda look: look.frames > 1,
-    "CMYK": lambda look: look.mode == "CMYK",
-    "16-bit": lambda look: look.mode.startswith("I"),
-}
-
-
-@dataclass(frozen=True)
-class _Place:
-    name: str
     split: str
-    label: int
+    raw: RawSplit
+    positions: NDArray[np.int64]
+
+    def name(self, at: int) -> str:
+        prefix = self.split if isinstance(self.raw, Arrays | Packed) else ""
+        return prefix + name_of(self.raw, int(self.positions[at]))
 
 
-def survey(source: DataSource, *, progress: Progress = silent) -> Survey:
-    """Decode every image of every split, in parallel, keeping nothing but what `Survey` says.
+@dataclass
+class _Seen:
+    """What is kept of every image: a row in arrays, for there may be millions.
 
-    The content of an image file is its bytes, that of an image in an array its pixels.
+    `digests` are uint8 [n, DIGEST], `thumbnails` uint8 [n, 8, 9], `whole` bool [n].
     """
-    sizes: Counter[tuple[int, int]] = Counter()
-    modes: Counter[str] = Counter()
-    unreadable: list[str] = []
-    places: dict[bytes, list[_Place]] = {}
-    kinds: Counter[str] = Counter()
-    thumbnails: list[Thumbnails] = []
-    for place, look in _look_at_all(source, progress):
-        if look is None:
-            unreadable.append(place.name)
-            continue
-        sizes[look.size] += 1
-        modes[look.mode] += 1
-        kinds.update(name for name, applies in KINDS.items() if applies(look))
-        if look.digest not in places:
-            thumbnails.append(look.thumbnail)
-        places.setdefault(look.digest, []).append(place)
-    greys = sum(count for mode, count in modes.items() if mode in GREY_MODES)
-    if 0 < greys < modes.total():
-        kinds["grey among colour"] = greys
-    first = [group[0].name for group in places.values()]
-    pictures = np.stack(thumbnails) if thumbnails else np.zeros((0, 8, 9), np.uint8)
-    twins = [group for group in places.values() if len(group) > 1]
+
+    digests: NDArray[np.uint8]
+    thumbnails: NDArray[np.uint8]
+    whole: NDArray[np.bool_]
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, list[int]] = field(default_factory=dict)
+    greys: list[int] = field(default_factory=list)
+
+
+def survey(
+    source: DataSource, *, limit: int | None = None, seed: int = 0, progress: Progress = silent
+) -> Survey:
+    """Decode the images of all splits in parallel, keeping nothing but what `Survey` says.
+
+    At most `limit`, drawn at random. The content of an image file is its bytes, that of an image in
+    an array its pixels.
+    """
+    total = sum(len(raw) for raw in source.splits.values())
+    parts = _parts(source, limit, seed)
+    starts = np.cumsum([0, *(len(part.positions) for part in parts)])
+    seen = _look_at_all(parts, starts, progress)
+    labels = np.concatenate([labels_of(part.raw)[part.positions] for part in parts])
+    splits = np.repeat(np.arange(len(parts)), np.diff(starts))
+
+    def name(row: int) -> str:
+        at = int(np.searchsorted(starts, row, side="right")) - 1
+        return parts[at].name(row - int(starts[at]))
+
+    rows = np.flatnonzero(seen.whole)
+    groups = _equal_rows(seen.digests[rows])
+    twins = [rows[group] for group in groups if len(group) > 1]
+    firsts = rows[[group[0] for group in groups]] if groups else rows
+    alike = near_duplicates(seen.thumbnails[firsts])
+    if 0 < len(seen.greys) < len(rows):
+        seen.kinds["grey among colour"] = seen.greys
     return Survey(
-        sizes=dict(sizes.most_common()),
-        modes=dict(modes.most_common()),
-        unreadable=tuple(unreadable),
-        duplicates=tuple(tuple(place.name for place in group) for group in twins),
-        mislabelled=sum(len({place.label for place in group}) > 1 for group in twins),
-        leaked=sum(len({place.split for place in group}) > 1 for group in twins),
-        kinds=dict(kinds),
-        near_duplicates=tuple(
-            tuple(first[at] for at in group) for group in near_duplicates(pictures)
-        ),
+        sizes=dict(seen.sizes.most_common()),
+        modes=dict(seen.modes.most_common()),
+        unreadable=tuple(name(row) for row in np.flatnonzero(~seen.whole).tolist()),
+        duplicates=tuple(tuple(map(name, group.tolist())) for group in twins),
+        mislabelled=sum(len(np.unique(labels[group])) > 1 for group in twins),
+        leaked=sum(len(np.unique(splits[group])) > 1 for group in twins),
+        kinds={kind: len(found) for kind, found in seen.kinds.items()},
+        near_duplicates=tuple(tuple(map(name, firsts[group].tolist())) for group in alike),
+        listed={
+            kind: tuple(map(name, sorted(found)[:LISTED])) for kind, found in seen.kinds.items()
+        },
+        looked_at=len(labels),
+        total=total,
     )
 
 
-def _look_at_all(source: DataSource, progress: Progress) -> Iterator[tuple[_Place, _Look | None]]:
-    total = sum(len(raw) for raw in source.splits.values())
-    done = 0
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for split, raw in source.splits.items():
-            prefix = split if isinstance(raw, Arrays) else ""
-            places = (
-                _Place(prefix + name, split, label)
-                for name, label in zip(names_of(raw), labels_of(raw).tolist(), strict=True)
-            )
-            for looks in pool.map(partial(_look_at, raw), range(0, len(raw), CHUNK)):
-                # `looks` comes first, so that zip takes no place that it has no look for.
-                yield from ((place, look) for look, place in zip(looks, places, strict=False))
-                done += len(looks)
-                progress(Step("look at images", done, total))
+def _parts(source: DataSource, limit: int | None, seed: int) -> list[_Part]:
+    """Return what is looked at of every split: all, or as much of each as of the whole."""
+    sizes = np.array([len(raw) for raw in source.splits.values()])
+    ends = np.cumsum(sizes)
+    total = int(ends[-1])
+    if limit is None or limit >= total:
+        chosen = np.arange(total)
+    else:
+        random = np.random.default_rng(seed)
+        chosen = np.sort(random.choice(total, limit, replace=False))
+    return [
+        _Part(split, raw, chosen[(chosen >= end - size) & (chosen < end)] - (end - size))
+        for (split, raw), size, end in zip(source.splits.items(), sizes, ends, strict=True)
+    ]
 
 
-def _look_at(raw: RawSplit, start: int) -> list[_Look | None]:
-    """Return what the images from `start` on are; None for one that cannot be read."""
-    stop = min(start + CHUNK, len(raw))
-    return [_look(raw, position) for position in range(start, stop)]
+def _look_at_all(parts: Sequence[_Part], starts: NDArray[np.int64], progress: Progress) -> _Seen:
+    count = int(starts[-1])
+    seen = _Seen(
+        np.zeros((count, DIGEST), np.uint8),
+        np.zeros((count, 8, 9), np.uint8),
+        np.zeros(count, np.bool_),
+    )
+    for row, look in enumerate(_looks(parts)):
+        if isinstance(look, Failure):
+            seen.kinds.setdefault(look.reason, []).append(row)
+        else:
+            _keep_(seen, row, look)
+        if (row + 1) % CHUNK == 0 or row + 1 == count:
+            progress(Step("look at images", row + 1, count))
+    return seen
 
 
-def _look(raw: RawSplit, position: int) -> _Look | None:
-    if isinstance(raw, Arrays):
-        image = to_image(raw.images[position])
-        return _Look(_digest(image.tobytes()), image.size, image.mode, 1, thumbnail(image))
-    try:
-        content = raw[position].path.read_bytes()
-        with Image.open(BytesIO(content)) as image:
-            frames = getattr(image, "n_frames", 1)
-            image.load()
-            small = thumbnail(image)
-            return _Look(_digest(content), image.size, image.mode, frames, small)
-    except Exception:  # noqa: BLE001 - Pillow's plug-ins raise anything on a broken file
-        return None
+def _keep_(seen: _Seen, row: int, look: Look) -> None:
+    seen.digests[row] = np.frombuffer(look.digest, np.uint8)
+    seen.thumbnails[row] = look.thumbnail
+    seen.whole[row] = True
+    seen.sizes[look.size] += 1
+    seen.modes[look.mode] += 1
+    if look.mode in GREY_MODES:
+        seen.greys.append(row)
+    for kind, applies in KINDS.items():
+        if applies(look):
+            seen.kinds.setdefault(kind, []).append(row)
 
 
-def _digest(content: bytes) -> bytes:
-    return blake2b(content, digest_size=16).digest()
+def _looks(parts: Sequence[_Part]) -> Iterator[Look | Failure]:
+    """Yield what every image is, in order, a few chunks ahead of the reader."""
+    threads = os.cpu_count() or 1
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        # We have a limit of our own, and count what is beyond it.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for part in parts:
+            chunks = [
+                part.positions[start : start + CHUNK]
+                for start in range(0, len(part.positions), CHUNK)
+            ]
+            for looks in pool.map(partial(_look_at_some, part.raw), chunks):
+                yield from looks
+
+
+def _look_at_some(raw: RawSplit, positions: NDArray[np.int64]) -> list[Look | Failure]:
+    return [look_at(raw, position) for position in positions.tolist()]
+
+
+def _equal_rows(digests: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """Return the positions of equal rows in groups, ascending, by their first positions."""
+    if not len(digests):
+        return []
+    values = np.ascontiguousarray(digests).view(f"V{DIGEST}").ravel()
+    _, which = np.unique(values, return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(which[order])) + 1)
+    return sorted(groups, key=lambda group: int(group[0]))

@@ -10,6 +10,7 @@ import numpy as np
 from prunecli.dead import Dead, Kept, find_dead, without_dead
 from prunecli.errors import GraphError, InputError
 from prunecli.selection import matches
+from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,8 +117,7 @@ def living_network(
             batches=measured_on or batches,
             held_out=measured_on is not None,
         )
-    warnings = tuple(_slow(network, dead, options, limited=limited))
-    return Living(after, dead.gone, report, warnings, dead)
+    return Living(after, dead.gone, report, dead=dead)
 
 
 def _nothing_dead(dead: Dead) -> GraphError:
@@ -136,19 +136,22 @@ def _found(dead: Dead) -> str:
     return f"{count} of {dead.report.channels} channels on {looked}"
 
 
-def _slow(network: Network, dead: Dead, options: PruneOptions, *, limited: bool) -> list[str]:
-    """Say how many layers are left with a number of channels that a CPU does not like."""
-    if limited or options.align is not None:
+def slow_widths(living: Living, widths: NDArray[np.int64], options: PruneOptions) -> list[str]:
+    """Say how many groups without their dead channels keep widths that a CPU does not like.
+
+    `widths` are those of the cut network; a budget chooses fast ones only where it cuts.
+    """
+    if options.align is not None:
         return []
     odd = sum(
-        bool(dead.gone[group.atoms].any())
-        and (group.width - int(dead.gone[group.atoms].sum())) * group.multiplicity % FAST > 0
-        for group in network.coupling.groups
+        bool(living.gone[group.atoms].any()) and width * group.multiplicity % FAST > 0
+        for group, width in zip(living.network.coupling.groups, widths.tolist(), strict=True)
     )
     if not odd:
         return []
     said = (
-        f"{odd} groups are left with a width that is no multiple of {FAST}, which may be slower "
-        f"than before on a CPU; --align {FAST} lets dead channels stay for that"
+        f"{counted(odd, 'group')} {verb(odd, 'is', 'are')} left with a width that is no multiple "
+        f"of {FAST}, which may be slower than before on a CPU; --align {FAST} lets dead channels "
+        "stay for that"
     )
     return [said]

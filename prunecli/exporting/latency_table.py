@@ -136,7 +136,8 @@ def check_table(table: LatencyTable, network: Network, machine: Machine, path: P
             "the latency table was measured on another network",
             code="TABLE_OF_ANOTHER_NETWORK",
             where=str(path),
-            hint="name another file: a table that is missing is measured",
+            hint="a cut network needs a table of its own, that of the dense one does not serve: "
+            "name another file, a table that is missing is measured",
         )
     there, here = table.machine, machine
     if (there.threads, there.batch) != (here.threads, here.batch):

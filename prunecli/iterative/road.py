@@ -25,6 +25,7 @@ from prunecli.iterative.planning import (
 from prunecli.iterative.removal import widths_of
 from prunecli.iterative.session import Session, score
 from prunecli.iterative.slim import Course
+from prunecli.layers import cut_layers
 from prunecli.network import Clock, read_network
 from prunecli.network_reports import cut_cost, frozen_reports, group_reports, trace_warnings
 from prunecli.progress import Progress, silent
@@ -217,6 +218,7 @@ def _finished(
         align="auto" if options.align is None else str(options.align),
         seconds=clock.seconds,
         warnings=(*trace_warnings(network), *chosen.warnings, *warnings),
+        layers=cut_layers(network, keep, widths, whole=chosen.whole),
         iterative=dataclasses.replace(
             planned,
             removals=session.removals,

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Images that are named."""
 
+STEPS = 20
+"""Steps of learnability that two runs are counted by, at most: one per epoch where fewer."""
+
 
 def compare_records(paths: Sequence[Path]) -> LearnabilityReport:
     """Read records and compare them; raises `InputError` (`NO_RECORD`, `NO_COMMON_IMAGES`)."""
@@ -52,6 +55,9 @@ def _run(name: str, record: Record) -> LearnedRun:
         never=int((found == 0).sum()),
         always=int((found == 1).sum()),
         forgetting=float(forgetting_events(record.hits).mean()),
+        levels=tuple(
+            np.bincount(record.hits.sum(axis=1), minlength=record.hits.shape[1] + 1).tolist()
+        ),
     )
 
 
@@ -67,7 +73,21 @@ def _pair(first: str, second: str, left: Record, right: Record) -> LearnabilityP
         always_right=found.always_right,
         pearson_wrong=_defined(found.pearson_wrong),
         spearman_wrong=_defined(found.spearman_wrong),
+        counts=_counts(left, right),
     )
+
+
+def _counts(first: Record, second: Record) -> tuple[tuple[int, ...], ...]:
+    """Return images by their learnability in both records, which may differ in their epochs."""
+    rows = zip((first, second), common(first, second), strict=True)
+    places, sizes = [], []
+    for record, chosen in rows:
+        steps = min(record.hits.shape[1], STEPS)
+        places.append(np.rint(learnability(record.hits[chosen]) * steps).astype(np.int64))
+        sizes.append(steps + 1)
+    counts = np.zeros(sizes, np.int64)
+    np.add.at(counts, tuple(places), 1)
+    return tuple(tuple(row) for row in counts.tolist())
 
 
 def _hardest(records: Sequence[Record]) -> tuple[HardImage, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import COLOURS, new_figure, short
+from prunecli.pictures.style import COLOURS, LONGEST_TITLE, new_figure, short
 
 if TYPE_CHECKING:
     from prunecli.report import ModelAnalysis, OracleReport, SignalAgreement
@@ -46,7 +46,7 @@ def oracle_picture(model: ModelAnalysis) -> Picture:
         axes.set_title(f"With the {label}", loc="left")
     title = f"{model.architecture}: how signals rank channels beside the oracle"
     figure.suptitle(
-        f"{title}, {oracle.channels} channels on {oracle.images} images",
+        short(f"{title}, {oracle.channels} channels on {oracle.images} images", LONGEST_TITLE),
         fontsize=11,
         x=0.01,
         ha="left",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import IO, TYPE_CHECKING
+from warnings import catch_warnings, filterwarnings
 
 from prunecli.checkpoint.atomic import atomic_write, writing_to
 from prunecli.errors import InputError
+from prunecli.pictures.style import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,8 +67,6 @@ def save_figure(picture: Picture, path: Path) -> None:
 
     The same figure gives the same bytes under the same version of matplotlib.
     """
-    from matplotlib import rc_context
-
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise InputError(
@@ -74,17 +75,33 @@ def save_figure(picture: Picture, path: Path) -> None:
             where=str(path),
             hint=f"end the name in one of {', '.join(FORMATS)}",
         )
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        _draw(picture, file, kind, letters="path")
+
+
+def svg_text(picture: Picture) -> str:
+    """Return a picture as SVG for a page: without a ground, its words as text in any type."""
+    with BytesIO() as file:
+        _draw(picture, file, ".svg", letters="none", transparent=True)
+        return file.getvalue().decode()
+
+
+def _draw(
+    picture: Picture, file: IO[bytes], kind: str, *, letters: str, transparent: bool = False
+) -> None:
+    from matplotlib import rc_context
+
     metadata: dict[str, str | None] = {
-        "Title": picture.title,
-        "Description": picture.description,
+        "Title": printable(picture.title),
+        "Description": printable(picture.description),
         **({"Date": None, "Creator": "prunecli"} if kind == ".svg" else {"Software": "prunecli"}),
     }
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("wb") as file,
-        rc_context({"svg.hashsalt": "prunecli", "svg.fonttype": "path"}),
-    ):
-        picture.figure.savefig(file, format=kind[1:], dpi=DOTS, metadata=metadata)
+    with rc_context({"svg.hashsalt": "prunecli", "svg.fonttype": letters}), catch_warnings():
+        # Names in scripts that the font lacks: boxes in pixels, text like any other in a page.
+        filterwarnings("ignore", message="Glyph .* missing from font")
+        picture.figure.savefig(
+            file, format=kind[1:], dpi=DOTS, metadata=metadata, transparent=transparent
+        )
 
 
 def _paths(folder: Path, names: Iterable[str]) -> list[Path]:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#332288")
@@ -16,6 +17,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 """Shapes that go with the colours: no line is told by its colour alone."""
 
+INK = "#000000"
+PAPER = "#ffffff"
+GRID = "#d9d9d9"
 QUIET = "#6b6b6b"
 """Grey of what is there to compare with: random channels, grids, notes."""
 
@@ -28,7 +32,7 @@ def new_figure(width: float, height: float, *, columns: int = 1) -> tuple[Figure
 
     look = {"font.size": 9.0, "axes.titlesize": 10.0, "legend.fontsize": 8.5}
     with rc_context({**look, "font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
         FigureCanvasAgg(figure)
         axes = list(figure.subplots(1, columns, squeeze=False)[0])
     for each in axes:
@@ -40,7 +44,7 @@ def quieten_(axes: Axes) -> None:
     """Take away what says nothing: two of the four borders, and the weight of the grid."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.grid(visible=True, color="#d9d9d9", linewidth=0.6)
+    axes.grid(visible=True, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8.5, length=3)
 
@@ -54,14 +58,39 @@ def look_of(names: Iterable[str], name: str) -> tuple[str, str]:
 LONGEST = 32
 """Characters of a name beside a picture."""
 
+LONGEST_TITLE = 110
+"""Characters of a title over a wide picture."""
 
-def short(name: str) -> str:
-    """Cut a long name in the middle.
+
+def short(name: str, longest: int = LONGEST) -> str:
+    """Cut a long name in the middle, and make it text that matplotlib takes for no formula.
 
     >>> short("features.denseblock3.denselayer24.conv1")
     'features.dense..nselayer24.conv1'
     """
-    if len(name) <= LONGEST:
-        return name
-    half = LONGEST // 2
-    return f"{name[: half - 2]}..{name[-half:]}"
+    name = printable(name)
+    if len(name) > longest:
+        half = longest // 2
+        name = f"{name[: half - 2]}..{name[-half:]}"
+    return name.replace("$", r"\$")
+
+
+def printable(text: str) -> str:
+    r"""Write what cannot be shown, or would turn the text around it, as Python writes it.
+
+    Names of files are bytes: they may hold control characters, and surrogates for what is no UTF-8.
+
+    >>> print(printable("a" + chr(10) + "b" + chr(0xDCFF)))
+    a\nb\udcff
+    """
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def quiet_map() -> Colormap:
+    """Return colours from nothing at all to the first of `COLOURS`: they suit any ground."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    ends = [to_rgba(COLOURS[0], alpha) for alpha in (0.0, 1.0)]
+    return LinearSegmentedColormap.from_list("quiet", ends)

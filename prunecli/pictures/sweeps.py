@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import QUIET, look_of, new_figure, short
+from prunecli.pictures.style import LONGEST_TITLE, QUIET, look_of, new_figure, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +65,8 @@ def sweep_picture(report: SweepReport) -> Picture:
     after = f"after {', '.join(report.repair)}" if report.repair else "right after the cut"
     title = f"{report.architecture}: what a cut costs, {after}"
     pale = "; pale: before the repair" if report.repair else ""
-    figure.suptitle(f"{title}, on {report.images} images{pale}", fontsize=11, x=0.01, ha="left")
+    heading = short(f"{title}, on {report.images} images{pale}", LONGEST_TITLE)
+    figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from prunecli.artefacts import dense_architecture, example_input, read
-from prunecli.data import DataSource, check_classes, load_split, open_source
+from prunecli.data import DataSource, check_classes, load_split, open_source, unlike_classes
 from prunecli.dense_network import dense_shapes
+from prunecli.html import analysis_page, check_page, write_page
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
 from prunecli.network_data import features_of, scoring_batches
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
-from prunecli.pictures import (
-    Picture,
-    check_folder,
-    oracle_picture,
-    save_pictures,
-    sensitivity_picture,
-)
+from prunecli.pictures import check_folder, save_pictures
+from prunecli.pipeline.analysis_pictures import analysis_pictures, picture_names
 from prunecli.pipeline.sparsifying import stored_sparsity
-from prunecli.progress import Progress, silent
+from prunecli.progress import Progress, Step, silent
 from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 def analyze(
@@ -36,21 +28,29 @@ def analyze(
     options: AnalyzeOptions | None = None,
     load: LoadOptions | None = None,
     plots: Path | None = None,
+    page: Path | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> AnalyzeReport:
     """Look at a model, at a data set, or at a model with a data set.
 
-    `plots` is a folder for pictures of what the model does on the data.
+    `plots` is a folder for pictures of the data and of what the model does on them, `page` an HTML
+    file for all that was found.
     """
     start = time.perf_counter()
     options = options or AnalyzeOptions()
+    if page is not None:
+        inputs = [model, None if data is None else Path(data), *options.learnability]
+        check_page(page, inputs=[each for each in inputs if each], overwrite=overwrite)
     if plots is not None:
-        check_folder(plots, _drawn(options), overwrite=overwrite)
+        names = picture_names(options, model=model is not None, data=data is not None)
+        check_folder(plots, names, overwrite=overwrite)
     from prunecli.learnability import compare_records
 
     warnings: list[str] = []
     learned = compare_records(options.learnability) if options.learnability else None
+    if data is not None:
+        progress(Step("find images", 0))
     source = None if data is None else open_source(data)
     found_model, found_data = None, None
     if model is not None:
@@ -61,31 +61,20 @@ def analyze(
         found_data = _analyze_data(source, model, options=options, load=load, progress=progress)
         warnings.extend(found_data.warnings)
         warnings.extend(source.problems)
-    pictures: tuple[Path, ...] = ()
-    if plots is not None and found_model is not None:
-        pictures = save_pictures(plots, _pictures(found_model, options))
-    return AnalyzeReport(
+    report = AnalyzeReport(
         model=found_model,
         dataset=found_data,
-        pictures=pictures,
         seconds=round(time.perf_counter() - start, 3),
         warnings=tuple(dict.fromkeys(warnings)),
         learnability=learned,
+        page=page,
     )
-
-
-def _drawn(options: AnalyzeOptions) -> list[str]:
-    """Return the names of the pictures that an analysis with images gives."""
-    asked = {"sensitivity": options.sensitivity, "oracle": options.oracle}
-    return [name for name, wanted in asked.items() if wanted]
-
-
-def _pictures(model: ModelAnalysis, options: AnalyzeOptions) -> dict[str, Picture]:
-    draw: dict[str, Callable[[ModelAnalysis], Picture]] = {
-        "sensitivity": sensitivity_picture,
-        "oracle": oracle_picture,
-    }
-    return {name: draw[name](model) for name in _drawn(options)}
+    if page is not None:
+        write_page(page, analysis_page(report, source, progress=progress))
+    if plots is not None:
+        drawn = analysis_pictures(report, options)
+        report = dataclasses.replace(report, pictures=save_pictures(plots, drawn))
+    return report
 
 
 def _analyze_model(
@@ -110,6 +99,7 @@ def _analyze_model(
     images, batches = None, None
     if source is not None:
         check_classes(network.outputs, source, names=checkpoint.classes)
+        warnings.extend(unlike_classes(checkpoint.classes, source))
         images = load_split(
             source,
             "held_out",

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts import read
 from prunecli.checkpoint import InputSpec
-from prunecli.data import check_classes, evaluation_split, load_split, open_source
+from prunecli.data import (
+    check_classes,
+    evaluation_split,
+    load_split,
+    open_source,
+    unlike_classes,
+)
 from prunecli.errors import InputError
 from prunecli.instantiate import instantiate
 from prunecli.network_data import class_count
@@ -51,7 +57,8 @@ def evaluate(
     scores = training.evaluate(
         network, images, input=spec, batch_size=batch_size, progress=progress
     )
-    return dataclasses.replace(scores, warnings=merged(loaded.warnings, scores.warnings))
+    unlike = unlike_classes(loaded.checkpoint.classes, source)
+    return dataclasses.replace(scores, warnings=merged(loaded.warnings, unlike, scores.warnings))
 
 
 def _onnx_input(path: Path, load: LoadOptions) -> InputSpec:

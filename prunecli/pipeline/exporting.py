@@ -7,13 +7,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunecli.artefacts import check_output, provenance, read
+from prunecli.artefacts import check_output, dense_architecture, provenance, read
 from prunecli.dense_network import dense_network, flops_ratio
+from prunecli.history import history_of
+from prunecli.html import export_page
 from prunecli.instantiate import instantiate
 from prunecli.options import ExportOptions, LoadOptions
+from prunecli.pipeline.showing import Show, check_show, shown
 from prunecli.pipeline.sparsifying import stored_sparsity
 from prunecli.progress import Progress, Step, silent
-from prunecli.report import BenchmarkRow, ExportReport
+from prunecli.report import BenchmarkRow, ExportReport, RunStep
 
 if TYPE_CHECKING:
     from prunecli.checkpoint import Checkpoint, Loaded
@@ -26,6 +29,8 @@ def export(
     against: Path | None = None,
     options: ExportOptions | None = None,
     load: LoadOptions | None = None,
+    page: Path | None = None,
+    plots: Path | None = None,
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
@@ -33,7 +38,8 @@ def export(
     """Write ONNX, prove it equal to torch, and time it beside the dense network.
 
     The dense network is `against`; without it, the architecture that the artefact was cut from,
-    with random weights (its speed does not depend on them).
+    with random weights (its speed does not depend on them). `page` is an
+    HTML file, `plots` a folder for pictures.
     """
     from prunecli import exporting
 
@@ -41,6 +47,8 @@ def export(
     options = options or ExportOptions()
     target = output or Path(f"{model.stem}.onnx")
     check_output(target, inputs=[model], overwrite=overwrite)
+    show = Show(page, plots)
+    check_show(show, "export", inputs=[model, against], overwrite=overwrite)
     if options.benchmark:
         exporting.check_devices(options.devices)
     loaded = read(model, load)
@@ -86,7 +94,7 @@ def export(
             for row in rows
             if row.speedup is not None and row.speedup < 1
         )
-    return ExportReport(
+    report = ExportReport(
         output=target,
         opset=file.opset,
         bytes=file.bytes,
@@ -94,7 +102,10 @@ def export(
         benchmark=rows,
         seconds=round(time.perf_counter() - start, 3),
         warnings=tuple(warnings),
+        architecture=str(dense_architecture(checkpoint)),
+        history=(*history_of(checkpoint), RunStep("export", command, model.name)),
     )
+    return shown(report, show, export_page)
 
 
 def _about_zeros(checkpoint: Checkpoint) -> list[str]:
@@ -112,5 +123,6 @@ def _about_zeros(checkpoint: Checkpoint) -> list[str]:
 def _onnx_metadata(loaded: Loaded, model: Path, command: str, seed: int) -> dict[str, str]:
     import json
 
-    facts = provenance(loaded, model, command=command, seed=seed)
+    step = RunStep("export", command, model.name)
+    facts = provenance(loaded, model, command=command, seed=seed, step=step)
     return {"provenance": json.dumps(facts, sort_keys=True)}

@@ -27,6 +27,8 @@ from prunecli.data import (
     open_source,
 )
 from prunecli.errors import InputError
+from prunecli.history import history_of
+from prunecli.html import finetune_page
 from prunecli.instantiate import instantiate
 from prunecli.learnability import (
     Record,
@@ -38,10 +40,11 @@ from prunecli.learnability import (
 from prunecli.network import read_network
 from prunecli.network_data import class_count
 from prunecli.options import FinetuneOptions, LoadOptions
+from prunecli.pipeline.showing import Show, check_show, shown
 from prunecli.pipeline.sparsifying import keeping_zeros, save_proven, stored_sparsity
 from prunecli.pipeline.warnings import merged
 from prunecli.progress import Progress, silent
-from prunecli.report import AccuracyChange, FinetuneReport
+from prunecli.report import AccuracyChange, FinetuneReport, RunStep
 from prunecli.sparse.layers import weight_layers
 
 
@@ -54,6 +57,8 @@ def finetune(
     options: FinetuneOptions | None = None,
     load: LoadOptions | None = None,
     record: Path | None = None,
+    page: Path | None = None,
+    plots: Path | None = None,
     continue_record: bool = False,
     resume: bool = False,
     overwrite: bool = False,
@@ -65,7 +70,8 @@ def finetune(
     `output` defaults to `<stem>.finetuned.pt` in the current folder; the log and the state that
     `resume` goes on from lie in `<output stem>.run/` beside it. `record` is where it is written
     which training images were right after which epoch (Parquet); with `continue_record` the
-    epochs are added to a record that is there, of the same network on the same images.
+    epochs are added to a record that is there, of the same network on the same images. `page` is
+    an HTML file, `plots` a folder for pictures.
     """
     from prunecli import training
 
@@ -75,6 +81,8 @@ def finetune(
     )
     target = output or Path(f"{model.stem}.finetuned.pt")
     check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
+    show = Show(page, plots)
+    check_show(show, "finetune", inputs=[model, data, teacher], overwrite=overwrite)
     if record is not None:
         check_output(record, inputs=[model, target], overwrite=overwrite or continue_record)
     training.check_options(options)
@@ -117,6 +125,23 @@ def finetune(
     )
     after = training.evaluate(result.model, test, input=checkpoint.input, progress=progress)
     accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
+    dense = None
+    if taught is not None:
+        spec = taught.checkpoint.input
+        seen = test
+        if spec != checkpoint.input:
+            seen = load_split(source, split, input=spec, seed=options.seed, progress=progress)
+        known = instantiate(taught.checkpoint)
+        dense = training.evaluate(known, seen, input=spec, progress=progress).accuracy
+    step = RunStep(
+        verb="finetune",
+        command=command,
+        input=model.name,
+        accuracy=accuracy,
+        teacher=dense,
+        epochs=len(result.epochs),
+        best_epoch=result.best_epoch,
+    )
     trained = dataclasses.replace(
         checkpoint,
         tensors=state_of(result.model),
@@ -127,6 +152,7 @@ def finetune(
             command=command,
             seed=options.seed,
             facts={"accuracy": dataclasses.asdict(accuracy), "data": data},
+            step=step,
         ),
     )
     trained = keeping_zeros(trained, result.model, result.masks, layers=layers, options=options)
@@ -144,7 +170,7 @@ def finetune(
             write_record(
                 found if earlier is None else continued(earlier, found, where=record), record
             )
-    return FinetuneReport(
+    report = FinetuneReport(
         output=target,
         accuracy=accuracy,
         held_out=AccuracyChange(
@@ -158,7 +184,11 @@ def finetune(
         warnings=merged(loaded.warnings, result.warnings, test.warnings),
         sparsity=stored_sparsity(trained, before=model, after=target),
         sampling=result.sampling,
+        architecture=str(dense_architecture(checkpoint)),
+        teacher=dense,
+        history=(*history_of(checkpoint), step),
     )
+    return shown(report, show, finetune_page) if training.is_main_process() else report
 
 
 def _earlier(

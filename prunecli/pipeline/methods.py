@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
 from prunecli.granularity import CHANNEL
+from prunecli.html import cut_page
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pipeline.iterating import iterative
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.latency import needs_table
 from prunecli.pipeline.pruning import one_shot
+from prunecli.pipeline.showing import Show, check_show, shown
 from prunecli.pipeline.sparsifying import sparsify
 from prunecli.progress import Progress, silent
 from prunecli.registry import Registry
@@ -53,6 +55,8 @@ def prune(
     load: LoadOptions | None = None,
     data: str | None = None,
     dry_run: bool = False,
+    page: Path | None = None,
+    plots: Path | None = None,
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
@@ -61,7 +65,8 @@ def prune(
 
     `options.method` says how; at a granularity below channels single weights are zeroed, and a
     pattern such as 2:4 takes no budget. `output` defaults to `<stem>.pruned.pt` in the current
-    folder. Nothing is written for a dry run, nor when anything fails.
+    folder. `page` is an HTML file, `plots` a folder for pictures; nothing else is written for a dry
+    run, and nothing at all when anything fails.
     """
     job = Job(
         model,
@@ -75,7 +80,11 @@ def prune(
         command=command,
         progress=progress,
     )
-    return _road(job)(job)
+    road = _road(job)
+    teacher = job.options.iterative.teacher
+    show = Show(page, plots)
+    check_show(show, "prune", inputs=[model, data, teacher], overwrite=overwrite)
+    return shown(road(job), show, cut_page)
 
 
 def _road(job: Job) -> Road:

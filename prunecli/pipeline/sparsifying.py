@@ -19,6 +19,7 @@ from prunecli.artefacts import (
 from prunecli.checkpoint import save
 from prunecli.errors import InputError, ProofError
 from prunecli.granularity import WEIGHT
+from prunecli.history import cut_step
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock
 from prunecli.network_data import check_labels, measuring_batches, scoring_batches
@@ -92,7 +93,12 @@ def sparsify(job: Job) -> PruneReport:
         tensors=state_of(result.model),
         masks=dict(result.masks),
         metadata=provenance(
-            loaded, job.model, command=job.command, seed=job.options.seed, facts=facts
+            loaded,
+            job.model,
+            command=job.command,
+            seed=job.options.seed,
+            facts=facts,
+            step=cut_step(report, command=job.command, source=job.model.name),
         ),
     )
     with clock.stage("save"):

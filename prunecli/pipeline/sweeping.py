@@ -14,11 +14,12 @@ from prunecli.checkpoint.atomic import atomic_write
 from prunecli.data import check_classes, open_source
 from prunecli.dense_network import dense_shapes
 from prunecli.errors import InputError
+from prunecli.html import sweep_page
 from prunecli.instantiate import instantiate
 from prunecli.network import Clock, read_network
 from prunecli.network_data import measuring_batches, scoring_batches
 from prunecli.options import LoadOptions, PruneOptions
-from prunecli.pictures import check_folder, save_pictures, sweep_picture
+from prunecli.pipeline.showing import Show, check_show, shown
 from prunecli.progress import Progress, silent
 from prunecli.report import to_json
 from prunecli.sweeping import no_images, sweep_network
@@ -41,14 +42,16 @@ def sweep(
     load: LoadOptions | None = None,
     data: str | None = None,
     table: Path | None = None,
+    page: Path | None = None,
     plots: Path | None = None,
+    suggest: Callable[[SweepReport], str] = lambda _: "",
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> SweepReport:
     """Cut the network in `model` to every budget, score the cuts on held-out images of `data`.
 
-    No network is written: `table` (.csv or .json) gets the figures, `plots` is a folder for
-    pictures.
+    No network is written: `table` (.csv or .json) gets the figures, `page` is an
+    HTML file, `plots` a folder for pictures. `suggest` writes the command for the suggested cut.
     """
     options = options or PruneOptions()
     if data is None:
@@ -56,8 +59,8 @@ def sweep(
     if table is not None:
         _writer(table)
         check_output(table, inputs=[model], overwrite=overwrite)
-    if plots is not None:
-        check_folder(plots, ("sweep",), overwrite=overwrite)
+    show = Show(page, plots)
+    check_show(show, "sweep", inputs=[model, data, table], overwrite=overwrite)
     loaded = read(model, load)
     checkpoint = loaded.checkpoint
     module = instantiate(checkpoint)
@@ -77,20 +80,17 @@ def sweep(
         architecture=str(dense_architecture(checkpoint)),
         progress=progress,
     )
-    pictures: tuple[Path, ...] = ()
-    if plots is not None:
-        pictures = save_pictures(plots, {"sweep": sweep_picture(report)})
     report = dataclasses.replace(
         report,
         table=table,
-        pictures=pictures,
+        next_command=suggest(report),
         warnings=tuple(dict.fromkeys((*loaded.warnings, *report.warnings))),
     )
     if table is not None:
         text = _writer(table)(report)
         with atomic_write(table) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return report
+    return shown(report, show, sweep_page)
 
 
 COLUMNS = (

@@ -147,6 +147,21 @@ def sparsify_network(
     return SparseResult(slim, everything, report)
 
 
+LATENCY_FLAGS = {"table": "--latency-table", "batch": "--latency-batch", "threads": "--threads"}
+
+
+def _flag(name: str, options: PruneOptions) -> str:
+    """Return what the command line calls an option that is not as usual."""
+    if name != "latency":
+        return f"--{name.replace('_', '-')}"
+    usual = PruneOptions().latency
+    return next(
+        flag
+        for part, flag in LATENCY_FLAGS.items()
+        if getattr(options.latency, part) != getattr(usual, part)
+    )
+
+
 def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
     """Raise `InputError` for a choice that means nothing for single weights, before any work."""
     weight_signal(options.signal)
@@ -158,7 +173,7 @@ def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
     for field in dataclasses.fields(options):
         if field.name not in meant and getattr(options, field.name) != getattr(usual, field.name):
             raise InputError(
-                f"--{field.name.replace('_', '-')} has no meaning at --granularity "
+                f"{_flag(field.name, options)} has no meaning at --granularity "
                 f"{options.granularity}",
                 code="OPTION_WITHOUT_EFFECT",
                 hint="leave it away",

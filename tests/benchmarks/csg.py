@@ -14,10 +14,14 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunecli import data
 from prunecli.checkpoint import InputSpec
 from prunecli.complexity import csg, embed_pixels
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("PRUNECLI_SHARED", REPOSITORY.parent / "shared"))
@@ -61,7 +65,10 @@ class Row:
     csg_min: float
     csg_max: float
     least_effective_samples: float
+    decode_seconds: float
+    decode_cpu_seconds: float
     embed_seconds: float
+    embed_cpu_seconds: float
     csg_seconds: float
     csg_cpu_seconds: float
     process_peak_gib: float
@@ -73,20 +80,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     arguments = parser.parse_args()
-    rows = [
-        row
-        for subject in SUBJECTS
-        if subject.place == "digits" or Path(subject.place).is_dir()
-        for row in measure_subject(subject, arguments.seeds)
-    ]
-    with arguments.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    rows: list[Row] = []
+    for subject in SUBJECTS:
+        if subject.place == "digits" or Path(subject.place).is_dir():
+            rows += measure_subject(subject, arguments.seeds)
+            with arguments.out.open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(asdict(row) for row in rows)
 
 
-def measure_subject(subject: Subject, seeds: int) -> list[Row]:
-    """Decode a data set and measure it under every case."""
+def load(subject: Subject, limit: int | None = None) -> data.ImageSet:
+    """Decode a data set, or as many images of it, evenly over the classes."""
     spec = InputSpec(
         channels=subject.channels,
         height=subject.side,
@@ -94,10 +99,24 @@ def measure_subject(subject: Subject, seeds: int) -> list[Row]:
         mean=(0.0,) * subject.channels,
         std=(1.0,) * subject.channels,
     )
-    images = data.load_split(data.open_source(subject.place), subject.split, input=spec)
+    source = data.open_source(subject.place)
+    return data.load_split(source, subject.split, input=spec, seed=0, limit=limit)
+
+
+def pixels_of(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """Return the raw pixels of a data set, as numbers from 0 to 1, and the labels."""
+    images = load(subject)
+    return embed_pixels(images.images, kind="raw"), images.labels.numpy()
+
+
+def measure_subject(subject: Subject, seeds: int) -> list[Row]:
+    """Decode a data set and measure it under every case."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    images = load(subject)
+    decoding = time.perf_counter() - wall, time.process_time() - cpu
     rows = []
     for embedding, volume in CASES:
-        row = measure(subject.name, images, embedding, volume, seeds)
+        row = measure(subject.name, images, embedding, volume, seeds=seeds, decoding=decoding)
         print(
             f"{row.data:26} {row.embedding:7} {row.volume:5} CSG {row.csg_mean:6.3f} "
             f"({row.csg_min:.3f} to {row.csg_max:.3f})  {row.csg_seconds:6.2f} s "
@@ -108,11 +127,20 @@ def measure_subject(subject: Subject, seeds: int) -> list[Row]:
     return rows
 
 
-def measure(name: str, images: data.ImageSet, embedding: str, volume: str, seeds: int) -> Row:
+def measure(
+    name: str,
+    images: data.ImageSet,
+    embedding: str,
+    volume: str,
+    *,
+    seeds: int,
+    decoding: tuple[float, float],
+) -> Row:
     """Embed once and score under every seed; the times are medians over seeds."""
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     points = embed_pixels(images.images, kind=embedding)
     embed_seconds = time.perf_counter() - start
+    embed_cpu_seconds = time.process_time() - start_cpu
     labels = images.labels.numpy()
     results, walls, cpus = [], [], []
     for seed in range(seeds):
@@ -136,7 +164,10 @@ def measure(name: str, images: data.ImageSet, embedding: str, volume: str, seeds
         csg_min=round(min(scores), 4),
         csg_max=round(max(scores), 4),
         least_effective_samples=round(float(min(r.effective_samples.min() for r in results)), 1),
+        decode_seconds=round(decoding[0], 2),
+        decode_cpu_seconds=round(decoding[1], 2),
         embed_seconds=round(embed_seconds, 3),
+        embed_cpu_seconds=round(embed_cpu_seconds, 3),
         csg_seconds=round(statistics.median(walls), 3),
         csg_cpu_seconds=round(statistics.median(cpus), 3),
         process_peak_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

@@ -1,0 +1,181 @@
+"""The way of a network, kept in its file: what every verb did, and what came of it.
+
+Files are not trusted, and older versions wrote less: what cannot be read is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from itertools import dropwhile
+from typing import TYPE_CHECKING, Any
+
+from prunecli.report import AccuracyChange, Cost, CutCost, RunStep, Verified, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from prunecli.checkpoint import Checkpoint
+    from prunecli.report import PruneReport
+
+VERBS = ("prune", "finetune", "export")
+
+LONGEST = 2000
+"""Characters of a text from a file; no command that people type is longer."""
+
+MOST = 200
+"""Steps that are read: nobody cuts one network more often."""
+
+
+def step_to_json(step: RunStep) -> dict[str, Any]:
+    """Return what a file keeps of a step, without what is not known."""
+    return {name: value for name, value in to_json(step).items() if value is not None}
+
+
+def cut_step(report: PruneReport, *, command: str, source: str) -> RunStep:
+    """Return what a file keeps of a cut."""
+    budget = report.plan.get("budget")
+    return RunStep(
+        verb="prune",
+        command=command,
+        input=source,
+        cost=report.cost,
+        budget=budget if report.sparsity is None else None,
+        chosen=f"{report.signal}, {report.allocation}",
+        sparsity=None if report.sparsity is None else report.sparsity.sparsity,
+        verified=report.verified,
+        accuracy=_measured(report),
+    )
+
+
+def _measured(report: PruneReport) -> AccuracyChange | None:
+    """Return the accuracy before and after a cut, where anything on the way has measured it."""
+    if report.iterative is not None:
+        return report.iterative.accuracy
+    if report.repair is not None:
+        steps = report.repair.steps
+        return AccuracyChange(steps[0].accuracy, steps[-1].accuracy, report.repair.measured)
+    return None
+
+
+def history_of(checkpoint: Checkpoint) -> tuple[RunStep, ...]:
+    """Return the steps that a checkpoint has gone, the oldest first; none for one of other tools.
+
+    It starts with the first step that is known: what was before made the dense network. Where a
+    file of an older version tells nothing of its cut or its training, its plan and its accuracy do.
+    """
+    told = checkpoint.metadata.get("history")
+    listed = told[-MOST:] if isinstance(told, list) else []
+    every = [_step(item) for item in listed if isinstance(item, Mapping)]
+    steps = list(dropwhile(lambda step: not step.verb, every))
+    plan = checkpoint.plan
+    if plan is not None:
+        found = _costs(plan.cost_before, plan.cost_after)
+        steps = _completed(steps, "prune", cost=found, chosen=f"{plan.signal}, {plan.allocation}")
+    accuracy = _accuracy(checkpoint.metadata.get("accuracy"))
+    return tuple(_completed(steps, "finetune", accuracy=accuracy))
+
+
+def _completed(steps: Sequence[RunStep], verb: str, **facts: Any) -> list[RunStep]:
+    """Add facts to the last step of a verb where it tells none of them."""
+    found = list(steps)
+    at = max((at for at, step in enumerate(found) if step.verb == verb), default=None)
+    if at is not None and all(getattr(found[at], name) is None for name in facts):
+        found[at] = replace(found[at], **facts)
+    return found
+
+
+def _step(data: Mapping[str, Any]) -> RunStep:
+    command = _text(data.get("command")) or ""
+    known = {name: read(data.get(name)) for name, read in READERS.items()}
+    verb = _text(data.get("verb")) or _verb(command)
+    return RunStep(
+        verb=verb if verb in VERBS else "",
+        command=command,
+        input=_text(data.get("input")) or "",
+        **known,
+    )
+
+
+def _verb(command: str) -> str:
+    """Return the verb of a command line, which older versions did not write beside it."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    return next((word for word in words[1:] if word in VERBS), "")
+
+
+def _text(value: Any) -> str | None:
+    return value[:LONGEST] if isinstance(value, str) else None
+
+
+def _number(value: Any) -> float | None:
+    fine = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if fine and math.isfinite(value) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    """Return the entries of an object that are numbers."""
+    pairs = value.items() if isinstance(value, Mapping) else ()
+    read = ((str(name)[:LONGEST], _number(number)) for name, number in pairs)
+    return {name: number for name, number in read if number is not None}
+
+
+def _budget(value: Any) -> dict[str, dict[str, float]] | None:
+    if not isinstance(value, Mapping):
+        return None
+    return {str(kind)[:LONGEST]: _numbers(limit) for kind, limit in value.items()}
+
+
+def _cut(value: Any) -> CutCost | None:
+    if not isinstance(value, Mapping):
+        return None
+    return _costs(_numbers(value.get("before")), _numbers(value.get("after")))
+
+
+def _costs(before: Mapping[str, float], after: Mapping[str, float]) -> CutCost | None:
+    names = {field.name for field in fields(Cost)}
+    needed = names - {"latency"}
+    if not needed <= before.keys() or not needed <= after.keys():
+        return None
+    shared = sorted(names & before.keys() & after.keys())
+    return CutCost(
+        before=Cost(**{name: before[name] for name in shared}),
+        after=Cost(**{name: after[name] for name in shared}),
+        kept={name: after[name] / before[name] if before[name] else 1.0 for name in shared},
+    )
+
+
+def _verified(value: Any) -> Verified | None:
+    found = value if isinstance(value, Mapping) else {}
+    method, error = _text(found.get("method")), _number(found.get("max_rel_error"))
+    return None if method is None or error is None else Verified(method, error)
+
+
+def _accuracy(value: Any) -> AccuracyChange | None:
+    found = value if isinstance(value, Mapping) else {}
+    before, after = _number(found.get("before")), _number(found.get("after"))
+    if before is None or after is None:
+        return None
+    return AccuracyChange(before, after, _text(found.get("split")) or "")
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "cost": _cut,
+    "budget": _budget,
+    "chosen": _text,
+    "sparsity": _number,
+    "verified": _verified,
+    "accuracy": _accuracy,
+    "teacher": _number,
+    "epochs": _count,
+    "best_epoch": _count,
+}
+"""How every fact about a step is read from a file."""

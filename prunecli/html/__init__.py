@@ -1,0 +1,48 @@
+"""Reports as one self-contained HTML file: no network, light and dark, on paper and on a phone."""
+
+from prunecli.html.analysis import analysis_page
+from prunecli.html.cuts import cut_page, sweep_page
+from prunecli.html.page import page
+from prunecli.html.parts import (
+    Bar,
+    Cell,
+    Drawing,
+    Facts,
+    Folded,
+    Grid,
+    Numbers,
+    Part,
+    Section,
+    Station,
+    Stations,
+    Thumbnails,
+    Tile,
+)
+from prunecli.html.runs import export_page, finetune_page
+from prunecli.html.thumbnails import data_uri
+from prunecli.html.writing import check_page, write_page
+
+__all__ = [
+    "Bar",
+    "Cell",
+    "Drawing",
+    "Facts",
+    "Folded",
+    "Grid",
+    "Numbers",
+    "Part",
+    "Section",
+    "Station",
+    "Stations",
+    "Thumbnails",
+    "Tile",
+    "analysis_page",
+    "check_page",
+    "cut_page",
+    "data_uri",
+    "export_page",
+    "finetune_page",
+    "page",
+    "sweep_page",
+    "write_page",
+]

@@ -1,0 +1,50 @@
+"""The page of `analyze`."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from prunecli.html.datasets import dataset_images, dataset_sections, dataset_title
+from prunecli.html.learned import learned_images, learned_sections
+from prunecli.html.models import model_sections, model_title
+from prunecli.html.page import page
+from prunecli.html.parts import Grid, Section
+from prunecli.html.thumbnails import thumbnails
+from prunecli.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from prunecli.data import DataSource
+    from prunecli.report import AnalyzeReport
+
+
+def analysis_page(
+    report: AnalyzeReport, source: DataSource | None, *, progress: Progress = silent
+) -> str:
+    """Return the page of an analysis; images that it shows are read from `source` anew."""
+    model, dataset, learned = report.model, report.dataset, report.learnability
+    names = [] if dataset is None else dataset_images(dataset)
+    names += [] if learned is None else learned_images(learned)
+    images = {} if source is None else thumbnails(source, names, progress=progress)
+    sections: list[Section] = [] if model is None else model_sections(model)
+    if dataset is not None:
+        sections += dataset_sections(dataset, images)
+    if learned is not None:
+        folder = "" if dataset is None else dataset.path
+        sections += learned_sections(learned, images, folder=folder)
+    sections += warning_sections(report.warnings)
+    titles = [] if model is None else [model_title(model)]
+    titles += [] if dataset is None else [dataset_title(dataset)]
+    title = "; ".join(titles) or "What networks learned"
+    return page(title, sections, made_by=made_by("analyze"))
+
+
+def warning_sections(warnings: tuple[str, ...]) -> list[Section]:
+    """Return a section of warnings, if there are any."""
+    rows = tuple((warning,) for warning in warnings)
+    return [Section("Warnings", "", (Grid(("what to know",), rows),))] if rows else []
+
+
+def made_by(verb: str) -> str:
+    """Return what stands at the end of a page."""
+    return f"Made by prunecli {version('prunecli')}, {verb}. It loads nothing from anywhere."

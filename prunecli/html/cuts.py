@@ -1,0 +1,376 @@
+"""The pages of `prune`: of one cut, and of a sweep over budgets."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from prunecli.budget import format_cost
+from prunecli.html.analysis import made_by, warning_sections
+from prunecli.html.page import page
+from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Part, Section
+from prunecli.html.words import (
+    COSTS,
+    budget_text,
+    dead_sections,
+    folded,
+    frozen_sections,
+    images_text,
+    number,
+    percent,
+    proof_text,
+    quantity,
+    share_bar,
+    sparsity_sections,
+)
+from prunecli.pictures import (
+    candidates_picture,
+    kept_picture,
+    latency_picture,
+    removals_picture,
+    sweep_picture,
+)
+from prunecli.pictures.candidates import ranked
+
+if TYPE_CHECKING:
+    from prunecli.report import (
+        CutCost,
+        IterativeReport,
+        LatencyReport,
+        PruneReport,
+        RepairReport,
+        SearchReport,
+        SweepReport,
+        Trial,
+    )
+
+
+def cut_page(report: PruneReport) -> str:
+    """Return the page of one cut, or of the plan of one."""
+    planned = "plan of a cut" if report.output is None else "cut"
+    kept = (
+        f"{percent(report.cost.kept['flops'])} of the FLOPs"
+        if report.sparsity is None
+        else f"{percent(report.sparsity.sparsity)} of the weights zero"
+    )
+    sections = [
+        _glance(report),
+        *warning_sections(report.warnings),
+        *_layers(report),
+        *sparsity_sections(report.sparsity, report.architecture),
+        *_iterative(report.iterative),
+        *_latency(report.latency),
+        *_candidates(report.candidates),
+        *_repair(report.repair),
+        *dead_sections(report.dead),
+        *_groups(report),
+        *frozen_sections(report.frozen),
+    ]
+    return page(f"{report.architecture}: {planned}, {kept}", sections, made_by=made_by("prune"))
+
+
+def _glance(report: PruneReport) -> Section:
+    cost, verified = report.cost, report.verified
+    figures = [
+        (percent(cost.kept.get(kind, 1.0)), f"of the {COSTS[kind]} kept", _change(cost, kind))
+        for kind in ("flops", "params")
+    ]
+    if verified is not None:
+        figures.append((f"{verified.max_rel_error:.1e}", "error of the proof", "of its outputs"))
+    facts = {
+        "model": report.architecture,
+        **_asked(report),
+        "chosen by": _chosen(report),
+        "proof": "not cut: this is the plan" if verified is None else proof_text(verified),
+        **({"cut in": _MODES[report.mode]} if report.mode in _MODES else {}),
+        "seconds": ", ".join(f"{name} {spent:.2f}" for name, spent in report.seconds.items()),
+        "written": "nothing" if report.output is None else str(report.output),
+    }
+    parts = (Numbers(tuple(figures)), _costs(cost, report), Facts(facts))
+    return Section("The cut", "", parts)
+
+
+_MODES = {
+    "module": "the network's own class, narrower",
+    "graph": "the traced graph, written anew with the sizes that are left",
+}
+
+
+def _asked(report: PruneReport) -> dict[str, str]:
+    if report.sparsity is not None:
+        return {"asked for": f"{percent(report.plan.get('sparsity'))} of the weights to be zero"}
+    text = budget_text(report.plan.get("budget"))
+    met = [
+        f"{COSTS[kind]} {percent(report.cost.kept[kind])}"
+        for kind in report.plan.get("budget", {})
+        if kind in report.cost.kept and kind in COSTS
+    ]
+    return {"asked for": f"{text}; kept: {', '.join(met)}"} if text else {}
+
+
+def _chosen(report: PruneReport) -> str:
+    taken = "" if report.candidates is None else ", which did best of those tried"
+    looked = "" if report.importance is None else f" (importance: {report.importance})"
+    aligned = "" if report.sparsity is not None else f"; widths aligned: {report.align}"
+    return f"signal {report.signal}{taken}; allocation {report.allocation}{looked}{aligned}"
+
+
+def _change(cost: CutCost, kind: str) -> str:
+    before, after = (getattr(one, kind) for one in (cost.before, cost.after))
+    return f"{quantity(before)} before, {quantity(after)} after"
+
+
+def _costs(cost: CutCost, report: PruneReport) -> Grid:
+    budget = report.plan.get("budget", {}) if report.sparsity is None else {}
+    rows: list[tuple[Cell, ...]] = []
+    for field in fields(cost.before):
+        kind = field.name
+        before, after = (getattr(one, kind) for one in (cost.before, cost.after))
+        if before is None or after is None:
+            continue
+        share = cost.kept.get(kind, after / before if before else 1.0)
+        rows.append(
+            (
+                COSTS[kind],
+                format_cost(kind, before),
+                format_cost(kind, after),
+                Bar(share, percent(share)),
+                budget_text({kind: budget[kind]}) if kind in budget else "",
+            )
+        )
+    return Grid(("cost", ">before", ">after", "kept", "asked for"), tuple(rows))
+
+
+def _layers(report: PruneReport) -> list[Section]:
+    layers = report.layers
+    if not layers:
+        return []
+    rows: list[tuple[Cell, ...]] = [
+        (
+            layer.name,
+            layer.operator,
+            f"{layer.channels:,}",
+            f"{layer.kept:,}",
+            Bar(layer.kept / layer.channels, percent(layer.kept / layer.channels)),
+            quantity(layer.flops),
+            quantity(layer.flops_kept),
+            f"{layer.params:,.0f}",
+            f"{layer.params_kept:,.0f}",
+            layer.reason,
+        )
+        for layer in layers
+    ]
+    header = (
+        "layer", "operator", ">channels", ">kept", "kept", ">FLOPs", ">after", ">parameters",
+        ">after", "whole because",
+    )  # fmt: skip
+    whole = sum(layer.kept == layer.channels for layer in layers)
+    text = f"Of {len(layers):,} layers in the order of execution, {whole:,} keep all channels."
+    parts = (Drawing(kept_picture(report)), folded("All layers", Grid(header, tuple(rows))))
+    return [Section("Layers", text, parts)]
+
+
+def _groups(report: PruneReport) -> list[Section]:
+    if not report.groups:
+        return []
+    largest = max(group.flops_share for group in report.groups)
+    looked = report.importance is not None
+    rows: list[tuple[Cell, ...]] = [
+        (
+            group.name,
+            f"{group.before:,}",
+            f"{group.after:,}",
+            Bar(group.after / group.before, percent(group.after / group.before)),
+            share_bar(group.flops_share, largest),
+            percent(group.params_share, digits=2),
+            *([number(group.importance)] * looked),
+        )
+        for group in report.groups
+    ]
+    header = (
+        "channel group", ">before", ">after", "kept", "FLOPs", ">parameters",
+        *([">importance"] * looked),
+    )  # fmt: skip
+    caption = "FLOPs and parameters: the share of the dense network's that goes with the group"
+    text = "Channels of one group can only be cut together."
+    grid = Grid(header, tuple(rows), caption)
+    return [Section("Channel groups", text, (folded("All channel groups", grid),))]
+
+
+def _iterative(report: IterativeReport | None) -> list[Section]:
+    if report is None:
+        return []
+    if report.accuracy is None:
+        text = (
+            f"About {report.planned_removals:,} removals with {report.planned_updates:,} updates "
+            f"would take {report.planned_seconds:,.0f} s here. Signal: {report.criterion}."
+        )
+        return [Section("What would be done", text)]
+    worst = max((removal.max_rel_error for removal in report.removals), default=0.0)
+    text = (
+        f"{len(report.removals):,} cuts, each proven with a largest relative error of {worst:.1e}. "
+        f"Accuracy on {report.images:,} held-out images: {percent(report.accuracy.before)} dense, "
+        f"{percent(report.accuracy.after)} at the end. Signal: {report.criterion}."
+    )
+    rows = tuple(
+        (
+            str(removal.removal),
+            f"{removal.updates:,}",
+            f"{removal.channels:,}",
+            percent(removal.flops),
+            percent(removal.params),
+            f"{removal.train_loss:.4f}",
+            f"{removal.loss:.4f}",
+            percent(removal.accuracy),
+            f"{1e3 * removal.seconds_per_update:.0f}",
+        )
+        for removal in report.removals
+    )
+    header = (
+        ">removal", ">updates", ">channels", ">FLOPs left", ">parameters left", ">training loss",
+        ">loss", ">accuracy", ">ms per update",
+    )  # fmt: skip
+    grid = Grid(header, rows, "scored on held-out images before each removal")
+    return [
+        Section(
+            "On the way", text, (Drawing(removals_picture(report)), folded("All removals", grid))
+        )
+    ]
+
+
+def _latency(latency: LatencyReport | None) -> list[Section]:
+    if latency is None:
+        return []
+    rows: list[tuple[Cell, ...]] = [
+        (
+            "predicted",
+            f"{latency.dense_ms:.3f}",
+            f"{latency.slim_ms:.3f}",
+            percent(latency.kept),
+            "",
+        )
+    ]
+    row = latency.measured
+    if row is not None and latency.measured_interval is not None and row.dense_ms is not None:
+        low, high = latency.measured_interval
+        rows.append(
+            (
+                "measured",
+                f"{row.dense_ms:.3f}",
+                f"{row.slim_ms:.3f}",
+                percent(latency.measured_kept),
+                f"{percent(low)} to {percent(high)}",
+            )
+        )
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    text = f"ONNX Runtime on this machine's CPU, {threads}, batch {latency.batch}."
+    if latency.asked is not None:
+        met = {None: "", True: ", and that was kept", False: ", and that was missed"}[latency.met]
+        if latency.met and (latency.measured_kept or 0.0) > latency.asked:
+            met = ", and by what can be told from the timing that was kept"
+        text += f" At most {percent(latency.asked)} was asked for{met}."
+    if latency.error is not None:
+        text += f" The prediction is off by {100 * latency.error:+.1f} % of what was measured."
+    grid = Grid(("", ">dense ms", ">slim ms", ">of the dense", ">95 % interval"), tuple(rows))
+    return [Section("Latency", text, (Drawing(latency_picture(latency)), grid))]
+
+
+def _candidates(search: SearchReport | None) -> list[Section]:
+    if search is None:
+        return []
+    text = (
+        f"The cut was made with {search.chosen}: the least calibrated loss on {search.images:,} "
+        f"{images_text(search.measured)}."
+    )
+    trials = (search.dense, *ranked(search))
+    grid = _trials(trials, repaired=any(trial.repaired is not None for trial in trials))
+    return [Section("Signals tried", text, (Drawing(candidates_picture(search)), grid))]
+
+
+def _repair(repair: RepairReport | None) -> list[Section]:
+    if repair is None:
+        return []
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (
+            step.name,
+            f"{step.loss:.4f}",
+            Bar(step.accuracy, percent(step.accuracy)),
+            f"{step.layers:,}",
+            f"{step.seconds:.1f}",
+            ", ".join(f"{count}: {reason}" for reason, count in step.skipped.items()),
+        )
+        for step in repair.steps
+    )
+    text = (
+        f"Repaired on {repair.images:,} training images, scored on {images_text(repair.measured)}."
+    )
+    header = ("step", ">loss", "accuracy", ">layers", ">seconds", "left as they are")
+    return [Section("Repair", text, (Grid(header, rows),))]
+
+
+def sweep_page(report: SweepReport) -> str:
+    """Return the page of a sweep."""
+    dense = report.dense.score
+    figures = [
+        (quantity(report.cost.flops), "FLOPs", "of the dense network"),
+        (quantity(report.cost.params), "parameters", ""),
+    ]
+    if dense is not None:
+        figures.append((percent(dense.accuracy), "accuracy", "of the dense network"))
+    parts: list[Part] = [Numbers(tuple(figures)), Drawing(sweep_picture(report))]
+    facts = {"model": report.architecture, "repair": ", ".join(report.repair) or "none"}
+    if report.suggested is not None and report.suggested.final is not None:
+        taken = report.suggested
+        facts["suggested"] = (
+            f"{taken.signal}, {taken.allocation}: {percent(taken.kept.get(report.kind))} of the "
+            f"{COSTS[report.kind]}, accuracy {percent(report.suggested.final.accuracy)}"
+        )
+    if report.next_command:
+        facts["command for it"] = report.next_command
+    facts["written"] = "no network: a sweep only measures"
+    trials = (report.dense, *report.trials)
+    grid = _trials(trials, repaired=bool(report.repair), kind=report.kind)
+    text = (
+        f"The network is cut to many budgets of {COSTS[report.kind]} and scored on "
+        f"{report.images:,} {images_text(report.measured)}, without training. The trials are not "
+        "proven; what prune writes is."
+    )
+    sections = [
+        Section("Accuracy against cost", text, (*parts, Facts(facts))),
+        *warning_sections(report.warnings),
+        Section("All trials", "", (grid,)),
+    ]
+    title = f"{report.architecture}: what a cut costs"
+    return page(title, sections, made_by=made_by("prune --sweep"))
+
+
+def _trials(trials: tuple[Trial, ...], *, repaired: bool, kind: str = "flops") -> Grid:
+    """Return one row per trial; `kind` is the cost whose budget is shown."""
+    failed = any(trial.problem for trial in trials)
+    rows: list[tuple[Cell, ...]] = []
+    for trial in trials:
+        score, final = trial.score, trial.final
+        asked = trial.budget.get(kind, {}).get("fraction")
+        rows.append(
+            (
+                "" if asked is None else percent(asked),
+                trial.signal,
+                trial.allocation,
+                percent(trial.kept.get("flops")),
+                percent(trial.kept.get("params")),
+                "" if score is None else f"{score.loss:.4f}",
+                "" if final is None else f"{final.calibrated:.4f}",
+                Bar(score.accuracy, percent(score.accuracy)) if score is not None else "",
+                *([percent(trial.repaired.accuracy if trial.repaired else None)] * repaired),
+                *([trial.problem] * failed),
+            )
+        )
+    header = (
+        ">asked", "signal", "allocation", ">FLOPs", ">parameters", ">loss", ">calibrated loss",
+        "accuracy", *([">repaired"] * repaired), *(["not cut because"] * failed),
+    )  # fmt: skip
+    caption = (
+        "asked: the share to keep; calibrated loss: the least when all logits are divided by one "
+        "number"
+    )
+    return Grid(header, tuple(rows), caption)

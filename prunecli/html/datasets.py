@@ -1,0 +1,359 @@
+"""The part of a page that is about a data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunecli.html.parts import (
+    Bar,
+    Drawing,
+    Facts,
+    Folded,
+    Grid,
+    Numbers,
+    Part,
+    Section,
+    Thumbnails,
+    Tile,
+)
+from prunecli.pictures import (
+    balance_picture,
+    class_map_picture,
+    difficulty_picture,
+    reduction_picture,
+    similarity_picture,
+    spectrum_picture,
+)
+from prunecli.pictures.datasets import hardest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from prunecli.report import ConfusingImage, DatasetAnalysis
+
+PAIRS = 40
+"""Confusing images that are shown."""
+
+OF_A_CLASS = 4
+"""Confusing images of one class that are shown."""
+
+TWINS = 10
+"""Groups of equal images that are shown, and of nearly equal ones."""
+
+ODD = 8
+"""Images of one unusual kind that are shown."""
+
+TOGETHER = 3
+"""Images of such a group that are shown."""
+
+ROWS = 1000
+"""Classes, or files, that a table lists."""
+
+
+def dataset_title(dataset: DatasetAnalysis) -> str:
+    """Return what a page about a data set is called."""
+    name = Path(dataset.path).name or dataset.path
+    return f"{name}: {dataset.images:,} {_things(dataset)} in {len(dataset.classes):,} classes"
+
+
+def dataset_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Section]:
+    """Return what is known of a data set; `images` are data URIs of `dataset_images`."""
+    return [
+        _glance(dataset),
+        _alike(dataset),
+        _classes(dataset),
+        *_confusing(dataset, images),
+        *_reduction(dataset),
+        *_oddities(dataset, images),
+        _how(dataset),
+    ]
+
+
+def dataset_images(dataset: DatasetAnalysis) -> list[str]:
+    """Return the names of the images that `dataset_sections` shows."""
+    confusing = [name for image in _chosen(dataset) for name in (image.path, image.neighbour)]
+    odd = [name for names in _odd(dataset).values() for name in names[:ODD]]
+    return [*confusing, *(name for group in _twins(dataset) for name in group), *odd]
+
+
+def place(name: str, folder: str) -> str:
+    """Return the path of an image as seen from the folder of its data set."""
+    return name.removeprefix(folder.rstrip("/") + "/")
+
+
+def _glance(dataset: DatasetAnalysis) -> Section:
+    settings = dataset.csg_settings
+    counts = [entry.count for entry in dataset.classes]
+    low, high = (f"{value:.2f}" for value in dataset.csg_interval)
+    spread = f", 95 % {low} to {high}" if high != low else ""
+    numbers = [
+        (f"{dataset.csg:.2f}", "CSG, how far classes overlap", f"higher is harder{spread}"),
+        (f"{dataset.images:,}", _things(dataset), f"in {len(counts):,} classes"),
+        (f"{dataset.balance:.2f}", "balance", "smallest class over largest; 1 is even"),
+    ]
+    facts = {
+        "data": f"{dataset.path} ({dataset.format})",
+        "in a class": _range(min(counts), max(counts)),
+        "measured on": f"{settings.get('images', dataset.images):,} {_things(dataset)}"
+        + (" set apart for training" if settings.get("split") == "train" else ""),
+    }
+    if dataset.sizes:
+        twins = len(dataset.duplicates) + len(dataset.near_duplicates)
+        numbers.append((f"{twins:,}", "groups of the same image", "equal or nearly so"))
+        numbers.append((f"{len(dataset.unreadable):,}", "unreadable files", ""))
+        facts["sizes"] = _sizes(dataset.sizes)
+    if dataset.looked_at is not None and dataset.looked_at < dataset.images:
+        facts["looked at"] = f"{dataset.looked_at:,} of the images, drawn at random"
+    if dataset.kinds:
+        facts["unusual"] = ", ".join(f"{count:,} {kind}" for kind, count in dataset.kinds.items())
+    if dataset.subset is not None:
+        subset = dataset.subset
+        facts["subset"] = f"{subset.images:,} images by {subset.rule}, in {subset.path}"
+    return Section("At a glance", "", (Numbers(tuple(numbers)), Facts(facts)))
+
+
+def _things(dataset: DatasetAnalysis) -> str:
+    """Return what a data set is made of: a table of features has no images."""
+    return "images" if dataset.sizes or dataset.unreadable else "rows of features"
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,} each" if low == high else f"{low:,} to {high:,}"
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    ranked = sorted(sizes.items(), key=lambda item: -item[1])
+    rest = f" and {len(ranked) - 4} other sizes" if len(ranked) > 4 else ""
+    return ", ".join(f"{size} ({count:,})" for size, count in ranked[:4]) + rest
+
+
+def _alike(dataset: DatasetAnalysis) -> Section:
+    pairs = Grid(
+        ("taken for each other", ">similarity"),
+        tuple((f"{a} and {b}", f"{similarity:.3f}") for a, b, similarity in dataset.confused_pairs),
+        "Similarity: the sum over all classes of what two of them have in common in the classes of "
+        "their neighbours, by plain votes; 1 for classes that cannot be told apart.",
+    )
+    text = (
+        "Classes that are near each other on the map have images with neighbours of the same "
+        "classes. Lines tie the most similar pairs, stronger for more. The matrix, from which the "
+        "score comes, has similar classes side by side; numbers in it are per cent."
+    )
+    if dataset.csg_settings["volume"] != "none":
+        text += (
+            " The map goes by plain votes of neighbours. In the matrix, votes weigh more where "
+            "images lie close together, so that the two may differ (not with --volume none)."
+        )
+    parts: list[Part] = [Drawing(class_map_picture(dataset)), Drawing(similarity_picture(dataset))]
+    if pairs.rows:
+        parts.append(Folded("The most similar pairs in a table", (pairs,)))
+    return Section("Which classes are alike", text, tuple(parts))
+
+
+def _classes(dataset: DatasetAnalysis) -> Section:
+    counts = {entry.name: entry.count for entry in dataset.classes}
+    ranked = hardest(dataset)
+    table = Grid(
+        ("class", ">images", ">neighbours of other classes", ">overlap", ">classes it is like"),
+        tuple(
+            (
+                entry.name,
+                f"{counts.get(entry.name, 0):,}",
+                Bar(entry.others, f"{entry.others:.1%}"),
+                f"{entry.overlap:.2f}",
+                f"{2**entry.entropy:.1f}",
+            )
+            for entry in ranked[:ROWS]
+        ),
+        "Overlap: the sum of the similarities with all other classes. Classes it is like: their "
+        "effective number, itself among them (2 to the entropy of the row of similarities).",
+    )
+    of = "All" if len(ranked) <= ROWS else f"The {ROWS:,} hardest of"
+    absent = len(counts) - len(ranked)
+    text = (
+        "A class is hard where the nearest neighbours of its images are of other classes. What a "
+        "trained network makes of it may differ: it does not see images as the score does."
+    )
+    if absent > 0:
+        text += f" {absent:,} classes have no image among those that were measured."
+    drawn = (Drawing(difficulty_picture(dataset)), Drawing(balance_picture(dataset)))
+    folded = Folded(f"{of} {len(ranked):,} classes in a table", (table,))
+    return Section("How hard each class is", text, (*drawn, folded))
+
+
+def _chosen(dataset: DatasetAnalysis) -> list[ConfusingImage]:
+    """Return the most confusing images of every class, of the hardest where there are many."""
+    each = max(1, min(OF_A_CLASS, PAIRS // max(len(dataset.difficulty), 1)))
+    rank = {entry.name: at for at, entry in enumerate(hardest(dataset))}
+    seen: Counter[str] = Counter()
+    found = []
+    for image in sorted(dataset.confusing, key=lambda image: rank.get(image.name, len(rank))):
+        seen[image.name] += 1
+        if seen[image.name] <= each:
+            found.append(image)
+    return found[:PAIRS]
+
+
+def _confusing(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Section]:
+    chosen = _chosen(dataset)
+    if not chosen:
+        return []
+    among = len({image.name for image in dataset.confusing})
+    shown = len({image.name for image in chosen})
+    of = f"the {shown} hardest of {among:,} classes" if shown < among else "every class"
+    text = (
+        f"The most confusing images of {of}, the hardest class first: first the image with its "
+        "class, then its nearest neighbour of the class that it is taken for. A wrong label shows "
+        "here too."
+    )
+    groups = tuple(
+        (
+            _tile(image.path, images, dataset, title=image.name, alternative=_said(image)),
+            _tile(
+                image.neighbour,
+                images,
+                dataset,
+                title=f"like {image.looks_like}",
+                alternative=f"its nearest neighbour among {image.looks_like}",
+            ),
+        )
+        for image in chosen
+    )
+    if not images.keys() & {image.path for image in chosen}:
+        rows = tuple(
+            (place(image.path, dataset.path), image.name, image.looks_like, f"{image.share:.0%}")
+            for image in chosen
+        )
+        header = ("image", "class", "looks like", ">of its neighbours")
+        return [Section("Images that look like another class", text, (Grid(header, rows),))]
+    return [Section("Images that look like another class", text, (Thumbnails(groups),))]
+
+
+def _said(image: ConfusingImage) -> str:
+    return f"an image of {image.name}, {image.share:.0%} of whose neighbours are {image.looks_like}"
+
+
+def _tile(
+    name: str,
+    images: Mapping[str, str],
+    dataset: DatasetAnalysis,
+    *,
+    title: str = "",
+    alternative: str = "",
+) -> Tile:
+    said = alternative or f"the image {place(name, dataset.path)}"
+    return Tile(images.get(name, ""), said, title, place(name, dataset.path))
+
+
+def _reduction(dataset: DatasetAnalysis) -> list[Section]:
+    found = dataset.reduction
+    if found is None:
+        return []
+    kept = (
+        "No smaller set keeps it."
+        if found.smallest is None
+        else f"{found.smallest:,} images of every class keep it."
+    )
+    text = (
+        "The score of random sets with as many images of every class as the axis says, mean and "
+        f"standard deviation over draws. A size keeps the score of all images, {found.whole:.3f}, "
+        f"where it and all larger ones are within {found.tolerance:.0%} of it: a rule of our own. "
+        f"{kept}"
+    )
+    rows = tuple(
+        (f"{step.images_per_class:,}", f"{step.score:.3f}", f"{step.deviation:.3f}")
+        for step in found.steps
+    )
+    table = Grid((">images of every class", ">CSG by plain votes", ">standard deviation"), rows)
+    drawing = Drawing(reduction_picture(dataset))
+    return [Section("How small the set could be", text, (drawing, table))]
+
+
+def _twins(dataset: DatasetAnalysis) -> list[tuple[str, ...]]:
+    groups = (*dataset.duplicates[:TWINS], *dataset.near_duplicates[:TWINS])
+    return [group[:TOGETHER] for group in groups]
+
+
+def _oddities(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Section]:
+    parts: list[Part] = [
+        *_twin_part("equal", dataset.duplicates, dataset, images),
+        *_twin_part("nearly equal", dataset.near_duplicates, dataset, images),
+    ]
+    for kind, names in _odd(dataset).items():
+        tiles = tuple((_tile(name, images, dataset),) for name in names[:ODD])
+        first = f", the first {ODD}" if dataset.kinds[kind] > ODD else ""
+        parts.append(Thumbnails(tiles, f"{kind}: {dataset.kinds[kind]:,} images{first}"))
+    if dataset.unreadable:
+        why = {name: kind for kind, names in dataset.listed.items() for name in names}
+        rows = tuple(
+            (place(name, dataset.path), why.get(name, "")) for name in dataset.unreadable[:ROWS]
+        )
+        title = f"{len(dataset.unreadable):,} files that cannot be read"
+        more = f"the first {ROWS:,}" if len(dataset.unreadable) > ROWS else ""
+        parts.append(Folded(title, (Grid(("file", "why"), rows, more),)))
+    if not parts:
+        return []
+    text = (
+        "An image that comes twice counts twice in training, and where one of both is a test image "
+        "the accuracy is too good."
+        if dataset.duplicates or dataset.near_duplicates
+        else ""
+    )
+    return [Section("Images to look at", text, tuple(parts))]
+
+
+def _odd(dataset: DatasetAnalysis) -> dict[str, tuple[str, ...]]:
+    """Return the images of unusual kinds that can be seen, by kind."""
+    lost = set(dataset.unreadable)
+    kinds = {kind: set(names) & lost for kind, names in dataset.listed.items()}
+    return {kind: dataset.listed[kind] for kind, unseen in kinds.items() if not unseen}
+
+
+def _twin_part(
+    kind: str,
+    groups: Sequence[tuple[str, ...]],
+    dataset: DatasetAnalysis,
+    images: Mapping[str, str],
+) -> Iterable[Part]:
+    if not groups:
+        return []
+    shown = tuple(
+        tuple(_tile(name, images, dataset) for name in group[:TOGETHER]) for group in groups[:TWINS]
+    )
+    first = f"; the first {TWINS} of them" if len(groups) > TWINS else ""
+    largest = max(map(len, groups))
+    many = f", {TOGETHER} images of each" if largest > TOGETHER else ""
+    caption = f"{len(groups):,} groups of {kind} images, {largest} at most{first}{many}"
+    return [Thumbnails(shown, caption)]
+
+
+def _how(dataset: DatasetAnalysis) -> Section:
+    settings = dataset.csg_settings
+    facts = {
+        "seen through": str(settings["embedding"])
+        + (f", {settings['epochs']} epochs" if "epochs" in settings else ""),
+        "drawn": f"{settings['samples']} images of every class, {settings['repeats']} times, out "
+        f"of {settings.get('images', dataset.images):,}",
+        "neighbours": str(settings["neighbours"]),
+        "volume": f"{settings['volume']} "
+        f"({'plain votes' if settings['volume'] == 'none' else 'votes over the box they lie in'})",
+        "score": f"{settings.get('variant', 'csg')}: {dataset.csg:.4f}"
+        + ("" if dataset.csg_deviation is None else f", deviation {dataset.csg_deviation:.4f}"),
+    }
+    if dataset.csg_votes is not None:
+        facts["by plain votes"] = f"{dataset.csg_votes:.4f}, steadier and free of scale"
+    if "seed" in settings:
+        facts["seed"] = str(settings["seed"])
+    if "versions" in settings:
+        facts["with"] = ", ".join(f"{name} {text}" for name, text in settings["versions"].items())
+    text = (
+        "The cumulative spectral gradient (Branchaud-Charron, Achkar, Jodoin, CVPR 2019) looks at "
+        "the classes of the nearest neighbours of drawn images, makes a graph of the classes, and "
+        "adds up the steps in the spectrum of its Laplacian. All zero: no class overlaps another. "
+        "An early rise: most of them do."
+    )
+    return Section(
+        "How the score was taken", text, (Drawing(spectrum_picture(dataset)), Facts(facts))
+    )

@@ -1,0 +1,192 @@
+"""Layers as rows of bars: what they cost, what is kept of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunecli.pictures.rows import rows_of
+from prunecli.pictures.saving import Picture
+from prunecli.pictures.style import COLOURS, GRID, LONGEST_TITLE, new_figure, short
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from prunecli.pictures.rows import Row
+    from prunecli.report import LayerAnalysis, LayerCut, ModelAnalysis, PruneReport, SparsityReport
+
+FREE, HELD, WHOLE = COLOURS[0], COLOURS[1], GRID
+"""Bars of what may go or is kept, of what is held fast, and of the dense network behind them."""
+
+WIDE = 200.0
+"""Values that differ by more than this factor are drawn on a logarithmic axis."""
+
+TICKS = 5
+"""Numbers below a panel: more would touch each other."""
+
+NAMED = 5
+"""Layers that the text of a picture names."""
+
+
+@dataclass(frozen=True)
+class _Bars:
+    """One panel: a value per row, and what lies behind it; `may_span` many powers of ten."""
+
+    title: str
+    unit: str
+    values: Sequence[float]
+    behind: Sequence[float] | None = None
+    may_span: bool = False
+
+
+def layers_picture(model: ModelAnalysis) -> Picture:
+    """Draw FLOPs, parameters and mean saliency of every layer, those held fast in another colour.
+
+    Layers are in the order of execution; many of them share rows, with their sums (of the saliency:
+    the mean over channels that may go).
+    """
+    layers, flops, params = model.layers, model.cost.flops or 1.0, model.cost.params or 1.0
+    rows = rows_of([layer.name for layer in layers])
+    panels = [
+        _Bars(
+            "FLOPs",
+            "% of the network's",
+            [100 * sum(layer.flops for layer in layers[row.at]) / flops for row in rows],
+        ),
+        _Bars(
+            "Parameters",
+            "% of the network's",
+            [100 * sum(layer.params for layer in layers[row.at]) / params for row in rows],
+        ),
+        _Bars(
+            "Mean saliency",
+            "of the channels that may go",
+            [_saliency(layers[row.at]) for row in rows],
+            may_span=True,
+        ),
+    ]
+    held = [not any(layer.free for layer in layers[row.at]) for row in rows]
+    title = f"{model.architecture}: what each layer costs and what its channels are worth"
+    figure = _figure(rows, panels, [HELD if is_held else FREE for is_held in held], title)
+    legend = {"channels may go": FREE, "all channels stay": HELD}
+    _legend_(figure, {name: look for name, look in legend.items() if name in _met(held)})
+    return Picture(figure, title, _analysis_text(model))
+
+
+def kept_picture(report: PruneReport) -> Picture:
+    """Draw channels and FLOPs of every layer after a cut before those of the dense network."""
+    layers, flops = report.layers, report.cost.before.flops or 1.0
+    rows = rows_of([layer.name for layer in layers])
+    kept = [sum(layer.kept for layer in layers[row.at]) for row in rows]
+    channels = [sum(layer.channels for layer in layers[row.at]) for row in rows]
+    panels = [
+        _shares("Channels kept", kept, channels),
+        _Bars(
+            "FLOPs",
+            "% of the dense network's",
+            [100 * sum(layer.flops_kept for layer in layers[row.at]) / flops for row in rows],
+            [100 * sum(layer.flops for layer in layers[row.at]) / flops for row in rows],
+        ),
+    ]
+    share = report.cost.kept.get("flops", 1.0)
+    title = f"{report.architecture}: what is kept of each layer, {share:.1%} of the FLOPs in all"
+    figure = _figure(rows, panels, [FREE] * len(rows), title)
+    _legend_(figure, {"kept": FREE, "dense": WHOLE})
+    return Picture(figure, title, _cut_text(layers))
+
+
+def weights_picture(sparsity: SparsityReport, architecture: str) -> Picture:
+    """Draw the weights of every layer that are not zero before all of them."""
+    layers = sparsity.layers
+    rows = rows_of([layer.name.removesuffix(".weight") for layer in layers])
+    kept = [sum(layer.kept for layer in layers[row.at]) for row in rows]
+    weights = [sum(layer.weights for layer in layers[row.at]) for row in rows]
+    panels = [
+        _shares("Weights kept", kept, weights),
+        _Bars("Weights", "millions", [n / 1e6 for n in kept], [n / 1e6 for n in weights]),
+    ]
+    title = f"{architecture}: weights kept of each layer, {1 - sparsity.sparsity:.1%} in all"
+    figure = _figure(rows, panels, [FREE] * len(rows), title)
+    _legend_(figure, {"kept": FREE, "dense": WHOLE})
+    text = "; ".join(f"{layer.name}: {layer.kept} of {layer.weights}" for layer in layers)
+    return Picture(figure, title, f"Weights that are not zero. {text}.")
+
+
+def _shares(title: str, kept: Sequence[int], whole: Sequence[int]) -> _Bars:
+    shares = [100 * some / every for some, every in zip(kept, whole, strict=True)]
+    return _Bars(title, "% of the layer's", shares, [100.0] * len(shares))
+
+
+def _figure(
+    rows: Sequence[Row], panels: Sequence[_Bars], colours: Sequence[str], title: str
+) -> Figure:
+    figure, axes = new_figure(9.0, 1.5 + 0.165 * max(len(rows), 4), columns=len(panels))
+    for each, panel in zip(axes, panels, strict=True):
+        _draw_(each, panel, colours)
+        each.set_yticks(
+            range(len(rows)), [row.label if each is axes[0] else "" for row in rows], fontsize=7.5
+        )
+        each.set_ylim(len(rows) - 0.4, -0.6)
+        each.grid(visible=False, axis="y")
+        each.set_title(panel.title, loc="left")
+        each.set_xlabel(panel.unit)
+    figure.suptitle(short(title, LONGEST_TITLE), fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def _draw_(axes: Axes, panel: _Bars, colours: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    places = range(len(panel.values))
+    if panel.behind is not None:
+        axes.barh(places, panel.behind, height=0.72, color=WHOLE)
+    positive = [value for value in panel.values if value > 0]
+    if panel.may_span and positive and max(positive) > WIDE * min(positive):
+        axes.set_xscale("log")
+        axes.set_xlim(left=0.5 * min(positive))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS))
+    axes.barh(places, panel.values, height=0.72, color=list(colours))
+
+
+def _legend_(figure: Figure, looks: dict[str, str]) -> None:
+    from matplotlib.patches import Patch
+
+    figure.legend(
+        handles=[Patch(color=colour, label=name) for name, colour in looks.items()],
+        loc="outside lower center",
+        ncols=len(looks),
+        frameon=False,
+    )
+
+
+def _met(held: Sequence[bool]) -> set[str]:
+    return {"all channels stay" if is_held else "channels may go" for is_held in held}
+
+
+def _saliency(layers: Sequence[LayerAnalysis]) -> float:
+    """Return the mean over the channels that may go; 0 where no layer has a figure."""
+    known = [(layer.free, layer.saliency) for layer in layers if layer.saliency is not None]
+    free = sum(count for count, _ in known)
+    return sum(count * value for count, value in known) / free if free else 0.0
+
+
+def _analysis_text(model: ModelAnalysis) -> str:
+    flops = model.cost.flops or 1.0
+    largest = sorted(model.layers, key=lambda layer: -layer.flops)[:NAMED]
+    costly = ", ".join(f"{layer.name} {layer.flops / flops:.1%}" for layer in largest)
+    held = [layer for layer in model.layers if not layer.free]
+    names = ", ".join(layer.name for layer in held[:NAMED])
+    stay = f" All channels stay in {len(held)} of them: {names}." if held else ""
+    return f"{len(model.layers)} layers. Most FLOPs: {costly}.{stay}"
+
+
+def _cut_text(layers: Sequence[LayerCut]) -> str:
+    return (
+        "Channels kept. "
+        + "; ".join(f"{layer.name}: {layer.kept} of {layer.channels}" for layer in layers)
+        + "."
+    )

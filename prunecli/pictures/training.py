@@ -1,0 +1,113 @@
+"""What happened while a network trained: epochs of a fine-tuning, removals of an iterative cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prunecli.pictures.saving import Picture
+from prunecli.pictures.style import COLOURS, INK, LONGEST_TITLE, MARKERS, QUIET, new_figure, short
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from prunecli.report import FinetuneReport, IterativeReport
+
+FEW = 12
+"""Points up to which every one has a marker."""
+
+
+def training_picture(report: FinetuneReport) -> Picture:
+    """Draw accuracy, losses and the learning rate after every epoch; the best one is marked.
+
+    Beside the accuracy on held-out images: that before training, and the teacher's on the test
+    images, which are others.
+    """
+    figure, (accuracy, loss, rate) = new_figure(9.0, 3.4, columns=3)
+    epochs = [epoch.epoch for epoch in report.epochs]
+    held_out = [100 * epoch.accuracy for epoch in report.epochs]
+    _line_(accuracy, [0, *epochs], [100 * report.held_out.before, *held_out], 0, "held out")
+    best = epochs.index(report.best_epoch)
+    accuracy.plot(
+        [report.best_epoch], [held_out[best]], marker="*", markersize=12, color=INK,
+        linestyle="none", label="best epoch", zorder=5,
+    )  # fmt: skip
+    if report.teacher is not None:
+        name = f"teacher, on {report.accuracy.split}"
+        accuracy.axhline(100 * report.teacher, color=QUIET, linestyle="--", label=short(name))
+    _line_(loss, epochs, [epoch.train_loss for epoch in report.epochs], 1, "training")
+    _line_(loss, epochs, [epoch.loss for epoch in report.epochs], 0, "held out")
+    _line_(rate, epochs, [epoch.learning_rate for epoch in report.epochs], 2, "")
+    for axes, title in ((accuracy, "Accuracy (%)"), (loss, "Loss"), (rate, "Learning rate")):
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("epoch")
+        _whole_numbers_(axes)
+    rate.set_ylim(bottom=0)
+    accuracy.legend(frameon=False, loc="lower right")  # where a curve that rises leaves room
+    loss.legend(frameon=False, loc="upper right")
+    title = f"{len(epochs)} epochs of training"
+    return Picture(figure, title, _training_text(report))
+
+
+def removals_picture(report: IterativeReport) -> Picture:
+    """Draw what is left of FLOPs and parameters, and the accuracy before every removal."""
+    figure, (left, right) = new_figure(9.0, 3.4, columns=2)
+    at = [removal.removal for removal in report.removals]
+    _line_(left, at, [100 * removal.flops for removal in report.removals], 0, "FLOPs")
+    _line_(left, at, [100 * removal.params for removal in report.removals], 1, "parameters")
+    _line_(right, at, [100 * removal.accuracy for removal in report.removals], 0, "held out")
+    if report.accuracy is not None:
+        for value, stroke, name in (
+            (report.accuracy.before, "--", "dense network"),
+            (report.accuracy.after, ":", "result"),
+        ):
+            right.axhline(100 * value, color=QUIET, linestyle=stroke, label=name)
+    left.set_title("Left after each removal (%)", loc="left")
+    left.set_ylim(bottom=0)
+    right.set_title("Accuracy before it (%)", loc="left")
+    for axes in (left, right):
+        axes.set_xlabel("removal")
+        axes.legend(frameon=False)
+        _whole_numbers_(axes)
+    title = f"{len(at)} removals, with training between"
+    figure.suptitle(short(title, LONGEST_TITLE), fontsize=11, x=0.01, ha="left")
+    text = "; ".join(
+        f"{removal.removal}: {removal.flops:.1%} of the FLOPs, accuracy {removal.accuracy:.1%}"
+        for removal in report.removals
+    )
+    return Picture(
+        figure, title, f"After each removal what is left, before it the accuracy. {text}."
+    )
+
+
+def _line_(
+    axes: Axes, places: Sequence[float], values: Sequence[float], look: int, label: str
+) -> None:
+    axes.plot(
+        places,
+        values,
+        color=COLOURS[look],
+        marker=MARKERS[look] if len(places) <= FEW else "",
+        markersize=4.5,
+        linewidth=1.6,
+        label=label or None,
+    )
+
+
+def _whole_numbers_(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _training_text(report: FinetuneReport) -> str:
+    epochs = "; ".join(
+        f"epoch {epoch.epoch}: accuracy {epoch.accuracy:.1%}, loss {epoch.loss:.3f}"
+        for epoch in report.epochs
+    )
+    known = "" if report.teacher is None else f" The teacher: {report.teacher:.1%}."
+    return (
+        f"On held-out images, {report.held_out.before:.1%} before training. {epochs}. "
+        f"Best: epoch {report.best_epoch}.{known}"
+    )

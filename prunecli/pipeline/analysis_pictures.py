@@ -1,0 +1,81 @@
+"""Which pictures an analysis gives, under which names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prunecli.pictures import (
+    Picture,
+    agreement_picture,
+    balance_picture,
+    class_map_picture,
+    difficulty_picture,
+    layers_picture,
+    learned_picture,
+    oracle_picture,
+    reduction_picture,
+    sensitivity_picture,
+    similarity_picture,
+    spectrum_picture,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prunecli.options import AnalyzeOptions
+    from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
+
+OF_MODEL: dict[str, Callable[[ModelAnalysis], Picture]] = {
+    "layers": layers_picture,
+    "sensitivity": sensitivity_picture,
+    "oracle": oracle_picture,
+}
+
+OF_DATA: dict[str, Callable[[DatasetAnalysis], Picture]] = {
+    "class-map": class_map_picture,
+    "similarity": similarity_picture,
+    "difficulty": difficulty_picture,
+    "balance": balance_picture,
+    "spectrum": spectrum_picture,
+    "reduction": reduction_picture,
+}
+
+PAIRS = 4
+"""Pairs of runs whose agreement is drawn."""
+
+
+def picture_names(options: AnalyzeOptions, *, model: bool, data: bool) -> list[str]:
+    """Return the names of the pictures that an analysis gives, before it is made."""
+    with_both = model and data
+    asked = {
+        **dict.fromkeys(OF_DATA, data),
+        "layers": model,
+        "sensitivity": with_both and options.sensitivity,
+        "oracle": with_both and options.oracle,
+        "reduction": data and options.complexity.reduce,
+        "learned": bool(options.learnability),
+    }
+    runs = len(options.learnability)
+    pairs = min(runs * (runs - 1) // 2, PAIRS)
+    return [name for name, wanted in asked.items() if wanted] + _agreements(pairs)
+
+
+def analysis_pictures(report: AnalyzeReport, options: AnalyzeOptions) -> dict[str, Picture]:
+    """Return the pictures of an analysis by their names."""
+    model, dataset, learned = report.model, report.dataset, report.learnability
+    names = picture_names(options, model=model is not None, data=dataset is not None)
+    found: dict[str, Picture] = {}
+    if model is not None:
+        found |= {name: draw(model) for name, draw in OF_MODEL.items() if name in names}
+    if dataset is not None:
+        found |= {name: draw(dataset) for name, draw in OF_DATA.items() if name in names}
+    if learned is not None:
+        found["learned"] = learned_picture(learned)
+        pairs = learned.pairs[:PAIRS]
+        agreements = map(agreement_picture, pairs)
+        found |= dict(zip(_agreements(len(pairs)), agreements, strict=True))
+    return found
+
+
+def _agreements(pairs: int) -> list[str]:
+    return [f"agreement-{at}" for at in range(1, pairs + 1)]

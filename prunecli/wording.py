@@ -1,0 +1,38 @@
+"""How counts and lists of names are put into sentences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAMES_SHOWN = 5
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "class", "classes"), counted(2000, "file"), counted(0, "file")
+    ('1 class', '2,000 files', '0 files')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def verb(count: int, singular: str, plural: str) -> str:
+    """Return the form of a verb that goes with a number.
+
+    >>> verb(1, "is", "are"), verb(2, "is", "are")
+    ('is', 'are')
+    """
+    return singular if count == 1 else plural
+
+
+def some(names: Sequence[object], shown: int = NAMES_SHOWN) -> str:
+    """Return names with commas between, the first ones where they are many.
+
+    >>> some(["cat", "dog"]), some(range(8), 2)
+    ('cat, dog', '0, 1 and 6 more')
+    """
+    listed = ", ".join(str(name) for name in names[:shown])
+    return listed if len(names) <= shown else f"{listed} and {len(names) - shown:,} more"
