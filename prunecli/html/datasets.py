@@ -23,6 +23,7 @@ from prunecli.pictures import (
     class_map_picture,
     difficulty_picture,
     reduction_picture,
+    relation_picture,
     similarity_picture,
     spectrum_picture,
 )
@@ -65,6 +66,7 @@ def dataset_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> lis
         _alike(dataset),
         _classes(dataset),
         *_confusing(dataset, images),
+        *_expected(dataset),
         *_reduction(dataset),
         *_oddities(dataset, images),
         _how(dataset),
@@ -99,6 +101,12 @@ def _glance(dataset: DatasetAnalysis) -> Section:
         "measured on": f"{settings.get('images', dataset.images):,} {_things(dataset)}"
         + (" set apart for training" if settings.get("split") == "train" else ""),
     }
+    expected = dataset.expected
+    if expected is not None and expected.error is not None and expected.interval is not None:
+        span = " to ".join(f"{100 * end:.0f}" for end in expected.interval)
+        numbers.insert(
+            1, (f"{100 * expected.error:.0f} %", "error to expect", f"of a small network: {span}")
+        )
     if dataset.sizes:
         twins = len(dataset.duplicates) + len(dataset.near_duplicates)
         numbers.append((f"{twins:,}", "groups of the same image", "equal or nearly so"))
@@ -245,6 +253,34 @@ def _tile(
 ) -> Tile:
     said = alternative or f"the image {place(name, dataset.path)}"
     return Tile(images.get(name, ""), said, title, place(name, dataset.path))
+
+
+def _expected(dataset: DatasetAnalysis) -> list[Section]:
+    """Return what error a small network would have, or why nothing can be said about that."""
+    expected = dataset.expected
+    if expected is None:
+        return []
+    title, relation = "What error to expect", expected.relation
+    if expected.error is None or expected.interval is None or relation is None:
+        return [Section(title, f"Nothing can be said: {'; '.join(expected.outside)}.")]
+    low, high = expected.interval
+    text = (
+        f"About {expected.error:.0%} ({low:.0%} to {high:.0%}) for a small network, read off a fit "
+        f"to {len(relation.points)} data sets. It is no law: without any variant of the same data "
+        "it misses by as much as the table says."
+    )
+    rows = tuple(
+        (name, f"{100 * missed:.1f}") for name, missed in relation.families_left_out.items()
+    )
+    facts = {
+        "network": f"{relation.network}; {relation.training}",
+        "seen through": f"{relation.embedding}, volume {relation.volume}",
+        "correlation": f"r = {relation.r:.3f}",
+        "one left out": f"missed by {100 * relation.left_out:.1f} points",
+    }
+    picture = relation_picture(relation, expected, classes=len(dataset.difficulty))
+    table = Folded("How far each kind of data is missed", (Grid(("data", ">points"), rows),))
+    return [Section(title, text, (Drawing(picture), Facts(facts), table))]
 
 
 def _reduction(dataset: DatasetAnalysis) -> list[Section]:
