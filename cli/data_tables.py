@@ -9,6 +9,7 @@ from rich.table import Table
 
 from prunecli.report import (
     DatasetAnalysis,
+    ExpectedError,
     KeptLearnability,
     LearnabilityReport,
     Reduction,
@@ -20,7 +21,7 @@ from .parts import BAR, Parts, add_rest, fact_rows, grid, percent, shorten
 
 def _interval(low: float, high: float) -> str:
     # With fewer images than the score draws, every repeat draws them all.
-    return f"95 % {low:.3f} to {high:.3f}" if high > low else "every image in it"
+    return f"95 % {low:.3f} to {high:.3f}" if high - low > 1e-9 else "every image in it"
 
 
 def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
@@ -41,6 +42,8 @@ def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
     }
     if dataset.csg_votes is not None:
         facts["plain votes"] = f"{dataset.csg_votes:.3f} (the same without volumes, steadier)"
+    if dataset.expected is not None:
+        facts["expected error"] = _expected(dataset.expected)
     if dataset.subset is not None:
         subset = dataset.subset
         facts["written"] = (
@@ -85,6 +88,24 @@ def learnability_parts(report: LearnabilityReport, rows: int | None) -> Parts:
         *([pairs] if report.pairs else []),
         *([images] if report.label_errors else []),
     ]
+
+
+def _expected(expected: ExpectedError) -> str:
+    """Return the error to expect of a small network and how far to trust it, or why not."""
+    relation = expected.relation
+    if expected.error is None or expected.interval is None or relation is None:
+        return f"none: {'; '.join(expected.outside)}"
+    low, high = expected.interval
+    foreign = sum(relation.families_left_out.values()) / len(relation.families_left_out)
+    chance = "p < 1e-10" if relation.p < 1e-10 else f"p = {relation.p:.1g}"
+    error = f"{100 * expected.error:.0f} %" if expected.error >= 0.005 else "under 1 %"
+    return (
+        f"{error} of a small network ({100 * low:.0f} to "
+        f"{100 * high:.0f} %), fitted on "
+        f"{len(relation.points)} data sets ({relation.embedding}, volume {relation.volume}): "
+        f"r = {relation.r:.2f}, {chance}; one left out is missed by "
+        f"{100 * relation.left_out:.1f} points, foreign data by {100 * foreign:.1f}"
+    )
 
 
 def _kept_text(found: KeptLearnability | None) -> str:

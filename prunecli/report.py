@@ -709,6 +709,61 @@ class Subset:
 
 
 @dataclass(frozen=True)
+class FittedPoint:
+    """One data set that a relation was fitted on: its CSG, and the test error of the network.
+
+    `foretold` is the error that the relation gives it when no variant of the same data is fitted.
+    """
+
+    name: str
+    data: str
+    classes: int
+    images_per_class: float
+    csg: float
+    error: float
+    foretold: float
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How the test error of one small network followed the CSG over data sets.
+
+    `predicted` = a + b `predictor`, and perhaps + c log10 of the images per class: `coefficients`.
+    `r` and `p` are those of the fit, `left_out` is how far it misses a data set that it was not
+    fitted on (mean of the sizes), `families_left_out` the same when no variant of that data was
+    fitted on, by the data's name. Errors are fractions.
+    """
+
+    embedding: str
+    volume: str
+    predicted: str
+    predictor: str
+    coefficients: tuple[float, ...]
+    r: float
+    p: float
+    left_out: float
+    families_left_out: Mapping[str, float]
+    network: str
+    training: str
+    points: tuple[FittedPoint, ...]
+
+
+@dataclass(frozen=True)
+class ExpectedError:
+    """The test error that a small network would have on a data set, with its 95 % interval.
+
+    It is read off `relation` at `csg`. Both are None where nothing can be said, and `outside` says
+    why: the data is unlike what was fitted on, or its CSG was measured in another way.
+    """
+
+    error: float | None
+    interval: tuple[float, float] | None
+    outside: tuple[str, ...]
+    relation: Relation | None
+    csg: float | None = None
+
+
+@dataclass(frozen=True)
 class LearnabilityPair:
     """How far two records agree about which images are hard (`prunecli.learnability.Agreement`).
 
@@ -809,6 +864,7 @@ class DatasetAnalysis:
     subset: Subset | None = None
     near_duplicates: tuple[tuple[str, ...], ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
+    expected: ExpectedError | None = None
     listed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     looked_at: int | None = None
     warnings: tuple[str, ...] = ()

@@ -210,6 +210,26 @@ IMPORTANCE = report.ImportanceReport(
 )
 
 
+RELATION = report.Relation(
+    embedding="pca-5",
+    volume="none",
+    predicted="error",
+    predictor="CSG",
+    coefficients=(0.01, 0.09),
+    r=0.93,
+    p=2.5e-7,
+    left_out=0.042,
+    families_left_out={"digits": 0.05, "CIFAR-10": 0.09},
+    network="four convolutions",
+    training="600 updates",
+    points=(
+        report.FittedPoint("digits all", "digits", 10, 143.8, 0.38, 0.014, 0.06),
+        report.FittedPoint("CIFAR-10 35", "CIFAR-10", 2, 5000.0, 0.94, 0.22, 0.13),
+    ),
+)
+EXPECTED = report.ExpectedError(0.23, (0.12, 0.34), (), RELATION, 0.5)
+
+
 def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
     group = report.GroupAnalysis(
         "features.denseblock3.denselayer24.conv1",
@@ -272,6 +292,7 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
                 tolerance=0.1,
                 smallest=50,
             ),
+            expected=EXPECTED,
         )
         if dataset
         else None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import readme_complexity
 import readme_signals
 
+from prunecli.complexity.relation import FORMS
 from prunecli_cli.main import EXIT_CODES, root_command
 from prunecli_cli.methods import FIRST, Method, markdown_table, registries
 
@@ -76,6 +77,9 @@ def generated() -> dict[str, str]:
         "csg-scale": table(*readme_complexity.scale(_read("csg_scale.csv"))),
         "csg-tsne": table(*readme_complexity.tsne(_read("csg_tsne.csv"))),
         "listing": _listing(),
+        "expected-error": _expected_error(),
+        "kept-flops": _kept_flops(),
+        "kept-flops-relation": _kept_flops_relation(),
     }
 
 
@@ -457,6 +461,54 @@ def _listing() -> str:
         for row in _read("listing.csv")
     ]
     return table(("what", "files", "seconds", "MB more"), rows)
+
+
+def _expected_error() -> str:
+    """Return, per way of measuring, the paper's form and the one that is taken."""
+    rows = []
+    for row in _read("expected_error_fits.csv"):
+        if row["form"] == "csg" or row["taken"] == "1":
+            form = FORMS.get(row["form"])
+            size = " + c log10(images)" if row["form"] == "overlap-and-size" else ""
+            formula = f"{form.predicted} = a + b {form.predictor}{size}"
+            shown = f"**{formula}**" if row["taken"] == "1" else formula
+            misses = [f"{row[name]}" for name in
+                      ("left_out", "digits_left_out", "mnist_left_out", "cifar_left_out",
+                       "half_interval")]  # fmt: skip
+            through = f"{row['embedding']}, {row['volume']}"
+            rows.append((through, shown, row["r"], f"{float(row['p']):.0e}", *misses))
+    head = ("seen through", "form", "r", "p", "one left out", "digits left out",
+            "MNIST left out", "CIFAR-10 left out", "95 % within")  # fmt: skip
+    return table(head, rows)
+
+
+def _kept_flops() -> str:
+    """Return the loss in points at every budget, and the least that loses one point."""
+    lines: dict[str, list[dict[str, str]]] = {}
+    for row in _read("kept_flops.csv"):
+        lines.setdefault(row["point"], []).append(row)
+    least = {row["point"]: row["least"] for row in _read("kept_flops_least.csv")}
+    keeps = [row["asked"] for row in next(iter(lines.values()), [])]
+    rows = [
+        (name, f"{float(found[0]['csg']):.2f}", _percent(found[0]["error"]),
+         *(f"{100 * float(row['lost']):+.1f}" for row in found[1:]), least[name])
+        for name, found in sorted(lines.items(), key=lambda item: float(item[1][0]["csg"]))
+    ]  # fmt: skip
+    head = ("data", "CSG", "dense error", *keeps[1:], "kept at 1 point")
+    return table(head, rows)
+
+
+def _kept_flops_relation() -> str:
+    """Return how well a figure of the data foretells the least kept FLOPs."""
+    rows = [
+        (row["over"], row["data_sets"], row["by"], row["spearman"], row["p"],
+         *(f"x{float(row[name]):.1f}" for name in
+           ("left_out", "mean_left_out", "family_left_out", "mean_family_left_out")))
+        for row in _read("kept_flops_relation.csv")
+    ]  # fmt: skip
+    head = ("data sets", "number", "foretold by", "Spearman", "p", "one left out", "by the mean",
+            "all of its kind left out", "by the mean")  # fmt: skip
+    return table(head, rows)
 
 
 if __name__ == "__main__":

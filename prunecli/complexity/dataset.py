@@ -13,6 +13,7 @@ from prunecli.complexity.classes import class_map, confusing_images, difficultie
 from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg_by_volume
 from prunecli.complexity.devices import device_named
 from prunecli.complexity.doubts import crowded_labels, small_classes
+from prunecli.complexity.expected import expect
 from prunecli.complexity.reduction import HARDEST, SUBSET_RULES, Candidates, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
 from prunecli.data import Arrays, labels_of
@@ -142,6 +143,9 @@ def analyze_dataset(
         confusing=confusing_images(votes.runs, present, seen.paths),
         reduction=smaller,
         subset=_write_subset(source, seen, votes, options=options, smaller=smaller, known=known),
+        expected=expect(
+            source, seen, settings, {volume: each.mean for volume, each in found_by.items()}
+        ),
         warnings=(
             *_findings(found),
             *seen.warnings,

@@ -11,6 +11,7 @@ from prunecli.pictures.datasets import (
 from prunecli.pictures.layers import kept_picture, layers_picture, weights_picture
 from prunecli.pictures.learned import agreement_picture, learned_picture
 from prunecli.pictures.oracles import oracle_picture
+from prunecli.pictures.relations import relation_picture
 from prunecli.pictures.runs import run_picture
 from prunecli.pictures.saving import (
     FORMATS,
@@ -41,6 +42,7 @@ __all__ = [
     "learned_picture",
     "oracle_picture",
     "reduction_picture",
+    "relation_picture",
     "removals_picture",
     "run_picture",
     "save_figure",
