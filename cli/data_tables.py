@@ -21,7 +21,7 @@ from .parts import BAR, Parts, add_rest, fact_rows, grid, percent, shorten
 
 def _interval(low: float, high: float) -> str:
     # With fewer images than the score draws, every repeat draws them all.
-    return f"95 % {low:.3f} to {high:.3f}" if high > low else "every image in it"
+    return f"95 % {low:.3f} to {high:.3f}" if high - low > 1e-9 else "every image in it"
 
 
 def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:

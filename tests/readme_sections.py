@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+import readme_complexity
 import readme_signals
 
 from prunecli.complexity.relation import FORMS
@@ -68,8 +69,14 @@ def generated() -> dict[str, str]:
         "coupling": _coupling(),
         "speed": _speed(),
         "latency": _latency(),
+        "csg": table(*readme_complexity.estimates(_read("csg.csv"))),
+        "csg-embeddings": table(
+            *readme_complexity.embeddings(_read("csg_embeddings.csv"), _read("csg_published.csv"))
+        ),
+        "csg-reference": table(*readme_complexity.reference(_read("csg_reference.csv"))),
+        "csg-scale": table(*readme_complexity.scale(_read("csg_scale.csv"))),
+        "csg-tsne": table(*readme_complexity.tsne(_read("csg_tsne.csv"))),
         "listing": _listing(),
-        "csg": _csg(),
         "expected-error": _expected_error(),
         "kept-flops": _kept_flops(),
         "kept-flops-relation": _kept_flops_relation(),
@@ -454,15 +461,6 @@ def _listing() -> str:
         for row in _read("listing.csv")
     ]
     return table(("what", "files", "seconds", "MB more"), rows)
-
-
-def _csg() -> str:
-    rows = [
-        (row["data"], row["embedding"], row["volume"], f"{float(row['csg_mean']):.2f}",
-         f"{float(row['csg_min']):.2f} to {float(row['csg_max']):.2f}", row["csg_seconds"])
-        for row in _read("csg.csv")
-    ]  # fmt: skip
-    return table(("data", "embedding", "volume", "CSG", "3 seeds", "seconds"), rows)
 
 
 def _expected_error() -> str:

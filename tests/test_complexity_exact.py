@@ -16,12 +16,13 @@ from prunecli.complexity import (
     csg,
     csg_by_volume,
     csg_repeated,
+    embed_pixels,
     nearest_neighbours,
 )
 from prunecli.complexity.autoencoder import Autoencoder, encoded, prepared, trained
 from prunecli.complexity.classes import confusing_images
 from prunecli.complexity.devices import device_named
-from prunecli.complexity.products import Frame, Rough, faster_kind, full_precision
+from prunecli.complexity.products import Frame, Rough, faster_kind, full_precision, scratch_for
 from prunecli.data import open_source
 from prunecli.errors import DeviceError, InputError
 from prunecli.network_data import features_of
@@ -70,13 +71,27 @@ def test_no_product_is_further_off_than_its_slack_says(kind, spread):
     table = 7 + spread * random.standard_t(3, size=(400, 50))
     frame = Frame.of(table, 2**20)
     rough = Rough.of(frame, slice(0, 400), kind=kind, device=torch.device("cpu"))
-    found = rough.times(rough, slice(0, 400), torch.empty(400 * 400)).double().numpy()
+    found = (
+        rough.times(rough, slice(0, 400), scratch_for(400, 400, torch.device("cpu")))
+        .double()
+        .numpy()
+    )
     exact = (table - frame.centre) / frame.scale
     expected = (exact**2).sum(axis=1) - rough.slack - 2 * exact @ exact.T
     error = np.abs(found - expected) / (rough.slack[:, None] + rough.slack[None])
     assert error.max() < 1
     # Nor is the bound so wide that it rules out nothing.
     assert error.max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("scale", [1e-39, 1e-20, 1e36])
+def test_scales_at_the_edge_of_float32_are_no_obstacle(kind, scale):
+    table = (RANDOM.normal(size=(200, 4)) * scale).astype(np.float32)
+    queries = np.arange(30)
+    found = nearest_neighbours(table, queries, neighbours=3, kind=kind)
+    scaled = table.astype(np.float64) / scale
+    assert np.array_equal(found.indices, brute_force(scaled, queries, 3))
 
 
 def test_pixels_of_eight_bits_lose_nothing_in_bfloat16():
@@ -251,6 +266,12 @@ def test_the_decoder_by_its_axes_is_the_decoder_run_on_everything():
     expected = torch.autograd.grad((long * weights).mean(), parameters)
     for found, known in zip(gradients, expected, strict=True):
         assert torch.allclose(found, known, atol=1e-10)
+
+
+def test_no_epoch_of_training_is_refused():
+    with pytest.raises(InputError, match="an epoch or more") as caught:
+        embed_pixels(np.zeros((4, 1, 8, 8), np.uint8), kind="autoencoder", epochs=0)
+    assert caught.value.code == "BAD_SETTING"
 
 
 def test_training_goes_on_epoch_by_epoch_as_far_as_it_is_asked():

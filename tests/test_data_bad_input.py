@@ -19,7 +19,7 @@ from prunecli.complexity import analyze_dataset
 from prunecli.data import labels_of, load_split, names_of, open_source, unlike_classes
 from prunecli.data.files import Files, Run, Sample, files_of, joined_files
 from prunecli.data.source import join, select
-from prunecli.data.splits import even_sample, stratified_split
+from prunecli.data.splits import evaluation_split, even_sample, stratified_split
 from prunecli.data.survey import survey
 from prunecli.errors import InputError
 from prunecli.options import ComplexityOptions
@@ -221,6 +221,19 @@ def test_images_outside_of_class_folders_are_counted(tmp_path):
     make_folder(tmp_path / "b" / "train", {"cat": 5, "dog": 5})
     write_image(tmp_path / "b" / "train" / "loose.png")
     assert "1 image in" in said(tmp_path / "b")
+
+
+def test_a_split_without_labels_is_said_and_scores_are_those_of_held_out_images(tmp_path):
+    make_folder(tmp_path / "train", {"cat": 5, "dog": 5})
+    for number in range(4):
+        write_image(tmp_path / "test" / f"{number}.png", number)
+    source = open_source(tmp_path)
+    assert set(source.splits) == {"train"}
+    assert evaluation_split(source) == "held_out"
+    assert f"4 images in {tmp_path / 'test'} lie in no class folder and are left out" in (
+        source.problems
+    )
+    assert f"{tmp_path / 'test'} holds no image with a label and is left out" in source.problems
 
 
 def test_links_that_lead_nowhere_or_round_in_circles_do_no_harm(tmp_path):
@@ -493,6 +506,13 @@ def test_cifar_batches_of_another_shape_are_refused(tmp_path, content):
     with pytest.raises(InputError) as caught:
         open_source(tmp_path)
     assert caught.value.code == "CORRUPT_DATA"
+
+
+def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path):
+    make_cifar(tmp_path)
+    (tmp_path / "data_batch_1").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(InputError, match="remember 2147483647 things"):
+        open_source(tmp_path)
 
 
 def make_binary_cifar(folder: Path) -> None:

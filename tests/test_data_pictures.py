@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from prunecli import report
-from prunecli.data import open_source
+from prunecli.data import DataSource, Packed, open_source
 from prunecli.data.lookup import images_named
 from prunecli.learnability import Record, compare_records, write_record
 from prunecli.pictures import (
@@ -238,3 +240,15 @@ def test_images_are_found_again_by_their_names(tmp_path):
     assert found.pop("test#3") != found["#3"]
     np.testing.assert_array_equal(*map(np.asarray, found.values()))
     np.testing.assert_array_equal(np.asarray(found["#3"]), digits.splits["train"].images[3][0])
+
+
+def test_images_inside_larger_files_are_found_by_their_number():
+    def content(place: int) -> bytes:
+        with BytesIO() as buffer:
+            Image.new("RGB", (3 + place, 3)).save(buffer, "png")
+            return buffer.getvalue() if place else b"no image"
+
+    packed = Packed(content, np.zeros(5, np.int64), np.arange(5))
+    source = DataSource(Path("packed"), "packed", ("a",), {"train": packed, "test": packed})
+    found = dict(images_named(source, ["#0", "#3", "test#4"]))
+    assert {name: image.width for name, image in found.items()} == {"#3": 6, "test#4": 7}

@@ -15,8 +15,10 @@ from PIL import Image
 
 from prunecli import pipeline
 from prunecli.errors import InputError
+from prunecli.html import analysis_page
 from prunecli.learnability import Record, write_record
 from prunecli.options import AnalyzeOptions, ComplexityOptions
+from prunecli.report import ExpectedError, FittedPoint, Relation
 from prunecli_cli.main import main
 
 CLASSES = ("<img src=x onerror=alert(1)>", "\"quoted\" 'twice' $x$", "plain & simple")
@@ -108,6 +110,7 @@ def test_the_page_says_everything_that_was_found(made):
     words = " ".join(reader.words)
     assert f"{report.dataset.csg:.2f}" in words
     assert "1 files that cannot be read" in words
+    assert "damaged" in words
     for warning in report.warnings:
         assert warning.replace("\udce9", r"\udce9") in words
     drawings = [a["aria-label"] for tag, a in reader.elements if tag == "svg"]
@@ -123,6 +126,28 @@ def test_the_same_analysis_gives_the_same_bytes(made):
     )
     pipeline.analyze(data=str(folder / "images"), options=asked, page=again)
     assert again.read_bytes() == page.read_bytes()
+
+
+def test_the_error_to_expect_is_shown_with_its_interval_or_why_there_is_none(made):
+    dataset = made[0].dataset
+    points = tuple(
+        FittedPoint(f"set {at}", "abc"[at % 3], 10, 100.0, 0.5 * at, 0.05 * at, 0.04 * at)
+        for at in range(1, 9)
+    )
+    relation = Relation(
+        "raw", "none", "error", "CSG", (0.0, 0.1), 0.9, 1e-9, 0.02, {"a": 0.05}, "small", "short",
+        points,
+    )  # fmt: skip
+    known = ExpectedError(0.23, (0.09, 0.37), (), relation, 1.2)
+    whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=known))
+    words = html_checks.read(analysis_page(whole, None)).words
+    assert "23 %" in words
+    assert "of a small network: 9 to 37" in words
+    none = ExpectedError(None, None, ("it has 3 classes",), None)
+    whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=none))
+    words = html_checks.read(analysis_page(whole, None)).words
+    assert "Nothing can be said: it has 3 classes." in words
+    assert "error to expect" not in words
 
 
 def test_an_image_that_is_not_of_the_data_set_is_never_opened(made, tmp_path):
@@ -156,6 +181,22 @@ def test_features_and_built_in_images_have_pages_too(tmp_path):
     pipeline.analyze(data="digits", options=options(limit=300), page=page)
     reader = html_checks.read(page.read_text(encoding="utf-8"))
     assert len([tag for tag, _ in reader.elements if tag == "img"]) > 40
+
+
+def test_images_of_unusual_kinds_are_shown_with_their_kind(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for at in range(8):
+            side = 4 if at == 3 else 20
+            pixels = random.integers(0, 255, (side, side, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{at}.png")
+    page = tmp_path / "report.html"
+    pipeline.analyze(data=str(tmp_path / "data"), options=options(), page=page)
+    reader = html_checks.read(page.read_text(encoding="utf-8"))
+    assert "tiny: 2 images" in reader.words
+    shown = [a["alt"] for tag, a in reader.elements if tag == "img"]
+    assert {"the image a/3.png", "the image b/3.png"} <= set(shown)
 
 
 def test_the_command_names_the_page_and_refuses_to_harm(made, tmp_path, capsys, monkeypatch):

@@ -260,6 +260,18 @@ def test_a_network_without_a_history_or_a_dense_one_has_a_page():
     assert "How fast" not in " ".join(html_checks.read(export_page(none)).words)
 
 
+def test_a_training_says_how_learnability_chose_its_images():
+    by = report.SamplingReport(
+        "curriculum", (Path("a.parquet"),), 1500, 30, (0.33, 1.0), (0.5, 2.0)
+    )
+    tuned = dataclasses.replace(cli_fakes.finetune_report(Path("x.pt")), sampling=by)
+    words = " ".join(html_checks.read(finetune_page(tuned)).words)
+    assert "curriculum, from a.parquet" in words
+    assert "1,500, 30 of them in no record" in words
+    assert "epoch 1: 33.0 %; epoch 2: 100.0 %" in words
+    assert "0.5 to 2" in words
+
+
 # --- names that mean harm -------------------------------------------------------------------------
 
 

@@ -63,6 +63,14 @@ def test_a_mistake_is_told_in_the_envelope(digits_checkpoint, monkeypatch, capsy
     assert not (digits_checkpoint.parent / "out.pt").exists()
 
 
+def test_an_option_without_meaning_goes_by_its_own_name(digits_checkpoint, monkeypatch, capsys):
+    monkeypatch.chdir(digits_checkpoint.parent)
+    words = ["--granularity", "weight", "--sparsity", "0.5", "--threads", "2", "--json"]
+    assert main(["prune", str(digits_checkpoint), *words]) == 2
+    message = json.loads(capsys.readouterr().out)["error"]["message"]
+    assert message == "--threads has no meaning at --granularity weight"
+
+
 def test_the_table_shows_layers_and_sizes_and_json_keeps_its_keys(
     digits_checkpoint, monkeypatch, capsys
 ) -> None:

@@ -16,9 +16,9 @@ from prunecli.complexity.products import (
     Indices,
     Rough,
     blocks,
-    check_features,
     faster_kind,
     full_precision,
+    scratch_for,
 )
 from prunecli.errors import DeviceError, InputError
 from prunecli.progress import Progress, Step, silent
@@ -26,7 +26,7 @@ from prunecli.progress import Progress, Step, silent
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["WORKSPACE", "Floats", "Indices", "Neighbours", "check_features", "nearest_neighbours"]
+__all__ = ["WORKSPACE", "Floats", "Indices", "Neighbours", "nearest_neighbours"]
 
 WORKSPACE = 128 * 2**20
 """Bytes that one temporary array may take; a handful of them live at a time."""
@@ -135,8 +135,7 @@ class _Search:
             frame,
             queries,
             Rough.of(frame, queries, kind=kind, device=device),
-            # One array for all products: the pages of a new one take as long to get as a product.
-            torch.empty(frame.tile * frame.rows, dtype=torch.float32, device=device),
+            scratch_for(frame.tile, frame.rows, device),
             bounds=np.full(len(queries), np.inf),
             uppers=np.full(shape, np.inf),
             indices=np.full(shape, len(frame.features), dtype=np.int64),

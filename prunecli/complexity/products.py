@@ -40,11 +40,8 @@ _UNITS = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}  # unit roundoff
 _SINGLE = _UNITS[torch.float32]
 
 
-def check_features(features: NDArray[np.generic]) -> tuple[float, float]:
-    """Return the least and the largest value of a finite, non-empty [N, d] array.
-
-    Raises `InputError` (`BAD_FEATURES`) for anything else.
-    """
+def check_table(features: NDArray[np.generic]) -> None:
+    """Raise `InputError` (`BAD_FEATURES`) unless `features` is a non-empty [N, d] of numbers."""
     if features.ndim != 2 or not features.size:
         raise InputError(
             f"features must be a table [samples, features], not of shape {features.shape}",
@@ -53,6 +50,14 @@ def check_features(features: NDArray[np.generic]) -> tuple[float, float]:
         )
     if features.dtype.kind not in "fiub":
         raise InputError(f"features are no real numbers ({features.dtype})", code="BAD_FEATURES")
+
+
+def span(features: NDArray[np.generic]) -> tuple[float, float]:
+    """Return the least and the largest value of a table.
+
+    Raises `InputError` (`BAD_FEATURES`) where one is not finite.
+    """
+    check_table(features)
     low, high = float(features.min()), float(features.max())
     if not np.isfinite(high - low):
         raise InputError(
@@ -102,16 +107,20 @@ class Frame:
     @classmethod
     def of(cls, features: NDArray[np.generic], workspace: int) -> Frame:
         """Return the frame of a table; temporary arrays take `workspace` bytes each."""
-        low, high = check_features(features)
+        low, high = span(features)
         width = features.shape[1]
         step = (high - low) / GRID or 1.0
-        mean = features.mean(axis=0, dtype=np.float64)
-        kind = np.float32 if features.dtype == np.float32 else np.float64
+        scale = float(np.clip(step, 1e-290, 1e290))
+        # Any centre will do: that of some rows is as good as that of all, and sooner found.
+        mean = features[:: -(-len(features) // ROWS)].mean(axis=0, dtype=np.float64)
+        # In float32 only where it can hold the scale and its reciprocal.
+        small = features.dtype == np.float32 and 1e-30 < scale < 1e30
+        kind = np.float32 if small else np.float64
         rows = int(np.clip(workspace // (8 * width), 1, ROWS))
         return cls(
             features,
             centre=(low + np.round((mean - low) / step) * step).astype(kind),
-            scale=step,
+            scale=scale,
             rows=rows,
             # Where all rows are alike every pair passes, and takes some 64 bytes on its way.
             tile=int(np.clip(workspace // (32 * rows), 1, TILE)),
@@ -122,10 +131,10 @@ class Frame:
     def centred(self, rows: Indices) -> Tensor:
         """Return rows centred and scaled as float32 [n, d].
 
-        Whatever the centre, a difference and a quotient lose one unit of roundoff each.
+        Whatever the centre, a difference and a product lose one unit of roundoff each.
         """
         points = np.subtract(self.features[rows], self.centre, dtype=self.centre.dtype)
-        points /= self.centre.dtype.type(self.scale)
+        points *= self.centre.dtype.type(1 / self.scale)
         return torch.from_numpy(points.astype(np.float32, copy=False))
 
     def squares(self, left: Indices, right: Indices) -> Floats:
@@ -198,7 +207,17 @@ class Rough:
         result = scratch[: len(points) * len(lowered)].view(len(points), -1)
         if points.dtype == torch.float32:
             return torch.addmm(lowered, points, other.points.T, alpha=-2, out=result)
-        return torch.add(lowered, points @ other.points.T, alpha=-2, out=result)
+        products = scratch[len(scratch) * 2 // 3 :].view(torch.bfloat16)[: result.numel()]
+        products = torch.mm(points, other.points.T, out=products.view_as(result))
+        return torch.add(lowered, products, alpha=-2, out=result)
+
+
+def scratch_for(queries: int, rows: int, device: torch.device) -> Tensor:
+    """Return room for products of so many queries and rows, in float32 and in 16 bits beside it.
+
+    One room for all of them: the pages of a new array take as long to get as a product.
+    """
+    return torch.empty(queries * rows // 2 * 3 + 3, dtype=torch.float32, device=device)
 
 
 TINY = 1e-30
@@ -214,7 +233,7 @@ def faster_kind(frame: Frame, queries: int, device: torch.device) -> torch.dtype
     if device.type != "cpu" or queries * count * width < LARGE:
         return torch.float32
     some = slice(0, min(1024, count))
-    scratch = torch.empty(some.stop * 128)
+    scratch = scratch_for(128, some.stop, device)
     seconds = {}
     for kind in _UNITS:
         rough = Rough.of(frame, some, kind=kind, device=device)

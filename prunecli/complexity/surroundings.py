@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunecli.complexity.neighbours import Floats, Indices, check_features, nearest_neighbours
+from prunecli.complexity.neighbours import Floats, Indices, nearest_neighbours
+from prunecli.complexity.products import check_table, span
 from prunecli.complexity.volumes import VOLUMES
 from prunecli.errors import InputError
 from prunecli.wording import some
@@ -34,13 +35,14 @@ class Labelled:
     def of(cls, features: ArrayLike, labels: ArrayLike, min_class_size: int) -> Labelled:
         """Return them with classes numbered, without those of fewer than `min_class_size`."""
         points, named = np.asarray(features), np.asarray(labels)
-        check_features(points)
+        check_table(points)
         _check_labels(named, len(points))
         names, targets, counts = np.unique(named, return_inverse=True, return_counts=True)
         small = counts < min_class_size
         warnings: tuple[str, ...] = ()
         rows = np.arange(len(points))
         if small.any():
+            span(points)  # what is left out must be finite too
             rows = np.flatnonzero(~small[targets])
             lost = some(names[small].tolist())
             warnings = (f"classes of fewer than {min_class_size} samples are left out: {lost}",)

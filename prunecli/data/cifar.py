@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import pickle  # only through an unpickler that knows four harmless names
+import pickletools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +87,20 @@ class BatchUnpickler(pickle.Unpickler):
 def read_pickle(path: Path) -> dict[str, Any]:
     """Return a batch's dictionary with text keys, without executing code."""
     try:
-        content = BatchUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        pickled = path.read_bytes()
+        _check_memo(pickled)
+        content = BatchUnpickler(io.BytesIO(pickled), encoding="bytes").load()
         return {_text(key): value for key, value in content.items()}
     except Exception as error:  # a damaged pickle raises any of a dozen types
         raise corrupt(path, str(error) or type(error).__name__) from error
+
+
+def _check_memo(pickled: bytes) -> None:
+    """Raise `UnpicklingError` for a pickle whose few bytes would make a memo of gigabytes."""
+    for operation, argument, _ in pickletools.genops(pickled):
+        puts = operation.name in {"PUT", "BINPUT", "LONG_BINPUT"}
+        if puts and argument is not None and argument > len(pickled):
+            raise pickle.UnpicklingError(f"it wants to remember {argument} things")
 
 
 def _read_pickled_batch(path: Path) -> Arrays:

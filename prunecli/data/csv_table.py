@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from prunecli.data.files import Run, files_of
 from prunecli.data.layout import class_names, find_splits
@@ -23,13 +26,20 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One image of a table: where it is, what it shows (empty: not said), and its split."""
+@dataclass
+class _Gathered:
+    """Images of tables, line by line: names and numbers of classes by (split, folder of the table).
 
-    path: str
-    label: str
-    split: str
+    `numbers` says which class has which number, in the order of appearance. Of `lines`, `missing`
+    names those whose file is not there, and `unlabelled` counts files without a class.
+    """
+
+    names: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    labels: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unlabelled: int = 0
+    lines: int = 0
 
 
 def recognises(path: Path) -> bool:
@@ -53,31 +63,33 @@ def read(path: Path) -> DataSource:
     """
     tables = {"": path} if path.is_file() else _tables_in(path)
     problems: list[str] = []
-    lines = [line for split, table in tables.items() for line in _lines(table, split, problems)]
-    there = [line for line in lines if _is_file(line.path)]
-    missing = [line.path for line in lines if not _is_file(line.path)]
-    labelled = [line for line in there if line.label]
-    if not labelled:
-        raise _nothing(path, len(lines), len(there), missing)
-    if missing:
-        count = len(missing)
+    found = _Gathered()
+    for split, table in tables.items():
+        _gather_(found, table, split, problems)
+    if not found.names:
+        raise _nothing(path, found)
+    if count := len(found.missing):
         problems.append(
             f"{counted(count, 'file')} of the table {verb(count, 'is', 'are')} not there, such as "
-            f"{missing[0]}"
+            f"{found.missing[0]}"
         )
-    if lost := len(there) - len(labelled):
+    if lost := found.unlabelled:
         problems.append(
             f"{counted(lost, 'image')} of the table {verb(lost, 'has', 'have')} no label and "
             f"{verb(lost, 'is', 'are')} left out"
         )
-    labels = sorted({line.label for line in lines if line.label}, key=_numbers_first)
-    number = {name: at for at, name in enumerate(labels)}
-    splits = {}
-    for split in dict.fromkeys(line.split for line in labelled):
-        own = [line for line in labelled if line.split == split]
-        run = Run("", [line.path for line in own], [number[line.label] for line in own])
-        splits[split] = files_of([run])
-    return DataSource(path, "csv", tuple(labels), splits, tuple(problems))
+    classes = sorted(found.numbers, key=_numbers_first)
+    order = np.empty(len(classes), np.int64)
+    order[[found.numbers[name] for name in classes]] = np.arange(len(classes))
+    splits = {
+        split: files_of(
+            Run(folder, names, order[found.labels[own, folder]].tolist())
+            for (own, folder), names in found.names.items()
+            if own == split
+        )
+        for split in dict.fromkeys(split for split, _ in found.names)
+    }
+    return DataSource(path, "csv", tuple(classes), splits, tuple(problems))
 
 
 def _tables_in(folder: Path) -> dict[str, Path]:
@@ -101,77 +113,105 @@ def _named_tables(folder: Path) -> list[Path]:
     )
 
 
-def _lines(table: Path, split: str, problems: list[str]) -> Iterator[_Line]:
-    rows = _rows(table)
-    (path, label, named), body = _columns(table, rows)
-    if _is_header(table, body, path, label):
-        problems.append(f"the first line of {table.name} is taken for a header: {some(body[0])}")
-        body = body[1:]
+def _gather_(found: _Gathered, table: Path, split: str, problems: list[str]) -> None:
+    """Add the images of one table."""
+    sheet = _sheet(table)
+    (path, label, named), skipped = _columns(sheet)
+    body = islice(sheet.rows(), skipped, None)
+    if _is_header(sheet, skipped, path, label):
+        first = next(body)
+        problems.append(f"the first line of {table.name} is taken for a header: {some(first)}")
+    folder = str(table.parent)
     for row in body:
-        place = os.path.join(table.parent, row[path].strip())  # noqa: PTH118 - may be a million
-        own = split or ("all" if named is None else _split(table, row[named]))
-        yield _Line(place, row[label].strip(), own)
+        found.lines += 1
+        name, text = row[path].strip(), row[label].strip()
+        if text:
+            found.numbers.setdefault(text, len(found.numbers))
+        if not _is_file(os.path.join(folder, name)):  # noqa: PTH118 - there may be a million
+            found.missing.append(os.path.join(folder, name))  # noqa: PTH118
+        elif text:
+            own = split or ("all" if named is None else _split(table, row[named]))
+            found.names.setdefault((own, folder), []).append(name)
+            found.labels.setdefault((own, folder), []).append(found.numbers[text])
+        else:
+            found.unlabelled += 1
 
 
-def _is_header(table: Path, body: Sequence[list[str]], path: int, label: int) -> bool:
+def _is_header(sheet: _Sheet, skipped: int, path: int, label: int) -> bool:
     """Say whether a first line names columns in words of its own: no file, no other's class."""
-    if len(body) < 3 or _is_file(str(table.parent / body[0][path].strip())):
+    beginning = list(islice(sheet.rows(), skipped, skipped + 3))
+    there = [_is_file(str(sheet.path.parent / row[path].strip())) for row in beginning]
+    if there != [False, True, True]:
         return False
-    again = any(row[label] == body[0][label] for row in body[1:])
-    return not again and all(_is_file(str(table.parent / row[path].strip())) for row in body[1:3])
+    word = beginning[0][label]
+    return all(row[label] != word for row in islice(sheet.rows(), skipped + 1, None))
 
 
-def _nothing(path: Path, lines: int, there: int, missing: Sequence[str]) -> InputError:
-    if there:
+def _nothing(path: Path, found: _Gathered) -> InputError:
+    hint = "a line is a path and a class, with a comma between"
+    if found.unlabelled:
         return InputError(
-            f"none of the {counted(there, 'image')} in the table has a label",
+            f"none of the {counted(found.unlabelled, 'image')} in the table has a label",
             code="NO_CLASSES",
             where=str(path),
-            hint="a line is a path and a class, with a comma between",
+            hint=hint,
         )
     return InputError(
-        f"none of the {counted(lines, 'file')} in the table is there",
+        f"none of the {counted(found.lines, 'file')} in the table is there",
         code="NO_IMAGES",
         where=str(path),
-        hint=f"such as {missing[0]}; paths are relative to the table's folder"
-        if missing
-        else "a line is a path and a class, with a comma between",
+        hint=f"such as {found.missing[0]}; paths are relative to the table's folder"
+        if found.missing
+        else hint,
     )
 
 
-def _rows(path: Path) -> list[list[str]]:
+@dataclass(frozen=True)
+class _Sheet:
+    """A table whose rows are read anew whenever they are asked for, never all at once."""
+
+    path: Path
+    delimiter: str
+
+    def rows(self) -> Iterator[list[str]]:
+        """Yield the rows that hold anything; raises `InputError` for what is no table."""
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as file:
+                yield from (row for row in csv.reader(file, delimiter=self.delimiter) if any(row))
+        except UnicodeDecodeError as error:
+            raise _corrupt(self.path, f"it is no UTF-8 text ({error.reason})") from error
+        except (OSError, csv.Error) as error:
+            raise _corrupt(self.path, str(error)) from error
+
+
+def _sheet(path: Path) -> _Sheet:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        sample = text[:4096]
-        delimiter = next((sign for sign in "\t,;" if sign in sample), ",")
-        table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        rows = [row for row in table if any(row)]
-    except UnicodeDecodeError as error:
-        raise _corrupt(path, f"it is no UTF-8 text (byte {error.start})") from error
-    except (OSError, csv.Error) as error:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            sample = file.read(4096)
+    except OSError as error:
         raise _corrupt(path, str(error)) from error
-    short = next((at for at, row in enumerate(rows, 1) if len(row) < 2), None)
-    if not rows or short is not None:
-        raise _corrupt(path, "it is empty" if not rows else f"line {short} has one column alone")
-    return rows
+    return _Sheet(path, next((sign for sign in "\t,;" if sign in sample), ","))
 
 
-def _columns(
-    path: Path, rows: Sequence[list[str]]
-) -> tuple[tuple[int, int, int | None], Sequence[list[str]]]:
-    """Return the columns of path, class and split, and the lines below the header, if any."""
-    header = [name.strip().lower() for name in rows[0]]
-    places = [_named(header, names) for names in (PATHS, CLASSES, SPLITS)]
-    if places[0] is None and places[1] is None:
-        width = min(len(row) for row in rows)
-        return (0, 1, 2 if width > 2 else None), rows
-    if places[0] is None or places[1] is None:
-        raise _corrupt(path, f"its header names {', '.join(header)}: a path or a class is missing")
-    highest = max(place for place in places if place is not None)
-    short = next((at for at, row in enumerate(rows, 1) if len(row) <= highest), None)
-    if short is not None:
-        raise _corrupt(path, f"line {short} has {len(rows[short - 1])} columns")
-    return (places[0], places[1], places[2]), rows[1:]
+def _columns(sheet: _Sheet) -> tuple[tuple[int, int, int | None], int]:
+    """Return the columns of path, class and split, and how many lines are a header: 0 or 1."""
+    header = [name.strip().lower() for name in next(sheet.rows(), [])]
+    if not header:
+        raise _corrupt(sheet.path, "it is empty")
+    narrowest, width = min(
+        ((at, len(row)) for at, row in enumerate(sheet.rows(), 1)), key=itemgetter(1)
+    )
+    if width < 2:
+        raise _corrupt(sheet.path, f"line {narrowest} has one column alone")
+    path, label, split = (_named(header, names) for names in (PATHS, CLASSES, SPLITS))
+    if path is None and label is None:
+        return (0, 1, 2 if width > 2 else None), 0
+    if path is None or label is None:
+        given = ", ".join(header)
+        raise _corrupt(sheet.path, f"its header names {given}: a path or a class is missing")
+    if width <= max(path, label, split or 0):
+        raise _corrupt(sheet.path, f"line {narrowest} has {width} columns")
+    return (path, label, split), 1
 
 
 def _is_file(path: str) -> bool:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+CHUNK = 4096
+"""Names that are put end to end at a time."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image file and the index of its class."""
@@ -91,14 +95,16 @@ def files_of(runs: Iterable[Run]) -> Files:
     folders: list[str] = []
     texts: list[bytes] = []
     lengths: list[NDArray[np.int64]] = []
+    counts: list[int] = []
     labels: list[NDArray[np.int32]] = []
     for run in runs:
-        encoded = [os.fsencode(name) for name in run.names]
         folders.append(run.folder)
-        texts.append(b"".join(encoded))
-        lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-        labels.append(np.broadcast_to(np.array(run.label, np.int32), len(encoded)))
-    counts = np.fromiter(map(len, lengths), np.int64, len(lengths))
+        counts.append(len(run.names))
+        labels.append(np.broadcast_to(np.array(run.label, np.int32), len(run.names)))
+        for start in range(0, len(run.names), CHUNK):
+            encoded = [os.fsencode(name) for name in run.names[start : start + CHUNK]]
+            texts.append(b"".join(encoded))
+            lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
     ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
     listing = _Listing(
         folders=tuple(folders),

@@ -24,8 +24,9 @@ def recognises(folder: Path) -> bool:
 def read(folder: Path) -> DataSource:
     """List the images of a tree of class folders, opening none.
 
-    The classes are the names of the class folders over all splits, sorted. A class without images,
-    images outside of all classes and folders that cannot be read are problems, not errors. Raises
+    The classes are the names of the class folders over all splits, sorted. A class or a split
+    without images, images outside of all classes and folders that cannot be read are problems, not
+    errors. Raises
     `InputError`: `NO_CLASSES`, `NO_IMAGES`, `UNREADABLE_FOLDER`.
     """
     splits = find_splits(folder) or {"all": folder}
@@ -48,7 +49,8 @@ def read(folder: Path) -> DataSource:
             where=str(folder),
             hint=f"images are files that end in {' '.join(sorted(SUFFIXES))}",
         )
-    return DataSource(folder, "image-folder", classes, found, tuple(problems))
+    labelled = {name: files for name, files in found.items() if files}
+    return DataSource(folder, "image-folder", classes, labelled, tuple(problems))
 
 
 def _files(place: Path, classes: Sequence[str], problems: list[str]) -> Files:
@@ -67,17 +69,19 @@ def _files(place: Path, classes: Sequence[str], problems: list[str]) -> Files:
 
     files = files_of(runs())
     empty = [name for label, name in enumerate(classes) if label not in full]
-    problems.extend(_problems(place, empty, findings))
+    problems.extend(_problems(place, empty, findings, classes=len(classes)))
     return files
 
 
-def _problems(place: Path, empty: Sequence[str], findings: Findings) -> list[str]:
-    """Return sentences with numbers on what a split holds besides images."""
+def _problems(place: Path, empty: Sequence[str], findings: Findings, *, classes: int) -> list[str]:
+    """Return sentences with numbers on what a split of so many classes holds besides images."""
     loops, closed, others = findings.loops, findings.unreadable, findings.others
+    none = len(empty) == classes
     sentences = {
+        f"{place} holds no image with a label and is left out": none,
         f"{counted(len(closed), 'folder')} cannot be read: {some(closed)}": closed,
         f"{counted(len(empty), 'class', 'classes')} {verb(len(empty), 'has', 'have')} no image in "
-        f"{place}: {some(empty)}": empty,
+        f"{place}: {some(empty)}": bool(empty) and not none,
         f"{counted(others, 'file')} in {place} {verb(others, 'does', 'do')} not end like images "
         f"and {verb(others, 'is', 'are')} left out": others,
     }

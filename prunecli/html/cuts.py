@@ -76,13 +76,13 @@ def _glance(report: PruneReport) -> Section:
         for kind in ("flops", "params")
     ]
     if verified is not None:
-        figures.append((f"{verified.max_rel_error:.1e}", "error of the proof", "masked and cut"))
+        figures.append((f"{verified.max_rel_error:.1e}", "error of the proof", "of its outputs"))
     facts = {
         "model": report.architecture,
         **_asked(report),
         "chosen by": _chosen(report),
         "proof": "not cut: this is the plan" if verified is None else proof_text(verified),
-        "cut in": _MODES.get(report.mode, report.mode),
+        **({"cut in": _MODES[report.mode]} if report.mode in _MODES else {}),
         "seconds": ", ".join(f"{name} {spent:.2f}" for name, spent in report.seconds.items()),
         "written": "nothing" if report.output is None else str(report.output),
     }
@@ -111,10 +111,8 @@ def _asked(report: PruneReport) -> dict[str, str]:
 def _chosen(report: PruneReport) -> str:
     taken = "" if report.candidates is None else ", which did best of those tried"
     looked = "" if report.importance is None else f" (importance: {report.importance})"
-    return (
-        f"signal {report.signal}{taken}; allocation {report.allocation}{looked}; widths aligned: "
-        f"{report.align}"
-    )
+    aligned = "" if report.sparsity is not None else f"; widths aligned: {report.align}"
+    return f"signal {report.signal}{taken}; allocation {report.allocation}{looked}{aligned}"
 
 
 def _change(cost: CutCost, kind: str) -> str:
@@ -268,6 +266,8 @@ def _latency(latency: LatencyReport | None) -> list[Section]:
     text = f"ONNX Runtime on this machine's CPU, {threads}, batch {latency.batch}."
     if latency.asked is not None:
         met = {None: "", True: ", and that was kept", False: ", and that was missed"}[latency.met]
+        if latency.met and (latency.measured_kept or 0.0) > latency.asked:
+            met = ", and by what can be told from the timing that was kept"
         text += f" At most {percent(latency.asked)} was asked for{met}."
     if latency.error is not None:
         text += f" The prediction is off by {100 * latency.error:+.1f} % of what was measured."
@@ -346,6 +346,7 @@ def sweep_page(report: SweepReport) -> str:
 
 def _trials(trials: tuple[Trial, ...], *, repaired: bool, kind: str = "flops") -> Grid:
     """Return one row per trial; `kind` is the cost whose budget is shown."""
+    failed = any(trial.problem for trial in trials)
     rows: list[tuple[Cell, ...]] = []
     for trial in trials:
         score, final = trial.score, trial.final
@@ -361,12 +362,12 @@ def _trials(trials: tuple[Trial, ...], *, repaired: bool, kind: str = "flops") -
                 "" if final is None else f"{final.calibrated:.4f}",
                 Bar(score.accuracy, percent(score.accuracy)) if score is not None else "",
                 *([percent(trial.repaired.accuracy if trial.repaired else None)] * repaired),
-                trial.problem,
+                *([trial.problem] * failed),
             )
         )
     header = (
         ">asked", "signal", "allocation", ">FLOPs", ">parameters", ">loss", ">calibrated loss",
-        "accuracy", *([">repaired"] * repaired), "not cut because",
+        "accuracy", *([">repaired"] * repaired), *(["not cut because"] * failed),
     )  # fmt: skip
     caption = (
         "asked: the share to keep; calibrated loss: the least when all logits are divided by one "

@@ -23,6 +23,7 @@ from prunecli.pictures import (
     class_map_picture,
     difficulty_picture,
     reduction_picture,
+    relation_picture,
     similarity_picture,
     spectrum_picture,
 )
@@ -41,6 +42,9 @@ OF_A_CLASS = 4
 
 TWINS = 10
 """Groups of equal images that are shown, and of nearly equal ones."""
+
+ODD = 8
+"""Images of one unusual kind that are shown."""
 
 TOGETHER = 3
 """Images of such a group that are shown."""
@@ -62,6 +66,7 @@ def dataset_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> lis
         _alike(dataset),
         _classes(dataset),
         *_confusing(dataset, images),
+        *_expected(dataset),
         *_reduction(dataset),
         *_oddities(dataset, images),
         _how(dataset),
@@ -71,7 +76,8 @@ def dataset_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> lis
 def dataset_images(dataset: DatasetAnalysis) -> list[str]:
     """Return the names of the images that `dataset_sections` shows."""
     confusing = [name for image in _chosen(dataset) for name in (image.path, image.neighbour)]
-    return [*confusing, *(name for group in _twins(dataset) for name in group)]
+    odd = [name for names in _odd(dataset).values() for name in names[:ODD]]
+    return [*confusing, *(name for group in _twins(dataset) for name in group), *odd]
 
 
 def place(name: str, folder: str) -> str:
@@ -95,11 +101,19 @@ def _glance(dataset: DatasetAnalysis) -> Section:
         "measured on": f"{settings.get('images', dataset.images):,} {_things(dataset)}"
         + (" set apart for training" if settings.get("split") == "train" else ""),
     }
+    expected = dataset.expected
+    if expected is not None and expected.error is not None and expected.interval is not None:
+        span = " to ".join(f"{100 * end:.0f}" for end in expected.interval)
+        numbers.insert(
+            1, (f"{100 * expected.error:.0f} %", "error to expect", f"of a small network: {span}")
+        )
     if dataset.sizes:
         twins = len(dataset.duplicates) + len(dataset.near_duplicates)
         numbers.append((f"{twins:,}", "groups of the same image", "equal or nearly so"))
         numbers.append((f"{len(dataset.unreadable):,}", "unreadable files", ""))
         facts["sizes"] = _sizes(dataset.sizes)
+    if dataset.looked_at is not None and dataset.looked_at < dataset.images:
+        facts["looked at"] = f"{dataset.looked_at:,} of the images, drawn at random"
     if dataset.kinds:
         facts["unusual"] = ", ".join(f"{count:,} {kind}" for kind, count in dataset.kinds.items())
     if dataset.subset is not None:
@@ -241,6 +255,34 @@ def _tile(
     return Tile(images.get(name, ""), said, title, place(name, dataset.path))
 
 
+def _expected(dataset: DatasetAnalysis) -> list[Section]:
+    """Return what error a small network would have, or why nothing can be said about that."""
+    expected = dataset.expected
+    if expected is None:
+        return []
+    title, relation = "What error to expect", expected.relation
+    if expected.error is None or expected.interval is None or relation is None:
+        return [Section(title, f"Nothing can be said: {'; '.join(expected.outside)}.")]
+    low, high = expected.interval
+    text = (
+        f"About {expected.error:.0%} ({low:.0%} to {high:.0%}) for a small network, read off a fit "
+        f"to {len(relation.points)} data sets. It is no law: without any variant of the same data "
+        "it misses by as much as the table says."
+    )
+    rows = tuple(
+        (name, f"{100 * missed:.1f}") for name, missed in relation.families_left_out.items()
+    )
+    facts = {
+        "network": f"{relation.network}; {relation.training}",
+        "seen through": f"{relation.embedding}, volume {relation.volume}",
+        "correlation": f"r = {relation.r:.3f}",
+        "one left out": f"missed by {100 * relation.left_out:.1f} points",
+    }
+    picture = relation_picture(relation, expected, classes=len(dataset.difficulty))
+    table = Folded("How far each kind of data is missed", (Grid(("data", ">points"), rows),))
+    return [Section(title, text, (Drawing(picture), Facts(facts), table))]
+
+
 def _reduction(dataset: DatasetAnalysis) -> list[Section]:
     found = dataset.reduction
     if found is None:
@@ -275,11 +317,18 @@ def _oddities(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Secti
         *_twin_part("equal", dataset.duplicates, dataset, images),
         *_twin_part("nearly equal", dataset.near_duplicates, dataset, images),
     ]
+    for kind, names in _odd(dataset).items():
+        tiles = tuple((_tile(name, images, dataset),) for name in names[:ODD])
+        first = f", the first {ODD}" if dataset.kinds[kind] > ODD else ""
+        parts.append(Thumbnails(tiles, f"{kind}: {dataset.kinds[kind]:,} images{first}"))
     if dataset.unreadable:
-        rows = tuple((place(name, dataset.path),) for name in dataset.unreadable[:ROWS])
+        why = {name: kind for kind, names in dataset.listed.items() for name in names}
+        rows = tuple(
+            (place(name, dataset.path), why.get(name, "")) for name in dataset.unreadable[:ROWS]
+        )
         title = f"{len(dataset.unreadable):,} files that cannot be read"
         more = f"the first {ROWS:,}" if len(dataset.unreadable) > ROWS else ""
-        parts.append(Folded(title, (Grid(("file",), rows, more),)))
+        parts.append(Folded(title, (Grid(("file", "why"), rows, more),)))
     if not parts:
         return []
     text = (
@@ -289,6 +338,13 @@ def _oddities(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Secti
         else ""
     )
     return [Section("Images to look at", text, tuple(parts))]
+
+
+def _odd(dataset: DatasetAnalysis) -> dict[str, tuple[str, ...]]:
+    """Return the images of unusual kinds that can be seen, by kind."""
+    lost = set(dataset.unreadable)
+    kinds = {kind: set(names) & lost for kind, names in dataset.listed.items()}
+    return {kind: dataset.listed[kind] for kind, unseen in kinds.items() if not unseen}
 
 
 def _twin_part(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prunecli.pictures.runs import Stage
-    from prunecli.report import BenchmarkRow, ExportReport, FinetuneReport, RunStep
+    from prunecli.report import BenchmarkRow, ExportReport, FinetuneReport, RunStep, SamplingReport
 
 
 def finetune_page(report: FinetuneReport) -> str:
@@ -54,6 +54,7 @@ def finetune_page(report: FinetuneReport) -> str:
         "best epoch": f"{report.best_epoch} of {len(report.epochs)}",
         "seconds": f"{report.seconds:,.0f}",
         "log": "none" if report.log is None else str(report.log),
+        **({} if report.sampling is None else _trained_on(report.sampling)),
         **({} if report.record is None else {"record of learnability": str(report.record)}),
         "written": str(report.output),
     }
@@ -66,6 +67,23 @@ def finetune_page(report: FinetuneReport) -> str:
     ]
     title = f"{report.architecture}: fine-tuned, {percent(accuracy.after)} right"
     return page(title, sections, made_by=made_by("finetune"))
+
+
+def _trained_on(sampling: SamplingReport) -> dict[str, str]:
+    """Say how learnability decided what was trained on."""
+    names = ", ".join(str(path) for path in sampling.records)
+    facts = {
+        "trained by": f"{sampling.kind}, from {names}",
+        "images": f"{sampling.images:,}, {sampling.unknown:,} of them in no record",
+    }
+    if sampling.shares:
+        facts["parts of the images"] = "; ".join(
+            f"epoch {at}: {percent(share)}" for at, share in enumerate(sampling.shares, start=1)
+        )
+    if sampling.weights is not None:
+        low, high = sampling.weights
+        facts["weights in the loss"] = f"{low:.3g} to {high:.3g}"
+    return facts
 
 
 def _epochs(report: FinetuneReport) -> Section:

@@ -24,6 +24,9 @@ FREE, HELD, WHOLE = COLOURS[0], COLOURS[1], GRID
 WIDE = 200.0
 """Values that differ by more than this factor are drawn on a logarithmic axis."""
 
+TICKS = 5
+"""Numbers below a panel: more would touch each other."""
+
 NAMED = 5
 """Layers that the text of a picture names."""
 
@@ -135,6 +138,8 @@ def _figure(
 
 
 def _draw_(axes: Axes, panel: _Bars, colours: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     places = range(len(panel.values))
     if panel.behind is not None:
         axes.barh(places, panel.behind, height=0.72, color=WHOLE)
@@ -142,6 +147,8 @@ def _draw_(axes: Axes, panel: _Bars, colours: Sequence[str]) -> None:
     if panel.may_span and positive and max(positive) > WIDE * min(positive):
         axes.set_xscale("log")
         axes.set_xlim(left=0.5 * min(positive))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS))
     axes.barh(places, panel.values, height=0.72, color=list(colours))
 
 

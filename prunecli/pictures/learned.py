@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prunecli.pictures.datasets import NAME, WIDTH
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import COLOURS, QUIET, look_of, new_figure, quiet_map, short
+from prunecli.pictures.style import COLOURS, MARKERS, QUIET, new_figure, quiet_map, short
 
 if TYPE_CHECKING:
     from prunecli.report import LearnabilityPair, LearnabilityReport
 
-RUNS = len(COLOURS)
-"""Runs that are drawn: as many as there are colours."""
-
 
 def learned_picture(report: LearnabilityReport) -> Picture:
-    """Draw the share of the images by the share of epochs after which they were right."""
+    """Draw the share of the images by the share of epochs after which they were right.
+
+    As many runs are drawn as there are colours.
+    """
     figure, (axes,) = new_figure(WIDTH, 3.2)
-    names = [run.name for run in report.runs]
-    for run in islice(report.runs, RUNS):
+    for run, colour, marker in zip(report.runs, COLOURS, MARKERS, strict=False):
         shares = np.linspace(0, 1, run.epochs + 1)
-        colour, marker = look_of(names, run.name)
         axes.plot(
             100 * shares, 100 * np.array(run.levels) / run.images, color=colour, marker=marker,
             markersize=4.5, linewidth=1.6, label=short(run.name, NAME),
@@ -32,8 +29,9 @@ def learned_picture(report: LearnabilityReport) -> Picture:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("epochs after which an image was right (%)")
     axes.set_ylabel("images (%)")
-    more = len(names) - RUNS
-    title = "How early images are learned" + (f": {RUNS} of {len(names)} runs" if more > 0 else "")
+    title = "How early images are learned"
+    if len(report.runs) > len(COLOURS):
+        title = f"{title}: {len(COLOURS)} of {len(report.runs)} runs"
     axes.set_title(title, loc="left")
     axes.legend(loc="best", frameon=False)
     words = "; ".join(

@@ -74,7 +74,7 @@ def _row(names: Sequence[str], block: slice, depth: int) -> Row:
         return Row(short(own[0]), block)
     parts = [name.split(".") for name in own]
     common = 0
-    while len({tuple(name[: common + 1]) for name in parts}) == 1:
+    while common < len(parts[0]) and len({tuple(name[: common + 1]) for name in parts}) == 1:
         common += 1
     head = ".".join(parts[0][:common])
     if not depth or common < depth or not _is_whole(names, block, common):

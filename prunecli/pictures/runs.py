@@ -70,6 +70,8 @@ def run_picture(steps: Sequence[RunStep]) -> Picture:
         (1, "accuracy (%)", [stage.accuracy for stage in stages]),
     ):
         known = [(at, 100 * value) for at, value in enumerate(values) if value is not None]
+        if not known:
+            continue
         places = [at + (-0.2, 0.2)[look] for at, _ in known]
         heights = [height for _, height in known]
         bars = axes.bar(places, heights, width=0.37, color=COLOURS[look], label=label)

@@ -16,7 +16,7 @@ NAMED = 6
 
 def sensitivity_picture(model: ModelAnalysis) -> Picture:
     """Draw accuracy against the share cut of each group alone; the most sensitive are named."""
-    figure, (axes,) = new_figure(7.2, 4.4)
+    figure, (axes,) = new_figure(8.2, 4.4)
     groups = sorted((group for group in model.groups if group.sensitivity), key=_lowest)
     named = groups[:NAMED]
     whole = 100 * (model.accuracy or 0.0)
@@ -43,9 +43,11 @@ def sensitivity_picture(model: ModelAnalysis) -> Picture:
     axes.set_xlim(left=0)
     rest = len(groups) - len(named)
     title = f"{model.architecture}: how sensitive each channel group is"
-    axes.set_title(short(title, LONGEST_TITLE), loc="left", fontsize=11)
+    figure.suptitle(short(title, LONGEST_TITLE), fontsize=11, x=0.01, ha="left")
     note = f"most sensitive first; grey: the other {rest}" if rest > 0 else "most sensitive first"
-    figure.legend(loc="outside right upper", frameon=False, title=note, title_fontsize=8)
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title=note, title_fontsize=8
+    )
     return Picture(figure, title, _description(groups))
 
 

@@ -20,7 +20,7 @@ HIGH = "p90"
 
 def benchmark_picture(rows: Sequence[BenchmarkRow]) -> Picture:
     """Draw milliseconds per image with their spread, and the speed-up beside that of the FLOPs."""
-    figure, (left, right) = new_figure(9.0, 1.6 + 0.62 * len(rows), columns=2)
+    figure, (left, right) = new_figure(9.6, 1.6 + 0.62 * len(rows), columns=2)
     names = [row_name(row) for row in rows]
     for at, row in enumerate(rows):
         for label, colour, place, value, spread in (
@@ -45,7 +45,7 @@ def benchmark_picture(rows: Sequence[BenchmarkRow]) -> Picture:
                 handles, labels, loc="upper center",
                 bbox_to_anchor=(0.5, -0.28 / len(rows) ** 0.5), ncols=2, frameon=False,
             )  # fmt: skip
-    left.set_title("Milliseconds per image (median, to 90th percentile)", loc="left")
+    left.set_title("Milliseconds per image (line: to 90th percentile)", loc="left")
     right.set_title("Speed-up (95 % interval)", loc="left")
     return Picture(figure, "How fast the slim network is", _text(rows))
 

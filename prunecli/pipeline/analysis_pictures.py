@@ -14,6 +14,7 @@ from prunecli.pictures import (
     learned_picture,
     oracle_picture,
     reduction_picture,
+    relation_picture,
     sensitivity_picture,
     similarity_picture,
     spectrum_picture,
@@ -45,7 +46,7 @@ PAIRS = 4
 
 
 def picture_names(options: AnalyzeOptions, *, model: bool, data: bool) -> list[str]:
-    """Return the names of the pictures that an analysis gives, before it is made."""
+    """Return the names of the pictures that an analysis may give, before it is made."""
     with_both = model and data
     asked = {
         **dict.fromkeys(OF_DATA, data),
@@ -53,6 +54,7 @@ def picture_names(options: AnalyzeOptions, *, model: bool, data: bool) -> list[s
         "sensitivity": with_both and options.sensitivity,
         "oracle": with_both and options.oracle,
         "reduction": data and options.complexity.reduce,
+        "expected-error": data,
         "learned": bool(options.learnability),
     }
     runs = len(options.learnability)
@@ -69,6 +71,10 @@ def analysis_pictures(report: AnalyzeReport, options: AnalyzeOptions) -> dict[st
         found |= {name: draw(model) for name, draw in OF_MODEL.items() if name in names}
     if dataset is not None:
         found |= {name: draw(dataset) for name, draw in OF_DATA.items() if name in names}
+        expected = dataset.expected
+        if expected is not None and expected.error is not None and expected.relation is not None:
+            classes = len(dataset.difficulty)
+            found["expected-error"] = relation_picture(expected.relation, expected, classes=classes)
     if learned is not None:
         found["learned"] = learned_picture(learned)
         pairs = learned.pairs[:PAIRS]

@@ -17,7 +17,7 @@ from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
 from prunecli.pictures import check_folder, save_pictures
 from prunecli.pipeline.analysis_pictures import analysis_pictures, picture_names
 from prunecli.pipeline.sparsifying import stored_sparsity
-from prunecli.progress import Progress, silent
+from prunecli.progress import Progress, Step, silent
 from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
 
 
@@ -49,6 +49,8 @@ def analyze(
 
     warnings: list[str] = []
     learned = compare_records(options.learnability) if options.learnability else None
+    if data is not None:
+        progress(Step("find images", 0))
     source = None if data is None else open_source(data)
     found_model, found_data = None, None
     if model is not None:

@@ -24,6 +24,9 @@ WIDTH, HEIGHT = 1180, 2080
 SHOWN = 900
 """Pixels of the window, and of the width of the picture that is kept."""
 
+MARGIN = 200
+"""Pixels below what is kept: the last rows of a window are not always drawn."""
+
 COLOURS = 256
 
 
@@ -42,10 +45,12 @@ def main() -> None:
         page = Path("report.html")
         pipeline.analyze(data="cifar-10", options=options, page=page)
         print(f"{page.stat().st_size} bytes of page")
-        shot = screenshot(page.resolve(), Path(place), width=WIDTH, height=HEIGHT)
+        shot = screenshot(page.resolve(), Path(place), width=WIDTH, height=HEIGHT + MARGIN)
         with Image.open(shot) as image:
-            small = image.convert("RGB").resize(
-                (SHOWN, round(image.height * SHOWN / image.width)), Image.Resampling.LANCZOS
+            small = (
+                image.convert("RGB")
+                .crop((0, 0, WIDTH, HEIGHT))
+                .resize((SHOWN, round(HEIGHT * SHOWN / WIDTH)), Image.Resampling.LANCZOS)
             )
         target = HERE / "report.png"
         small.quantize(COLOURS, kmeans=3, dither=Image.Dither.NONE).save(target, optimize=True)
