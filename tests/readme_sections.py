@@ -10,6 +10,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 import readme_complexity
+import readme_learnability
 import readme_signals
 
 from prunecli.complexity.relation import FORMS
@@ -69,6 +70,9 @@ def generated() -> dict[str, str]:
         "coupling": _coupling(),
         "speed": _speed(),
         "latency": _latency(),
+        "learnability-runs": table(*readme_learnability.runs(_read("learnability_runs.csv"))),
+        "learnability": table(*readme_learnability.agreement(_read("learnability.csv"))),
+        "learnability-uses": table(*readme_learnability.uses(_read("learnability_uses.csv"))),
         "csg": table(*readme_complexity.estimates(_read("csg.csv"))),
         "csg-embeddings": table(
             *readme_complexity.embeddings(_read("csg_embeddings.csv"), _read("csg_published.csv"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 
 import numpy as np
 import pytest
@@ -101,6 +102,12 @@ def test_a_record_comes_back_as_it_was_written(tmp_path, epochs):
     assert np.array_equal(found.labels, written.labels)
     assert (found.paths, found.classes) == (written.paths, written.classes)
     assert (found.scored, found.facts) == ("evaluation", {"seed": 3})
+
+
+def test_a_record_keeps_names_of_files_that_are_no_utf8(tmp_path):
+    names = [*(f"{at}.png" for at in range(4)), os.fsdecode(b"caf\xe9.png")]
+    write_record(record(A, paths=names), tmp_path / "run.parquet")
+    assert read_record(tmp_path / "run.parquet").paths == tuple(names)
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +16,8 @@ from prunecli.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    import pyarrow as pa
 
 Hits: TypeAlias = NDArray[np.bool_]
 """[images, epochs]: whether an image was classified rightly at an epoch."""
@@ -83,7 +86,7 @@ def write_record(record: Record, path: Path) -> None:
     }
     table = pa.table(
         {
-            "path": list(record.paths),
+            "path": _column(record.paths),
             "label": record.labels,
             "hits": pa.array([row.tobytes() for row in packed], pa.binary(packed.shape[1])),
             "learnability": learnability(record.hits),
@@ -113,7 +116,20 @@ def read_record(path: Path) -> Record:
     if schema != SCHEMA or not 0 < epochs <= 8 * packed.shape[1]:
         raise _no_record(path, f"schema {schema}, {epochs} epochs")
     hits = np.unpackbits(packed, axis=1, count=epochs).astype(np.bool_)
-    return Record(tuple(table["path"].to_pylist()), labels, classes, hits, scored, about)
+    paths = tuple(
+        path if isinstance(path, str) else os.fsdecode(path) for path in table["path"].to_pylist()
+    )
+    return Record(paths, labels, classes, hits, scored, about)
+
+
+def _column(paths: tuple[str, ...]) -> pa.Array:
+    """Return the paths as text, or all as bytes where a file has a name that is no UTF-8."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(list(paths), pa.string())
+    except UnicodeEncodeError:
+        return pa.array([os.fsencode(path) for path in paths], pa.binary())
 
 
 def _no_record(path: Path, reason: str) -> InputError:

@@ -1,0 +1,227 @@
+"""What a cut reports: costs, the proof, repairs, dead channels, removals, zeroed weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from prunecli.report.measured import AccuracyChange, BenchmarkRow
+    from prunecli.report.networks import CutCost, FrozenReport, GroupReport, LayerCut, Verified
+    from prunecli.report.searches import SearchReport
+
+
+@dataclass(frozen=True)
+class RepairStep:
+    """Loss and accuracy after one step: `dense`, `cut`, or a repair that changed `layers`.
+
+    `skipped` says why layers could not be repaired, with counts.
+    """
+
+    name: str
+    loss: float
+    accuracy: float
+    seconds: float = 0.0
+    layers: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What repair did: `images` are those it looked at, `measured` those that were scored.
+
+    `measured` is `held_out`, or `calibration` for the images of the repair itself.
+    """
+
+    steps: tuple[RepairStep, ...]
+    images: int
+    measured: str
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """The weights of one layer and how many are kept; `reason` says why it is left as it is."""
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """Zeroed weights: `sparsity` is the share that went of the `weights` of all listed layers.
+
+    `point` is what the signal stands for on single weights (`random` for itself). `bytes_before`
+    and `bytes_after` are the sizes of the file that was read and of the one that was written.
+    """
+
+    granularity: str
+    point: str
+    weights: int
+    kept: int
+    sparsity: float
+    layers: tuple[LayerSparsity, ...]
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+
+
+@dataclass(frozen=True)
+class RemovalReport:
+    """One removal of an iterative run, and the updates before it.
+
+    `loss` and `accuracy` are those on held-out images when the updates were done, `flops` and
+    `params` the shares that are left when the channels have gone; `max_rel_error` is that of the
+    proof of this cut, on the weights of its time.
+    """
+
+    removal: int
+    updates: int
+    channels: int
+    flops: float
+    params: float
+    train_loss: float
+    loss: float
+    accuracy: float
+    seconds_per_update: float
+    max_rel_error: float
+
+
+@dataclass(frozen=True)
+class IterativeReport:
+    """What happened on the way to an iterative cut; for a dry run, what would.
+
+    `accuracy` and `loss` are on `images` held-out images: of the dense network, and of the result.
+    `criterion` says where the signal was taken; `seconds_per_update` is that of the first round and
+    of the last.
+    """
+
+    planned_removals: int
+    planned_updates: int
+    planned_seconds: float
+    criterion: str
+    removals: tuple[RemovalReport, ...] = ()
+    accuracy: AccuracyChange | None = None
+    loss: tuple[float, float] | None = None
+    images: int = 0
+    seconds_per_update: tuple[float, float] | None = None
+    log: Path | None = None
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """Milliseconds of a forward in ONNX Runtime on this machine's CPU.
+
+    `dense_ms` and `slim_ms` are predicted from the table; `kept` is the share that this leaves.
+    `measured` is the cut network beside the dense one (None for a dry run), `measured_kept` its
+    share, with a 95 % interval, and `error` what the predicted share is off by, as a share of it.
+    `asked` is the share that the budget asks for, and `met` whether it was kept in reality.
+    """
+
+    batch: int
+    threads: int
+    dense_ms: float
+    slim_ms: float
+    kept: float
+    table: Path | None = None
+    measured: BenchmarkRow | None = None
+    measured_kept: float | None = None
+    measured_interval: tuple[float, float] | None = None
+    error: float | None = None
+    asked: float | None = None
+    met: bool | None = None
+
+
+@dataclass(frozen=True)
+class DeadGroup:
+    """The dead channels of one group, by their indices.
+
+    `constant` are the same for all images, `unread` those of which all reading weights are zero,
+    `below` those whose mean replacement penalty is within the threshold. `stays` says why some of
+    them cannot go; `flops_share` is what the others cost, of the network's FLOPs.
+    """
+
+    name: str
+    width: int
+    constant: tuple[int, ...]
+    unread: tuple[int, ...]
+    below: tuple[int, ...]
+    stays: Mapping[str, str]
+    flops_share: float
+
+    @property
+    def dead(self) -> int:
+        """The number of dead channels."""
+        return len(self.constant) + len(self.unread) + len(self.below)
+
+
+@dataclass(frozen=True)
+class DeadScores:
+    """Loss and accuracy before and after dead channels went; `measured` as in `RepairReport`."""
+
+    loss_before: float
+    loss_after: float
+    accuracy_before: float
+    accuracy_after: float
+    images: int
+    measured: str
+
+
+@dataclass(frozen=True)
+class DeadReport:
+    """Dead channels: of `channels` in all, `removable` can go.
+
+    `images` is how many were looked at (0: the weights alone), `not_looked_at` counts the channels
+    whose constants cannot be moved, by reason, and `borders` is the largest error that a constant
+    leaves at zero padding, by the layer in whose output it is.
+    """
+
+    groups: tuple[DeadGroup, ...]
+    channels: int
+    removable: int
+    not_looked_at: Mapping[str, int]
+    images: int = 0
+    threshold: float | None = None
+    borders: Mapping[str, float] = field(default_factory=dict)
+    scores: DeadScores | None = None
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """The outcome of `prune`; `output` and `verified` are None for a dry run.
+
+    `verified` speaks of the cut; a repair changes the weights after it. `importance` names the
+    importance of layers that the allocation looked at, if it did. `sparsity` is there where
+    weights were zeroed and no channel was cut; then `cost.after` counts weights that are not zero
+    (`params`) and the bytes that they and their places take, and the FLOPs are those of the dense
+    kernels that run the network. `candidates` is what `--signal auto` chose from, `dead` what was
+    found to do nothing.
+    """
+
+    output: Path | None
+    plan: Mapping[str, Any]
+    cost: CutCost
+    verified: Verified | None
+    groups: tuple[GroupReport, ...]
+    frozen: tuple[FrozenReport, ...]
+    architecture: str
+    mode: str
+    signal: str
+    allocation: str
+    align: str
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+    repair: RepairReport | None = None
+    importance: str | None = None
+    sparsity: SparsityReport | None = None
+    iterative: IterativeReport | None = None
+    latency: LatencyReport | None = None
+    candidates: SearchReport | None = None
+    dead: DeadReport | None = None
+    layers: tuple[LayerCut, ...] = ()
+    pictures: tuple[Path, ...] = ()
+    page: Path | None = None

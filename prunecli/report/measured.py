@@ -1,0 +1,58 @@
+"""What is measured of a network: accuracy, parity, milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores on one split: `accuracy` and `top5` are fractions, `loss` is mean cross-entropy."""
+
+    accuracy: float
+    top5: float
+    loss: float
+    count: int
+    per_class: Mapping[str, float] = field(default_factory=dict)
+    split: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AccuracyChange:
+    """Accuracy before and after, on the split that `split` names."""
+
+    before: float
+    after: float
+    split: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest relative difference between ONNX Runtime and torch over `inputs` random inputs."""
+
+    max_rel_error: float
+    inputs: int
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """Dense and slim, timed in one interleaved run; times are the medians in milliseconds."""
+
+    device: str
+    provider: str
+    batch: int
+    threads: int
+    dense_ms: float | None
+    slim_ms: float
+    speedup: float | None
+    speedup_low: float | None
+    speedup_high: float | None
+    flops_ratio: float | None
+    dense_percentiles: Mapping[str, float]
+    slim_percentiles: Mapping[str, float]
+    runs: int

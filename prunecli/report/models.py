@@ -1,0 +1,109 @@
+"""What the analysis of a network reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prunecli.report.cuts import DeadReport, SparsityReport
+    from prunecli.report.networks import Cost, FrozenReport
+
+
+@dataclass(frozen=True)
+class GroupAnalysis:
+    """One channel group: what it costs, how small it can get, what its channels are worth."""
+
+    name: str
+    width: int
+    minimum: int
+    flops_share: float
+    params_share: float
+    exact: bool
+    saliency: Mapping[str, float]
+    sensitivity: tuple[Mapping[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerAnalysis:
+    """One layer with a weight, in the order of execution.
+
+    It makes `channels`, of which `free` may be cut, with the channel groups `groups`; `reason` says
+    why none of them may, where something holds them. `saliency` is the mean over those that may
+    (None where the signal cannot see them).
+    """
+
+    name: str
+    operator: str
+    channels: int
+    free: int
+    flops: float
+    params: float
+    saliency: float | None
+    groups: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SignalAgreement:
+    """Spearman's correlation of a signal with the oracle; None where it is not defined.
+
+    `against` is `size` for the size of the loss change, `change` for the signed one. `per_layer` is
+    the mean over channel groups, `pooled` over all channels, `pooled_l2` the same after every
+    group's saliencies are divided by their L2 norm (Molchanov et al. 2017).
+    """
+
+    signal: str
+    against: str
+    per_layer: float | None
+    pooled: float | None
+    pooled_l2: float | None
+
+
+@dataclass(frozen=True)
+class OracleReport:
+    """The change of the mean loss when each channel alone is removed, and how signals rank them."""
+
+    images: int
+    channels: int
+    seconds: float
+    loss_changes: Mapping[str, tuple[float, ...]]
+    signals: tuple[SignalAgreement, ...]
+
+
+@dataclass(frozen=True)
+class ImportanceReport:
+    """How important each channel group is, by importance and group; None where it cannot be told.
+
+    `agreement` is Spearman's rank correlation of every two importances ("probe, energy").
+    """
+
+    images: int
+    seconds: float
+    groups: Mapping[str, Mapping[str, float | None]]
+    agreement: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class ModelAnalysis:
+    """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs.
+
+    `elsewhere` counts the FLOPs outside of `layers`, by operator.
+    """
+
+    architecture: str
+    cost: Cost
+    groups: tuple[GroupAnalysis, ...]
+    frozen: tuple[FrozenReport, ...]
+    prunable_flops: float
+    lowest_flops: float
+    accuracy: float | None
+    not_counted: Mapping[str, int]
+    oracle: OracleReport | None = None
+    importance: ImportanceReport | None = None
+    sparsity: SparsityReport | None = None
+    dead: DeadReport | None = None
+    layers: tuple[LayerAnalysis, ...] = ()
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
