@@ -78,6 +78,7 @@ PROOFS = {
     "consumer-zero": "equals the dense network with all weights zero that read a removed channel",
     "masked-norm": "equals the dense graph with the statistics of its norms over the kept channels",
     "dense x mask": "equals the dense network times the mask",
+    "stored and restored": "read back from the file, it equals the dense network times the mask",
 }
 """What the proof of a cut compares, by the beginning of its name."""
 
@@ -86,7 +87,22 @@ def proof_text(verified: Verified) -> str:
     """Say how a cut was proven."""
     meaning = next((text for name, text in PROOFS.items() if verified.method.startswith(name)), "")
     how = f"{meaning} ({verified.method})" if meaning else verified.method
-    return f"{how}; largest relative error {verified.max_rel_error:.1e}"
+    return f"{how}; largest relative error {error_text(verified)}"
+
+
+def error_text(verified: Verified) -> str:
+    """Write the largest relative error of a proof; a plain 0 where no bit differs."""
+    return f"{verified.max_rel_error:.1e}" if verified.max_rel_error else "0"
+
+
+def command_fact(command: str) -> dict[str, str]:
+    """Return the line that says what was typed, where that is known."""
+    return {"command": command} if command else {}
+
+
+def gates_fact(gates: str) -> dict[str, str]:
+    """Return the line that says whether the stated gates were met, where any was stated."""
+    return {"gates": gates} if gates else {}
 
 
 def frozen_sections(frozen: Sequence[FrozenReport]) -> list[Section]:
@@ -108,6 +124,10 @@ def folded(title: str, grid: Grid, *, above: int = 12) -> Folded | Grid:
     return Folded(f"{title} ({len(grid.rows):,})", (grid,)) if len(grid.rows) > above else grid
 
 
+GRANULARITIES = {"weight": "chosen one by one"}
+"""How weights were chosen, where it is not by a pattern such as 2:4."""
+
+
 def sparsity_sections(sparsity: SparsityReport | None, architecture: str) -> list[Section]:
     """Return the weights that are zero, layer by layer, if any are."""
     if sparsity is None:
@@ -125,9 +145,10 @@ def sparsity_sections(sparsity: SparsityReport | None, architecture: str) -> lis
     ]
     grid = Grid(("layer", "shape", ">weights", ">kept", "kept", "left dense because"), tuple(rows))
     zeros = sparsity.weights - sparsity.kept
+    pattern = f"in the pattern {sparsity.granularity} along the inputs"
     text = (
         f"{zeros:,} of {sparsity.weights:,} weights of these layers are zero "
-        f"({percent(sparsity.sparsity)}, {sparsity.granularity})."
+        f"({percent(sparsity.sparsity)}), {GRANULARITIES.get(sparsity.granularity, pattern)}."
     )
     if sparsity.bytes_before is not None and sparsity.bytes_after is not None:
         sizes = (bytes_text(sparsity.bytes_before), bytes_text(sparsity.bytes_after))
