@@ -15,10 +15,10 @@ from test_html import HOSTILE
 from test_search import VGG
 
 from prunecli import pipeline, report
-from prunecli.budget import make_budget, parse_sweep
+from prunecli.budget import format_quantity, make_budget, parse_sweep
 from prunecli.errors import GateError, InputError
 from prunecli.html import analysis_page, cut_page, export_page, finetune_page, sweep_page
-from prunecli.html.words import error_text, percent, quantity
+from prunecli.html.words import error_text, percent
 from prunecli.options import AnalyzeOptions, ExportOptions, FinetuneOptions, PruneOptions
 from prunecli_cli.main import main
 
@@ -98,7 +98,7 @@ def test_the_page_of_a_model_says_what_every_layer_costs_and_why_it_stays(road):
     folder, analyzed, *_ = road
     model = analyzed.model
     words = words_of(folder / "analyze.html")
-    assert quantity(model.cost.flops) in words
+    assert format_quantity(model.cost.flops) in words
     assert percent(model.lowest_flops) in words
     for layer in model.layers:
         assert f"{layer.name} {layer.operator} {layer.channels:,} {layer.free:,}" in words

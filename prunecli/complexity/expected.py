@@ -111,7 +111,7 @@ def _matches(settings: Mapping[str, Any], asked: Asked) -> bool:
 
 
 def _unfitted(known: Mapping[str, Any], asked: Asked) -> str:
-    ways = sorted({f"{each['embedding']}" for each in known["settings"]})
+    ways = sorted({each["embedding"] for each in known["settings"]})
     first = known["settings"][0]
     return (
         f"no relation was fitted for {asked.embedding}, {asked.samples} samples, "

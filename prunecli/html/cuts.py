@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from prunecli.budget import format_cost
+from prunecli.budget import COST_NAMES, format_cost, format_quantity
 from prunecli.granularity import WEIGHT
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Section
 from prunecli.html.sweeps import trials_grid
 from prunecli.html.words import (
-    COSTS,
     budget_text,
     command_fact,
     dead_sections,
@@ -23,7 +22,6 @@ from prunecli.html.words import (
     number,
     percent,
     proof_text,
-    quantity,
     share_bar,
     sparsity_sections,
 )
@@ -73,7 +71,7 @@ def cut_page(report: PruneReport, *, command: str = "") -> str:
 def _glance(report: PruneReport, command: str) -> Section:
     cost, verified = report.cost, report.verified
     figures = [
-        (percent(cost.kept.get(kind, 1.0)), f"of the {COSTS[kind]} kept", _change(cost, kind))
+        (percent(cost.kept.get(kind, 1.0)), f"of the {COST_NAMES[kind]} kept", _change(cost, kind))
         for kind in ("flops", "params")
     ]
     if verified is not None:
@@ -105,9 +103,9 @@ def _asked(report: PruneReport) -> dict[str, str]:
         return {"asked for": f"{percent(report.plan.get('sparsity'))} of the weights to be zero"}
     text = budget_text(report.plan.get("budget"))
     met = [
-        f"{COSTS[kind]} {percent(report.cost.kept[kind])}"
+        f"{COST_NAMES[kind]} {percent(report.cost.kept[kind])}"
         for kind in report.plan.get("budget", {})
-        if kind in report.cost.kept and kind in COSTS
+        if kind in report.cost.kept and kind in COST_NAMES
     ]
     return {"asked for": f"{text}; kept: {', '.join(met)}"} if text else {}
 
@@ -121,7 +119,7 @@ def _chosen(report: PruneReport) -> str:
 
 def _change(cost: CutCost, kind: str) -> str:
     before, after = (getattr(one, kind) for one in (cost.before, cost.after))
-    return f"{quantity(before)} before, {quantity(after)} after"
+    return f"{format_quantity(before)} before, {format_quantity(after)} after"
 
 
 def _costs(cost: CutCost) -> Grid:
@@ -134,7 +132,7 @@ def _costs(cost: CutCost) -> Grid:
         share = cost.kept.get(kind, after / before if before else 1.0)
         rows.append(
             (
-                COSTS[kind],
+                COST_NAMES[kind],
                 format_cost(kind, before),
                 format_cost(kind, after),
                 Bar(share, percent(share)),
@@ -154,8 +152,8 @@ def _layers(report: PruneReport) -> list[Section]:
             f"{layer.channels:,}",
             f"{layer.kept:,}",
             Bar(layer.kept / layer.channels, percent(layer.kept / layer.channels)),
-            quantity(layer.flops),
-            quantity(layer.flops_kept),
+            format_quantity(layer.flops),
+            format_quantity(layer.flops_kept),
             f"{layer.params:,.0f}",
             f"{layer.params_kept:,.0f}",
             layer.reason,

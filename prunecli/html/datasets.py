@@ -173,9 +173,9 @@ def _expected(dataset: DatasetAnalysis) -> list[Section]:
         return [Section(title, f"Nothing can be said: {'; '.join(expected.outside)}.")]
     low, high = expected.interval
     text = (
-        f"About {expected.error:.0%} ({low:.0%} to {high:.0%}) for a small network, read off a fit "
-        f"to {len(relation.points)} data sets. It is no law: without any variant of the same data "
-        "it misses by as much as the table says."
+        f"About {100 * expected.error:.0f} % ({100 * low:.0f} to {100 * high:.0f} %) for a small "
+        f"network, read off a fit to {len(relation.points)} data sets. It is no law: without any "
+        "variant of the same data it misses by as much as the table says."
     )
     rows = tuple(
         (name, f"{100 * missed:.1f}") for name, missed in relation.families_left_out.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prunecli.budget import format_bytes, format_quantity
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import (
@@ -20,13 +21,11 @@ from prunecli.html.parts import (
 )
 from prunecli.html.words import (
     budget_text,
-    bytes_text,
     error_text,
     folded,
     gates_fact,
     images_text,
     percent,
-    quantity,
     sparsity_sections,
 )
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
@@ -124,7 +123,7 @@ def export_page(report: ExportReport, *, gates: str = "") -> str:
     ]
     figures += [
         (f"{report.parity.max_rel_error:.1e}", "error against torch", "largest relative one"),
-        (bytes_text(report.bytes), "ONNX file", f"opset {report.opset}"),
+        (format_bytes(report.bytes), "ONNX file", f"opset {report.opset}"),
     ]
     facts = {
         "model": report.architecture,
@@ -232,7 +231,8 @@ def _dense_text(history: Sequence[RunStep]) -> str:
     cost = next((step.cost for step in history if step.cost is not None), None)
     if cost is None:
         return history[0].input
-    return f"{quantity(cost.before.flops)} FLOPs, {quantity(cost.before.params)} parameters"
+    flops, params = format_quantity(cost.before.flops), format_quantity(cost.before.params)
+    return f"{flops} FLOPs, {params} parameters"
 
 
 def _step_text(step: RunStep, parity: float | None) -> str:

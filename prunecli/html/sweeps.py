@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prunecli.budget import COST_NAMES, format_quantity
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Part, Section
-from prunecli.html.words import COSTS, command_fact, images_text, percent, quantity
+from prunecli.html.words import command_fact, images_text, percent
 from prunecli.pictures import sweep_picture
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ def sweep_page(report: SweepReport, *, command: str = "") -> str:
     """Return the page of a sweep, as `command` made it."""
     dense = report.dense.score
     figures = [
-        (quantity(report.cost.flops), "FLOPs", "of the dense network"),
-        (quantity(report.cost.params), "parameters", ""),
+        (format_quantity(report.cost.flops), "FLOPs", "of the dense network"),
+        (format_quantity(report.cost.params), "parameters", ""),
     ]
     if dense is not None:
         figures.append((percent(dense.accuracy), "accuracy", "of the dense network"))
@@ -29,7 +30,7 @@ def sweep_page(report: SweepReport, *, command: str = "") -> str:
         taken = report.suggested
         facts["suggested"] = (
             f"{taken.signal}, {taken.allocation}: {percent(taken.kept.get(report.kind))} of the "
-            f"{COSTS[report.kind]}, accuracy {percent(report.suggested.final.accuracy)}"
+            f"{COST_NAMES[report.kind]}, accuracy {percent(report.suggested.final.accuracy)}"
         )
     if report.next_command:
         facts["command for it"] = report.next_command
@@ -38,7 +39,7 @@ def sweep_page(report: SweepReport, *, command: str = "") -> str:
     trials = (report.dense, *report.trials)
     grid = trials_grid(trials, repaired=bool(report.repair), kind=report.kind)
     text = (
-        f"The network is cut to many budgets of {COSTS[report.kind]} and scored on "
+        f"The network is cut to many budgets of {COST_NAMES[report.kind]} and scored on "
         f"{report.images:,} {images_text(report.measured)}, without training. The trials are not "
         "proven; what prune writes is."
     )
