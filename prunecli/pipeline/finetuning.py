@@ -139,6 +139,7 @@ def finetune(
         verb="finetune",
         command=command,
         input=model.name,
+        sparsity=options.sparsity,
         accuracy=accuracy,
         teacher=dense,
         epochs=len(result.epochs),
