@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecli.complexity.classes import class_map, confusing_images, difficulties
-from prunecli.complexity.csg import CsgResult, CsgSettings, csg_by_volume
+from prunecli.complexity.csg import csg_by_volume
 from prunecli.complexity.devices import device_named
 from prunecli.complexity.doubts import crowded_labels, small_classes
+from prunecli.complexity.estimates import CsgResult, CsgSettings
 from prunecli.complexity.expected import expect
 from prunecli.complexity.reduction import reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see

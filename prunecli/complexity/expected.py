@@ -21,7 +21,7 @@ from prunecli.report import ExpectedError, FittedPoint, Relation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prunecli.complexity.csg import CsgSettings
+    from prunecli.complexity.estimates import CsgSettings
     from prunecli.complexity.seen import Seen
     from prunecli.data import DataSource
 
