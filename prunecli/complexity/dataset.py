@@ -215,11 +215,10 @@ def _findings(found: Survey | None) -> list[str]:
     """Return what there is to say about the images, as sentences with numbers."""
     if found is None:
         return []
-    broken, near = len(found.unreadable), len(found.near_duplicates)
+    near = len(found.near_duplicates)
     counts = {
         f"{found.looked_at:,} of {found.total:,} images were looked at for broken, odd and equal "
         "ones, drawn at random: --survey all looks at every one": found.total - found.looked_at,
-        f"{counted(broken, 'image')} cannot be read": broken,
         f"{_groups(found.mislabelled)} in more than one class": found.mislabelled,
         f"{_groups(found.leaked)} in more than one split": found.leaked,
         counted(near, "group of nearly equal images", "groups of nearly equal images"): near,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.html.parts import Folded, Grid, Part, Section, Thumbnails, Tile
 from prunecli.pictures.datasets import hardest
+from prunecli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -124,7 +125,7 @@ def odd_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Se
         rows = tuple(
             (place(name, dataset.path), why.get(name, "")) for name in dataset.unreadable[:ROWS]
         )
-        title = f"{len(dataset.unreadable):,} files that cannot be read"
+        title = f"{counted(len(dataset.unreadable), 'file')} that cannot be read"
         more = f"the first {ROWS:,}" if len(dataset.unreadable) > ROWS else ""
         parts.append(Folded(title, (Grid(("file", "why"), rows, more),)))
     if not parts:
@@ -164,5 +165,5 @@ def _twin_part(
     first = f"; the first {TWINS} of them" if len(groups) > TWINS else ""
     largest = max(map(len, groups))
     many = f", {TOGETHER} images of each" if largest > TOGETHER else ""
-    caption = f"{len(groups):,} groups of {kind} images, {largest} at most{first}{many}"
+    caption = f"{counted(len(groups), 'group')} of {kind} images, {largest} at most{first}{many}"
     return [Thumbnails(shown, caption)]
