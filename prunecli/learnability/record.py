@@ -109,16 +109,16 @@ def read_record(path: Path) -> Record:
         labels = np.asarray(table["label"].to_numpy(), np.int64)
         rows = [np.frombuffer(row, np.uint8) for row in table["hits"].to_pylist()]
         packed = np.stack(rows) if rows else np.zeros((0, 0), np.uint8)
+        paths = tuple(map(os.fsdecode, table["path"].to_pylist()))
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise _no_record(path, type(error).__name__) from error
     if not rows:
         raise _no_record(path, "it holds no image")
     if schema != SCHEMA or not 0 < epochs <= 8 * packed.shape[1]:
         raise _no_record(path, f"schema {schema}, {epochs} epochs")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise _no_record(path, f"labels beyond its {len(classes)} classes")
     hits = np.unpackbits(packed, axis=1, count=epochs).astype(np.bool_)
-    paths = tuple(
-        path if isinstance(path, str) else os.fsdecode(path) for path in table["path"].to_pylist()
-    )
     return Record(paths, labels, classes, hits, scored, about)
 
 
