@@ -240,7 +240,9 @@ def analyze(
         std=std,
         allow_pickle=allow_pickle,
     )
-    checkpoint, images = _sort_out(session, path, model=model, data=data)
+    checkpoint, images = _sort_out(
+        session, path, model=model, data=data, records_alone=bool(learnability)
+    )
     if signals is not None and not oracle:
         raise usage_error("--signals are compared with the oracle", hint="add --oracle")
     choices = AnalyzeOptions(
@@ -293,11 +295,16 @@ def analyze(
 
 
 def _sort_out(
-    session: Session, path: Path | None, *, model: Path | None, data: str | None
+    session: Session,
+    path: Path | None,
+    *,
+    model: Path | None,
+    data: str | None,
+    records_alone: bool,
 ) -> tuple[Path | None, str | None]:
     """Return the model and the data that `path` and the two options name between them."""
     if path is None:
-        needs_model = model is None and data is None
+        needs_model = model is None and data is None and not records_alone
         return (session.checkpoint(None) if needs_model else model), data
     is_data = path.is_dir() or str(path) == BUILT_IN_DATA or path.suffix.lower() in DATA_FILES
     if (data if is_data else model) is not None:

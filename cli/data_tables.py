@@ -60,7 +60,7 @@ def learnability_parts(report: LearnabilityReport, rows: int | None) -> Parts:
     for run in report.runs:
         runs.add_row(
             shorten(run.name, 20),
-            shorten(run.network, 20),
+            shorten(run.network.partition("(")[0], 20),
             str(run.epochs),
             f"{run.learnability:.3f}",
             str(run.always),

@@ -96,7 +96,7 @@ def test_a_record_that_is_there_is_kept(tmp_path):
     assert (tmp_path / "out.parquet").read_text() == "mine"
 
 
-def test_records_of_several_runs_are_compared(tmp_path, capsys):
+def test_records_of_several_runs_are_compared(tmp_path, capsys, monkeypatch):
     untrained = tmp_path / "new.pt"
     checkpoint = read(MODEL).checkpoint
     network = instantiate(checkpoint)
@@ -125,6 +125,11 @@ def test_records_of_several_runs_are_compared(tmp_path, capsys):
     assert "run0, run1" in text
     tables = [line for line in text.splitlines() if not line.startswith("warning")]
     assert max(map(len, tables)) <= 80
+    monkeypatch.chdir(tmp_path)  # where a newest output lies, which nobody asked about
+    assert main(["analyze", *words, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)["data"]
+    assert (data["model"], data["dataset"]) == (None, None)
+    assert data["learnability"]["pairs"][0]["pearson"] == pytest.approx(pair.pearson)
 
 
 def perceptron(hidden, seed):

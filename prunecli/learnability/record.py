@@ -50,6 +50,11 @@ class Record:
     facts: Mapping[str, Any]
 
 
+def class_names(record: Record, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+    """Return the classes that some images of a record are in."""
+    return np.array(record.classes, object)[record.labels[rows]]
+
+
 def learnability(hits: Hits) -> NDArray[np.float64]:
     """Return L [N]: the share of epochs at which an image was right.
 

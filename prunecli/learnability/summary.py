@@ -29,9 +29,12 @@ STEPS = 20
 
 
 def compare_records(paths: Sequence[Path]) -> LearnabilityReport:
-    """Read records and compare them; raises `InputError` (`NO_RECORD`, `NO_COMMON_IMAGES`)."""
+    """Read records and compare them.
+
+    Raises `InputError`: `NO_RECORD`, `NO_COMMON_IMAGES`, `OTHER_LABELS`.
+    """
     records = [read_record(path) for path in paths]
-    names = [path.stem for path in paths]
+    names = _distinct(paths)
     return LearnabilityReport(
         runs=tuple(_run(name, record) for name, record in zip(names, records, strict=True)),
         pairs=tuple(
@@ -41,6 +44,16 @@ def compare_records(paths: Sequence[Path]) -> LearnabilityReport:
         hardest=_hardest(records),
         label_errors=_label_errors(records),
     )
+
+
+def _distinct(paths: Sequence[Path]) -> list[str]:
+    """Return short names of files: with as many folders before them as tell them apart."""
+    names = [path.stem for path in paths]
+    for folders in range(2, max((len(path.parts) for path in paths), default=1) + 1):
+        if len(set(names)) == len(names):
+            break
+        names = ["/".join(path.with_suffix("").parts[-folders:]) for path in paths]
+    return names
 
 
 def _run(name: str, record: Record) -> LearnedRun:
