@@ -25,6 +25,7 @@ from prunecli.learnability import (
     learnability,
     likely_label_errors,
     read_record,
+    unlike_runs,
     write_record,
 )
 from prunecli.learnability.compare import overlap
@@ -108,6 +109,22 @@ def test_records_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert [run.name for run in compare_records(files).runs] == ["one/learn", "two/learn"]
     again = [run.name for run in compare_records([files[0], files[0]]).runs]
     assert len(set(again)) == 1
+
+
+def test_runs_that_were_recorded_in_different_ways_are_said(tmp_path):
+    files = [tmp_path / f"{name}.parquet" for name in "ab"]
+    write_record(record(A), files[0])
+    write_record(replace(record(A[:, :2]), scored="training"), files[1])
+    modes, lengths = unlike_runs(compare_records(files).runs)
+    assert "a evaluation mode, b training mode" in modes
+    assert "a 4 epochs, b 2 epochs" in lengths
+    assert unlike_runs(compare_records(files[:1]).runs) == []
+
+
+def test_a_record_that_is_not_there_is_said_to_be_missing(tmp_path):
+    with pytest.raises(InputError, match="no such record") as caught:
+        read_record(tmp_path / "run.parquet")
+    assert caught.value.code == "NO_RECORD"
 
 
 def test_the_overlap_of_the_hardest_is_one_for_equal_and_the_share_for_constant_networks():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -130,6 +131,14 @@ def test_records_of_several_runs_are_compared(tmp_path, capsys, monkeypatch):
     data = json.loads(capsys.readouterr().out)["data"]
     assert (data["model"], data["dataset"]) == (None, None)
     assert data["learnability"]["pairs"][0]["pearson"] == pytest.approx(pair.pearson)
+
+
+def test_a_score_goes_by_the_name_of_its_variant(tmp_path, capsys):
+    page = tmp_path / "page.html"
+    words = ("analyze", "digits", "--variant", "auls", "--limit", "60", "--repeats", "2")
+    assert main([*words, "--report", str(page)]) == 0
+    assert re.search(r"^AULS +\d", capsys.readouterr().out, re.MULTILINE)
+    assert "AULS, how far classes overlap" in page.read_text(encoding="utf-8")
 
 
 def perceptron(hidden, seed):

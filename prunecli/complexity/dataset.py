@@ -14,9 +14,15 @@ from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg_by_
 from prunecli.complexity.devices import device_named
 from prunecli.complexity.doubts import crowded_labels, small_classes
 from prunecli.complexity.expected import expect
-from prunecli.complexity.reduction import HARDEST, SUBSET_RULES, Candidates, reduction
+from prunecli.complexity.reduction import (
+    HARDEST,
+    SUBSET_RULES,
+    Candidates,
+    check_tolerance,
+    reduction,
+)
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
-from prunecli.data import Arrays, labels_of
+from prunecli.data import Arrays, Packed, labels_of
 from prunecli.data.layout import class_folder_below
 from prunecli.data.subset import check_target, write_subset
 from prunecli.data.survey import Survey, survey
@@ -64,8 +70,13 @@ def analyze_dataset(
     device = device_named(options.device)
     seed %= 2**32
     if options.subset is not None:
-        check_target(Path(options.subset), data=source.path)
+        files = not any(isinstance(raw, Arrays | Packed) for raw in source.splits.values())
+        check_target(Path(options.subset), data=source.path, files=files)
         _check_rule(options, records)
+        if options.per_class is None and not options.reduce:
+            raise _no_size(options.subset, reduced=False)
+    if options.reduce:
+        check_tolerance(options.tolerance)
     counts = _count_classes(source)
     features = any(isinstance(raw, Arrays) and raw.are_features for raw in source.splits.values())
     found = None if features else survey(source, limit=options.survey, seed=seed, progress=progress)
@@ -204,15 +215,7 @@ def _write_subset(
         return None
     per_class = options.per_class or (smaller.smallest if smaller else None)
     if per_class is None:
-        raise InputError(
-            "no smaller set keeps the complexity, so there is none to write"
-            if smaller
-            else "it is not said how many images of each class the subset has",
-            code="NO_SUBSET_SIZE",
-            where=options.subset,
-            hint="say how many: --per-class 500"
-            + ("" if smaller else ", or let --reduce find the number"),
-        )
+        raise _no_size(options.subset, reduced=True)
     candidates = Candidates(
         seen.labels, votes, votes.runs[0].settings.seed, None if known is None else known.easiness
     )
@@ -226,6 +229,18 @@ def _write_subset(
         per_class,
         options.subset_rule,
         None if known is None else _kept(known, rows),
+    )
+
+
+def _no_size(subset: str, *, reduced: bool) -> InputError:
+    return InputError(
+        "no smaller set keeps the complexity, so there is none to write"
+        if reduced
+        else "it is not said how many images of each class the subset has",
+        code="NO_SUBSET_SIZE",
+        where=subset,
+        hint="say how many: --per-class 500"
+        + ("" if reduced else ", or let --reduce find the number"),
     )
 
 

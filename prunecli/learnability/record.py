@@ -114,6 +114,14 @@ def read_record(path: Path) -> Record:
         labels = np.asarray(table["label"].to_numpy(), np.int64)
         rows = [np.frombuffer(row, np.uint8) for row in table["hits"].to_pylist()]
         packed = np.stack(rows) if rows else np.zeros((0, 0), np.uint8)
+    except FileNotFoundError as error:
+        raise InputError(
+            "there is no such record of what a network learned",
+            code="NO_RECORD",
+            where=str(path),
+            hint="check the path, or make one: prunecli finetune ... --record-learnability "
+            "run.parquet",
+        ) from error
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise _no_record(path, type(error).__name__) from error
     if not rows:

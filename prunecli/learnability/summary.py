@@ -16,6 +16,7 @@ from prunecli.learnability.record import (
     read_record,
 )
 from prunecli.report import HardImage, LearnabilityPair, LearnabilityReport, LearnedRun
+from prunecli.wording import counted, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,20 @@ def compare_records(paths: Sequence[Path]) -> LearnabilityReport:
         hardest=_hardest(records),
         label_errors=_label_errors(records),
     )
+
+
+def unlike_runs(runs: Sequence[LearnedRun]) -> list[str]:
+    """Say where runs were recorded in different ways, which moves their correlation."""
+    modes = {run.name: f"{run.scored} mode" for run in runs}
+    epochs = {run.name: counted(run.epochs, "epoch") for run in runs}
+    return [
+        f"records {what}: {some([f'{name} {value}' for name, value in by_run.items()])}"
+        for what, by_run in (
+            ("looked at images in different modes", modes),
+            ("are of different length, and learnability is of the epochs run", epochs),
+        )
+        if len(set(by_run.values())) > 1
+    ]
 
 
 def _distinct(paths: Sequence[Path]) -> list[str]:
