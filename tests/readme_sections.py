@@ -480,9 +480,10 @@ def _expected_error() -> str:
                       ("left_out", "digits_left_out", "mnist_left_out", "cifar_left_out",
                        "half_interval")]  # fmt: skip
             through = f"{row['embedding']}, {row['volume']}"
-            rows.append((through, shown, row["r"], f"{float(row['p']):.0e}", *misses))
+            inside = f"{100 * float(row['inside']):.0f} %"
+            rows.append((through, shown, row["r"], f"{float(row['p']):.0e}", *misses, inside))
     head = ("seen through", "form", "r", "p", "one left out", "digits left out",
-            "MNIST left out", "CIFAR-10 left out", "95 % within")  # fmt: skip
+            "MNIST left out", "CIFAR-10 left out", "interval, +-", "really inside")  # fmt: skip
     return table(head, rows)
 
 
