@@ -10,11 +10,16 @@ from prunecli.options import AnalyzeOptions, ComplexityOptions
 from . import options as shared
 from .outcome import Outcome
 from .session import Session, start
-from .values import byte_count, count_or_all, load_options, names, usage_error
+from .values import byte_count, count_or_all, load_options, names, refuse_idle, usage_error
 
 BUILT_IN_DATA = "digits"
 DATA_FILES = (".csv", ".tsv", ".txt", ".npz")
 DATA_SET = "A data set"
+OF_DATA = (
+    "embedding", "epochs", "samples", "neighbours", "volume", "variant", "repeats", "memory",
+    "survey", "device", "reduce", "tolerance", "write_subset", "subset_rule", "per_class",
+)  # fmt: skip
+OF_MODELS = ("oracle", "signals", "importance", "dead_threshold", "aggregate", "signal")
 
 
 def analyze(
@@ -122,7 +127,11 @@ def analyze(
     ] = ComplexityOptions.volume,
     variant: Annotated[
         str,
-        typer.Option(metavar="NAME", help="csg or auls.", rich_help_panel=DATA_SET),
+        typer.Option(
+            metavar="NAME",
+            help="csg, or auls: the area under the same spectrum.",
+            rich_help_panel=DATA_SET,
+        ),
     ] = ComplexityOptions.variant,
     repeats: Annotated[
         int,
@@ -240,9 +249,12 @@ def analyze(
         std=std,
         allow_pickle=allow_pickle,
     )
-    checkpoint, images = _sort_out(session, path, model=model, data=data)
+    checkpoint, images = _sort_out(
+        session, path, model=model, data=data, records_alone=bool(learnability)
+    )
     if signals is not None and not oracle:
         raise usage_error("--signals are compared with the oracle", hint="add --oracle")
+    _refuse_idle(context, checkpoint, images)
     choices = AnalyzeOptions(
         signal=signal,
         signals=() if signals is None else names("--signals", signals),
@@ -293,12 +305,46 @@ def analyze(
     return Outcome("analyze", found, brief=brief, warnings=found.warnings)
 
 
+def _refuse_idle(context: typer.Context, model: Path | None, data: str | None) -> None:
+    """Raise the usage error of an option that nothing here would follow."""
+    options = context.params
+    if data is None:
+        refuse_idle(
+            context, OF_DATA, "is about a data set, and none is named", hint="add --data images/"
+        )
+    if model is None:
+        refuse_idle(
+            context, OF_MODELS, "is about a model, and none is named", hint="add --model FILE"
+        )
+    if not options["reduce"]:
+        refuse_idle(context, ["tolerance"], "is that of --reduce", hint="add --reduce")
+    if options["write_subset"] is None:
+        refuse_idle(
+            context,
+            ["subset_rule", "per_class"],
+            "says what --write-subset writes",
+            hint="add --write-subset smaller/",
+        )
+    if "autoencoder" not in (options["embedding"] or ""):
+        refuse_idle(
+            context,
+            ["epochs"],
+            "trains an autoencoder, and none is asked for",
+            hint="add --embedding autoencoder",
+        )
+
+
 def _sort_out(
-    session: Session, path: Path | None, *, model: Path | None, data: str | None
+    session: Session,
+    path: Path | None,
+    *,
+    model: Path | None,
+    data: str | None,
+    records_alone: bool,
 ) -> tuple[Path | None, str | None]:
     """Return the model and the data that `path` and the two options name between them."""
     if path is None:
-        needs_model = model is None and data is None
+        needs_model = model is None and data is None and not records_alone
         return (session.checkpoint(None) if needs_model else model), data
     is_data = path.is_dir() or str(path) == BUILT_IN_DATA or path.suffix.lower() in DATA_FILES
     if (data if is_data else model) is not None:

@@ -27,6 +27,7 @@ def _interval(low: float, high: float) -> str:
 def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
     """Return what is known of a data set."""
     low, high = dataset.csg_interval
+    score = dataset.csg_settings.get("variant", "csg").upper()
     sizes = sorted(dataset.sizes.items(), key=lambda item: -item[1])
     looked = "" if dataset.looked_at in {None, dataset.images} else f", {dataset.looked_at} opened"
     facts = {
@@ -37,7 +38,7 @@ def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
         "unreadable": str(len(dataset.unreadable)),
         "duplicates": f"{len(dataset.duplicates)} groups of equal images, "
         f"{len(dataset.near_duplicates)} of nearly equal ones",
-        "CSG": f"{dataset.csg:.3f}, {_interval(low, high)} (higher is harder)",
+        score: f"{dataset.csg:.3f}, {_interval(low, high)} (higher is harder)",
         "seen through": _seen_through(dataset.csg_settings),
     }
     if dataset.csg_votes is not None:
@@ -60,7 +61,7 @@ def learnability_parts(report: LearnabilityReport, rows: int | None) -> Parts:
     for run in report.runs:
         runs.add_row(
             shorten(run.name, 20),
-            shorten(run.network, 20),
+            shorten(run.network.partition("(")[0], 20),
             str(run.epochs),
             f"{run.learnability:.3f}",
             str(run.always),
@@ -131,8 +132,9 @@ def sampling_text(report: SamplingReport) -> str:
 
 
 def _seen_through(settings: Mapping[str, Any]) -> str:
+    made = f" ({settings['epochs']} epochs)" if "epochs" in settings else ""
     return (
-        f"{settings['embedding']}; {settings['samples']} images of every class, "
+        f"{settings['embedding']}{made}; {settings['samples']} images of every class, "
         f"{settings['neighbours']} neighbours, volume {settings['volume']}, "
         f"{settings['repeats']} draws of {settings['images']} images"
     )

@@ -13,7 +13,7 @@ from prunecli.report import FinetuneReport
 from . import options as shared
 from .outcome import Outcome, at_least, at_most, first_missed
 from .session import start
-from .values import checkpoint_path, load_options, share, usage_error
+from .values import checkpoint_path, load_options, refuse_idle, share, usage_error
 
 LEARNING = "Which images are hard"
 ZEROING = "Zeroing weights along the way (zeros that are there stay in any case)"
@@ -307,6 +307,13 @@ def finetune(
     if continue_record and record_learnability is None:
         raise usage_error(
             "--continue-record goes on with a record, and none is named",
+            hint="add --record-learnability FILE.parquet",
+        )
+    if record_learnability is None:
+        refuse_idle(
+            context,
+            ["record_mode"],
+            "says how a record is made, and none is named",
             hint="add --record-learnability FILE.parquet",
         )
     load = load_options(

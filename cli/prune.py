@@ -11,7 +11,7 @@ from . import options as shared
 from .outcome import Outcome, latency_gate
 from .session import start
 from .sweep import sweeping
-from .values import checkpoint_path, load_options, names, usage_error
+from .values import checkpoint_path, is_typed, load_options, names, usage_error
 
 BUDGET = "Budget (at least one, or --dead)"
 ITERATIVE_SIGNAL = "fisher"
@@ -411,8 +411,7 @@ def _is_said(context: typer.Context, name: str) -> bool:
 def _refuse_iterative(context: typer.Context) -> None:
     """Raise the usage error of an option that only `--method iterative` follows."""
     for name in ITERATIVE_OPTIONS:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if is_typed(context, name):
             flag = f"--{name.replace('_', '-')}"
             raise usage_error(
                 f"{flag} says how --method iterative goes", hint="add --method iterative"

@@ -13,7 +13,7 @@ from prunecli.report import SweepReport, Trial
 
 from .outcome import Outcome
 from .session import Session
-from .values import names, usage_error
+from .values import is_typed, names, usage_error
 
 BUDGETS = ("flops", "params", "activations", "bytes", "sparsity", "latency")
 SWITCHES = ("--overwrite", "--json", "-q", "--quiet", "--verbose")
@@ -42,7 +42,7 @@ def sweeping(
         *BUDGETS, "dead", "dead_threshold", "latency_table", "latency_batch", "threads", "method",
         "granularity", "dry_run",
     )  # fmt: skip
-    typed = [name for name in of_one_cut if _is_typed(context, name)]
+    typed = [name for name in of_one_cut if is_typed(context, name)]
     if typed:
         flag = typed[0].replace("_", "-")
         raise usage_error(
@@ -77,12 +77,6 @@ def sweeping(
         )
     brief = None if found.table is None else str(found.table)
     return Outcome("prune", found, brief=brief, warnings=found.warnings)
-
-
-def _is_typed(context: typer.Context, name: str) -> bool:
-    """Tell whether an option was typed; a setting of the project is no contradiction."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def next_command(

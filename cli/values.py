@@ -2,9 +2,11 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+import typer
 
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions
@@ -17,6 +19,19 @@ _SIZE = re.compile(r"^(\d+)(?:[x,](\d+))?$")
 def usage_error(message: str, *, hint: str) -> InputError:
     """Return the error of a command line that cannot be followed."""
     return InputError(message, code="USAGE", hint=hint)
+
+
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Tell whether an option was typed; a setting of the project is no contradiction."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_idle(context: typer.Context, names: Collection[str], what: str, *, hint: str) -> None:
+    """Raise the usage error of an option that was typed where it does nothing."""
+    for parameter in context.command.params:
+        if parameter.name in names and is_typed(context, parameter.name):
+            raise usage_error(f"{parameter.opts[0]} {what}", hint=hint)
 
 
 def share(option: str, text: str | None) -> float | None:
@@ -84,7 +99,10 @@ def count_or_all(option: str, text: str) -> int | None:
     >>> count_or_all("--survey", "5000"), count_or_all("--survey", "all")
     (5000, None)
     """
-    return None if text.strip().lower() == "all" else counts(option, text)[0]
+    word = text.strip().lower()
+    if word != "all" and not (word.isdecimal() and int(word) > 0):
+        _misfit(option, text, "a whole number above 0, or all")
+    return None if word == "all" else int(word)
 
 
 def arguments(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:

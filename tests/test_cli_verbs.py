@@ -288,14 +288,14 @@ def test_a_report_says_which_channels_are_dead_and_what_their_removal_does(pipel
 
 def test_every_flag_about_a_data_set_arrives_in_the_library(pipeline, capsys):
     words = (
-        "analyze digits --embedding tsne-2 --embedding-epochs 3 --samples 50 --neighbours 5 "
-        "--volume none --variant auls --repeats 4 --memory 2GB --reduce --tolerance 0.2 "
-        "--write-subset part.txt --subset-rule confusion --per-class 9"
+        "analyze digits --embedding autoencoder+tsne-2 --embedding-epochs 3 --samples 50 "
+        "--neighbours 5 --volume none --variant auls --repeats 4 --memory 2GB --reduce "
+        "--tolerance 0.2 --write-subset part.txt --subset-rule confusion --per-class 9"
     )
     run(capsys, *words.split())
     ((_, given),) = pipeline.calls
     assert given["options"].complexity == ComplexityOptions(
-        embedding="tsne-2",
+        embedding="autoencoder+tsne-2",
         epochs=3,
         samples=50,
         neighbours=5,
@@ -430,6 +430,43 @@ def test_signals_to_compare_are_refused_without_the_oracle(pipeline, capsys):
     code, _, err = run(capsys, "analyze", "m.pt", "--data", "digits", "--signals", "l1,taylor")
     assert code == 2
     assert "--oracle" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "next_step"),
+    [
+        ("m.pt --reduce", "--reduce", "--data"),
+        ("m.pt --embedding raw", "--embedding", "--data"),
+        ("digits --oracle", "--oracle", "--model"),
+        ("digits --tolerance 0.2", "--tolerance", "--reduce"),
+        ("digits --per-class 5", "--per-class", "--write-subset"),
+        ("digits --subset-rule confusion", "--subset-rule", "--write-subset"),
+        ("digits --embedding-epochs 3", "--embedding-epochs", "--embedding autoencoder"),
+    ],
+)
+def test_an_option_of_analyze_that_nothing_follows_is_refused(
+    pipeline, capsys, words, flag, next_step
+):
+    code, _, err = run(capsys, "analyze", *words.split())
+    assert code == 2
+    assert f"error: {flag} " in err
+    assert next_step in err
+    assert not pipeline.calls
+
+
+def test_a_number_of_images_to_open_is_one_number(pipeline, capsys):
+    code, _, err = run(capsys, "analyze", "digits", "--survey", "5,9")
+    assert code == 2
+    assert "a whole number above 0, or all" in err
+    assert not pipeline.calls
+
+
+def test_a_way_of_recording_is_refused_without_a_record(pipeline, capsys):
+    words = ("m.pt", "--data", "digits", "--record-learnability-mode", "training")
+    code, _, err = run(capsys, "finetune", *words)
+    assert code == 2
+    assert "--record-learnability FILE.parquet" in err
+    assert not pipeline.calls
 
 
 def test_the_table_of_the_oracle_has_the_best_signal_first(pipeline, capsys):

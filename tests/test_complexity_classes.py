@@ -185,9 +185,24 @@ def test_a_subset_that_cannot_be_written_is_refused(tmp_path, data, target, code
     assert caught.value.code == code
 
 
-def test_a_subset_without_a_size_is_refused():
-    with pytest.raises(InputError, match="how many images"):
-        analyzed("digits", subset="part.txt")
+@pytest.mark.parametrize(
+    ("choices", "code"),
+    [
+        ({"subset": "part.txt"}, "NO_SUBSET_SIZE"),
+        ({"subset": "part", "per_class": 3}, "NO_FILES"),
+        ({"reduce": True, "tolerance": 2.0}, "BAD_SETTING"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_any_work(monkeypatch, tmp_path, choices, code):
+    monkeypatch.chdir(tmp_path)
+    steps = []
+    with pytest.raises(InputError) as caught:
+        analyze_dataset(
+            open_source("digits"), options=ComplexityOptions(**choices), progress=steps.append
+        )
+    assert (caught.value.code, steps) == (code, [])
+    assert caught.value.hint
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_dear_is_made_once_for_the_same_content():

@@ -223,7 +223,7 @@ def test_learning_is_one_line_per_run_and_agreement_one_cell_per_pair(tmp_path):
     assert "run0" in axes.get_xlabel()
 
 
-def test_images_are_found_again_by_their_names(tmp_path):
+def test_images_are_found_again_by_their_names(tmp_path, monkeypatch):
     for split in ("train", "test"):
         for at, name in enumerate("ab"):
             (tmp_path / split / name).mkdir(parents=True)
@@ -234,6 +234,9 @@ def test_images_are_found_again_by_their_names(tmp_path):
               str(tmp_path / "nowhere.png"), "/etc/hostname", ""]  # fmt: skip
     found = dict(images_named(source, wanted))
     assert {name: image.size for name, image in found.items()} == {wanted[0]: (5, 4)}
+    monkeypatch.chdir(tmp_path)
+    relative = str(Path("train", "b", "x.png"))
+    assert set(dict(images_named(source, [relative, wanted[0]]))) == {relative, wanted[0]}
     digits = open_source("digits")
     found = dict(images_named(digits, ["#3", "train#3", "test#3", "test#99999"]))
     assert set(found) == {"#3", "train#3", "test#3"}

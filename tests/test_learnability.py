@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from prunecli.errors import InputError
 from prunecli.learnability import (
     Record,
     agreement,
+    compare_records,
+    continued,
     curriculum_rows,
     first_learned,
     forgetting_events,
@@ -22,6 +25,7 @@ from prunecli.learnability import (
     learnability,
     likely_label_errors,
     read_record,
+    unlike_runs,
     write_record,
 )
 from prunecli.learnability.compare import overlap
@@ -72,6 +76,55 @@ def test_images_are_matched_by_path():
     assert agreement(record(A), turned) == agreement(record(A), record(B))
     with pytest.raises(InputError, match="no image in common"):
         agreement(record(A), record(B, paths=[f"x{at}" for at in range(5)]))
+
+
+def test_images_are_matched_however_their_folder_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    near = [f"images/{at}.png" for at in range(5)]
+    far = [str(tmp_path / name) for name in near]
+    assert agreement(record(A, paths=near), record(B, paths=far)) == agreement(record(A), record(B))
+    assert likely_label_errors([record(A, paths=near), record(A, paths=far)], 5) == [
+        ("images/3.png", 0.0)
+    ]
+    first, second = record(A, paths=near), replace(record(B, paths=far), facts={"seed": 4})
+    joined = continued(first, second, where=tmp_path)
+    assert joined.paths == tuple(near)
+    np.testing.assert_array_equal(joined.hits, np.hstack([A, B]))
+
+
+def test_images_that_go_by_one_number_in_two_data_sets_are_not_compared():
+    numbers = [f"#{at}" for at in range(5)]
+    first = record(A, paths=numbers, labels=[0, 1, 0, 1, 0])
+    agreement(first, record(B, paths=numbers, labels=[0, 1, 0, 1, 1]))
+    with pytest.raises(InputError, match="4 of 5 images are in another class") as caught:
+        agreement(first, record(B, paths=numbers, labels=[1, 0, 1, 0, 0]))
+    assert caught.value.code == "OTHER_LABELS"
+
+
+def test_records_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    files = [tmp_path / name / "learn.parquet" for name in ("one", "two")]
+    for file in files:
+        file.parent.mkdir()
+        write_record(record(A), file)
+    assert [run.name for run in compare_records(files).runs] == ["one/learn", "two/learn"]
+    again = [run.name for run in compare_records([files[0], files[0]]).runs]
+    assert len(set(again)) == 1
+
+
+def test_runs_that_were_recorded_in_different_ways_are_said(tmp_path):
+    files = [tmp_path / f"{name}.parquet" for name in "ab"]
+    write_record(record(A), files[0])
+    write_record(replace(record(A[:, :2]), scored="training"), files[1])
+    modes, lengths = unlike_runs(compare_records(files).runs)
+    assert "a evaluation mode, b training mode" in modes
+    assert "a 4 epochs, b 2 epochs" in lengths
+    assert unlike_runs(compare_records(files[:1]).runs) == []
+
+
+def test_a_record_that_is_not_there_is_said_to_be_missing(tmp_path):
+    with pytest.raises(InputError, match="no such record") as caught:
+        read_record(tmp_path / "run.parquet")
+    assert caught.value.code == "NO_RECORD"
 
 
 def test_the_overlap_of_the_hardest_is_one_for_equal_and_the_share_for_constant_networks():

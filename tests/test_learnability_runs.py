@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_record_that_is_there_is_kept(tmp_path):
     assert (tmp_path / "out.parquet").read_text() == "mine"
 
 
-def test_records_of_several_runs_are_compared(tmp_path, capsys):
+def test_records_of_several_runs_are_compared(tmp_path, capsys, monkeypatch):
     untrained = tmp_path / "new.pt"
     checkpoint = read(MODEL).checkpoint
     network = instantiate(checkpoint)
@@ -125,6 +126,19 @@ def test_records_of_several_runs_are_compared(tmp_path, capsys):
     assert "run0, run1" in text
     tables = [line for line in text.splitlines() if not line.startswith("warning")]
     assert max(map(len, tables)) <= 80
+    monkeypatch.chdir(tmp_path)  # where a newest output lies, which nobody asked about
+    assert main(["analyze", *words, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)["data"]
+    assert (data["model"], data["dataset"]) == (None, None)
+    assert data["learnability"]["pairs"][0]["pearson"] == pytest.approx(pair.pearson)
+
+
+def test_a_score_goes_by_the_name_of_its_variant(tmp_path, capsys):
+    page = tmp_path / "page.html"
+    words = ("analyze", "digits", "--variant", "auls", "--limit", "60", "--repeats", "2")
+    assert main([*words, "--report", str(page)]) == 0
+    assert re.search(r"^AULS +\d", capsys.readouterr().out, re.MULTILINE)
+    assert "AULS, how far classes overlap" in page.read_text(encoding="utf-8")
 
 
 def perceptron(hidden, seed):

@@ -195,8 +195,9 @@ def test_positions_go_with_their_images_where_some_cannot_be_read():
     )
     batches = torch.tensor([3, 5, 4, 0, 1, 2, 8, 7, 6]).split(3)
     found = list(with_positions(images, batches))
-    assert [positions.tolist() for positions, _, _ in found] == [[3, 4], [8, 7, 6]]
-    for positions, pixels, labels in found:
+    assert [positions.tolist() for _, positions, _, _ in found] == [[3, 4], [8, 7, 6]]
+    assert [at for at, *_ in found] == [0, 2]
+    for _, positions, pixels, labels in found:
         assert torch.equal(pixels[:, 0, 0, 0].long(), positions)
         assert torch.equal(labels, images.labels[positions])
 

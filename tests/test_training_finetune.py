@@ -20,11 +20,12 @@ from torch import nn
 
 from prunecli import data
 from prunecli.checkpoint import InputSpec
-from prunecli.data import Arrays, DataSource
+from prunecli.data import Arrays, DataSource, StreamedImageSet
 from prunecli.errors import InputError, InterruptedRunError
 from prunecli.options import FinetuneOptions
 from prunecli.training import OPTIMIZERS, SCHEDULES, evaluate, finetune
 from prunecli.training.finetune import RANGES
+from prunecli.training.loop import epoch_batches
 from prunecli.training.state import STATE_FILE
 
 GREY = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.35,))
@@ -352,6 +353,32 @@ def test_a_run_saves_within_an_epoch_when_it_is_time(digits, straight, tmp_path)
     saved = torch.load(tmp_path / STATE_FILE, weights_only=True)
     assert (saved["epoch"], saved["step"]) == (0, 3)
     assert same(finetune(make_net(), digits, resume=True, **arguments).model, straight.model)
+
+
+@pytest.mark.usefixtures("every_step")
+@pytest.mark.parametrize("done", [1, 3, 4])
+def test_a_run_goes_on_exactly_behind_a_batch_that_cannot_be_read(
+    digits, tmp_path, monkeypatch, done
+):
+    load = data.load_split
+
+    def partly(source, split, **choices):
+        images = load(source, split, **choices)
+        if split != "train":
+            return images
+        lost = set(epoch_batches(len(images), 64, seed=QUICK.seed, epoch=0)[1].tolist())
+        return StreamedImageSet(
+            images.labels, images.classes, images.paths, split, (),
+            lambda at: None if at in lost else images.images[at],
+        )  # fmt: skip
+
+    monkeypatch.setattr(sys.modules["prunecli.training.finetune"], "load_split", partly)
+    straight = finetune(make_net(), digits, input=GREY, options=QUICK, run_dir=tmp_path / "one")
+    arguments = {"input": GREY, "options": QUICK, "run_dir": tmp_path / "two"}
+    with pytest.raises(InterruptedRunError):
+        finetune(make_net(), digits, progress=stop_at(done, KeyboardInterrupt), **arguments)
+    resumed = finetune(make_net(), digits, resume=True, **arguments)
+    assert same(resumed.model, straight.model)
 
 
 class InterruptsItself(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +14,11 @@ from prunecli.complexity.devices import device_named
 from prunecli.complexity.doubts import crowded_labels, small_classes
 from prunecli.complexity.estimates import CsgResult, CsgSettings
 from prunecli.complexity.expected import expect
-from prunecli.complexity.reduction import reduction
+from prunecli.complexity.reduction import check_tolerance, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
-from prunecli.complexity.subsets import check_rule, chosen_subset, known_for, short_classes
+from prunecli.complexity.subsets import check_subset, chosen_subset, known_for, short_classes
 from prunecli.data import Arrays, labels_of
 from prunecli.data.layout import class_folder_below
-from prunecli.data.subset import check_target
 from prunecli.data.survey import Survey, survey
 from prunecli.errors import InputError
 from prunecli.options import ComplexityOptions
@@ -30,6 +28,7 @@ from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from prunecli.complexity.neighbours import Floats
     from prunecli.data import DataSource
@@ -62,8 +61,9 @@ def analyze_dataset(
     device = device_named(options.device)
     seed %= 2**32
     if options.subset is not None:
-        check_target(Path(options.subset), data=source.path)
-        check_rule(options, records)
+        check_subset(source, records, options)
+    if options.reduce:
+        check_tolerance(options.tolerance)
     counts = _count_classes(source)
     features = any(isinstance(raw, Arrays) and raw.are_features for raw in source.splits.values())
     found = None if features else survey(source, limit=options.survey, seed=seed, progress=progress)

@@ -45,10 +45,7 @@ def reduction(
     `tolerance` (a share of the whole set's score) of the whole. The rule is our own. Raises
     `InputError` (`BAD_SETTING`, `TOO_FEW_SAMPLES`).
     """
-    if not 0 < tolerance < 1:
-        raise InputError(
-            f"the tolerance is a share between 0 and 1, not {tolerance:g}", code="BAD_SETTING"
-        )
+    check_tolerance(tolerance)
     counts = np.bincount(labels)
     most, least = int(counts[counts > 0].min()), settings.neighbours + 2
     if most <= least:
@@ -69,6 +66,16 @@ def reduction(
         steps.append(ReductionStep(size, float(np.mean(scores)), float(np.std(scores, ddof=1))))
     whole = float(np.mean([score(points, labels, seed) for seed in range(repeats)]))
     return Reduction(tuple(steps), whole, tolerance, _smallest(steps, whole, tolerance))
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise `InputError` (`BAD_SETTING`) for a tolerance that is no share."""
+    if not 0 < tolerance < 1:
+        raise InputError(
+            f"the tolerance is a share between 0 and 1, not {tolerance:g}",
+            code="BAD_SETTING",
+            hint="a tenth of the score: --tolerance 0.1",
+        )
 
 
 @dataclass(frozen=True, eq=False)

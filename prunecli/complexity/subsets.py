@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.complexity.reduction import HARDEST, SUBSET_RULES, Candidates
-from prunecli.data.subset import write_subset
+from prunecli.data import Arrays, Packed
+from prunecli.data.subset import check_target, write_subset
 from prunecli.errors import InputError
 from prunecli.learnability import Known, known_images
 from prunecli.report import KeptLearnability, Subset
@@ -26,14 +27,28 @@ if TYPE_CHECKING:
     from prunecli.report import Reduction
 
 
-def check_rule(options: ComplexityOptions, records: Sequence[Path]) -> None:
-    """Raise `InputError` before any work for a rule that is unknown or lacks its records."""
+def check_subset(source: DataSource, records: Sequence[Path], options: ComplexityOptions) -> None:
+    """Raise `InputError` before any work for a subset that could not be written in the end.
+
+    That is for its place, for a rule that is unknown or lacks its records, and for a size that is
+    neither said nor looked for.
+    """
+    assert options.subset is not None
+    files = not any(isinstance(raw, Arrays | Packed) for raw in source.splits.values())
+    check_target(Path(options.subset), data=source.path, files=files)
     SUBSET_RULES.get(options.subset_rule)
     if options.subset_rule == HARDEST and not records:
         raise InputError(
             "the hardest images are those that networks learned latest, and no record is named",
             code="NO_RECORD",
             hint="add --learnability run.parquet, of finetune --record-learnability",
+        )
+    if options.per_class is None and not options.reduce:
+        raise InputError(
+            "it is not said how many images of each class the subset has",
+            code="NO_SUBSET_SIZE",
+            where=options.subset,
+            hint="say how many: --per-class 500, or let --reduce find the number",
         )
 
 
@@ -57,20 +72,17 @@ def chosen_subset(
 ) -> Subset | None:
     """Choose and write the subset that was asked for; None where none was.
 
-    Raises `InputError` `NO_SUBSET_SIZE` where it is neither said nor found how large it is to be.
+    Raises `InputError` `NO_SUBSET_SIZE` where no size was said and none was found.
     """
     if options.subset is None:
         return None
     per_class = options.per_class or (smaller.smallest if smaller else None)
     if per_class is None:
         raise InputError(
-            "no smaller set keeps the complexity, so there is none to write"
-            if smaller
-            else "it is not said how many images of each class the subset has",
+            "no smaller set keeps the complexity, so there is none to write",
             code="NO_SUBSET_SIZE",
             where=options.subset,
-            hint="say how many: --per-class 500"
-            + ("" if smaller else ", or let --reduce find the number"),
+            hint="say how many: --per-class 500",
         )
     candidates = Candidates(
         seen.labels, votes, votes.runs[0].settings.seed, None if known is None else known.easiness

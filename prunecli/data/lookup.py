@@ -6,7 +6,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from prunecli.data.decode import read_image, to_image
-from prunecli.data.source import Arrays, Packed, content_of, names_of
+from prunecli.data.source import Arrays, Packed, content_of, identity, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -21,15 +21,18 @@ def images_named(source: DataSource, names: Collection[str]) -> Iterator[tuple[s
 
     Names are those of `names_of`, for images that are no files of their own also with the split
     before it (`train#12`); `#12` alone is that of the training images, as where all images are one
-    split. Nothing is opened that is not an image of the data set, whatever the names say.
+    split. Paths may be relative here and absolute there. Nothing is opened that is not an image of
+    the data set, whatever the names say.
     """
-    wanted = set(names)
+    wanted: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        wanted.setdefault(identity(name), []).append(name)
     for split, raw in source.splits.items():
         for position, plain in enumerate(names_of(raw)):
-            for name in sorted(_called(source, split, plain) & wanted):
-                image = _decoded(raw, position)
-                if image is not None:
-                    yield name, image
+            called = {identity(name) for name in _called(source, split, plain)} & wanted.keys()
+            image = _decoded(raw, position) if called else None
+            if image is not None:
+                yield from ((name, image) for key in sorted(called) for name in wanted[key])
 
 
 def _called(source: DataSource, split: str, plain: str) -> set[str]:

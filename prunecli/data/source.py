@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,14 @@ def name_of(split: RawSplit, position: int) -> str:
 def names_of(split: RawSplit) -> tuple[str, ...]:
     """Return what to call each image of a split."""
     return tuple(name_of(split, position) for position in range(len(split)))
+
+
+def identity(name: str) -> str:
+    """Return what an image is known by wherever it is named: its absolute path, or its place.
+
+    Records and data sets may be named from different folders; links stay what they are.
+    """
+    return name if name.startswith("#") else os.path.abspath(name)  # noqa: PTH100 - links stay
 
 
 def content_of(split: Sequence[Sample] | Packed, position: int) -> bytes:

@@ -29,20 +29,27 @@ def write_subset(chosen: Sequence[tuple[str, str]], target: Path) -> None:
             place.write_text("".join(lines))
         return
     if not Path(chosen[0][0]).is_file():
-        raise InputError(
-            "the images of this data set are no files of their own, so they cannot be linked",
-            code="NO_FILES",
-            where=str(target),
-            hint="write a list of their numbers: --write-subset subset.txt",
-        )
+        raise _no_files(target)
     _write_folder(chosen, target)
 
 
-def check_target(target: Path, *, data: Path) -> None:
+def _no_files(target: Path) -> InputError:
+    return InputError(
+        "the images of this data set are no files of their own, so they cannot be linked",
+        code="NO_FILES",
+        where=str(target),
+        hint="write a list of their numbers: --write-subset subset.txt",
+    )
+
+
+def check_target(target: Path, *, data: Path, files: bool = True) -> None:
     """Raise `InputError` for a place that is taken, or inside the data set itself, before work.
 
-    A folder there would be one of its classes from then on.
+    A folder there would be one of its classes from then on. `files` tells whether the images are
+    files of their own, which a folder of links needs.
     """
+    if target.suffix != ".txt" and not files:
+        raise _no_files(target)
     if target.exists():
         raise InputError(
             "the output exists already",

@@ -59,11 +59,12 @@ def dataset_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> lis
 
 def _glance(dataset: DatasetAnalysis) -> Section:
     settings = dataset.csg_settings
+    score = settings.get("variant", "csg").upper()
     counts = [entry.count for entry in dataset.classes]
     low, high = (f"{value:.2f}" for value in dataset.csg_interval)
     spread = f", 95 % {low} to {high}" if high != low else ""
     numbers = [
-        (f"{dataset.csg:.2f}", "CSG, how far classes overlap", f"higher is harder{spread}"),
+        (f"{dataset.csg:.2f}", f"{score}, how far classes overlap", f"higher is harder{spread}"),
         (f"{dataset.images:,}", _things(dataset), f"in {len(counts):,} classes"),
         (f"{dataset.balance:.2f}", "balance", "smallest class over largest; 1 is even"),
     ]

@@ -30,6 +30,7 @@ from prunecli.training.augment import normalise
 from prunecli.training.evaluation import tally_batches, to_evaluation
 from prunecli.training.interrupt import held_interrupts
 from prunecli.training.loop import check_finite, epoch_batches, train_step
+from prunecli.training.sampling import with_positions
 from prunecli.training.state import STATE_FILE, write_logs
 
 if TYPE_CHECKING:
@@ -178,9 +179,9 @@ class Session:
         for epoch, start, batches in self._positions():
             run.epoch = epoch
             self.seen.append(batches)
-            for at, batch in enumerate(recipe.images.gather(batches)):
+            for at, _, images, labels in with_positions(recipe.images, batches):
                 run.step = start + at
-                yield batch
+                yield images, labels
             run.step = start + len(batches)
 
     def _positions(self) -> Iterator[tuple[int, int, tuple[Tensor, ...]]]:

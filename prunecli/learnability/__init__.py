@@ -16,7 +16,7 @@ from prunecli.learnability.record import (
     read_record,
     write_record,
 )
-from prunecli.learnability.summary import compare_records
+from prunecli.learnability.summary import compare_records, unlike_runs
 from prunecli.learnability.uses import curriculum_rows, importance_weights, pace
 
 __all__ = [
@@ -38,5 +38,6 @@ __all__ = [
     "likely_label_errors",
     "pace",
     "read_record",
+    "unlike_runs",
     "write_record",
 ]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prunecli.data import identity
 from prunecli.errors import InputError
-from prunecli.learnability.record import Record, learnability
+from prunecli.learnability.record import Record, class_names, learnability
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def agreement(first: Record, second: Record, *, share: float = HARDEST) -> Agree
     """Compare two records over the images that both have.
 
     Pearson and Spearman of L over images (section 5.2 of the notes on the paper: which of both the
-    paper gives beside the other is not known). Raises `InputError` (`NO_COMMON_IMAGES`).
+    paper gives beside the other is not known). Raises what `common` raises.
     """
     left, right = common(first, second)
     a, b = learnability(first.hits[left]), learnability(second.hits[right])
@@ -56,9 +57,14 @@ def agreement(first: Record, second: Record, *, share: float = HARDEST) -> Agree
 
 
 def common(first: Record, second: Record) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of both records that are the same images, in the order of the first."""
-    place = {path: at for at, path in enumerate(second.paths)}
-    pairs = [(at, place[path]) for at, path in enumerate(first.paths) if path in place]
+    """Return the rows of both records that are the same images, in the order of the first.
+
+    Raises `InputError`: `NO_COMMON_IMAGES`, and `OTHER_LABELS` where most of the images that go by
+    one name are in another class, as those that go by their number are in another data set.
+    """
+    place = {identity(path): at for at, path in enumerate(second.paths)}
+    found = ((at, place.get(identity(path), -1)) for at, path in enumerate(first.paths))
+    pairs = [pair for pair in found if pair[1] >= 0]
     if not pairs:
         raise InputError(
             "the records have no image in common",
@@ -68,6 +74,14 @@ def common(first: Record, second: Record) -> tuple[NDArray[np.int64], NDArray[np
             hint="compare runs on the same data set, at the same place",
         )
     left, right = np.asarray(pairs, np.int64).T
+    moved = int((class_names(first, left) != class_names(second, right)).sum())
+    if 2 * moved > len(left):
+        raise InputError(
+            f"{moved} of {len(left)} images are in another class in the other record",
+            code="OTHER_LABELS",
+            where=f"{first.paths[left[0]]} and its like",
+            hint="compare runs on the same data set",
+        )
     return left, right
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunecli.data import identity
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ def continued(first: Record, second: Record, *, where: Path) -> Record:
     check_continuation(
         first, facts=second.facts, scored=second.scored, images=second.paths, where=where
     )
-    place = {path: at for at, path in enumerate(second.paths)}
+    place = {identity(path): at for at, path in enumerate(second.paths)}
     if len(first.paths) != len(second.paths):
         raise _mismatch(f"it has {len(first.paths)} images, the run {len(second.paths)}", where)
-    rows = np.array([place[path] for path in first.paths], np.int64)
+    rows = np.array([place[identity(path)] for path in first.paths], np.int64)
     there = [second.classes[label] for label in second.labels[rows].tolist()]
     moved = sum(
         first.classes[label] != name
@@ -74,7 +75,7 @@ def check_continuation(
     runs = [record.facts, *record.facts.get(CONTINUED, ())]
     if any(all(run.get(name) == facts.get(name) for name in IDENTITY) for run in runs):
         raise _mismatch("this run is in it already", where)
-    missing = len(set(record.paths) - set(images))
+    missing = len(set(map(identity, record.paths)) - set(map(identity, images)))
     if missing:
         raise _mismatch(f"{missing} of its {len(record.paths)} images are not trained on", where)
 

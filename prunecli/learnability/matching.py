@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prunecli.data import identity
 from prunecli.errors import InputError
-from prunecli.learnability.record import Record, learnability, read_record
+from prunecli.learnability.record import Record, class_names, learnability, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,12 +55,12 @@ def known_images(
     `NO_RECORD`, `NO_COMMON_IMAGES`, and `OTHER_LABELS` where most of the images that go by one name
     are in another class, as images that go by their number are in another data set.
     """
-    place = {_name(path): at for at, path in enumerate(paths)}
+    place = {identity(path): at for at, path in enumerate(paths)}
     total, seen = np.zeros(len(paths)), np.zeros(len(paths))
     warnings = []
     for file in files:
         record = read_record(file)
-        named = [(place.get(_name(path), -1), row) for row, path in enumerate(record.paths)]
+        named = [(place.get(identity(path), -1), row) for row, path in enumerate(record.paths)]
         found = np.array([pair for pair in named if pair[0] >= 0], np.int64).reshape(-1, 2)
         if not len(found):
             raise _nothing_in_common(file, record, paths)
@@ -81,15 +81,10 @@ def known_images(
         return Known(total / np.where(seen > 0, seen, np.nan), tuple(warnings))
 
 
-def _name(path: str) -> str:
-    """Return what an image goes by: an absolute path, so that it does not depend on the folder."""
-    return path if path.startswith("#") else os.path.abspath(path)  # noqa: PTH100 - links stay
-
-
 def _moved(
     record: Record, rows: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> int:
-    then = np.array(record.classes, object)[record.labels[rows]]
+    then = class_names(record, rows)
     return int((then != np.array(classes, object)[labels]).sum())
 
 

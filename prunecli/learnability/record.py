@@ -50,6 +50,11 @@ class Record:
     facts: Mapping[str, Any]
 
 
+def class_names(record: Record, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+    """Return the classes that some images of a record are in."""
+    return np.array(record.classes, object)[record.labels[rows]]
+
+
 def learnability(hits: Hits) -> NDArray[np.float64]:
     """Return L [N]: the share of epochs at which an image was right.
 
@@ -110,6 +115,14 @@ def read_record(path: Path) -> Record:
         rows = [np.frombuffer(row, np.uint8) for row in table["hits"].to_pylist()]
         packed = np.stack(rows) if rows else np.zeros((0, 0), np.uint8)
         paths = tuple(map(os.fsdecode, table["path"].to_pylist()))
+    except FileNotFoundError as error:
+        raise InputError(
+            "there is no such record of what a network learned",
+            code="NO_RECORD",
+            where=str(path),
+            hint="check the path, or make one: prunecli finetune ... --record-learnability "
+            "run.parquet",
+        ) from error
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise _no_record(path, type(error).__name__) from error
     if not rows:

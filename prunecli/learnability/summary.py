@@ -16,6 +16,7 @@ from prunecli.learnability.record import (
     read_record,
 )
 from prunecli.report import HardImage, LearnabilityPair, LearnabilityReport, LearnedRun
+from prunecli.wording import counted, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +30,12 @@ STEPS = 20
 
 
 def compare_records(paths: Sequence[Path]) -> LearnabilityReport:
-    """Read records and compare them; raises `InputError` (`NO_RECORD`, `NO_COMMON_IMAGES`)."""
+    """Read records and compare them.
+
+    Raises `InputError`: `NO_RECORD`, `NO_COMMON_IMAGES`, `OTHER_LABELS`.
+    """
     records = [read_record(path) for path in paths]
-    names = [path.stem for path in paths]
+    names = _distinct(paths)
     return LearnabilityReport(
         runs=tuple(_run(name, record) for name, record in zip(names, records, strict=True)),
         pairs=tuple(
@@ -41,6 +45,30 @@ def compare_records(paths: Sequence[Path]) -> LearnabilityReport:
         hardest=_hardest(records),
         label_errors=_label_errors(records),
     )
+
+
+def unlike_runs(runs: Sequence[LearnedRun]) -> list[str]:
+    """Say where runs were recorded in different ways, which moves their correlation."""
+    modes = {run.name: f"{run.scored} mode" for run in runs}
+    epochs = {run.name: counted(run.epochs, "epoch") for run in runs}
+    return [
+        f"records {what}: {some([f'{name} {value}' for name, value in by_run.items()])}"
+        for what, by_run in (
+            ("looked at images in different modes", modes),
+            ("are of different length, and learnability is of the epochs run", epochs),
+        )
+        if len(set(by_run.values())) > 1
+    ]
+
+
+def _distinct(paths: Sequence[Path]) -> list[str]:
+    """Return short names of files: with as many folders before them as tell them apart."""
+    names = [path.stem for path in paths]
+    for folders in range(2, max((len(path.parts) for path in paths), default=1) + 1):
+        if len(set(names)) == len(names):
+            break
+        names = ["/".join(path.with_suffix("").parts[-folders:]) for path in paths]
+    return names
 
 
 def _run(name: str, record: Record) -> LearnedRun:

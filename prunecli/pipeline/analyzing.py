@@ -46,10 +46,11 @@ def analyze(
     if plots is not None:
         names = picture_names(options, model=model is not None, data=data is not None)
         check_folder(plots, names, overwrite=overwrite)
-    from prunecli.learnability import compare_records
+    from prunecli.learnability import compare_records, unlike_runs
 
     warnings: list[str] = []
     learned = compare_records(options.learnability) if options.learnability else None
+    warnings.extend(unlike_runs(learned.runs) if learned else [])
     if data is not None:
         progress(Step("find images", 0))
     source = None if data is None else open_source(data)

@@ -126,7 +126,9 @@ def train_epoch(recipe: Recipe, run: Run, *, save: Callable[[], None], save_seco
     saved = time.monotonic()
     run.model.train()
     try:
-        for positions, images, labels in with_positions(recipe.images, batches[run.step :]):
+        start = run.step
+        for at, positions, images, labels in with_positions(recipe.images, batches[start:]):
+            run.step = start + at  # past batches of which nothing could be read
             weights = None if recipe.sampling is None else recipe.sampling.weights_of(positions)
             with held_interrupts():
                 run.between_steps = False

@@ -139,14 +139,17 @@ SAMPLINGS: dict[str, Callable[[Known, Sequence[Path], ImageSet, FinetuneOptions]
 
 def with_positions(
     images: ImageSet, batches: Sequence[Tensor]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield the positions, images and labels of every batch, without what cannot be read."""
-    waiting = iter(batches)
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Yield the number, positions, images and labels of every batch, without what is unreadable.
+
+    Numbers count from 0 and leave out batches of which nothing could be read.
+    """
+    waiting = enumerate(batches)
     for pixels, labels in images.gather(batches):
-        positions = images.readable(next(waiting))
-        while not len(positions):  # nothing of that batch could be read: it was passed over
-            positions = images.readable(next(waiting))
-        yield positions, pixels, labels
+        at, batch = next(waiting)
+        while not len(positions := images.readable(batch)):
+            at, batch = next(waiting)
+        yield at, positions, pixels, labels
 
 
 def _digest(known: Known) -> str:
