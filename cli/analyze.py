@@ -297,6 +297,7 @@ def analyze(
             plots=plots,
             page=report,
             overwrite=overwrite,
+            command=session.command_line,
             progress=progress,
         )
     subset = None if found.dataset is None else found.dataset.subset

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from prunecli.budget import format_cost
+from prunecli.budget import COST_NAMES, format_cost
 from prunecli.report import (
     CutCost,
     GroupReport,
@@ -18,7 +18,7 @@ from prunecli.report import (
     Trial,
 )
 
-from .parts import COSTS, Parts, add_rest, bare_percent, fact_rows, grid, percent, shorten
+from .parts import Parts, add_rest, bare_percent, fact_rows, grid, percent, shorten
 
 
 def allocation_text(report: PruneReport) -> str:
@@ -31,7 +31,7 @@ def allocation_text(report: PruneReport) -> str:
 def cut_table(cost: CutCost) -> Table:
     """Return one row per cost, before and after a cut."""
     table = grid("cost", ">before", ">after", ">kept")
-    for field, label in COSTS:
+    for field, label in COST_NAMES.items():
         before, after = getattr(cost.before, field), getattr(cost.after, field)
         if before is None:
             continue
@@ -169,7 +169,7 @@ def sweep_table(report: SweepReport) -> Table:
             *_score_cells(trial, repaired=bool(repaired)),
         )
     table.caption = (
-        f"keep: share of the {dict(COSTS)[report.kind]}; kept and right in %, on {report.images} "
+        f"keep: share of the {COST_NAMES[report.kind]}; kept and right in %, on {report.images} "
         + MEASURED[report.measured]
         + ("" if several else f"; allocation {report.trials[0].allocation}")
     )

@@ -1,11 +1,14 @@
 """`prunecli finetune`: train a cut network, with the dense one as teacher where it is given."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from prunecli.errors import GateError
 from prunecli.options import FinetuneOptions
+from prunecli.report import FinetuneReport
 
 from . import options as shared
 from .outcome import Outcome, at_least, at_most, first_missed
@@ -349,6 +352,9 @@ def finetune(
         curriculum=tuple(curriculum or ()),
         importance_sampling=tuple(importance_sampling or ()),
     )
+    gates = None
+    if lowest is not None or highest_drop is not None:
+        gates = partial(_accuracy_gates, lowest=lowest, highest_drop=highest_drop)
     path = session.checkpoint(model)
     from prunecli import pipeline
 
@@ -366,24 +372,21 @@ def finetune(
             load=load,
             resume=resume,
             overwrite=overwrite,
+            gates=gates,
             command=session.command_line,
             progress=progress,
         )
-        # A teacher was scored on the same images as the result.
-        drop = 0.0 if found.teacher is None else found.teacher - found.accuracy.after
-        if found.teacher is None and highest_drop is not None and teacher is not None:
-            reference = pipeline.evaluate(
-                teacher,
-                data=data,
-                split=found.accuracy.split or "auto",
-                batch_size=batch_size,
-                limit=limit,
-                load=load,
-                progress=progress,
-            )
-            drop = reference.accuracy - found.accuracy.after
-    gate = first_missed(
-        at_least("--min-accuracy", what="accuracy", actual=found.accuracy.after, required=lowest),
+    gate = None if gates is None else gates(found)
+    return Outcome("finetune", found, output=found.output, gate=gate, warnings=found.warnings)
+
+
+def _accuracy_gates(
+    report: FinetuneReport, *, lowest: float | None, highest_drop: float | None
+) -> GateError | None:
+    """Return the first missed gate; the teacher was scored on the same images as the result."""
+    after = report.accuracy.after
+    drop = 0.0 if report.teacher is None else report.teacher - after
+    return first_missed(
+        at_least("--min-accuracy", what="accuracy", actual=after, required=lowest),
         at_most("--max-drop", what="the drop in accuracy", actual=drop, allowed=highest_drop),
     )
-    return Outcome("finetune", found, output=found.output, gate=gate, warnings=found.warnings)

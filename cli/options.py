@@ -83,7 +83,10 @@ Plots = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything random.")]
 
-DATA_HELP = "Folder of images (image folders, MNIST, CIFAR), or the built-in 'digits'."
+DATA_HELP = (
+    "Images: folders, a .csv, MNIST, CIFAR, a .npz, a saved Hugging Face data set, or the built-in "
+    "'digits'."
+)
 Data = Annotated[
     str | None, typer.Option("--data", metavar="DIR", show_default=False, help=DATA_HELP)
 ]

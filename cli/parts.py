@@ -9,24 +9,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prunecli.budget import format_quantity
+from prunecli.budget import COST_NAMES, format_bytes, format_quantity
 from prunecli.report import Cost, DeadReport, DeadScores, FrozenReport, SparsityReport
 
 Parts = list[RenderableType]
 
 
 BAR = "\u2588"
-
-
-# What people call the fields of a cost, in the order in which they are shown.
-COSTS = (
-    ("flops", "FLOPs"),
-    ("params", "parameters"),
-    ("activations", "activations"),
-    ("bytes", "bytes"),
-    ("channels", "channels"),
-    ("latency", "predicted latency"),
-)
 
 
 def bare_percent(share: float | None) -> str:
@@ -58,7 +47,9 @@ def sparsity_facts(sparsity: SparsityReport) -> dict[str, str]:
     if sparsity.point:
         facts["saliency"] = f"{sparsity.point}, of single weights"
     if sparsity.bytes_before is not None and sparsity.bytes_after is not None:
-        facts["file"] = f"{bytes_text(sparsity.bytes_before)} -> {bytes_text(sparsity.bytes_after)}"
+        facts["file"] = (
+            f"{format_bytes(sparsity.bytes_before)} -> {format_bytes(sparsity.bytes_after)}"
+        )
     return facts
 
 
@@ -134,7 +125,8 @@ def _indices(found: Sequence[int], rows: int | None) -> str:
 def cost_line(cost: Cost) -> str:
     """Write the costs that people ask for first in one line."""
     return ", ".join(
-        f"{format_quantity(getattr(cost, field))} {label}" for field, label in COSTS[:4]
+        f"{format_quantity(getattr(cost, field))} {label}"
+        for field, label in list(COST_NAMES.items())[:4]
     )
 
 
@@ -190,11 +182,6 @@ def shown_facts(page: Path | None, pictures: Sequence[Path]) -> dict[str, str]:
 def times_text(factor: float | None) -> str:
     """Write a factor; nothing for none."""
     return "" if factor is None else f"{factor:.2f}x"
-
-
-def bytes_text(count: int) -> str:
-    """Write a number of bytes."""
-    return f"{format_quantity(count)}B" if count >= 1000 else f"{count} B"
 
 
 def seconds_text(stages: Any) -> str:

@@ -72,6 +72,7 @@ def sweeping(
             plots=plots,
             suggest=suggest,
             overwrite=overwrite,
+            command=session.command_line,
             progress=progress,
         )
     brief = None if found.table is None else str(found.table)

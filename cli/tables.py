@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from prunecli.budget import format_bytes
 from prunecli.report import (
     AnalyzeReport,
     BenchmarkRow,
@@ -34,7 +35,6 @@ from .model_tables import model_parts
 from .parts import (
     Parts,
     add_rest,
-    bytes_text,
     cost_line,
     dead_parts,
     fact_rows,
@@ -149,7 +149,7 @@ def _(report: Evaluation, *, rows: int | None) -> Parts:
 def _(report: ExportReport, *, rows: int | None) -> Parts:
     parity = report.parity
     facts = {
-        "ONNX": f"opset {report.opset}, {bytes_text(report.bytes)}",
+        "ONNX": f"opset {report.opset}, {format_bytes(report.bytes)}",
         "parity": f"largest relative error {parity.max_rel_error:.1e} "
         f"over {parity.inputs} random inputs",
         "written": str(report.output),

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 CostKind = Literal["flops", "params", "activations", "bytes", "channels", "latency"]
 COST_KINDS: tuple[str, ...] = get_args(CostKind)
 
+COST_NAMES = {
+    "flops": "FLOPs",
+    "params": "parameters",
+    "activations": "activations",
+    "bytes": "bytes",
+    "channels": "channels",
+    "latency": "predicted latency",
+}
+"""What people call the fields of a cost, in the order in which they are shown."""
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _QUANTITY = re.compile(
     r"^([+-]?[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgt]?)(i?b)?$", re.IGNORECASE
@@ -183,6 +193,15 @@ def format_quantity(amount: float) -> str:
         if abs(amount) >= factor:
             return f"{amount / factor:.3g}{unit}"
     return f"{amount:.3g}"
+
+
+def format_bytes(count: int) -> str:
+    """Write a number of bytes.
+
+    >>> format_bytes(344_000), format_bytes(12)
+    ('344kB', '12 B')
+    """
+    return f"{format_quantity(count)}B" if count >= 1000 else f"{count} B"
 
 
 def format_cost(kind: str, amount: float) -> str:

@@ -94,7 +94,7 @@ def test_broken_files_are_listed_and_left_out(folder):
     report = analyze(folder)
     assert set(report.unreadable) == {str(broken), str(empty)}
     assert report.csg_settings["images"] == 23
-    assert "2 images cannot be read" in report.warnings
+    assert f"1 image is damaged, such as {broken}" in report.warnings
     assert f"1 image is empty, such as {empty}" in report.warnings
     assert report.listed == {"damaged": (str(broken),), "empty": (str(empty),)}
 

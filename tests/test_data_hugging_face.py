@@ -199,6 +199,23 @@ def write_outside(folder):
     (folder / "state.json").write_text(json.dumps(state))
 
 
+def write_split_elsewhere(folder):
+    write(folder.parent / "secret", range(2), [0, 1])
+    folder.mkdir()
+    (folder / "dataset_dict.json").write_text('{"splits": ["../secret"]}')
+
+
+def write_wild_split(folder):
+    write(folder, range(2), [0, 1])
+    (folder / "state.json").unlink()
+    (folder / "dataset_info.json").write_text('{"splits": {"**": {}, "[": {}}}')
+
+
+def write_unnamed_splits(folder):
+    write_wild_split(folder)
+    (folder / "dataset_info.json").write_text('{"splits": [{}]}')
+
+
 def write_far_indices(folder):
     write(folder, range(2), [0, 1], indices=[0, 5])
 
@@ -222,6 +239,9 @@ def write_parquet(folder):
         (write_without_labels, "no image of the data set has a label"),
         (write_other_classes, "not those of the other splits"),
         (write_outside, "no file of the folder"),
+        (write_split_elsewhere, "no name of a split"),
+        (write_wild_split, "none is called train or test"),
+        (write_unnamed_splits, "go by no names"),
         (write_far_indices, "beyond its rows"),
         (write_same_split, "same name"),
         (write_unknown_splits, "none is called train or test"),

@@ -82,6 +82,12 @@ def test_names_are_shown_and_never_obeyed(name):
     assert reader.words.count(shown) >= 9
 
 
+def test_a_column_in_which_no_row_says_anything_is_left_out():
+    grid = Grid(("layer", "why", ">n"), (("conv1", "", "3"), ("conv2", "", "0")), "two layers")
+    reader = html_checks.read(page("A", (Section("B", "", (grid,)),), made_by="C"))
+    assert "layer n conv1 3 conv2 0" in " ".join(word for word in reader.words if word.strip())
+
+
 def test_the_same_parts_give_the_same_bytes():
     assert whole_page() == whole_page()
 

@@ -175,6 +175,27 @@ def test_a_file_that_is_no_record_is_refused(tmp_path):
         assert caught.value.code == "NO_RECORD"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.drop_columns(["path"]),
+        lambda table: table.set_column(0, "path", [list(range(len(table)))]),
+        lambda table: table.set_column(0, "path", [[None] * len(table)]),
+        lambda table: table.set_column(1, "label", [[2] * len(table)]),
+        lambda table: table.set_column(1, "label", [[-1] * len(table)]),
+    ],
+)
+def test_a_record_that_was_tampered_with_is_refused(tmp_path, change):
+    from pyarrow import parquet
+
+    path = tmp_path / "run.parquet"
+    write_record(record(A), path)
+    parquet.write_table(change(parquet.read_table(path)), path)
+    with pytest.raises(InputError) as caught:
+        read_record(path)
+    assert caught.value.code == "NO_RECORD"
+
+
 def test_a_curriculum_takes_the_easiest_of_every_class():
     easiness = np.array([0.9, 0.1, 0.5, 0.7, 0.2, 0.3])
     labels = np.array([0, 0, 0, 0, 1, 1])

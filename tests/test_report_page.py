@@ -109,7 +109,7 @@ def test_the_page_says_everything_that_was_found(made):
         assert reader.words.count(title) >= 2, title  # in the contents, and over the section
     words = " ".join(reader.words)
     assert f"{report.dataset.csg:.2f}" in words
-    assert "1 files that cannot be read" in words
+    assert "1 file that cannot be read" in words
     assert "damaged" in words
     for warning in report.warnings:
         assert warning.replace("\udce9", r"\udce9") in words

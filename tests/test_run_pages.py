@@ -15,10 +15,10 @@ from test_html import HOSTILE
 from test_search import VGG
 
 from prunecli import pipeline, report
-from prunecli.budget import make_budget, parse_sweep
-from prunecli.errors import InputError
-from prunecli.html import cut_page, export_page, finetune_page, sweep_page
-from prunecli.html.words import percent, quantity
+from prunecli.budget import format_quantity, make_budget, parse_sweep
+from prunecli.errors import GateError, InputError
+from prunecli.html import analysis_page, cut_page, export_page, finetune_page, sweep_page
+from prunecli.html.words import error_text, percent
 from prunecli.options import AnalyzeOptions, ExportOptions, FinetuneOptions, PruneOptions
 from prunecli_cli.main import main
 
@@ -98,7 +98,7 @@ def test_the_page_of_a_model_says_what_every_layer_costs_and_why_it_stays(road):
     folder, analyzed, *_ = road
     model = analyzed.model
     words = words_of(folder / "analyze.html")
-    assert quantity(model.cost.flops) in words
+    assert format_quantity(model.cost.flops) in words
     assert percent(model.lowest_flops) in words
     for layer in model.layers:
         assert f"{layer.name} {layer.operator} {layer.channels:,} {layer.free:,}" in words
@@ -119,7 +119,7 @@ def test_the_page_of_a_cut_says_what_was_asked_kept_and_proven(road):
     words = words_of(folder / "prune.html")
     assert "at most 50.0 % of the FLOPs" in words
     assert percent(cut.cost.kept["flops"]) in words
-    assert f"largest relative error {cut.verified.max_rel_error:.1e}" in words
+    assert f"largest relative error {error_text(cut.verified)}" in words
     assert cut.candidates.chosen in words
     for layer in cut.layers:
         assert f"{layer.name} {layer.operator} {layer.channels:,} {layer.kept:,}" in words
@@ -139,7 +139,7 @@ def test_the_page_of_a_training_says_every_epoch_and_the_teacher(road):
     for share in (tuned.accuracy.before, tuned.accuracy.after, tuned.teacher):
         assert percent(share) in words
     assert f"epoch {tuned.best_epoch} of 2 taken" in words
-    assert f"error {cut.verified.max_rel_error:.1e}" in words  # of the cut, from the file
+    assert f"error {error_text(cut.verified)}" in words  # of the cut, from the file
 
 
 def test_the_page_of_an_export_tells_the_whole_way(road):
@@ -272,6 +272,45 @@ def test_a_training_says_how_learnability_chose_its_images():
     assert "0.5 to 2" in words
 
 
+def test_a_page_says_by_which_command_it_was_made():
+    typed = "prunecli verb m.pt --report r.html"
+    analyzed = cli_fakes.analyze_report(model=True, dataset=False)
+    for text in (
+        cut_page(cli_fakes.prune_report(Path("x.pt")), command=typed),
+        sweep_page(cli_fakes.sweep_report(), command=typed),
+        analysis_page(analyzed, None, command=typed),
+    ):
+        assert f"command {typed}" in " ".join(html_checks.read(text).words)
+
+
+def test_the_way_names_the_file_that_a_command_took_from_a_pipe():
+    steps = (
+        report.RunStep("prune", "prunecli prune m.pt --flops 0.5", "m.pt"),
+        report.RunStep("finetune", "prunecli finetune --data digits", "m.pruned.pt"),
+    )
+    tuned = dataclasses.replace(cli_fakes.finetune_report(Path("x.pt")), history=steps)
+    words = " ".join(html_checks.read(finetune_page(tuned)).words)
+    assert "prunecli prune m.pt --flops 0.5 2. fine-tuned" in words
+    assert "prunecli finetune --data digits (on m.pruned.pt)" in words
+
+
+def test_a_page_says_whether_the_stated_gates_were_met(tmp_path):
+    missed = GateError("accuracy is 0.9, and 0.95 was asked for", code="GATE_NOT_MET")
+    for error, told in ((None, "gates met"), (missed, f"gates not met: {missed.message}")):
+        page = tmp_path / f"{error is None}.html"
+        pipeline.export(
+            VGG,
+            output=page.with_suffix(".onnx"),
+            options=ExportOptions(benchmark=False),
+            page=page,
+            gates=lambda _, error=error: error,
+        )
+        assert told in words_of(page)
+    tuned = cli_fakes.finetune_report(Path("x.pt"))
+    assert "gates met" in " ".join(html_checks.read(finetune_page(tuned, gates="met")).words)
+    assert "gates" not in " ".join(html_checks.read(finetune_page(tuned)).words)
+
+
 # --- names that mean harm -------------------------------------------------------------------------
 
 
@@ -306,8 +345,6 @@ def harmful_pages(name: str) -> list[str]:
 
 
 def model_page(name: str) -> str:
-    from prunecli.html import analysis_page
-
     made = cli_fakes.analyze_report(model=True, dataset=False)
     layer = report.LayerAnalysis(name, name, 8, 4, 9.0, 72.0, 0.5, (name,), name)
     group = dataclasses.replace(made.model.groups[0], name=name)

@@ -1,16 +1,10 @@
 """How hard a data set is to classify, before anything is trained on it."""
 
-from prunecli.complexity.csg import (
-    CsgResult,
-    CsgSettings,
-    RepeatedCsg,
-    csg,
-    csg_by_volume,
-    csg_repeated,
-)
+from prunecli.complexity.csg import csg, csg_by_volume, csg_repeated
 from prunecli.complexity.dataset import analyze_dataset
 from prunecli.complexity.embedding import EMBEDDINGS, embed_pixels
 from prunecli.complexity.embedding import parse as parse_embedding
+from prunecli.complexity.estimates import CsgResult, CsgSettings, RepeatedCsg
 from prunecli.complexity.neighbours import Neighbours, nearest_neighbours
 from prunecli.complexity.reduction import SUBSET_RULES, Candidates
 from prunecli.complexity.seen import NetworkFeatures

@@ -11,7 +11,7 @@ from prunecli.report import ClassDifficulty, ConfusingImage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunecli.complexity.csg import CsgResult, RepeatedCsg
+    from prunecli.complexity.estimates import CsgResult, RepeatedCsg
     from prunecli.complexity.neighbours import Floats, Indices
 
 IMAGES = 5

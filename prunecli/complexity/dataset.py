@@ -4,43 +4,34 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prunecli.complexity.classes import class_map, confusing_images, difficulties
-from prunecli.complexity.csg import CsgResult, CsgSettings, RepeatedCsg, csg_by_volume
+from prunecli.complexity.csg import csg_by_volume
 from prunecli.complexity.devices import device_named
 from prunecli.complexity.doubts import crowded_labels, small_classes
+from prunecli.complexity.estimates import CsgResult, CsgSettings
 from prunecli.complexity.expected import expect
-from prunecli.complexity.reduction import (
-    HARDEST,
-    SUBSET_RULES,
-    Candidates,
-    check_tolerance,
-    reduction,
-)
+from prunecli.complexity.reduction import check_tolerance, reduction
 from prunecli.complexity.seen import NetworkFeatures, Seen, see
-from prunecli.data import Arrays, Packed, labels_of
+from prunecli.complexity.subsets import check_subset, chosen_subset, known_for, short_classes
+from prunecli.data import Arrays, labels_of
 from prunecli.data.layout import class_folder_below
-from prunecli.data.subset import check_target, write_subset
 from prunecli.data.survey import Survey, survey
 from prunecli.errors import InputError
-from prunecli.learnability import Known, known_images
 from prunecli.options import ComplexityOptions
 from prunecli.progress import Progress, silent
-from prunecli.report import ClassCount, DatasetAnalysis, KeptLearnability, Subset
-from prunecli.wording import counted, some, verb
+from prunecli.report import ClassCount, DatasetAnalysis
+from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+    from pathlib import Path
 
     from prunecli.complexity.neighbours import Floats
     from prunecli.data import DataSource
-    from prunecli.report import Reduction
 
 PAIRS = 10
 """Confused pairs of classes that are reported."""
@@ -70,11 +61,7 @@ def analyze_dataset(
     device = device_named(options.device)
     seed %= 2**32
     if options.subset is not None:
-        files = not any(isinstance(raw, Arrays | Packed) for raw in source.splits.values())
-        check_target(Path(options.subset), data=source.path, files=files)
-        _check_rule(options, records)
-        if options.per_class is None and not options.reduce:
-            raise _no_size(options.subset, reduced=False)
+        check_subset(source, records, options)
     if options.reduce:
         check_tolerance(options.tolerance)
     counts = _count_classes(source)
@@ -101,8 +88,9 @@ def analyze_dataset(
     )
     boxed, votes = found_by[options.volume], found_by["none"]
     present = [source.classes[int(label)] for label in np.unique(seen.labels)]
-    smaller = (
-        reduction(
+    smaller = None
+    if options.reduce:
+        smaller = reduction(
             seen.points,
             seen.labels,
             settings=replace(settings, volume="none"),
@@ -111,38 +99,18 @@ def analyze_dataset(
             device=device,
             progress=progress,
         )
-        if options.reduce
-        else None
-    )
-    known = _known(source, seen, records, options)
+    known = known_for(source, seen, records, options)
     places = class_map(votes.similarity)
     return DatasetAnalysis(
         path=str(source.path),
         format=source.format,
         images=sum(counts.values()),
         classes=tuple(ClassCount(name, count) for name, count in counts.items()),
-        sizes={} if found is None else _sizes(found),
         balance=min(counts.values()) / max(counts.values()),
-        unreadable=() if found is None else found.unreadable,
-        duplicates=() if found is None else found.duplicates,
-        near_duplicates=() if found is None else found.near_duplicates,
-        kinds={} if found is None else found.kinds,
-        listed={} if found is None else found.listed,
-        looked_at=None if found is None else found.looked_at,
+        **_surveyed(found),
         csg=boxed.mean,
         csg_interval=boxed.interval,
-        csg_settings={
-            **asdict(settings),
-            "repeats": options.repeats,
-            "device": str(device),
-            "embedding": seen.embedding,
-            "cached": seen.cached,
-            **({"epochs": options.epochs} if "autoencoder" in seen.embedding else {}),
-            "split": seen.split,
-            "images": len(seen.labels),
-            "image_shape": list(seen.shape),
-            "versions": {name: version(name) for name in ("numpy", "scikit-learn")},
-        },
+        csg_settings={**_told(settings, options, seen), "device": str(device)},
         eigenvalues=tuple(np.mean([run.eigenvalues for run in boxed.runs], axis=0).tolist()),
         similarity=tuple(tuple(row) for row in boxed.similarity.tolist()),
         confused_pairs=_confused(votes.similarity, present),
@@ -153,7 +121,7 @@ def analyze_dataset(
         class_map={name: (x, y) for name, (x, y) in zip(present, places.tolist(), strict=True)},
         confusing=confusing_images(votes.runs, present, seen.paths),
         reduction=smaller,
-        subset=_write_subset(source, seen, votes, options=options, smaller=smaller, known=known),
+        subset=chosen_subset(source, seen, votes, options=options, smaller=smaller, known=known),
         expected=expect(
             source, seen, settings, {volume: each.mean for volume, each in found_by.items()}
         ),
@@ -161,11 +129,41 @@ def analyze_dataset(
             *_findings(found),
             *seen.warnings,
             *crowded_labels(len(present), len(seen.labels)),
-            *_short_classes(source, seen, options),
+            *short_classes(source, seen, options),
             *_by_name(boxed.runs[0], present),
             *(known.warnings if known else ()),
         ),
     )
+
+
+def _told(settings: CsgSettings, options: ComplexityOptions, seen: Seen) -> dict[str, Any]:
+    """Return how the measure was taken, for whoever wants to take it again."""
+    return {
+        **asdict(settings),
+        "repeats": options.repeats,
+        "embedding": seen.embedding,
+        "cached": seen.cached,
+        **({"epochs": options.epochs} if "autoencoder" in seen.embedding else {}),
+        "split": seen.split,
+        "images": len(seen.labels),
+        "image_shape": list(seen.shape),
+        "versions": {name: version(name) for name in ("numpy", "scikit-learn")},
+    }
+
+
+def _surveyed(found: Survey | None) -> dict[str, Any]:
+    """Return what a look at the images found, as the report has it; features have no images."""
+    if found is None:
+        return {"sizes": {}, "unreadable": (), "duplicates": ()}
+    return {
+        "sizes": {f"{width}x{height}": count for (width, height), count in found.sizes.items()},
+        "unreadable": found.unreadable,
+        "duplicates": found.duplicates,
+        "near_duplicates": found.near_duplicates,
+        "kinds": found.kinds,
+        "listed": found.listed,
+        "looked_at": found.looked_at,
+    }
 
 
 def _by_name(run: CsgResult, names: list[str]) -> list[str]:
@@ -202,104 +200,6 @@ def _where_classes_are(source: DataSource) -> str:
     return "give the folder that holds one folder per class"
 
 
-def _write_subset(
-    source: DataSource,
-    seen: Seen,
-    votes: RepeatedCsg,
-    *,
-    options: ComplexityOptions,
-    smaller: Reduction | None,
-    known: Known | None,
-) -> Subset | None:
-    if options.subset is None:
-        return None
-    per_class = options.per_class or (smaller.smallest if smaller else None)
-    if per_class is None:
-        raise _no_size(options.subset, reduced=True)
-    candidates = Candidates(
-        seen.labels, votes, votes.runs[0].settings.seed, None if known is None else known.easiness
-    )
-    rows = SUBSET_RULES.get(options.subset_rule)(candidates, per_class)
-    chosen = [(seen.paths[at], source.classes[int(seen.labels[at])]) for at in rows.tolist()]
-    target = Path(options.subset)
-    write_subset(chosen, target)
-    return Subset(
-        target,
-        len(rows),
-        per_class,
-        options.subset_rule,
-        None if known is None else _kept(known, rows),
-    )
-
-
-def _no_size(subset: str, *, reduced: bool) -> InputError:
-    return InputError(
-        "no smaller set keeps the complexity, so there is none to write"
-        if reduced
-        else "it is not said how many images of each class the subset has",
-        code="NO_SUBSET_SIZE",
-        where=subset,
-        hint="say how many: --per-class 500"
-        + ("" if reduced else ", or let --reduce find the number"),
-    )
-
-
-def _check_rule(options: ComplexityOptions, records: Sequence[Path]) -> None:
-    """Raise `InputError` before any work for a rule that is unknown or lacks its records."""
-    SUBSET_RULES.get(options.subset_rule)
-    if options.subset_rule == HARDEST and not records:
-        raise InputError(
-            "the hardest images are those that networks learned latest, and no record is named",
-            code="NO_RECORD",
-            hint="add --learnability run.parquet, of finetune --record-learnability",
-        )
-
-
-def _known(
-    source: DataSource, seen: Seen, records: Sequence[Path], options: ComplexityOptions
-) -> Known | None:
-    """Return what records say about the images; None where no subset asks for it."""
-    if options.subset is None or options.subset_rule != HARDEST:
-        return None
-    return known_images(records, seen.paths, seen.labels, source.classes)
-
-
-def _kept(known: Known, rows: NDArray[np.int64]) -> KeptLearnability:
-    kept = known.easiness[rows]
-    dropped = np.delete(known.easiness, rows)
-    return KeptLearnability(
-        kept=_mean(kept), dropped=_mean(dropped), unknown=int(np.isnan(kept).sum())
-    )
-
-
-def _mean(easiness: NDArray[np.float64]) -> float | None:
-    found = easiness[~np.isnan(easiness)]
-    return float(found.mean()) if len(found) else None
-
-
-def _short_classes(source: DataSource, seen: Seen, options: ComplexityOptions) -> list[str]:
-    """Say which classes have fewer images than a subset was asked to have of each."""
-    per_class = options.per_class
-    if per_class is None or options.subset is None:
-        return []
-    counts = np.bincount(seen.labels, minlength=len(source.classes))
-    short = [
-        f"{name} ({count})"
-        for name, count in zip(source.classes, counts.tolist(), strict=True)
-        if 0 < count < per_class
-    ]
-    sentence = (
-        f"{counted(len(short), 'class', 'classes')} {verb(len(short), 'has', 'have')} fewer than "
-        f"the {per_class:,} images of --per-class, and {verb(len(short), 'gives', 'give')} all: "
-        f"{some(short)}"
-    )
-    return [sentence] if short else []
-
-
-def _sizes(found: Survey) -> dict[str, int]:
-    return {f"{width}x{height}": count for (width, height), count in found.sizes.items()}
-
-
 def _confused(similarity: Floats, names: list[str]) -> tuple[tuple[str, str, float], ...]:
     rows, columns = np.triu_indices(len(names), k=1)
     values = similarity[rows, columns]
@@ -315,11 +215,10 @@ def _findings(found: Survey | None) -> list[str]:
     """Return what there is to say about the images, as sentences with numbers."""
     if found is None:
         return []
-    broken, near = len(found.unreadable), len(found.near_duplicates)
+    near = len(found.near_duplicates)
     counts = {
         f"{found.looked_at:,} of {found.total:,} images were looked at for broken, odd and equal "
         "ones, drawn at random: --survey all looks at every one": found.total - found.looked_at,
-        f"{counted(broken, 'image')} cannot be read": broken,
         f"{_groups(found.mislabelled)} in more than one class": found.mislabelled,
         f"{_groups(found.leaked)} in more than one split": found.leaked,
         counted(near, "group of nearly equal images", "groups of nearly equal images"): near,

@@ -21,7 +21,7 @@ from prunecli.report import ExpectedError, FittedPoint, Relation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prunecli.complexity.csg import CsgSettings
+    from prunecli.complexity.estimates import CsgSettings
     from prunecli.complexity.seen import Seen
     from prunecli.data import DataSource
 
@@ -111,7 +111,7 @@ def _matches(settings: Mapping[str, Any], asked: Asked) -> bool:
 
 
 def _unfitted(known: Mapping[str, Any], asked: Asked) -> str:
-    ways = sorted({f"{each['embedding']}" for each in known["settings"]})
+    ways = sorted({each["embedding"] for each in known["settings"]})
     first = known["settings"][0]
     return (
         f"no relation was fitted for {asked.embedding}, {asked.samples} samples, "

@@ -58,7 +58,10 @@ def span(features: NDArray[np.generic]) -> tuple[float, float]:
     Raises `InputError` (`BAD_FEATURES`) where one is not finite.
     """
     check_table(features)
-    low, high = float(features.min()), float(features.max())
+    # Both of a part while it is in the cache: the table itself is read from memory once.
+    parts = [features[part] for part in blocks(len(features), cached_rows(features.shape[1]))]
+    low = float(np.min([part.min() for part in parts]))
+    high = float(np.max([part.max() for part in parts]))
     if not np.isfinite(high - low):
         raise InputError(
             "features hold NaN, infinities, or values too large to subtract",
@@ -66,6 +69,11 @@ def span(features: NDArray[np.generic]) -> tuple[float, float]:
             hint="check the embedding that made them",
         )
     return low, high
+
+
+def cached_rows(width: int) -> int:
+    """Return how many rows of float64 are worked on at a time."""
+    return max(1, CACHED // (8 * width))
 
 
 def blocks(count: int, rows: int) -> Iterator[slice]:
@@ -124,11 +132,11 @@ class Frame:
             rows=rows,
             # Where all rows are alike every pair passes, and takes some 64 bytes on its way.
             tile=int(np.clip(workspace // (32 * rows), 1, TILE)),
-            few=max(1, min(workspace, CACHED) // (8 * width)),
+            few=min(cached_rows(width), max(1, workspace // (8 * width))),
             waiting=workspace // 64,
         )
 
-    def centred(self, rows: Indices) -> Tensor:
+    def centred(self, rows: Indices | slice) -> Tensor:
         """Return rows centred and scaled as float32 [n, d].
 
         Whatever the centre, a difference and a product lose one unit of roundoff each.
@@ -146,6 +154,12 @@ class Frame:
             difference /= self.scale
             result[part] = np.einsum("pd,pd->p", difference, difference)
         return result
+
+
+def _within(rows: Indices | slice, part: slice) -> Indices | slice:
+    if isinstance(rows, slice):
+        return slice(rows.start + part.start, rows.start + part.stop)
+    return rows[part]
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,11 +191,11 @@ class Rough:
 
         What is compared with each other has the same `loss`.
         """
-        places = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        points = torch.empty((len(places), frame.features.shape[1]), dtype=kind)
-        norms, lost = np.empty(len(places)), np.empty(len(places))
-        for part in blocks(len(places), frame.few):
-            centred = frame.centred(places[part])
+        count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        points = torch.empty((count, frame.features.shape[1]), dtype=kind)
+        norms, lost = np.empty(count), np.empty(count)
+        for part in blocks(count, frame.few):
+            centred = frame.centred(_within(rows, part))
             points[part] = centred
             norms[part] = torch.linalg.vector_norm(centred, dim=1).numpy()
             lost[part] = torch.linalg.vector_norm(centred.sub_(points[part]), dim=1).numpy()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from prunecli.complexity.csg import CsgSettings, RepeatedCsg, csg
+from prunecli.complexity.csg import csg
 from prunecli.complexity.neighbours import WORKSPACE
 from prunecli.errors import InputError
 from prunecli.progress import Progress, Step, silent
@@ -19,6 +19,8 @@ from prunecli.report import Reduction, ReductionStep
 
 if TYPE_CHECKING:
     import torch
+
+    from prunecli.complexity.estimates import CsgSettings, RepeatedCsg
 
 Rows: TypeAlias = NDArray[np.int64]
 

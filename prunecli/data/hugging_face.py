@@ -7,6 +7,8 @@ is run, and the library need not be installed.
 from __future__ import annotations
 
 import json
+from glob import escape
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -89,13 +91,18 @@ def _parts(folder: Path, problems: list[str]) -> list[_Part]:
         names = _json(folder / DICTIONARY).get("splits")
         if not isinstance(names, list) or not names:
             raise _corrupt(folder / DICTIONARY, "it names no splits")
+        if elsewhere := [name for name in names if name != PurePath(str(name)).name]:
+            raise _corrupt(folder / DICTIONARY, f"{elsewhere[0]!r} is no name of a split")
         places: list[_Part] = [(str(name), folder / str(name), ()) for name in names]
     elif (folder / STATE).is_file():
         split = _json(folder / STATE).get("_split")
         return [(SPLIT_NAMES.get(str(split).lower(), "all"), folder, ())]
     else:
         splits = _json(folder / INFO).get("splits") or {}
-        patterns = {name: (f"*-{name}.arrow", f"*-{name}-*-of-*.arrow") for name in splits}
+        if not isinstance(splits, dict):
+            raise _corrupt(folder / INFO, "its splits go by no names")
+        plain = {name: escape(name) for name in splits}
+        patterns = {name: (f"*-{it}.arrow", f"*-{it}-*-of-*.arrow") for name, it in plain.items()}
         places = [
             (name, folder, tuple(sorted(file.name for end in ends for file in folder.glob(end))))
             for name, ends in patterns.items()

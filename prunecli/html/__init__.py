@@ -1,7 +1,7 @@
 """Reports as one self-contained HTML file: no network, light and dark, on paper and on a phone."""
 
 from prunecli.html.analysis import analysis_page
-from prunecli.html.cuts import cut_page, sweep_page
+from prunecli.html.cuts import cut_page
 from prunecli.html.page import page
 from prunecli.html.parts import (
     Bar,
@@ -19,6 +19,7 @@ from prunecli.html.parts import (
     Tile,
 )
 from prunecli.html.runs import export_page, finetune_page
+from prunecli.html.sweeps import sweep_page
 from prunecli.html.thumbnails import data_uri
 from prunecli.html.writing import check_page, write_page
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from prunecli.html.datasets import dataset_images, dataset_sections, dataset_title
+from prunecli.html.dataset_images import dataset_images
+from prunecli.html.datasets import dataset_sections, dataset_title
 from prunecli.html.learned import learned_images, learned_sections
 from prunecli.html.models import model_sections, model_title
 from prunecli.html.page import page
-from prunecli.html.parts import Grid, Section
+from prunecli.html.parts import Facts, Grid, Section
 from prunecli.html.thumbnails import thumbnails
+from prunecli.html.words import command_fact
 from prunecli.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -19,9 +22,16 @@ if TYPE_CHECKING:
 
 
 def analysis_page(
-    report: AnalyzeReport, source: DataSource | None, *, progress: Progress = silent
+    report: AnalyzeReport,
+    source: DataSource | None,
+    *,
+    command: str = "",
+    progress: Progress = silent,
 ) -> str:
-    """Return the page of an analysis; images that it shows are read from `source` anew."""
+    """Return the page of an analysis, as `command` made it.
+
+    Images that it shows are read from `source` anew.
+    """
     model, dataset, learned = report.model, report.dataset, report.learnability
     names = [] if dataset is None else dataset_images(dataset)
     names += [] if learned is None else learned_images(learned)
@@ -32,11 +42,20 @@ def analysis_page(
     if learned is not None:
         folder = "" if dataset is None else dataset.path
         sections += learned_sections(learned, images, folder=folder)
-    sections += warning_sections(report.warnings)
+    first, *rest = sections
     titles = [] if model is None else [model_title(model)]
     titles += [] if dataset is None else [dataset_title(dataset)]
     title = "; ".join(titles) or "What networks learned"
-    return page(title, sections, made_by=made_by("analyze"))
+    found = [_with_command(first, command), *warning_sections(report.warnings), *rest]
+    return page(title, found, made_by=made_by("analyze"))
+
+
+def _with_command(section: Section, command: str) -> Section:
+    """Return a section whose facts end with the command."""
+    *parts, last = section.parts
+    facts = last.rows if isinstance(last, Facts) else {}
+    parts += [] if isinstance(last, Facts) else [last]
+    return replace(section, parts=(*parts, Facts({**facts, **command_fact(command)})))
 
 
 def warning_sections(warnings: tuple[str, ...]) -> list[Section]:

@@ -1,25 +1,27 @@
-"""The pages of `prune`: of one cut, and of a sweep over budgets."""
+"""The page of one cut, or of the plan of one."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from prunecli.budget import format_cost
+from prunecli.budget import COST_NAMES, format_cost, format_quantity
+from prunecli.granularity import WEIGHT
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
-from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Part, Section
+from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Section
+from prunecli.html.sweeps import trials_grid
 from prunecli.html.words import (
-    COSTS,
     budget_text,
+    command_fact,
     dead_sections,
+    error_text,
     folded,
     frozen_sections,
     images_text,
     number,
     percent,
     proof_text,
-    quantity,
     share_bar,
     sparsity_sections,
 )
@@ -28,7 +30,6 @@ from prunecli.pictures import (
     kept_picture,
     latency_picture,
     removals_picture,
-    sweep_picture,
 )
 from prunecli.pictures.candidates import ranked
 
@@ -40,13 +41,11 @@ if TYPE_CHECKING:
         PruneReport,
         RepairReport,
         SearchReport,
-        SweepReport,
-        Trial,
     )
 
 
-def cut_page(report: PruneReport) -> str:
-    """Return the page of one cut, or of the plan of one."""
+def cut_page(report: PruneReport, *, command: str = "") -> str:
+    """Return the page of one cut, or of the plan of one, as `command` made it."""
     planned = "plan of a cut" if report.output is None else "cut"
     kept = (
         f"{percent(report.cost.kept['flops'])} of the FLOPs"
@@ -54,7 +53,7 @@ def cut_page(report: PruneReport) -> str:
         else f"{percent(report.sparsity.sparsity)} of the weights zero"
     )
     sections = [
-        _glance(report),
+        _glance(report, command),
         *warning_sections(report.warnings),
         *_layers(report),
         *sparsity_sections(report.sparsity, report.architecture),
@@ -69,14 +68,14 @@ def cut_page(report: PruneReport) -> str:
     return page(f"{report.architecture}: {planned}, {kept}", sections, made_by=made_by("prune"))
 
 
-def _glance(report: PruneReport) -> Section:
+def _glance(report: PruneReport, command: str) -> Section:
     cost, verified = report.cost, report.verified
     figures = [
-        (percent(cost.kept.get(kind, 1.0)), f"of the {COSTS[kind]} kept", _change(cost, kind))
+        (percent(cost.kept.get(kind, 1.0)), f"of the {COST_NAMES[kind]} kept", _change(cost, kind))
         for kind in ("flops", "params")
     ]
     if verified is not None:
-        figures.append((f"{verified.max_rel_error:.1e}", "error of the proof", "of its outputs"))
+        figures.append((error_text(verified), "error of the proof", "of its outputs"))
     facts = {
         "model": report.architecture,
         **_asked(report),
@@ -85,8 +84,9 @@ def _glance(report: PruneReport) -> Section:
         **({"cut in": _MODES[report.mode]} if report.mode in _MODES else {}),
         "seconds": ", ".join(f"{name} {spent:.2f}" for name, spent in report.seconds.items()),
         "written": "nothing" if report.output is None else str(report.output),
+        **command_fact(command),
     }
-    parts = (Numbers(tuple(figures)), _costs(cost, report), Facts(facts))
+    parts = (Numbers(tuple(figures)), _costs(cost), Facts(facts))
     return Section("The cut", "", parts)
 
 
@@ -98,12 +98,14 @@ _MODES = {
 
 def _asked(report: PruneReport) -> dict[str, str]:
     if report.sparsity is not None:
+        if report.sparsity.granularity != WEIGHT:
+            return {"asked for": f"{report.sparsity.granularity} along the inputs"}
         return {"asked for": f"{percent(report.plan.get('sparsity'))} of the weights to be zero"}
     text = budget_text(report.plan.get("budget"))
     met = [
-        f"{COSTS[kind]} {percent(report.cost.kept[kind])}"
+        f"{COST_NAMES[kind]} {percent(report.cost.kept[kind])}"
         for kind in report.plan.get("budget", {})
-        if kind in report.cost.kept and kind in COSTS
+        if kind in report.cost.kept and kind in COST_NAMES
     ]
     return {"asked for": f"{text}; kept: {', '.join(met)}"} if text else {}
 
@@ -117,11 +119,10 @@ def _chosen(report: PruneReport) -> str:
 
 def _change(cost: CutCost, kind: str) -> str:
     before, after = (getattr(one, kind) for one in (cost.before, cost.after))
-    return f"{quantity(before)} before, {quantity(after)} after"
+    return f"{format_quantity(before)} before, {format_quantity(after)} after"
 
 
-def _costs(cost: CutCost, report: PruneReport) -> Grid:
-    budget = report.plan.get("budget", {}) if report.sparsity is None else {}
+def _costs(cost: CutCost) -> Grid:
     rows: list[tuple[Cell, ...]] = []
     for field in fields(cost.before):
         kind = field.name
@@ -131,14 +132,13 @@ def _costs(cost: CutCost, report: PruneReport) -> Grid:
         share = cost.kept.get(kind, after / before if before else 1.0)
         rows.append(
             (
-                COSTS[kind],
+                COST_NAMES[kind],
                 format_cost(kind, before),
                 format_cost(kind, after),
                 Bar(share, percent(share)),
-                budget_text({kind: budget[kind]}) if kind in budget else "",
             )
         )
-    return Grid(("cost", ">before", ">after", "kept", "asked for"), tuple(rows))
+    return Grid(("cost", ">before", ">after", "kept"), tuple(rows))
 
 
 def _layers(report: PruneReport) -> list[Section]:
@@ -152,8 +152,8 @@ def _layers(report: PruneReport) -> list[Section]:
             f"{layer.channels:,}",
             f"{layer.kept:,}",
             Bar(layer.kept / layer.channels, percent(layer.kept / layer.channels)),
-            quantity(layer.flops),
-            quantity(layer.flops_kept),
+            format_quantity(layer.flops),
+            format_quantity(layer.flops_kept),
             f"{layer.params:,.0f}",
             f"{layer.params_kept:,.0f}",
             layer.reason,
@@ -267,7 +267,7 @@ def _latency(latency: LatencyReport | None) -> list[Section]:
     if latency.asked is not None:
         met = {None: "", True: ", and that was kept", False: ", and that was missed"}[latency.met]
         if latency.met and (latency.measured_kept or 0.0) > latency.asked:
-            met = ", and by what can be told from the timing that was kept"
+            met = ", and that was kept to within the timing and the twentieth that is let pass"
         text += f" At most {percent(latency.asked)} was asked for{met}."
     if latency.error is not None:
         text += f" The prediction is off by {100 * latency.error:+.1f} % of what was measured."
@@ -283,7 +283,7 @@ def _candidates(search: SearchReport | None) -> list[Section]:
         f"{images_text(search.measured)}."
     )
     trials = (search.dense, *ranked(search))
-    grid = _trials(trials, repaired=any(trial.repaired is not None for trial in trials))
+    grid = trials_grid(trials, repaired=any(trial.repaired is not None for trial in trials))
     return [Section("Signals tried", text, (Drawing(candidates_picture(search)), grid))]
 
 
@@ -306,71 +306,3 @@ def _repair(repair: RepairReport | None) -> list[Section]:
     )
     header = ("step", ">loss", "accuracy", ">layers", ">seconds", "left as they are")
     return [Section("Repair", text, (Grid(header, rows),))]
-
-
-def sweep_page(report: SweepReport) -> str:
-    """Return the page of a sweep."""
-    dense = report.dense.score
-    figures = [
-        (quantity(report.cost.flops), "FLOPs", "of the dense network"),
-        (quantity(report.cost.params), "parameters", ""),
-    ]
-    if dense is not None:
-        figures.append((percent(dense.accuracy), "accuracy", "of the dense network"))
-    parts: list[Part] = [Numbers(tuple(figures)), Drawing(sweep_picture(report))]
-    facts = {"model": report.architecture, "repair": ", ".join(report.repair) or "none"}
-    if report.suggested is not None and report.suggested.final is not None:
-        taken = report.suggested
-        facts["suggested"] = (
-            f"{taken.signal}, {taken.allocation}: {percent(taken.kept.get(report.kind))} of the "
-            f"{COSTS[report.kind]}, accuracy {percent(report.suggested.final.accuracy)}"
-        )
-    if report.next_command:
-        facts["command for it"] = report.next_command
-    facts["written"] = "no network: a sweep only measures"
-    trials = (report.dense, *report.trials)
-    grid = _trials(trials, repaired=bool(report.repair), kind=report.kind)
-    text = (
-        f"The network is cut to many budgets of {COSTS[report.kind]} and scored on "
-        f"{report.images:,} {images_text(report.measured)}, without training. The trials are not "
-        "proven; what prune writes is."
-    )
-    sections = [
-        Section("Accuracy against cost", text, (*parts, Facts(facts))),
-        *warning_sections(report.warnings),
-        Section("All trials", "", (grid,)),
-    ]
-    title = f"{report.architecture}: what a cut costs"
-    return page(title, sections, made_by=made_by("prune --sweep"))
-
-
-def _trials(trials: tuple[Trial, ...], *, repaired: bool, kind: str = "flops") -> Grid:
-    """Return one row per trial; `kind` is the cost whose budget is shown."""
-    failed = any(trial.problem for trial in trials)
-    rows: list[tuple[Cell, ...]] = []
-    for trial in trials:
-        score, final = trial.score, trial.final
-        asked = trial.budget.get(kind, {}).get("fraction")
-        rows.append(
-            (
-                "" if asked is None else percent(asked),
-                trial.signal,
-                trial.allocation,
-                percent(trial.kept.get("flops")),
-                percent(trial.kept.get("params")),
-                "" if score is None else f"{score.loss:.4f}",
-                "" if final is None else f"{final.calibrated:.4f}",
-                Bar(score.accuracy, percent(score.accuracy)) if score is not None else "",
-                *([percent(trial.repaired.accuracy if trial.repaired else None)] * repaired),
-                *([trial.problem] * failed),
-            )
-        )
-    header = (
-        ">asked", "signal", "allocation", ">FLOPs", ">parameters", ">loss", ">calibrated loss",
-        "accuracy", *([">repaired"] * repaired), *(["not cut because"] * failed),
-    )  # fmt: skip
-    caption = (
-        "asked: the share to keep; calibrated loss: the least when all logits are divided by one "
-        "number"
-    )
-    return Grid(header, tuple(rows), caption)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunecli.html.dataset_images import confusing_sections, odd_sections
 from prunecli.html.parts import (
     Bar,
     Drawing,
@@ -15,8 +15,6 @@ from prunecli.html.parts import (
     Numbers,
     Part,
     Section,
-    Thumbnails,
-    Tile,
 )
 from prunecli.pictures import (
     balance_picture,
@@ -30,27 +28,13 @@ from prunecli.pictures import (
 from prunecli.pictures.datasets import hardest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from prunecli.report import ConfusingImage, DatasetAnalysis
+    from prunecli.report import DatasetAnalysis
 
-PAIRS = 40
-"""Confusing images that are shown."""
-
-OF_A_CLASS = 4
-"""Confusing images of one class that are shown."""
-
-TWINS = 10
-"""Groups of equal images that are shown, and of nearly equal ones."""
-
-ODD = 8
-"""Images of one unusual kind that are shown."""
-
-TOGETHER = 3
-"""Images of such a group that are shown."""
 
 ROWS = 1000
-"""Classes, or files, that a table lists."""
+"""Classes that a table lists."""
 
 
 def dataset_title(dataset: DatasetAnalysis) -> str:
@@ -65,24 +49,12 @@ def dataset_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> lis
         _glance(dataset),
         _alike(dataset),
         _classes(dataset),
-        *_confusing(dataset, images),
+        *confusing_sections(dataset, images),
         *_expected(dataset),
         *_reduction(dataset),
-        *_oddities(dataset, images),
+        *odd_sections(dataset, images),
         _how(dataset),
     ]
-
-
-def dataset_images(dataset: DatasetAnalysis) -> list[str]:
-    """Return the names of the images that `dataset_sections` shows."""
-    confusing = [name for image in _chosen(dataset) for name in (image.path, image.neighbour)]
-    odd = [name for names in _odd(dataset).values() for name in names[:ODD]]
-    return [*confusing, *(name for group in _twins(dataset) for name in group), *odd]
-
-
-def place(name: str, folder: str) -> str:
-    """Return the path of an image as seen from the folder of its data set."""
-    return name.removeprefix(folder.rstrip("/") + "/")
 
 
 def _glance(dataset: DatasetAnalysis) -> Section:
@@ -192,70 +164,6 @@ def _classes(dataset: DatasetAnalysis) -> Section:
     return Section("How hard each class is", text, (*drawn, folded))
 
 
-def _chosen(dataset: DatasetAnalysis) -> list[ConfusingImage]:
-    """Return the most confusing images of every class, of the hardest where there are many."""
-    each = max(1, min(OF_A_CLASS, PAIRS // max(len(dataset.difficulty), 1)))
-    rank = {entry.name: at for at, entry in enumerate(hardest(dataset))}
-    seen: Counter[str] = Counter()
-    found = []
-    for image in sorted(dataset.confusing, key=lambda image: rank.get(image.name, len(rank))):
-        seen[image.name] += 1
-        if seen[image.name] <= each:
-            found.append(image)
-    return found[:PAIRS]
-
-
-def _confusing(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Section]:
-    chosen = _chosen(dataset)
-    if not chosen:
-        return []
-    among = len({image.name for image in dataset.confusing})
-    shown = len({image.name for image in chosen})
-    of = f"the {shown} hardest of {among:,} classes" if shown < among else "every class"
-    text = (
-        f"The most confusing images of {of}, the hardest class first: first the image with its "
-        "class, then its nearest neighbour of the class that it is taken for. A wrong label shows "
-        "here too."
-    )
-    groups = tuple(
-        (
-            _tile(image.path, images, dataset, title=image.name, alternative=_said(image)),
-            _tile(
-                image.neighbour,
-                images,
-                dataset,
-                title=f"like {image.looks_like}",
-                alternative=f"its nearest neighbour among {image.looks_like}",
-            ),
-        )
-        for image in chosen
-    )
-    if not images.keys() & {image.path for image in chosen}:
-        rows = tuple(
-            (place(image.path, dataset.path), image.name, image.looks_like, f"{image.share:.0%}")
-            for image in chosen
-        )
-        header = ("image", "class", "looks like", ">of its neighbours")
-        return [Section("Images that look like another class", text, (Grid(header, rows),))]
-    return [Section("Images that look like another class", text, (Thumbnails(groups),))]
-
-
-def _said(image: ConfusingImage) -> str:
-    return f"an image of {image.name}, {image.share:.0%} of whose neighbours are {image.looks_like}"
-
-
-def _tile(
-    name: str,
-    images: Mapping[str, str],
-    dataset: DatasetAnalysis,
-    *,
-    title: str = "",
-    alternative: str = "",
-) -> Tile:
-    said = alternative or f"the image {place(name, dataset.path)}"
-    return Tile(images.get(name, ""), said, title, place(name, dataset.path))
-
-
 def _expected(dataset: DatasetAnalysis) -> list[Section]:
     """Return what error a small network would have, or why nothing can be said about that."""
     expected = dataset.expected
@@ -266,9 +174,9 @@ def _expected(dataset: DatasetAnalysis) -> list[Section]:
         return [Section(title, f"Nothing can be said: {'; '.join(expected.outside)}.")]
     low, high = expected.interval
     text = (
-        f"About {expected.error:.0%} ({low:.0%} to {high:.0%}) for a small network, read off a fit "
-        f"to {len(relation.points)} data sets. It is no law: without any variant of the same data "
-        "it misses by as much as the table says."
+        f"About {100 * expected.error:.0f} % ({100 * low:.0f} to {100 * high:.0f} %) for a small "
+        f"network, read off a fit to {len(relation.points)} data sets. It is no law: without any "
+        "variant of the same data it misses by as much as the table says."
     )
     rows = tuple(
         (name, f"{100 * missed:.1f}") for name, missed in relation.families_left_out.items()
@@ -308,62 +216,13 @@ def _reduction(dataset: DatasetAnalysis) -> list[Section]:
     return [Section("How small the set could be", text, (drawing, table))]
 
 
-def _twins(dataset: DatasetAnalysis) -> list[tuple[str, ...]]:
-    groups = (*dataset.duplicates[:TWINS], *dataset.near_duplicates[:TWINS])
-    return [group[:TOGETHER] for group in groups]
-
-
-def _oddities(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Section]:
-    parts: list[Part] = [
-        *_twin_part("equal", dataset.duplicates, dataset, images),
-        *_twin_part("nearly equal", dataset.near_duplicates, dataset, images),
-    ]
-    for kind, names in _odd(dataset).items():
-        tiles = tuple((_tile(name, images, dataset),) for name in names[:ODD])
-        first = f", the first {ODD}" if dataset.kinds[kind] > ODD else ""
-        parts.append(Thumbnails(tiles, f"{kind}: {dataset.kinds[kind]:,} images{first}"))
-    if dataset.unreadable:
-        why = {name: kind for kind, names in dataset.listed.items() for name in names}
-        rows = tuple(
-            (place(name, dataset.path), why.get(name, "")) for name in dataset.unreadable[:ROWS]
-        )
-        title = f"{len(dataset.unreadable):,} files that cannot be read"
-        more = f"the first {ROWS:,}" if len(dataset.unreadable) > ROWS else ""
-        parts.append(Folded(title, (Grid(("file", "why"), rows, more),)))
-    if not parts:
-        return []
-    text = (
-        "An image that comes twice counts twice in training, and where one of both is a test image "
-        "the accuracy is too good."
-        if dataset.duplicates or dataset.near_duplicates
-        else ""
-    )
-    return [Section("Images to look at", text, tuple(parts))]
-
-
-def _odd(dataset: DatasetAnalysis) -> dict[str, tuple[str, ...]]:
-    """Return the images of unusual kinds that can be seen, by kind."""
-    lost = set(dataset.unreadable)
-    kinds = {kind: set(names) & lost for kind, names in dataset.listed.items()}
-    return {kind: dataset.listed[kind] for kind, unseen in kinds.items() if not unseen}
-
-
-def _twin_part(
-    kind: str,
-    groups: Sequence[tuple[str, ...]],
-    dataset: DatasetAnalysis,
-    images: Mapping[str, str],
-) -> Iterable[Part]:
-    if not groups:
-        return []
-    shown = tuple(
-        tuple(_tile(name, images, dataset) for name in group[:TOGETHER]) for group in groups[:TWINS]
-    )
-    first = f"; the first {TWINS} of them" if len(groups) > TWINS else ""
-    largest = max(map(len, groups))
-    many = f", {TOGETHER} images of each" if largest > TOGETHER else ""
-    caption = f"{len(groups):,} groups of {kind} images, {largest} at most{first}{many}"
-    return [Thumbnails(shown, caption)]
+def _drawn(dataset: DatasetAnalysis) -> str:
+    """Say which images were looked at, and how often."""
+    settings = dataset.csg_settings
+    images, samples = settings.get("images", dataset.images), settings["samples"]
+    if min(images, max(entry.count for entry in dataset.classes)) <= samples:
+        return f"all {images:,}, since no class has more than {samples:,}"
+    return f"{samples:,} images of every class, {settings['repeats']} times, out of {images:,}"
 
 
 def _how(dataset: DatasetAnalysis) -> Section:
@@ -371,8 +230,7 @@ def _how(dataset: DatasetAnalysis) -> Section:
     facts = {
         "seen through": str(settings["embedding"])
         + (f", {settings['epochs']} epochs" if "epochs" in settings else ""),
-        "drawn": f"{settings['samples']} images of every class, {settings['repeats']} times, out "
-        f"of {settings.get('images', dataset.images):,}",
+        "drawn": _drawn(dataset),
         "neighbours": str(settings["neighbours"]),
         "volume": f"{settings['volume']} "
         f"({'plain votes' if settings['volume'] == 'none' else 'votes over the box they lie in'})",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.html.datasets import place
+from prunecli.html.dataset_images import place
 from prunecli.html.parts import Drawing, Grid, Section, Thumbnails, Tile
 from prunecli.pictures import agreement_picture, learned_picture
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prunecli.budget import format_quantity
 from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Part, Section
 from prunecli.html.words import (
     dead_sections,
@@ -11,7 +12,6 @@ from prunecli.html.words import (
     frozen_sections,
     number,
     percent,
-    quantity,
     share_bar,
     sparsity_sections,
 )
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def model_title(model: ModelAnalysis) -> str:
     """Return what a page about a model is called."""
-    return f"{model.architecture}: {quantity(model.cost.flops)} FLOPs"
+    return f"{model.architecture}: {format_quantity(model.cost.flops)} FLOPs"
 
 
 def model_sections(model: ModelAnalysis) -> list[Section]:
@@ -44,8 +44,8 @@ def model_sections(model: ModelAnalysis) -> list[Section]:
 def _glance(model: ModelAnalysis) -> Section:
     cost = model.cost
     figures = [
-        (quantity(cost.flops), "FLOPs", "multiply-adds of one image"),
-        (quantity(cost.params), "parameters", ""),
+        (format_quantity(cost.flops), "FLOPs", "multiply-adds of one image"),
+        (format_quantity(cost.params), "parameters", ""),
         (percent(model.lowest_flops), "lowest reachable FLOPs", "one channel left of each group"),
     ]
     if model.accuracy is not None:
@@ -53,11 +53,12 @@ def _glance(model: ModelAnalysis) -> Section:
     facts = {
         "architecture": model.architecture,
         "layers": f"{len(model.layers):,} with weights, in {len(model.groups):,} channel groups",
-        "activations": f"{quantity(cost.activations)} outputs of convolutions and matrix products",
-        "parameters and buffers": f"{quantity(cost.bytes)}B",
+        "activations": f"{format_quantity(cost.activations)} outputs of convolutions and matrix "
+        "products",
+        "parameters and buffers": f"{format_quantity(cost.bytes)}B",
     }
     if model.elsewhere:
-        named = (f"{name} {quantity(value)}" for name, value in model.elsewhere.items())
+        named = (f"{name} {format_quantity(value)}" for name, value in model.elsewhere.items())
         share = sum(model.elsewhere.values()) / (cost.flops or 1.0)
         facts["FLOPs outside of layers"] = f"{percent(share, digits=2)}: {', '.join(named)}"
     if model.not_counted:

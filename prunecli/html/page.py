@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from html import escape
 from importlib.resources import files
-from itertools import count
+from itertools import compress, count
 from typing import TYPE_CHECKING
 
 from prunecli.html.parts import (
@@ -121,6 +121,8 @@ class _Writer:
 
     @part.register
     def _(self, part: Facts) -> str:
+        if not part.rows:
+            return ""
         rows = "".join(
             f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>" for name, text in part.rows.items()
         )
@@ -128,6 +130,7 @@ class _Writer:
 
     @part.register
     def _(self, part: Grid) -> str:
+        part = _without_empty_columns(part)
         classes = ["number" if name.startswith(">") else "" for name in part.header]
         head = "".join(
             f'<th scope="col"{_class(kind)}>{_text(name.removeprefix(">"))}</th>'
@@ -180,6 +183,15 @@ class _Writer:
             f"<details><summary>{_text(part.title)}</summary>"
             f'<div class="parts">{self.parts(part.parts)}</div></details>'
         )
+
+
+def _without_empty_columns(grid: Grid) -> Grid:
+    """Leave out columns in which no row says anything; a table without rows stays as it is."""
+    said = [any(row[at] for row in grid.rows) for at in range(len(grid.header))]
+    if not grid.rows or all(said):
+        return grid
+    rows = tuple(tuple(compress(row, said)) for row in grid.rows)
+    return replace(grid, header=tuple(compress(grid.header, said)), rows=rows)
 
 
 def _class(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prunecli.budget import format_bytes, format_quantity
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import (
@@ -20,11 +21,11 @@ from prunecli.html.parts import (
 )
 from prunecli.html.words import (
     budget_text,
-    bytes_text,
+    error_text,
     folded,
+    gates_fact,
     images_text,
     percent,
-    quantity,
     sparsity_sections,
 )
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from prunecli.report import BenchmarkRow, ExportReport, FinetuneReport, RunStep, SamplingReport
 
 
-def finetune_page(report: FinetuneReport) -> str:
-    """Return the page of a training."""
+def finetune_page(report: FinetuneReport, *, gates: str = "") -> str:
+    """Return the page of a training; `gates` says whether what was demanded of it is met."""
     accuracy = report.accuracy
     figures = [
         (percent(accuracy.before), "accuracy before", f"on {images_text(accuracy.split)}"),
@@ -51,6 +52,7 @@ def finetune_page(report: FinetuneReport) -> str:
         "model": report.architecture,
         "held out": f"{percent(report.held_out.before)} before, {percent(report.held_out.after)} "
         "after, on the images that choose the best epoch",
+        **gates_fact(gates),
         "best epoch": f"{report.best_epoch} of {len(report.epochs)}",
         "seconds": f"{report.seconds:,.0f}",
         "log": "none" if report.log is None else str(report.log),
@@ -110,20 +112,24 @@ def _epochs(report: FinetuneReport) -> Section:
     return Section("Epochs", text, (Drawing(training_picture(report)), folded("All epochs", grid)))
 
 
-def export_page(report: ExportReport) -> str:
-    """Return the page of an export, and of the whole run that led to it."""
+def export_page(report: ExportReport, *, gates: str = "") -> str:
+    """Return the page of an export, and of the whole run that led to it.
+
+    `gates` says whether what was demanded of it is met.
+    """
     timed = [row for row in report.benchmark if row.speedup is not None]
     figures = [
         (f"{row.speedup:.2f}x", "as fast as the dense network", row_name(row)) for row in timed
     ]
     figures += [
         (f"{report.parity.max_rel_error:.1e}", "error against torch", "largest relative one"),
-        (bytes_text(report.bytes), "ONNX file", f"opset {report.opset}"),
+        (format_bytes(report.bytes), "ONNX file", f"opset {report.opset}"),
     ]
     facts = {
         "model": report.architecture,
         "parity": f"largest relative error {report.parity.max_rel_error:.1e} over "
         f"{report.parity.inputs} random inputs",
+        **gates_fact(gates),
         "seconds": f"{report.seconds:,.1f}",
         "written": str(report.output),
     }
@@ -197,11 +203,19 @@ def way_sections(
             Station(stage.name, tuple(figures), _step_text(step, parity if last else None))
         )
     parts: list[Part] = [Stations(tuple(stations)), Drawing(run_picture(history))]
-    commands = {f"{at}. {stages[at].name}": step.command for at, step in enumerate(history, 1)}
-    if any(commands.values()):
-        parts.append(Facts({name: text or "not known" for name, text in commands.items()}))
+    if any(step.command for step in history):
+        commands = {f"{at}. {stages[at].name}": _typed(step) for at, step in enumerate(history, 1)}
+        parts.append(Facts(commands))
     text = "From the dense network to this one, as the files on the way tell it."
     return [Section("The whole way", text, tuple(parts))]
+
+
+def _typed(step: RunStep) -> str:
+    """Return the command of a step, with the file that it took from a pipe or the last run."""
+    if not step.command:
+        return "not known"
+    named = not step.input or step.input in step.command
+    return step.command if named else f"{step.command} (on {step.input})"
 
 
 def _figures(stage: Stage) -> list[tuple[str, str]]:
@@ -217,7 +231,8 @@ def _dense_text(history: Sequence[RunStep]) -> str:
     cost = next((step.cost for step in history if step.cost is not None), None)
     if cost is None:
         return history[0].input
-    return f"{quantity(cost.before.flops)} FLOPs, {quantity(cost.before.params)} parameters"
+    flops, params = format_quantity(cost.before.flops), format_quantity(cost.before.params)
+    return f"{flops} FLOPs, {params} parameters"
 
 
 def _step_text(step: RunStep, parity: float | None) -> str:
@@ -227,8 +242,7 @@ def _step_text(step: RunStep, parity: float | None) -> str:
     if step.chosen:
         parts.append(f"by {step.chosen}")
     if step.verified is not None:
-        error = f"{step.verified.max_rel_error:.1e}"
-        parts.append(f"proven: {step.verified.method}, error {error}")
+        parts.append(f"proven: {step.verified.method}, error {error_text(step.verified)}")
     if step.epochs is not None:
         parts.append(f"epoch {step.best_epoch} of {step.epochs} taken")
     if step.teacher is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.budget import format_cost, format_quantity
+from prunecli.budget import COST_NAMES, format_bytes, format_cost
 from prunecli.html.parts import Bar, Drawing, Folded, Grid, Section
 from prunecli.pictures import weights_picture
 
@@ -13,16 +13,6 @@ if TYPE_CHECKING:
 
     from prunecli.html.parts import Cell
     from prunecli.report import DeadReport, DeadScores, FrozenReport, SparsityReport, Verified
-
-COSTS = {
-    "flops": "FLOPs",
-    "params": "parameters",
-    "activations": "activations",
-    "bytes": "bytes",
-    "channels": "channels",
-    "latency": "predicted latency",
-}
-"""What people call the fields of a cost, in the order in which they are shown."""
 
 MEASURED = {
     "held_out": "images held out from training",
@@ -37,19 +27,9 @@ def percent(share: float | None, *, digits: int = 1) -> str:
     return "" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def quantity(amount: float) -> str:
-    """Write a number in three digits and a unit."""
-    return format_quantity(amount)
-
-
 def number(value: float | None, digits: int = 3) -> str:
     """Write a number with so many digits that count; nothing for none."""
     return "" if value is None else f"{value:.{digits}g}"
-
-
-def bytes_text(count: int) -> str:
-    """Write a number of bytes."""
-    return f"{format_quantity(count)}B" if count >= 1000 else f"{count} B"
 
 
 def images_text(measured: str) -> str:
@@ -61,7 +41,7 @@ def budget_text(budget: Mapping[str, Mapping[str, float]] | None) -> str:
     """Say what a cut was to keep: `at most 50.0 % of the FLOPs`."""
     parts = []
     for kind, limit in (budget or {}).items():
-        name = COSTS.get(kind, kind)
+        name = COST_NAMES.get(kind, kind)
         if "absolute" in limit:
             parts.append(f"at most {format_cost(kind, limit['absolute'])} {name}")
         elif "fraction" in limit:
@@ -78,6 +58,7 @@ PROOFS = {
     "consumer-zero": "equals the dense network with all weights zero that read a removed channel",
     "masked-norm": "equals the dense graph with the statistics of its norms over the kept channels",
     "dense x mask": "equals the dense network times the mask",
+    "stored and restored": "read back from the file, it equals the dense network times the mask",
 }
 """What the proof of a cut compares, by the beginning of its name."""
 
@@ -86,7 +67,22 @@ def proof_text(verified: Verified) -> str:
     """Say how a cut was proven."""
     meaning = next((text for name, text in PROOFS.items() if verified.method.startswith(name)), "")
     how = f"{meaning} ({verified.method})" if meaning else verified.method
-    return f"{how}; largest relative error {verified.max_rel_error:.1e}"
+    return f"{how}; largest relative error {error_text(verified)}"
+
+
+def error_text(verified: Verified) -> str:
+    """Write the largest relative error of a proof; a plain 0 where no bit differs."""
+    return f"{verified.max_rel_error:.1e}" if verified.max_rel_error else "0"
+
+
+def command_fact(command: str) -> dict[str, str]:
+    """Return the line that says what was typed, where that is known."""
+    return {"command": command} if command else {}
+
+
+def gates_fact(gates: str) -> dict[str, str]:
+    """Return the line that says whether the stated gates were met, where any was stated."""
+    return {"gates": gates} if gates else {}
 
 
 def frozen_sections(frozen: Sequence[FrozenReport]) -> list[Section]:
@@ -108,6 +104,10 @@ def folded(title: str, grid: Grid, *, above: int = 12) -> Folded | Grid:
     return Folded(f"{title} ({len(grid.rows):,})", (grid,)) if len(grid.rows) > above else grid
 
 
+GRANULARITIES = {"weight": "chosen one by one"}
+"""How weights were chosen, where it is not by a pattern such as 2:4."""
+
+
 def sparsity_sections(sparsity: SparsityReport | None, architecture: str) -> list[Section]:
     """Return the weights that are zero, layer by layer, if any are."""
     if sparsity is None:
@@ -125,12 +125,13 @@ def sparsity_sections(sparsity: SparsityReport | None, architecture: str) -> lis
     ]
     grid = Grid(("layer", "shape", ">weights", ">kept", "kept", "left dense because"), tuple(rows))
     zeros = sparsity.weights - sparsity.kept
+    pattern = f"in the pattern {sparsity.granularity} along the inputs"
     text = (
         f"{zeros:,} of {sparsity.weights:,} weights of these layers are zero "
-        f"({percent(sparsity.sparsity)}, {sparsity.granularity})."
+        f"({percent(sparsity.sparsity)}), {GRANULARITIES.get(sparsity.granularity, pattern)}."
     )
     if sparsity.bytes_before is not None and sparsity.bytes_after is not None:
-        sizes = (bytes_text(sparsity.bytes_before), bytes_text(sparsity.bytes_after))
+        sizes = (format_bytes(sparsity.bytes_before), format_bytes(sparsity.bytes_after))
         text += f" The file was {sizes[0]} and is {sizes[1]}."
     picture = weights_picture(sparsity, architecture)
     return [Section("Weights", text, (Drawing(picture), folded("All layers", grid)))]

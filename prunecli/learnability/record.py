@@ -114,6 +114,7 @@ def read_record(path: Path) -> Record:
         labels = np.asarray(table["label"].to_numpy(), np.int64)
         rows = [np.frombuffer(row, np.uint8) for row in table["hits"].to_pylist()]
         packed = np.stack(rows) if rows else np.zeros((0, 0), np.uint8)
+        paths = tuple(map(os.fsdecode, table["path"].to_pylist()))
     except FileNotFoundError as error:
         raise InputError(
             "there is no such record of what a network learned",
@@ -128,10 +129,9 @@ def read_record(path: Path) -> Record:
         raise _no_record(path, "it holds no image")
     if schema != SCHEMA or not 0 < epochs <= 8 * packed.shape[1]:
         raise _no_record(path, f"schema {schema}, {epochs} epochs")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise _no_record(path, f"labels beyond its {len(classes)} classes")
     hits = np.unpackbits(packed, axis=1, count=epochs).astype(np.bool_)
-    paths = tuple(
-        path if isinstance(path, str) else os.fsdecode(path) for path in table["path"].to_pylist()
-    )
     return Record(paths, labels, classes, hits, scored, about)
 
 

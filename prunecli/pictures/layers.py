@@ -104,9 +104,10 @@ def weights_picture(sparsity: SparsityReport, architecture: str) -> Picture:
     rows = rows_of([layer.name.removesuffix(".weight") for layer in layers])
     kept = [sum(layer.kept for layer in layers[row.at]) for row in rows]
     weights = [sum(layer.weights for layer in layers[row.at]) for row in rows]
+    unit, size = ("millions", 1e6) if max(weights, default=0) >= 1e6 else ("thousands", 1e3)
     panels = [
         _shares("Weights kept", kept, weights),
-        _Bars("Weights", "millions", [n / 1e6 for n in kept], [n / 1e6 for n in weights]),
+        _Bars("Weights", unit, [n / size for n in kept], [n / size for n in weights]),
     ]
     title = f"{architecture}: weights kept of each layer, {1 - sparsity.sparsity:.1%} in all"
     figure = _figure(rows, panels, [FREE] * len(rows), title)

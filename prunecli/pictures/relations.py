@@ -31,6 +31,9 @@ WORDS = {
     "error/(1-1/K)": "test error, % of that of guessing",
 }
 
+ONE_ROW = 5
+"""Entries of the legend that fit side by side."""
+
 
 def relation_picture(
     relation: Relation, expected: ExpectedError | None = None, *, classes: int | None = None
@@ -67,7 +70,8 @@ def relation_picture(
     through = f"{relation.embedding}, volume {relation.volume}, {len(names)} data sets"
     figure.suptitle(f"{title}: {through}", fontsize=11, x=0.01, ha="left")
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    columns = len(labels) if len(labels) <= ONE_ROW else -(-len(labels) // 2)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return Picture(figure, title, _description(relation, expected))
 
 

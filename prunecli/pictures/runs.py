@@ -65,14 +65,17 @@ def run_picture(steps: Sequence[RunStep]) -> Picture:
     """Draw FLOPs kept and accuracy of every stage as two bars, as far as they are known."""
     stages = stages_of(steps)
     figure, (axes,) = new_figure(max(5.6, 1.5 * len(stages)), 2.9)
-    for look, label, values in (
+    series = (
         (0, "FLOPs kept (%)", [stage.kept for stage in stages]),
         (1, "accuracy (%)", [stage.accuracy for stage in stages]),
-    ):
+    )
+    both = all(any(value is not None for value in values) for *_, values in series)
+    for look, label, values in series:
         known = [(at, 100 * value) for at, value in enumerate(values) if value is not None]
         if not known:
             continue
-        places = [at + (-0.2, 0.2)[look] for at, _ in known]
+        beside = (-0.2, 0.2)[look] if both else 0.0
+        places = [at + beside for at, _ in known]
         heights = [height for _, height in known]
         bars = axes.bar(places, heights, width=0.37, color=COLOURS[look], label=label)
         axes.bar_label(bars, [f"{height:.1f}" for height in heights], padding=2, fontsize=8.5)

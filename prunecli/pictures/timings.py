@@ -70,6 +70,7 @@ def latency_picture(latency: LatencyReport) -> Picture:
     axes.set_yticks(range(len(shares)), [name for name, _ in shares])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, max(100.0, axes.get_xlim()[1]))
     axes.set_xlabel("% of the dense network's time")
     text = ", ".join(f"{name} {share:.1%}" for name, share in shares)
     return Picture(figure, "Latency", f"Share of the dense network's time: {text}.")

@@ -44,8 +44,8 @@ def training_picture(report: FinetuneReport) -> Picture:
         axes.set_xlabel("epoch")
         _whole_numbers_(axes)
     rate.set_ylim(bottom=0)
-    accuracy.legend(frameon=False, loc="lower right")  # where a curve that rises leaves room
-    loss.legend(frameon=False, loc="upper right")
+    for axes, columns in ((accuracy, 2), (loss, 2)):  # below: any place inside may hold a curve
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
     title = f"{len(epochs)} epochs of training"
     return Picture(figure, title, _training_text(report))
 

@@ -30,6 +30,7 @@ def analyze(
     plots: Path | None = None,
     page: Path | None = None,
     overwrite: bool = False,
+    command: str = "",
     progress: Progress = silent,
 ) -> AnalyzeReport:
     """Look at a model, at a data set, or at a model with a data set.
@@ -71,7 +72,7 @@ def analyze(
         page=page,
     )
     if page is not None:
-        write_page(page, analysis_page(report, source, progress=progress))
+        write_page(page, analysis_page(report, source, command=command, progress=progress))
     if plots is not None:
         drawn = analysis_pictures(report, options)
         report = dataclasses.replace(report, pictures=save_pictures(plots, drawn))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,16 @@ from prunecli.history import history_of
 from prunecli.html import export_page
 from prunecli.instantiate import instantiate
 from prunecli.options import ExportOptions, LoadOptions
-from prunecli.pipeline.showing import Show, check_show, shown
+from prunecli.pipeline.showing import Show, check_show, gates_text, shown
 from prunecli.pipeline.sparsifying import stored_sparsity
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import BenchmarkRow, ExportReport, RunStep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prunecli.checkpoint import Checkpoint, Loaded
+    from prunecli.errors import GateError
 
 
 def export(
@@ -32,14 +36,15 @@ def export(
     page: Path | None = None,
     plots: Path | None = None,
     overwrite: bool = False,
+    gates: Callable[[ExportReport], GateError | None] | None = None,
     command: str = "",
     progress: Progress = silent,
 ) -> ExportReport:
     """Write ONNX, prove it equal to torch, and time it beside the dense network.
 
     The dense network is `against`; without it, the architecture that the artefact was cut from,
-    with random weights (its speed does not depend on them). `page` is an
-    HTML file, `plots` a folder for pictures.
+    with random weights (its speed does not depend on them). `page` is an HTML file, `plots` a
+    folder for pictures; the page says whether `gates` found anything missing.
     """
     from prunecli import exporting
 
@@ -105,7 +110,7 @@ def export(
         architecture=str(dense_architecture(checkpoint)),
         history=(*history_of(checkpoint), RunStep("export", command, model.name)),
     )
-    return shown(report, show, export_page)
+    return shown(report, show, partial(export_page, gates=gates_text(gates, report)))
 
 
 def _about_zeros(checkpoint: Checkpoint) -> list[str]:

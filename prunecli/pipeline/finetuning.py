@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunecli.artefacts import (
     check_output,
@@ -40,12 +41,19 @@ from prunecli.learnability import (
 from prunecli.network import read_network
 from prunecli.network_data import class_count
 from prunecli.options import FinetuneOptions, LoadOptions
-from prunecli.pipeline.showing import Show, check_show, shown
+from prunecli.pipeline.showing import Show, check_show, gates_text, shown
 from prunecli.pipeline.sparsifying import keeping_zeros, save_proven, stored_sparsity
 from prunecli.pipeline.warnings import merged
 from prunecli.progress import Progress, silent
 from prunecli.report import AccuracyChange, FinetuneReport, RunStep
 from prunecli.sparse.layers import weight_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prunecli.checkpoint import Checkpoint
+    from prunecli.data import ImageSet
+    from prunecli.errors import GateError
 
 
 def finetune(
@@ -62,6 +70,7 @@ def finetune(
     continue_record: bool = False,
     resume: bool = False,
     overwrite: bool = False,
+    gates: Callable[[FinetuneReport], GateError | None] | None = None,
     command: str = "",
     progress: Progress = silent,
 ) -> FinetuneReport:
@@ -71,7 +80,7 @@ def finetune(
     `resume` goes on from lie in `<output stem>.run/` beside it. `record` is where it is written
     which training images were right after which epoch (Parquet); with `continue_record` the
     epochs are added to a record that is there, of the same network on the same images. `page` is
-    an HTML file, `plots` a folder for pictures.
+    an HTML file, `plots` a folder for pictures; the page says whether `gates` are met.
     """
     from prunecli import training
 
@@ -89,13 +98,8 @@ def finetune(
     for file in (*options.curriculum, *options.importance_sampling):
         read_record(file)
     run_dir = target.with_suffix(".run")
-    if not (resume or overwrite) and training.has_state(run_dir):
-        raise InputError(
-            "a run that was stopped lies in the folder of this one",
-            code="UNFINISHED_RUN",
-            where=str(run_dir),
-            hint="go on with it (--resume), or start from the beginning (--overwrite)",
-        )
+    if not (resume or overwrite):
+        _check_unused(run_dir)
     loaded = read(model, load)
     checkpoint, source = loaded.checkpoint, open_source(data)
     network = instantiate(checkpoint)
@@ -127,16 +131,15 @@ def finetune(
     accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
     dense = None
     if taught is not None:
-        spec = taught.checkpoint.input
-        seen = test
-        if spec != checkpoint.input:
-            seen = load_split(source, split, input=spec, seed=options.seed, progress=progress)
-        known = instantiate(taught.checkpoint)
-        dense = training.evaluate(known, seen, input=spec, progress=progress).accuracy
+        images = test if taught.checkpoint.input == checkpoint.input else None
+        dense = _accuracy_of(
+            taught.checkpoint, source, split, images=images, seed=options.seed, progress=progress
+        )
     step = RunStep(
         verb="finetune",
         command=command,
         input=model.name,
+        sparsity=options.sparsity,
         accuracy=accuracy,
         teacher=dense,
         epochs=len(result.epochs),
@@ -159,17 +162,8 @@ def finetune(
     if training.is_main_process():
         save_proven(trained, target) if trained.masks else save(trained, target)
         if record is not None and result.record is not None:
-            facts = {
-                **result.record.facts,
-                **_facts(loaded, options),
-                "data": data,
-                "command": command,
-                "versions": versions(),
-            }
-            found = dataclasses.replace(result.record, facts=facts)
-            write_record(
-                found if earlier is None else continued(earlier, found, where=record), record
-            )
+            facts = {**_facts(loaded, options), "data": data, "command": command}
+            _write_record(record, result.record, earlier=earlier, facts=facts)
     report = FinetuneReport(
         output=target,
         accuracy=accuracy,
@@ -188,7 +182,50 @@ def finetune(
         teacher=dense,
         history=(*history_of(checkpoint), step),
     )
-    return shown(report, show, finetune_page) if training.is_main_process() else report
+    if not training.is_main_process():
+        return report
+    return shown(report, show, partial(finetune_page, gates=gates_text(gates, report)))
+
+
+def _check_unused(run_dir: Path) -> None:
+    """Raise `InputError` (`UNFINISHED_RUN`) where a stopped run could still go on."""
+    from prunecli import training
+
+    if training.has_state(run_dir):
+        raise InputError(
+            "a run that was stopped lies in the folder of this one",
+            code="UNFINISHED_RUN",
+            where=str(run_dir),
+            hint="go on with it (--resume), or start from the beginning (--overwrite)",
+        )
+
+
+def _accuracy_of(
+    checkpoint: Checkpoint,
+    source: DataSource,
+    split: str,
+    *,
+    images: ImageSet | None,
+    seed: int,
+    progress: Progress,
+) -> float:
+    """Return the accuracy of another network on a split; `images` are those of it, if at hand."""
+    from prunecli import training
+
+    spec = checkpoint.input
+    if images is None:
+        images = load_split(source, split, input=spec, seed=seed, progress=progress)
+    network = instantiate(checkpoint)
+    return training.evaluate(network, images, input=spec, progress=progress).accuracy
+
+
+def _write_record(
+    path: Path, record: Record, *, earlier: Record | None, facts: dict[str, Any]
+) -> None:
+    """Write what was learned when, behind the epochs of an `earlier` record where there is one."""
+    told = {**record.facts, **facts, "versions": versions()}
+    found = dataclasses.replace(record, facts=told)
+    write_record(found if earlier is None else continued(earlier, found, where=path), path)
 
 
 def _earlier(

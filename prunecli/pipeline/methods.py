@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from prunecli.allocation import BY_IMPORTANCE
@@ -84,7 +85,7 @@ def prune(
     teacher = job.options.iterative.teacher
     show = Show(page, plots)
     check_show(show, "prune", inputs=[model, data, teacher], overwrite=overwrite)
-    return shown(road(job), show, cut_page)
+    return shown(road(job), show, partial(cut_page, command=command))
 
 
 def _road(job: Job) -> Road:

@@ -14,6 +14,8 @@ from prunecli.report import ExportReport, FinetuneReport, PruneReport, SweepRepo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from prunecli.errors import GateError
+
 Shown = TypeVar("Shown", PruneReport, SweepReport, FinetuneReport, ExportReport)
 
 
@@ -34,6 +36,14 @@ def check_show(
         check_page(show.page, inputs=given, overwrite=overwrite)
     if show.plots is not None:
         check_folder(show.plots, NAMES[verb], overwrite=overwrite)
+
+
+def gates_text(gates: Callable[[Shown], GateError | None] | None, report: Shown) -> str:
+    """Say whether the stated gates are met by a report; nothing where none was stated."""
+    if gates is None:
+        return ""
+    missed = gates(report)
+    return "met" if missed is None else f"not met: {missed.message}"
 
 
 def shown(report: Shown, show: Show, page: Callable[[Shown], str]) -> Shown:

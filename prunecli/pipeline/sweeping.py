@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ def sweep(
     plots: Path | None = None,
     suggest: Callable[[SweepReport], str] = lambda _: "",
     overwrite: bool = False,
+    command: str = "",
     progress: Progress = silent,
 ) -> SweepReport:
     """Cut the network in `model` to every budget, score the cuts on held-out images of `data`.
@@ -90,7 +92,7 @@ def sweep(
         text = _writer(table)(report)
         with atomic_write(table) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return shown(report, show, sweep_page)
+    return shown(report, show, partial(sweep_page, command=command))
 
 
 COLUMNS = (
