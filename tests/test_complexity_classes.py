@@ -185,6 +185,15 @@ def test_a_subset_that_cannot_be_written_is_refused(tmp_path, data, target, code
     assert caught.value.code == code
 
 
+def test_the_whole_of_a_balanced_set_is_no_smaller_one():
+    points = np.random.default_rng(0).random((40, 2)).astype(np.float32)
+    labels = np.repeat(np.arange(4), 10)
+    settings = CsgSettings(samples=100, neighbours=3, volume="none")
+    found = reduction(points, labels, settings=settings, tolerance=1e-9)
+    assert found.steps[-1].score == pytest.approx(found.whole)
+    assert found.smallest is None
+
+
 @pytest.mark.parametrize(
     ("choices", "code"),
     [

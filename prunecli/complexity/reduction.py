@@ -65,7 +65,10 @@ def reduction(
             progress(Step("reduction", done, len(sizes) * repeats))
         steps.append(ReductionStep(size, float(np.mean(scores)), float(np.std(scores, ddof=1))))
     whole = float(np.mean([score(points, labels, seed) for seed in range(repeats)]))
-    return Reduction(tuple(steps), whole, tolerance, _smallest(steps, whole, tolerance))
+    smallest = _smallest(steps, whole, tolerance)
+    # The largest size of a balanced set is the whole of it, which keeps its own score.
+    is_whole = smallest is not None and smallest * np.count_nonzero(counts) == len(labels)
+    return Reduction(tuple(steps), whole, tolerance, None if is_whole else smallest)
 
 
 def check_tolerance(tolerance: float) -> None:
