@@ -132,10 +132,9 @@ def sampling_text(report: SamplingReport) -> str:
 
 
 def _seen_through(settings: Mapping[str, Any]) -> str:
-    made = f" ({settings['epochs']} epochs)" if "epochs" in settings else ""
     return (
-        f"{settings['embedding']}{made}; {settings['samples']} images of every class, "
-        f"{settings['neighbours']} neighbours, volume {settings['volume']}, "
+        f"{settings['embedding']} ({settings['embedding_steps']}); {settings['samples']} images of "
+        f"every class, {settings['neighbours']} neighbours, volume {settings['volume']}, "
         f"{settings['repeats']} draws of {settings['images']} images"
     )
 

@@ -272,6 +272,7 @@ def analyze_report(*, model: bool, dataset: bool) -> report.AnalyzeReport:
             (0.38, 0.43),
             {
                 "embedding": "pca-5",
+                "embedding_steps": "5 principal components, not whitened",
                 "samples": 250,
                 "neighbours": 3,
                 "volume": "box",

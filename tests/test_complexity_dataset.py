@@ -210,3 +210,16 @@ def test_images_in_arrays_are_surveyed_over_chunks_in_their_order():
     assert found.duplicates == (("train#3", "train#700"),)
     assert found.mislabelled == int(labels[3] != labels[700])
     assert found.leaked == 0
+
+
+def test_every_embedding_says_what_it_does_with_its_defaults():
+    from prunecli.complexity.embedding import EMBEDDINGS, WORDS, described
+
+    assert set(WORDS) == {entry.name for entry in EMBEDDINGS}
+    assert described("autoencoder+tsne", epochs=4) == (
+        "128 codes of an autoencoder (4 epochs), then t-SNE in 3 dimensions (perplexity 30, from "
+        "principal components)"
+    )
+    assert described("model+pca-8").endswith(
+        "8 principal components, not whitened, then uniform quantiles"
+    )

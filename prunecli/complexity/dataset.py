@@ -12,6 +12,7 @@ from prunecli.complexity.classes import class_map, confusing_images, difficultie
 from prunecli.complexity.csg import csg_by_volume
 from prunecli.complexity.devices import device_named
 from prunecli.complexity.doubts import crowded_labels, small_classes
+from prunecli.complexity.embedding import described
 from prunecli.complexity.estimates import CsgResult, CsgSettings
 from prunecli.complexity.expected import expect
 from prunecli.complexity.reduction import check_tolerance, reduction
@@ -142,6 +143,9 @@ def _told(settings: CsgSettings, options: ComplexityOptions, seen: Seen) -> dict
         **asdict(settings),
         "repeats": options.repeats,
         "embedding": seen.embedding,
+        "embedding_steps": "the features as they are"
+        if seen.embedding == "features"
+        else described(seen.embedding, epochs=options.epochs),
         "cached": seen.cached,
         **({"epochs": options.epochs} if "autoencoder" in seen.embedding else {}),
         "split": seen.split,

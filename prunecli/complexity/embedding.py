@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,6 +24,23 @@ Features: TypeAlias = Callable[["Tensor"], Points]
 
 EPOCHS = 10
 """Epochs of the autoencoder; the paper's experiments take 100, which a CPU has no time for."""
+
+
+DIMENSIONS = 3
+"""Those of t-SNE where none are asked for, as in the paper's experiments."""
+
+PERPLEXITY = 30.0
+"""That of t-SNE, scikit-learn's default; a third of the images where they are few."""
+
+
+WORDS = {
+    "raw": "pixels from 0 to 1",
+    "pca": "{size} principal components, not whitened",
+    "tsne": "t-SNE in {size} dimensions (perplexity {perplexity:g}, from principal components)",
+    "autoencoder": "128 codes of an autoencoder ({epochs} epochs)",
+    "model": "what the last layer of the network reads",
+}
+"""What every embedding does, as reports say it."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +102,28 @@ def embed_pixels(
         points, others = flat_pixels(pixels), list(chain)
     for name, size in others:
         points = _of_points(name).function(points, replace(request, size=size))
-    learned = isinstance(embedding, OfImages) and first != "raw"
-    return uniform_features(points) if learned and chain[-1][0] != "tsne" else points
+    return uniform_features(points) if _made_uniform(chain) else points
+
+
+def described(kind: str, *, epochs: int = EPOCHS) -> str:
+    """Return what a chain of embeddings does to images, its defaults included, in words.
+
+    >>> described("raw+tsne")
+    'pixels from 0 to 1, then t-SNE in 3 dimensions (perplexity 30, from principal components)'
+    """
+    chain = parse(kind)
+    steps = [
+        WORDS[name].format(size=size or DIMENSIONS, perplexity=PERPLEXITY, epochs=epochs)
+        for name, size in chain
+    ]
+    return ", then ".join([*steps, *(["uniform quantiles"] if _made_uniform(chain) else [])])
+
+
+def _made_uniform(chain: Sequence[tuple[str, int | None]]) -> bool:
+    """Say whether a chain starts with what is learned from images, and does not end in t-SNE."""
+    (first, _), (last, _) = chain[0], chain[-1]
+    learned = isinstance(EMBEDDINGS.get(first), OfImages) and first != "raw"
+    return learned and last != "tsne"
 
 
 def parse(kind: str) -> tuple[tuple[str, int | None], ...]:
@@ -165,13 +202,13 @@ def tsne(points: Points, request: Request) -> Points:
     """
     from sklearn.manifold import TSNE
 
-    size = 3 if request.size is None else request.size
+    size = DIMENSIONS if request.size is None else request.size
     if size not in {2, 3}:
         raise InputError(
             f"the embedding 'tsne' has 2 or 3 dimensions, not {size}", code="BAD_EMBEDDING"
         )
     scaled = points / (np.abs(points).max() or 1.0)
-    perplexity = min(30.0, (len(points) - 1) / 3)
+    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     request.progress(Step("t-SNE", 0))
     found = TSNE(
         size, perplexity=perplexity, init="pca", random_state=request.seed, n_jobs=-1

@@ -228,8 +228,7 @@ def _drawn(dataset: DatasetAnalysis) -> str:
 def _how(dataset: DatasetAnalysis) -> Section:
     settings = dataset.csg_settings
     facts = {
-        "seen through": str(settings["embedding"])
-        + (f", {settings['epochs']} epochs" if "epochs" in settings else ""),
+        "seen through": f"{settings['embedding']}: {settings['embedding_steps']}",
         "drawn": _drawn(dataset),
         "neighbours": str(settings["neighbours"]),
         "volume": f"{settings['volume']} "
