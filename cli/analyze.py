@@ -346,6 +346,11 @@ def _sort_out(
     if path is None:
         needs_model = model is None and data is None and not records_alone
         return (session.checkpoint(None) if needs_model else model), data
+    if not (path.suffix or path.exists() or str(path) == BUILT_IN_DATA):
+        raise usage_error(
+            f"there is neither a model nor a data set called {path}",
+            hint="give a file or a folder that is there",
+        )
     is_data = path.is_dir() or str(path) == BUILT_IN_DATA or path.suffix.lower() in DATA_FILES
     if (data if is_data else model) is not None:
         kind, flag = ("data", "--data") if is_data else ("a model", "--model")

@@ -461,6 +461,13 @@ def test_a_number_of_images_to_open_is_one_number(pipeline, capsys):
     assert not pipeline.calls
 
 
+def test_a_place_that_is_not_there_is_named(pipeline, capsys):
+    code, _, err = run(capsys, "analyze", "nowhere", "--repeats", "3")
+    assert code == 2
+    assert "there is neither a model nor a data set called nowhere" in err
+    assert not pipeline.calls
+
+
 def test_a_way_of_recording_is_refused_without_a_record(pipeline, capsys):
     words = ("m.pt", "--data", "digits", "--record-learnability-mode", "training")
     code, _, err = run(capsys, "finetune", *words)

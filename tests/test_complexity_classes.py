@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from prunecli.complexity.classes import class_map, confusing_images, difficultie
 from prunecli.complexity.reduction import reduction
 from prunecli.data import open_source
 from prunecli.data.cache import cached
+from prunecli.data.subset import write_subset
 from prunecli.errors import InputError
 from prunecli.network_data import features_of
 from prunecli.options import ComplexityOptions
@@ -158,6 +161,14 @@ def test_a_subset_is_a_folder_of_links_that_is_a_data_set_again(tmp_path):
     assert len(files) == 10
     assert all(file.stat().st_nlink == 2 for file in files)
     assert [entry.count for entry in analyzed(tmp_path / "part").classes] == [5, 5]
+
+
+def test_a_name_that_no_list_can_hold_is_refused_and_nothing_is_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    with pytest.raises(InputError, match="no UTF-8") as raised:
+        write_subset([(name, "a")], tmp_path / "list.txt")
+    assert raised.value.code == "BAD_NAME"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_list_names_every_image_with_its_class(tmp_path):

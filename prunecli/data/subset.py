@@ -21,12 +21,21 @@ def write_subset(chosen: Sequence[tuple[str, str]], target: Path) -> None:
     folder gets one folder per class of hard links to the image files (copies, where the file system
     has no links), with the number of the image before its name, so that no two are called the same.
     Raises `InputError`: `NO_FILES` (images that are no files of their own cannot be linked),
-    `UNWRITABLE_OUTPUT`.
+    `BAD_NAME` (no UTF-8, in a list), `UNWRITABLE_OUTPUT`.
     """
     if target.suffix == ".txt":
         lines = [f"{_from(target.parent, path)}\t{name}\n" for path, name in chosen]
+        try:
+            text = "".join(lines).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                "a file has a name that is no UTF-8, which a list cannot hold",
+                code="BAD_NAME",
+                where=ascii(error.object[max(0, error.start - 20) : error.end + 20]),
+                hint="rename it, or write a folder of links: --write-subset smaller/",
+            ) from error
         with atomic_write(target) as place:
-            place.write_text("".join(lines))
+            place.write_bytes(text)
         return
     if not Path(chosen[0][0]).is_file():
         raise _no_files(target)
