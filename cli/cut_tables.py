@@ -88,7 +88,7 @@ def iterative_parts(report: IterativeReport, rows: int | None) -> Parts:
     worst = max(removal.max_rel_error for removal in report.removals)
     facts["cuts"] = f"{len(report.removals)}, each proven, largest relative error {worst:.1e}"
     facts["held out"] = f"{percent(report.accuracy.before)} -> {percent(report.accuracy.after)}"
-    facts["one update"] = f"{before * 1e3:.0f} ms -> {after * 1e3:.0f} ms"
+    facts["one update"] = f"{before * 1e3:.0f} ms -> {after * 1e3:.0f} ms, {report.precision}"
     return [table, fact_rows(facts)]
 
 

@@ -15,6 +15,8 @@ from prunecli.report import (
     FinetuneReport,
     PruneReport,
     SweepReport,
+    fact_names,
+    fact_text,
 )
 
 from .cut_tables import (
@@ -99,7 +101,11 @@ def _(report: SweepReport, *, rows: int | None) -> Parts:
 
 @view.register
 def _(report: FinetuneReport, *, rows: int | None) -> Parts:
-    table = grid("epoch", ">train loss", ">loss", ">accuracy", ">rate", ">images/s", ">seconds")
+    names = fact_names(report.epochs)
+    table = grid(
+        "epoch", ">train loss", ">loss", ">accuracy", *(f">{name}" for name in names),
+        ">rate", ">images/s", ">seconds",
+    )  # fmt: skip
     for epoch in report.epochs:
         mark = " *" if epoch.epoch == report.best_epoch else ""
         table.add_row(
@@ -107,6 +113,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
             f"{epoch.train_loss:.4f}",
             f"{epoch.loss:.4f}",
             percent(epoch.accuracy),
+            *(fact_text(epoch, name) for name in names),
             f"{epoch.learning_rate:.2g}",
             f"{epoch.images_per_second:.0f}",
             f"{epoch.seconds:.1f}",
@@ -116,6 +123,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "accuracy": f"{percent(change.before)} -> {percent(change.after)} on {change.split}",
         "held out": f"{percent(report.held_out.before)} -> {percent(report.held_out.after)}",
         "best epoch": f"{report.best_epoch} (marked *), chosen on held-out images",
+        "precision": report.precision,
         "log": str(report.log) if report.log else "none",
         **({} if report.teacher is None else {"teacher": percent(report.teacher)}),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),

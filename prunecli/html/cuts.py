@@ -210,7 +210,8 @@ def _iterative(report: IterativeReport | None) -> list[Section]:
     text = (
         f"{len(report.removals):,} cuts, each proven with a largest relative error of {worst:.1e}. "
         f"Accuracy on {report.images:,} held-out images: {percent(report.accuracy.before)} dense, "
-        f"{percent(report.accuracy.after)} at the end. Signal: {report.criterion}."
+        f"{percent(report.accuracy.after)} at the end. Signal: {report.criterion}. "
+        f"Trained in {report.precision}."
     )
     rows = tuple(
         (

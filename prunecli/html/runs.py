@@ -31,6 +31,7 @@ from prunecli.html.words import (
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of
 from prunecli.pictures.timings import row_name
+from prunecli.report import fact_names, fact_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +59,7 @@ def finetune_page(report: FinetuneReport, *, gates: str = "") -> str:
         "log": "none" if report.log is None else str(report.log),
         **({} if report.sampling is None else _trained_on(report.sampling)),
         **({} if report.record is None else {"record of learnability": str(report.record)}),
+        "precision": report.precision,
         "written": str(report.output),
     }
     sections = [
@@ -89,7 +91,7 @@ def _trained_on(sampling: SamplingReport) -> dict[str, str]:
 
 
 def _epochs(report: FinetuneReport) -> Section:
-    sparse = any(epoch.sparsity is not None for epoch in report.epochs)
+    names = fact_names(report.epochs)
     rows: list[tuple[Cell, ...]] = [
         (
             f"{epoch.epoch}{' (best)' if epoch.epoch == report.best_epoch else ''}",
@@ -97,7 +99,7 @@ def _epochs(report: FinetuneReport) -> Section:
             f"{epoch.loss:.4f}",
             Bar(epoch.accuracy, percent(epoch.accuracy)),
             f"{epoch.learning_rate:.3g}",
-            *([percent(epoch.sparsity)] * sparse),
+            *(fact_text(epoch, name) for name in names),
             f"{epoch.images_per_second:,.0f}",
             f"{epoch.seconds:.1f}",
         )
@@ -105,7 +107,7 @@ def _epochs(report: FinetuneReport) -> Section:
     ]
     header = (
         ">epoch", ">training loss", ">loss", "accuracy", ">learning rate",
-        *([">zeros"] * sparse), ">images per second", ">seconds",
+        *(f">{name}" for name in names), ">images per second", ">seconds",
     )  # fmt: skip
     grid = Grid(header, tuple(rows), "loss and accuracy: on images held out from training")
     text = "After every epoch the network is scored on held-out images; the best one is written."

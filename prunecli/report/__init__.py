@@ -42,10 +42,20 @@ from prunecli.report.models import (
     SignalAgreement,
 )
 from prunecli.report.networks import Cost, CutCost, FrozenReport, GroupReport, LayerCut, Verified
-from prunecli.report.runs import EpochReport, ExportReport, FinetuneReport, RunStep, SamplingReport
+from prunecli.report.runs import (
+    SHARES,
+    EpochReport,
+    ExportReport,
+    FinetuneReport,
+    RunStep,
+    SamplingReport,
+    fact_names,
+    fact_text,
+)
 from prunecli.report.searches import Score, SearchReport, SweepReport, Trial
 
 __all__ = [
+    "SHARES",
     "AccuracyChange",
     "AnalyzeReport",
     "BenchmarkRow",
@@ -98,5 +108,7 @@ __all__ = [
     "SweepReport",
     "Trial",
     "Verified",
+    "fact_names",
+    "fact_text",
     "to_json",
 ]

@@ -179,6 +179,7 @@ def finetune(
         warnings=merged(loaded.warnings, result.warnings, test.warnings),
         sparsity=stored_sparsity(trained, before=model, after=target),
         sampling=result.sampling,
+        precision=result.precision,
         architecture=str(dense_architecture(checkpoint)),
         teacher=dense,
         history=(*history_of(checkpoint), step),

@@ -34,6 +34,7 @@ def iterative(job: Job) -> PruneReport:
     `<output stem>.run/` beside the output.
     """
     from prunecli.methods.iterative import iterative_prune
+    from prunecli.training import is_main_process
 
     assert job.budget is not None
     own, target = job.options.iterative, job.target
@@ -78,7 +79,8 @@ def iterative(job: Job) -> PruneReport:
         return report
     with clock.stage("save"):
         cut = cut_checkpoint(loaded, result, job.model, command=job.command)
-        save(dataclasses.replace(cut, classes=source.classes), target)
+        if is_main_process():
+            save(dataclasses.replace(cut, classes=source.classes), target)
     lost = filled_masks(checkpoint, cut, by="training")
     return dataclasses.replace(report, output=target, warnings=(*report.warnings, *lost))
 
