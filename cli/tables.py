@@ -29,6 +29,7 @@ from .cut_tables import (
 )
 from .data_tables import dataset_parts, learnability_parts, sampling_text
 from .demo import DemoReport
+from .demo_tables import demo_parts
 from .env import EnvReport
 from .methods import MethodsReport
 from .model_tables import model_parts
@@ -204,13 +205,7 @@ def _(report: EnvReport, *, rows: int | None) -> Parts:
 
 @view.register
 def _(report: DemoReport, *, rows: int | None) -> Parts:
-    table = grid("what was run", ">seconds")
-    for step in report.steps:
-        table.add_row(step.command, f"{step.seconds:.1f}")
-    return [
-        table,
-        fact_rows({"in all": f"{report.seconds:.0f} s", "files in": f"{report.folder}/"}),
-    ]
+    return demo_parts(report)
 
 
 def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import stat
 
 import pytest
 import torch
 
 from prunecli.checkpoint import load
+from prunecli.checkpoint.architectures import ARCHITECTURES
 from prunecli.data import load_split, open_source
 from prunecli.instantiate import instantiate
 from prunecli.options import FinetuneOptions
 from prunecli.training import evaluate
 from prunecli_sample_models import make
 
-SIZE_LIMIT = 500_000  # bytes, header included
+SIZE_LIMITS = dict.fromkeys(make.NETWORKS, 500_000) | {"digits_wide_resnet": 2_000_000}
+"""Bytes, header included."""
 SHORT = dataclasses.replace(make.TRAINING, epochs=1, limit=128)
 MANIFEST = json.loads((make.FOLDER / "manifest.json").read_text())
 NAMES = [entry["name"] for entry in MANIFEST["models"]]
@@ -51,6 +54,28 @@ def test_another_seed_trains_another_network(made_twice, tmp_path, monkeypatch):
     assert not torch.equal(one.checkpoint.tensors[name], other.checkpoint.tensors[name])
 
 
+def test_one_model_can_be_made_anew_beside_the_others(made_twice, tmp_path):
+    first, _ = made_twice
+    shutil.copytree(first, tmp_path / "copy")
+    again = tmp_path / "copy"
+    (again / "digits_vgg.safetensors").unlink()
+    (again / "digits_resnet.safetensors").write_bytes(b"as it was")
+    make.make(again, options=SHORT, only=("digits_vgg",))
+    vgg, manifest = "digits_vgg.safetensors", "manifest.json"
+    assert (again / vgg).read_bytes() == (first / vgg).read_bytes()
+    assert (again / manifest).read_bytes() == (first / manifest).read_bytes()
+    assert (again / "digits_resnet.safetensors").read_bytes() == b"as it was"
+
+
+def test_models_of_another_command_are_made_anew(tmp_path, monkeypatch):
+    names = ("digits_vgg", "digits_resnet")
+    monkeypatch.setattr(make, "NETWORKS", {name: make.NETWORKS[name] for name in names})
+    make.make(tmp_path, options=SHORT)
+    before = {name: (tmp_path / f"{name}.safetensors").read_bytes() for name in names}
+    make.make(tmp_path, options=dataclasses.replace(SHORT, seed=1), only=("digits_vgg",))
+    assert all((tmp_path / f"{name}.safetensors").read_bytes() != before[name] for name in names)
+
+
 def test_training_leaves_the_random_state_and_the_threads_of_the_caller(tmp_path, monkeypatch):
     monkeypatch.setattr(make, "NETWORKS", {"digits_vgg": make.NETWORKS["digits_vgg"]})
     before, threads = torch.get_rng_state(), torch.get_num_threads()
@@ -81,14 +106,15 @@ def test_the_manifest_lists_the_committed_files_and_how_they_were_made():
     # Options that came later have their defaults in what was trained before.
     later = {**dataclasses.asdict(FinetuneOptions()), **MANIFEST["training"]}
     assert later == dataclasses.asdict(make.TRAINING)
-    assert {"prunecli", "torch", "scikit-learn"} <= set(MANIFEST["versions"])
+    for entry in MANIFEST["models"]:
+        assert {"prunecli", "torch", "scikit-learn"} <= set(entry["versions"])
 
 
 @each_model
 def test_a_committed_file_is_the_one_in_the_manifest(entry):
     content = (make.FOLDER / entry["file"]).read_bytes()
     assert hashlib.sha256(content).hexdigest() == entry["sha256"]
-    assert len(content) == entry["bytes"] < SIZE_LIMIT
+    assert len(content) == entry["bytes"] < SIZE_LIMITS[entry["name"]]
 
 
 @each_model
@@ -97,10 +123,10 @@ def test_a_committed_file_says_what_it_is_and_where_it_comes_from(entry):
     checkpoint = loaded.checkpoint
     assert loaded.warnings == ()
     assert checkpoint.architecture.name == entry["name"]
-    assert checkpoint.input.shape == (1, 8, 8)
+    assert checkpoint.input == ARCHITECTURES.get(entry["name"]).input
     assert checkpoint.classes == tuple("0123456789")
     assert checkpoint.metadata["history"] == [{"command": MANIFEST["command"], "seed": 0}]
-    assert checkpoint.metadata["versions"] == MANIFEST["versions"]
+    assert checkpoint.metadata["versions"] == entry["versions"]
     assert checkpoint.metadata["accuracy"]["after"] == entry["accuracy"]
 
 
