@@ -17,7 +17,7 @@ import prunecli
 from prunecli.errors import ProofError
 from prunecli.report import BenchmarkRow
 from prunecli_cli import demo
-from prunecli_cli.demo_tables import gain_text, latency_text
+from prunecli_cli.demo_tables import gain_text, latency_text, unsteady_batches
 from prunecli_cli.main import main, root_command
 
 
@@ -168,9 +168,10 @@ def test_the_end_compares_before_and_after_and_says_what_to_type_next(pipeline, 
     assert all(len(line) <= 80 for line in end)
 
 
-def benchmark_row(speedup, low, high, *, batch=8, threads=1):
+def benchmark_row(speedup, low, high, *, batch=8, slim_ms=3.0):
+    dense_ms = speedup * slim_ms
     return BenchmarkRow(
-        "cpu", "CPU", batch, threads, 3.0 * speedup, 3.0, speedup, low, high, 2.0, {}, {}, 100
+        "cpu", "CPU", batch, 1, dense_ms, slim_ms, speedup, low, high, 2.0, {}, {}, 100
     )
 
 
@@ -180,20 +181,31 @@ def benchmark_row(speedup, low, high, *, batch=8, threads=1):
         (1.85, 1.8, 1.9, "1.85x faster"),
         (1.02, 0.97, 1.06, "no clear difference"),
         (0.5, 0.45, 0.55, "2.00x slower"),
-        (3.98, 1.24, 4.21, "1.24x to 4.21x"),
     ],
 )
 def test_a_gain_is_said_only_where_the_timing_is_sure_of_it(speedup, low, high, said):
-    assert gain_text(benchmark_row(speedup, low, high)) == said
+    assert gain_text(benchmark_row(speedup, low, high), unsteady=False) == said
+    assert gain_text(benchmark_row(speedup, low, high), unsteady=True) == "uncertain"
 
 
-def test_an_unsteady_timing_is_called_unsteady():
-    sure = benchmark_row(1.85, 1.8, 1.9)
-    unsure = benchmark_row(1.7, 1.2, 1.9, batch=1)
-    assert latency_text((sure,)).endswith(
-        "1 thread; 95 % interval of the speed-up: 1.80x to 1.90x at batch 8"
-    )
-    assert latency_text((unsure, sure)).endswith("measure again on an idle machine")
+ONE = benchmark_row(1.75, 1.73, 1.77, batch=1, slim_ms=0.4)
+
+
+@pytest.mark.parametrize(
+    ("eight", "unsteady"),
+    [
+        (benchmark_row(1.85, 1.8, 1.9), ()),
+        (benchmark_row(3.98, 1.24, 4.21), (8,)),  # a wide interval
+        (benchmark_row(7.33, 7.19, 7.5), (8,)),  # a narrow one, but 2.75 ms an image, alone 0.7
+        (benchmark_row(1.85, 1.8, 1.9, slim_ms=6.0), (8,)),
+    ],
+)
+def test_a_timing_that_other_programs_interrupted_is_found(eight, unsteady):
+    assert unsteady_batches((ONE, eight)) == unsteady
+    said = latency_text((ONE, eight))
+    assert "1.73x to 1.77x at batch 1" in said
+    assert ("uncertain at batch 8" in said) == bool(unsteady)
+    assert (f"{eight.speedup_low:.2f}x to {eight.speedup_high:.2f}x" in said) != bool(unsteady)
 
 
 @pytest.mark.slow
