@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,20 +15,18 @@ import typer
 from prunecli.errors import InputError
 from prunecli.report import (
     AccuracyChange,
-    BenchmarkRow,
-    Cost,
     Evaluation,
     ExportReport,
     FinetuneReport,
     PruneReport,
-    Verified,
     to_json,
 )
 
 from . import options as shared
-from .chain import FOLDER, record
+from .find_model import FOLDER, record
 from .outcome import Outcome
 from .render import Screen, interrupted
+from .reports import DemoReport, DemoResult, DemoStep
 from .session import Session, start
 
 MODEL = "digits_wide_resnet.safetensors"
@@ -43,39 +40,6 @@ STEPS = (
 )
 WIDTH = 80  # columns of a terminal that has not been widened
 WRITING = ("prune", "finetune", "export")
-NEXT = "try your own model: prunecli prune model.pt --flops 0.5"
-
-
-@dataclass(frozen=True)
-class DemoStep:
-    """One command of the demo and what came of it."""
-
-    command: str
-    seconds: float
-    data: Any
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """The sample model before all steps and after them; `accuracy` is on `images` test images."""
-
-    before: Cost
-    after: Cost
-    file_bytes: tuple[int, int]
-    benchmark: tuple[BenchmarkRow, ...]
-    accuracy: AccuracyChange
-    images: int
-    verified: Verified
-
-
-@dataclass(frozen=True)
-class DemoReport:
-    """The outcome of `demo`."""
-
-    folder: Path
-    steps: tuple[DemoStep, ...]
-    result: DemoResult
-    seconds: float
 
 
 def demo(
@@ -134,6 +98,7 @@ def _result(
     assert pruned.verified is not None  # not a dry run
     assert tuned.teacher is not None  # the step names one: the model before
     return DemoResult(
+        model=Path(MODEL).stem,
         before=pruned.cost.before,
         after=pruned.cost.after,
         file_bytes=(Path(MODEL).stat().st_size, Path(TUNED).stat().st_size),

@@ -8,9 +8,10 @@ from rich.text import Text
 from prunecli.budget import format_bytes, format_cost
 from prunecli.report import BenchmarkRow
 
-from .demo import MODEL, NEXT, DemoReport, DemoResult
-from .parts import Parts, fact_rows, grid, percent
+from .reports import DemoReport, DemoResult
+from .table_parts import Parts, fact_rows, grid, percent
 
+NEXT = "try your own model: prunecli prune model.pt --flops 0.5"
 UNSTEADY = 1.25
 """Figures of one timing that are further apart than this tell of a busy machine."""
 
@@ -29,7 +30,7 @@ def demo_parts(report: DemoReport) -> Parts:
 
 
 def _changes(result: DemoResult) -> Table:
-    table = grid(MODEL.partition(".")[0], ">before", ">after", ">change")
+    table = grid(result.model, ">before", ">after", ">change")
     for label, kind in (("FLOPs", "flops"), ("parameters", "params")):
         before, after = getattr(result.before, kind), getattr(result.after, kind)
         table.add_row(

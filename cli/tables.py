@@ -28,12 +28,10 @@ from .cut_tables import (
     sweep_table,
 )
 from .data_tables import dataset_parts, learnability_parts, sampling_text
-from .demo import DemoReport
 from .demo_tables import demo_parts
-from .env import EnvReport
-from .methods import MethodsReport
 from .model_tables import model_parts
-from .parts import (
+from .reports import DemoReport, EnvReport, MethodsReport
+from .table_parts import (
     Parts,
     add_rest,
     cost_line,
