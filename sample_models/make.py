@@ -25,6 +25,7 @@ from prunecli.artefacts.provenance import state_of, versions
 from prunecli.atomic import atomic_write
 from prunecli.checkpoint import Checkpoint, save
 from prunecli.data import DataSource, load_split, open_source
+from prunecli.evaluation.images import evaluate
 from prunecli.options import FinetuneOptions
 from prunecli_sample_models import networks
 
@@ -108,7 +109,7 @@ def _make_one(
         network = NETWORKS[name]()
     result = training.finetune(network, source, input=spec, options=options)
     test = load_split(source, "test", input=spec)
-    scores = training.evaluate(result.model, test, input=spec)
+    scores = evaluate(result.model, test, input=spec)
     checkpoint = Checkpoint(
         architecture=ArchitectureRef(name, {"num_classes": len(source.classes)}),
         tensors=state_of(result.model),

@@ -11,9 +11,9 @@ import stat
 import pytest
 import torch
 
+from prunecli.architectures.registry import ARCHITECTURES
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.checkpoint import load
-from prunecli.checkpoint.architectures import ARCHITECTURES
 from prunecli.data import load_split, open_source
 from prunecli.evaluation.images import evaluate
 from prunecli.options import FinetuneOptions
