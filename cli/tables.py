@@ -19,6 +19,7 @@ from prunecli.report import (
 
 from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
+from .demo_tables import demo_parts
 from .model_tables import model_parts
 from .reports import DemoReport, EnvReport, Method, MethodsReport
 from .table_parts import (
@@ -184,13 +185,7 @@ def _(report: EnvReport, *, rows: int | None) -> Parts:
 
 @view.register
 def _(report: DemoReport, *, rows: int | None) -> Parts:
-    table = grid("what was run", ">seconds")
-    for step in report.steps:
-        table.add_row(step.command, f"{step.seconds:.1f}")
-    return [
-        table,
-        fact_rows({"in all": f"{report.seconds:.0f} s", "files in": f"{report.folder}/"}),
-    ]
+    return demo_parts(report)
 
 
 def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:
