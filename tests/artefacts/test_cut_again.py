@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import prunecli
-from prunecli import pipeline
+from prunecli import verbs
+from prunecli.architectures.reference import ArchitectureRef, InputSpec
+from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
-from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec, load, save
-from prunecli.instantiate import instantiate
+from prunecli.checkpoint import Checkpoint, load, save
 from prunecli.options import LoadOptions, PruneOptions
 
 WIDTH, HEADS = 16, 4
@@ -71,7 +72,7 @@ def test_the_heads_that_the_first_cut_left_are_those_of_the_twice_cut_file(
     save(Checkpoint(ArchitectureRef(FACTORY), dense.state_dict(), SPEC), path)
     model, x = dense, torch.randn(2, 3, 8, 8)
     for at, only in enumerate((first, second)):
-        report = pipeline.prune(
+        report = verbs.prune(
             path,
             output=tmp_path / f"cut{at}.pt",
             budget=make_budget(params=0.8),

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import prunecli
-from prunecli import pipeline
+from prunecli import verbs
+from prunecli.architectures.reference import ArchitectureRef, InputSpec
+from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
-from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec, load, save
-from prunecli.instantiate import instantiate
+from prunecli.checkpoint import Checkpoint, load, save
 from prunecli.options import LoadOptions, PruneOptions
 
 SPEC = InputSpec(3, 8, 8, (0.0,) * 3, (1.0,) * 3)
@@ -76,7 +77,7 @@ def test_tied_weights_of_a_cut_network_are_one_parameter_again(
     dense = tmp_path / "dense.pt"
     save(checkpoint_of(model), dense)
     options = PruneOptions(align=1)
-    report = pipeline.prune(
+    report = verbs.prune(
         dense,
         budget=make_budget(params=0.6),
         options=options,

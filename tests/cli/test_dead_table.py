@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from prunecli.report import DeadGroup, DeadReport
-from prunecli_cli.parts import dead_parts
+from prunecli_cli.table_parts import dead_parts
 
 
 def shown(*, constant: tuple[int, ...], unread: tuple[int, ...] = (), rows: int | None) -> str:

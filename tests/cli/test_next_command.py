@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import cli_fakes
 import pytest
 
 from prunecli_cli.sweep import next_command
+from tests.support import fake_verbs
 
 TYPED = ["prune", "m.pt", "--sweep", "flops=0.3:0.9:0.1", "--importance", "energy", "--data", "d"]
 
 
 def suggested(allocation: str, importance: str | None) -> list[str]:
-    trial = cli_fakes.trial("l1", 0.5, 0.5, allocation=allocation)
-    report = dataclasses.replace(cli_fakes.sweep_report(), suggested=trial)
+    trial = fake_verbs.trial("l1", 0.5, 0.5, allocation=allocation)
+    report = dataclasses.replace(fake_verbs.sweep_report(), suggested=trial)
     return next_command(TYPED, report, model=Path("m.pt"), importance=importance).split()
 
 

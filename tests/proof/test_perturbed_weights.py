@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 import prunecli
+from prunecli.cutting.surgery import cut_module
 from prunecli.errors import ProofError
-from prunecli.network import read_network
-from prunecli.proof_inputs import perturb
-from prunecli.surgery import cut_module
-from prunecli.verify import prove
+from prunecli.network.traced import read_network
+from prunecli.proof.inputs import perturb
+from prunecli.proof.prove import prove
 
 if TYPE_CHECKING:
-    from prunecli.pruning import PruneResult
+    from prunecli.pruning.road import PruneResult
 
 SIDE = 10
 WIDTH = 12

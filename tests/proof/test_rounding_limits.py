@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 import prunecli
 from prunecli.errors import ProofError
-from prunecli.network import read_network
-from prunecli.proof_error import TOLERANCE
-from prunecli.verify import prove
+from prunecli.network.traced import read_network
+from prunecli.proof.error import TOLERANCE
+from prunecli.proof.prove import prove
 
 if TYPE_CHECKING:
-    from prunecli.network import Network
+    from prunecli.network.traced import Network
 
 EXAMPLE = torch.zeros(1, 6)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunecli.graph.folding import stored_tensors
-from prunecli.proof_error import TOLERANCE, relative_error
-from prunecli.witness import run_watched
+from prunecli.graph.tracing.folding import stored_tensors
+from prunecli.proof.error import TOLERANCE, relative_error
+from prunecli.proof.witness import run_watched
 
 FLAT = 4
 """How many positions at the front of the inputs below are all the same."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunecli.network import read_network
+from prunecli.network.traced import read_network
 from prunecli.signals import score_many
 
 SIDE, INPUTS, CLASSES = 64, 64, 3

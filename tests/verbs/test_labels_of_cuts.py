@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prunecli import pipeline
+from prunecli import verbs
 from prunecli.budget import make_budget
 from prunecli.errors import InputError
 from prunecli.options import PruneOptions
@@ -35,7 +35,7 @@ def images(folder: Path, *, classes: int, each: int = 6) -> str:
 
 
 def prune(model: Path, data: str, options: PruneOptions):
-    return pipeline.prune(
+    return verbs.prune(
         model, budget=make_budget(sparsity=0.3), options=options, data=data, dry_run=True
     )
 

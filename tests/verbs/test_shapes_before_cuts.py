@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prunecli import pipeline
-from prunecli.artefacts import read
+from prunecli import verbs
+from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget, parse_sweep
 from prunecli.checkpoint import save
 from prunecli.options import AnalyzeOptions, PruneOptions
@@ -31,7 +31,7 @@ def twice(make_checkpoint, tmp_path: Path, monkeypatch) -> tuple[Checkpoint, Pat
     monkeypatch.chdir(tmp_path)
     dense = make_checkpoint("digits_vgg")
     save(dense, tmp_path / "dense.pt")
-    report = pipeline.prune(
+    report = verbs.prune(
         tmp_path / "dense.pt",
         budget=make_budget(sparsity=0.5),
         options=PruneOptions(align=1, allocation="uniform"),
@@ -58,7 +58,7 @@ def means(dense: Checkpoint, path: Path) -> dict[str, Tensor]:
 def test_analyze_shows_means_over_the_dense_sizes(twice) -> None:
     dense, path = twice
     options = AnalyzeOptions(signal=MEAN, sensitivity=False)
-    report = pipeline.analyze(model=path, options=options)
+    report = verbs.analyze(model=path, options=options)
     expected = means(dense, path)
     seen = [layer for layer in report.model.layers if layer.saliency is not None]
     assert len(seen) == 6
@@ -83,7 +83,7 @@ def test_a_second_cut_removes_the_least_means_over_the_dense_sizes(twice) -> Non
 
 def test_a_sweep_keeps_what_a_cut_keeps(twice) -> None:
     _, path = twice
-    report = pipeline.sweep(
+    report = verbs.sweep(
         path,
         sweep=parse_sweep("sparsity=0.2:0.2:0.1"),
         signals=[MEAN],
@@ -96,7 +96,7 @@ def test_a_sweep_keeps_what_a_cut_keeps(twice) -> None:
 
 
 def cut(path: Path) -> PruneReport:
-    return pipeline.prune(
+    return verbs.prune(
         path,
         budget=make_budget(sparsity=0.2),
         options=PruneOptions(signal=MEAN, allocation="global", align=1),
