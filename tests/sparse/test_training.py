@@ -21,7 +21,7 @@ from prunecli.training import finetune
 from prunecli.training.masked_weights import MaskedWeights
 from tests.support.training import GREY, make_net, same
 
-QUICK = FinetuneOptions(epochs=2, batch_size=64, limit=320)
+QUICK = FinetuneOptions(epochs=2, batch_size=64, limit=320, amp="no")
 EXAMPLE = torch.randn(2, 1, 8, 8)
 
 
