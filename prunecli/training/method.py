@@ -52,7 +52,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Replacement:
-    """Another network to go on with in the place of the one that trained.
+    """Another network to go on with, its weights in it, in the place of the one that trained.
 
     `moved(name, tensor)` returns what a tensor of the shape of the old network's parameter or
     buffer `name` is in the new network: with it the average and the optimiser's state follow. A
