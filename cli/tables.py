@@ -30,6 +30,7 @@ from .cut_tables import (
 from .data_tables import dataset_parts, learnability_parts, sampling_text
 from .demo import DemoReport
 from .env import EnvReport
+from .guide import GuideList, GuideText
 from .methods import MethodsReport
 from .model_tables import model_parts
 from .parts import (
@@ -185,6 +186,25 @@ def _(report: MethodsReport, *, rows: int | None) -> Parts:
         add_rest(table, len(entries), rows, "entries")
         parts.append(table)
     return parts
+
+
+@view.register
+def _(report: GuideList, *, rows: int | None) -> Parts:
+    parts: Parts = []
+    for topic in dict.fromkeys(guide.topic for guide in report.guides):
+        table = grid(topic, "what it is for")
+        for guide in report.guides:
+            if guide.topic == topic:
+                table.add_row(guide.name, guide.summary)
+        parts.append(table)
+    return [*parts, fact_rows({"next": "prunecli guide NAME"})]
+
+
+@view.register
+def _(report: GuideText, *, rows: int | None) -> Parts:
+    from rich.markdown import Markdown
+
+    return [Markdown(report.text)]
 
 
 @view.register
