@@ -24,7 +24,7 @@ MOST_LINES = 250
 def calls(text):
     """Yield every call of prunecli in the shell of a text, cut at pipes and substitutions."""
     for block in blocks(text, "bash"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r"\|\|?|&&| > ", line):
                 call = re.sub(r"^.*?\$\(|\)$", "", part).strip()
                 if call.startswith(("prunecli ", ".venv/bin/prunecli ")):
