@@ -48,7 +48,10 @@ def test_a_guide_says_what_it_is_for_has_commands_and_says_where_to_go_on(name):
     assert re.fullmatch(r"(How|What|Which|Why|Everything) .{20,60}\.", lines[2])
     shell = "".join(blocks("\n".join(lines), "bash"))
     assert "prunecli " in shell or name == "python"
-    assert max(map(len, shell.splitlines()), default=0) <= 78  # whole lines can be copied
+    python = "".join(blocks("\n".join(lines), "python"))
+    assert (
+        max(map(len, (shell + python).splitlines()), default=0) <= 78
+    )  # whole lines can be copied
     assert lines[-3] == "## See also"
     assert len(re.findall(r"`prunecli guide [a-z-]+`", lines[-1])) >= 2
     assert f"`prunecli guide {name}`" not in lines[-1]
@@ -97,6 +100,18 @@ def test_in_a_terminal_a_guide_is_rendered(capsys, monkeypatch):
     assert "\x1b[" in out
     assert "| what is compared |" not in out
     assert guides().get("proof").summary.split()[0] in out
+
+
+def test_names_of_guides_are_completed():
+    words = {"COMP_WORDS": "prunecli guide da", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-m", "prunecli"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "_PRUNECLI_COMPLETE": "complete_bash", **words},
+    )
+    assert done.stdout.split() == ["data", "datasets"]
 
 
 def test_python_m_prunecli_is_the_command_and_a_guide_imports_no_torch():
