@@ -49,9 +49,8 @@ def test_a_guide_says_what_it_is_for_has_commands_and_says_where_to_go_on(name):
     shell = "".join(blocks("\n".join(lines), "bash"))
     assert "prunecli " in shell or name == "python"
     python = "".join(blocks("\n".join(lines), "python"))
-    assert (
-        max(map(len, (shell + python).splitlines()), default=0) <= 78
-    )  # whole lines can be copied
+    widths = map(len, (shell + python).splitlines())
+    assert max(widths, default=0) <= 78  # whole lines can be copied from a terminal
     assert lines[-3] == "## See also"
     assert len(re.findall(r"`prunecli guide [a-z-]+`", lines[-1])) >= 2
     assert f"`prunecli guide {name}`" not in lines[-1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 
@@ -127,19 +126,6 @@ def test_the_table_of_what_can_be_added_names_a_file_of_each():
 def test_the_python_runs(block, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
-
-
-def test_the_examples_of_extending_run(tmp_path):
-    """In a process of its own: what the examples register is nobody else's."""
-    script = []
-    for block in blocks(TEXTS[EXTENDING], "python"):
-        named = re.match(r"# (\w+\.py)\n", block)
-        if named:
-            (tmp_path / named[1]).write_text(block, encoding="utf-8")
-        else:
-            script.append(block)
-    (tmp_path / "example.py").write_text("\n".join(script), encoding="utf-8")
-    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=120)
 
 
 @pytest.mark.parametrize("name", ["demo-command", "test-command"])
