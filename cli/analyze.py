@@ -9,8 +9,8 @@ from prunecli.options import AnalyzeOptions, ComplexityOptions
 
 from . import options as shared
 from .outcome import Outcome
+from .parsing import byte_count, count_or_all, load_options, names, refuse_idle, usage_error
 from .session import Session, start
-from .values import byte_count, count_or_all, load_options, names, refuse_idle, usage_error
 
 BUILT_IN_DATA = "digits"
 DATA_FILES = (".csv", ".tsv", ".txt", ".npz")
@@ -286,10 +286,10 @@ def analyze(
             per_class=per_class,
         ),
     )
-    from prunecli import pipeline
+    from prunecli import verbs
 
     with session.screen.working() as progress:
-        found = pipeline.analyze(
+        found = verbs.analyze(
             model=checkpoint,
             data=images,
             options=choices,

@@ -18,7 +18,7 @@ from prunecli.report import (
     Trial,
 )
 
-from .parts import Parts, add_rest, bare_percent, fact_rows, grid, percent, shorten
+from .table_parts import Parts, add_rest, bare_percent, fact_rows, grid, percent, shorten
 
 
 def allocation_text(report: PruneReport) -> str:

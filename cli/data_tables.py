@@ -16,7 +16,7 @@ from prunecli.report import (
     SamplingReport,
 )
 
-from .parts import BAR, Parts, add_rest, fact_rows, grid, percent, shorten
+from .table_parts import BAR, Parts, add_rest, fact_rows, grid, percent, shorten
 
 
 def _interval(low: float, high: float) -> str:

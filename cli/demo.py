@@ -6,10 +6,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,9 +16,10 @@ from prunecli.errors import InputError
 from prunecli.report import to_json
 
 from . import options as shared
-from .chain import FOLDER, record
+from .find_model import FOLDER, record
 from .outcome import Outcome
 from .render import Screen, interrupted
+from .reports import DemoReport, DemoStep
 from .session import Session, start
 
 MODEL = "digits_resnet.safetensors"
@@ -32,24 +32,6 @@ STEPS = (
 )
 WIDTH = 80  # columns of a terminal that has not been widened
 WRITING = ("prune", "finetune", "export")
-
-
-@dataclass(frozen=True)
-class DemoStep:
-    """One command of the demo and what came of it."""
-
-    command: str
-    seconds: float
-    data: Any
-
-
-@dataclass(frozen=True)
-class DemoReport:
-    """The outcome of `demo`."""
-
-    folder: Path
-    steps: tuple[DemoStep, ...]
-    seconds: float
 
 
 def demo(

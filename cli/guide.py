@@ -1,7 +1,6 @@
 """`prunecli guide`: the manual, shipped with the package as Markdown."""
 
 import sys
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Annotated
@@ -12,6 +11,7 @@ from prunecli.registry import Registry
 
 from . import options as shared
 from .outcome import Outcome
+from .reports import GuideEntry, GuideList, GuideText
 from .session import start
 
 TOPICS = {
@@ -34,29 +34,6 @@ TOPICS = {
     "development": ("extending",),
 }
 """Every guide by the kind of question that it answers, in the order of the list."""
-
-
-@dataclass(frozen=True)
-class GuideEntry:
-    """One line of the list of guides."""
-
-    name: str
-    topic: str
-    summary: str
-
-
-@dataclass(frozen=True)
-class GuideList:
-    """The outcome of `guide` without a name."""
-
-    guides: tuple[GuideEntry, ...]
-
-
-@dataclass(frozen=True)
-class GuideText(GuideEntry):
-    """The outcome of `guide NAME`: its text is Markdown."""
-
-    text: str
 
 
 def _complete(incomplete: str) -> list[str]:

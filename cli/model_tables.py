@@ -6,7 +6,7 @@ from rich.table import Table
 
 from prunecli.report import ImportanceReport, ModelAnalysis, OracleReport
 
-from .parts import (
+from .table_parts import (
     BAR,
     Parts,
     add_rest,

@@ -28,12 +28,9 @@ from .cut_tables import (
     sweep_table,
 )
 from .data_tables import dataset_parts, learnability_parts, sampling_text
-from .demo import DemoReport
-from .env import EnvReport
-from .guide import GuideList, GuideText
-from .methods import MethodsReport
 from .model_tables import model_parts
-from .parts import (
+from .reports import DemoReport, EnvReport, GuideList, GuideText, MethodsReport
+from .table_parts import (
     Parts,
     add_rest,
     cost_line,

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunecli import training
-from prunecli.artefacts import state_of, versions
-from prunecli.checkpoint import ArchitectureRef, Checkpoint, save
-from prunecli.checkpoint.architectures import ARCHITECTURES
-from prunecli.checkpoint.atomic import atomic_write
+from prunecli.architectures.reference import ArchitectureRef
+from prunecli.architectures.registry import ARCHITECTURES
+from prunecli.artefacts.provenance import state_of, versions
+from prunecli.atomic import atomic_write
+from prunecli.checkpoint import Checkpoint, save
 from prunecli.data import DataSource, load_split, open_source
 from prunecli.options import FinetuneOptions
 from prunecli_sample_models import networks

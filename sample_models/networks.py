@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from prunecli.checkpoint.cifar_resnet import CifarResNet
+from prunecli.architectures.cifar_resnet import CifarResNet
 
 
 def digits_resnet(*, num_classes: int = 10) -> nn.Module:

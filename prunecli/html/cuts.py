@@ -6,7 +6,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from prunecli.budget import COST_NAMES, format_cost, format_quantity
-from prunecli.granularity import WEIGHT
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Section
@@ -32,6 +31,7 @@ from prunecli.pictures import (
     removals_picture,
 )
 from prunecli.pictures.candidates import ranked
+from prunecli.sparse.granularity import WEIGHT
 
 if TYPE_CHECKING:
     from prunecli.report import (

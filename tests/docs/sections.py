@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from prunecli_cli.guide import guides
 from prunecli_cli.main import EXIT_CODES, root_command
-from prunecli_cli.methods import FIRST, Method, markdown_table, registries
+from prunecli_cli.methods import FIRST, markdown_table, registries
+from prunecli_cli.reports import Method
 from tests.docs.markdown import BENCHMARKS, REPOSITORY, renewed, table
 from tests.docs.measured import headlines, measured
 

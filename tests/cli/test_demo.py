@@ -1,0 +1,154 @@
+"""The demo: each step as one would type it, and the artefacts left behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import prunecli
+from prunecli.errors import ProofError
+from prunecli_cli import demo
+from prunecli_cli.main import main, root_command
+from tests.support.fake_verbs import FakeVerbs
+
+
+@pytest.fixture
+def verbs(monkeypatch, tmp_path):
+    fake = FakeVerbs()
+    monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
+    monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
+    monkeypatch.setattr(demo, "prepare_folder", lambda folder: folder.mkdir(exist_ok=True))
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+def test_every_step_is_a_command_that_one_can_type():
+    verbs = [shlex.split(step)[0] for step in demo.STEPS]
+    assert verbs == ["analyze", "prune", "finetune", "export", "evaluate"]
+    assert set(verbs) <= set(root_command().commands)
+
+
+def test_the_steps_are_shown_run_in_the_folder_and_recorded(verbs, capsys, tmp_path):
+    assert main(["demo"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "prunecli-demo\n"
+    typed = err.replace(" \\\n   ", "")  # as a shell reads a line that goes on
+    for step in demo.STEPS:
+        assert f"$ prunecli {step}\n" in typed
+    assert [verb for verb, _ in verbs.calls] == [
+        "analyze",
+        "prune",
+        "finetune",
+        "export",
+        "evaluate",
+    ]
+    assert Path.cwd() == tmp_path
+    left = {path.name for path in Path("prunecli-demo").iterdir()}
+    assert {"slim.pt", "tuned.pt", "slim.onnx", ".prunecli"} <= left
+    assert not Path(".prunecli").exists()
+
+
+def test_every_line_of_a_command_fits_into_80_columns_and_ends_before_an_option(verbs, capsys):
+    assert main(["demo"]) == 0
+    assert main(["demo"]) == 0  # the longer commands, which overwrite
+    shown = capsys.readouterr().err.splitlines()
+    commands = [line for line in shown if line.startswith(("$ prunecli", "    -"))]
+    assert len(commands) > 2 * len(demo.STEPS)
+    assert all(len(line) <= 80 for line in commands)
+    assert all(
+        later.startswith("    -")
+        for line, later in itertools.pairwise(shown)
+        if line.startswith("$") and line.endswith("\\")
+    )
+
+
+def test_the_demo_takes_one_thread_and_gives_the_others_back(verbs, monkeypatch):
+    threads = []
+    original = verbs.prune
+    monkeypatch.setattr(
+        verbs,
+        "prune",
+        lambda *given, **options: (
+            threads.append(torch.get_num_threads()) or original(*given, **options)
+        ),
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert main(["demo", "-q"]) == 0
+        assert threads == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_artefacts_say_the_commands_that_were_shown(verbs):
+    assert main(["demo", "-q"]) == 0
+    commands = [options["command"] for _, options in verbs.calls if options.get("command")]
+    expected = [f"prunecli {step}" for step in demo.STEPS]
+    assert [command for command in commands if command in expected] == commands
+    writing = [step for step in expected if step.removeprefix("prunecli ").startswith(demo.WRITING)]
+    assert [command for command in commands if command in writing] == writing
+
+
+def test_a_second_demo_in_the_same_folder_begins_anew(verbs, capsys):
+    assert main(["demo"]) == 0
+    assert "--overwrite" not in capsys.readouterr().err
+    assert main(["demo"]) == 0
+    assert capsys.readouterr().err.count("--overwrite\n") == 3
+    assert [options["overwrite"] for verb, options in verbs.calls if verb == "prune"] == [
+        False,
+        True,
+    ]
+
+
+def test_json_holds_every_step_with_its_data(verbs, capsys):
+    assert main(["demo", "--json"]) == 0
+    out, err = capsys.readouterr()
+    data = json.loads(out)["data"]
+    assert set(data) == {"folder", "steps", "seconds"}
+    assert [set(step) for step in data["steps"]] == [{"command", "seconds", "data"}] * 5
+    assert data["steps"][-1]["data"]["accuracy"] == 0.9
+    assert err == ""
+
+
+def test_quiet_prints_the_folder_alone(verbs, capsys):
+    assert main(["demo", "--out", "elsewhere", "-q"]) == 0
+    assert capsys.readouterr() == ("elsewhere\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ProofError("not equal", code="PROOF_FAILED", hint="h"), 5), (KeyboardInterrupt(), 130)],
+)
+def test_a_step_that_fails_ends_the_demo_with_its_exit_code(verbs, capsys, tmp_path, error, code):
+    verbs.raises = error
+    assert main(["demo"]) == code
+    assert Path.cwd() == tmp_path
+    assert capsys.readouterr().out == ""
+
+
+def test_a_folder_that_cannot_be_made_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert main(["demo", "--out", "file"]) == 2
+    assert "UNWRITABLE_OUTPUT" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_its_budget_and_loses_little(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--json"]) == 0
+    analyzed, pruned, tuned, exported, scored = (
+        step["data"] for step in json.loads(capsys.readouterr().out)["data"]["steps"]
+    )
+    assert pruned["cost"]["kept"]["flops"] <= 0.5
+    assert tuned["accuracy"]["after"] > analyzed["model"]["accuracy"] - 0.05
+    assert exported["parity"]["max_rel_error"] <= 1e-4
+    assert scored["accuracy"] == pytest.approx(tuned["accuracy"]["after"], abs=1e-3)
