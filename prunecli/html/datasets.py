@@ -184,7 +184,7 @@ def _classes(dataset: DatasetAnalysis) -> Section:
 
 
 def _expected(dataset: DatasetAnalysis) -> list[Section]:
-    """Return what error a small network would have, or why nothing can be said about that."""
+    """Return what error a small network would have, or why no estimate is possible."""
     expected = dataset.expected
     if expected is None:
         return []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def learned_picture(report: LearnabilityReport, *, narrow: bool = False) -> Picture:
-    """Draw the share of the images by the share of epochs after which they were classified right.
+    """Draw the share of the images by the share of epochs after which they were correct.
 
     As many runs are drawn as there are colours.
     """
