@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from prunecli import report
 from prunecli.pictures import (
@@ -19,14 +20,18 @@ from prunecli.pictures import (
     kept_picture,
     latency_picture,
     layers_picture,
+    oracle_picture,
     removals_picture,
     run_picture,
+    sensitivity_picture,
+    sweep_picture,
     training_picture,
     weights_picture,
 )
 from prunecli.pictures.layers import FREE, FROZEN
 from prunecli.pictures.of_reports import NAMES, pictures_of
 from prunecli.pictures.rows import MOST_ROWS, rows_of
+from prunecli.pictures.style import NARROW
 
 
 def layer(name: str, **facts) -> report.LayerAnalysis:
@@ -195,6 +200,48 @@ def test_signals_that_were_tried_stand_best_first():
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["taylor", "l1", "random"]
     assert lengths(left) == [1.2, 1.9, 0.0]
     assert lengths(right) == [60.0, 40.0, 0.0]
+
+
+def test_words_of_pictures_for_a_phone_stay_inside_them_and_panels_are_stacked():
+    analyzed = cli_fakes.analyze_report(model=True, dataset=False).model
+    layers = tuple(layer(f"features.denseblock{at}.conv") for at in range(40))
+    sensitive = dataclasses.replace(
+        analyzed.groups[0], sensitivity=({"cut": 0.5, "loss": 1.0, "accuracy": 0.5},)
+    )
+    made = dataclasses.replace(
+        cli_fakes.prune_report(None),
+        layers=(report.LayerCut("a", "conv2d", 8, 6, 20.0, 5.0, 9.0, 4.0),),
+    )
+    zeros = report.SparsityReport(
+        "weight", "", 10, 5, 0.5, (report.LayerSparsity("a.weight", (2, 5), 10, 5),)
+    )
+    (row,) = cli_fakes.export_report(Path("x.onnx")).benchmark
+    drawn = [
+        layers_picture(model(*layers), narrow=True),
+        oracle_picture(analyzed, narrow=True),
+        sensitivity_picture(dataclasses.replace(analyzed, groups=(sensitive,)), narrow=True),
+        kept_picture(made, narrow=True),
+        weights_picture(zeros, "net", narrow=True),
+        candidates_picture(cli_fakes.SEARCH, narrow=True),
+        sweep_picture(cli_fakes.sweep_report(), narrow=True),
+        training_picture(cli_fakes.finetune_report(Path("x.pt")), narrow=True),
+        removals_picture(cli_fakes.iterative_report(dry_run=False), narrow=True),
+        benchmark_picture([row], narrow=True),
+        latency_picture(cli_fakes.latency_report(met=True), narrow=True),
+        run_picture([report.RunStep("prune", "", "")], narrow=True),
+    ]
+    for picture in drawn:
+        figure = picture.figure
+        figure.draw_without_rendering()
+        assert figure.get_size_inches()[0] == NARROW
+        lefts = [axes.get_subplotspec().colspan.start for axes in figure.axes]
+        assert lefts == [0] * len(lefts)
+        # Numbers of an axis exist beyond its ends too, where they are not drawn.
+        numbers = {id(text) for axes in figure.axes for text in axes.get_xticklabels()}
+        words = [text for text in figure.findobj(Text) if text.get_text()]
+        for text in (text for text in words if id(text) not in numbers):
+            box = text.get_window_extent()
+            assert -1 <= box.x0 <= box.x1 <= figure.bbox.x1 + 1, (picture.title, text.get_text())
 
 
 def test_every_report_draws_only_what_its_verb_may_draw():

@@ -43,7 +43,7 @@ def oracle_picture(model: ModelAnalysis, *, narrow: bool = False) -> Picture:
         axes.grid(visible=False, axis="y")
         axes.set_xlim(min(0.0, axes.get_xlim()[0]), 1.0)
         axes.set_xlabel("Spearman's rank correlation")
-        axes.set_title(f"Against the {label}", loc="left")
+        axes.set_title(f"By {label}", loc="left")
     title = f"{model.architecture}: how well criteria rank channels"
     heading = f"{title}, {oracle.channels} channels on {oracle.images} images"
     entitle_(figure, heading, narrow=narrow)

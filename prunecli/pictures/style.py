@@ -46,7 +46,8 @@ def new_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    look = {"font.size": 9.0, "axes.titlesize": 10.0, "legend.fontsize": 8.5}
+    title = 9.0 if narrow else 10.0
+    look = {"font.size": 9.0, "axes.titlesize": title, "legend.fontsize": 8.5}
     with rc_context({**look, "font.family": "DejaVu Sans"}):
         size = (NARROW, AROUND * (columns > 1) + columns * height) if narrow else (width, height)
         figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)

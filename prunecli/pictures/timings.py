@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from prunecli.report import BenchmarkRow, LatencyReport
 
-TIMES = "Milliseconds per batch (line: up to the 90th percentile)"
+TIMES = "Milliseconds per batch (line: to 90th percentile)"
 BUDGET = "budget"
 
 HIGH = "p90"
@@ -48,7 +48,8 @@ def benchmark_picture(rows: Sequence[BenchmarkRow], *, narrow: bool = False) -> 
         if handles:
             axes.legend(
                 handles, words, loc="upper center",
-                bbox_to_anchor=(0.5, -0.28 / len(rows) ** 0.5), ncols=2, frameon=False,
+                bbox_to_anchor=(0.5, -0.28 / len(rows) ** 0.5),
+                ncols=1 if narrow else 2, frameon=False,
             )  # fmt: skip
     left.set_title("Milliseconds per batch" if narrow else TIMES, loc="left")
     right.set_title("Speed-up (95 % interval)", loc="left")
