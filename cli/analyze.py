@@ -8,9 +8,10 @@ import typer
 from prunecli.options import AnalyzeOptions, ComplexityOptions
 
 from . import options as shared
+from .following import after_analysis
 from .outcome import Outcome
+from .parsing import byte_count, count_or_all, load_options, names, refuse_idle, usage_error
 from .session import Session, start
-from .values import byte_count, count_or_all, load_options, names, refuse_idle, usage_error
 
 BUILT_IN_DATA = "digits"
 DATA_FILES = (".csv", ".tsv", ".txt", ".npz")
@@ -286,10 +287,10 @@ def analyze(
             per_class=per_class,
         ),
     )
-    from prunecli import pipeline
+    from prunecli import verbs
 
     with session.screen.working() as progress:
-        found = pipeline.analyze(
+        found = verbs.analyze(
             model=checkpoint,
             data=images,
             options=choices,
@@ -302,7 +303,13 @@ def analyze(
         )
     subset = None if found.dataset is None else found.dataset.subset
     brief = None if subset is None else str(subset.path)
-    return Outcome("analyze", found, brief=brief, warnings=found.warnings)
+    return Outcome(
+        "analyze",
+        found,
+        brief=brief,
+        following=after_analysis(found.model, model=checkpoint),
+        warnings=found.warnings,
+    )
 
 
 def _refuse_idle(context: typer.Context, model: Path | None, data: str | None) -> None:

@@ -3,14 +3,13 @@
 import os
 import platform
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import metadata
 
 import typer
 
 from . import options as shared
 from .outcome import Outcome
+from .reports import EnvReport
 from .session import start
 
 PACKAGES = (
@@ -30,18 +29,6 @@ PACKAGES = (
     "rich",
     "timm",
 )
-
-
-@dataclass(frozen=True)
-class EnvReport:
-    """The outcome of `env`; `providers` are those of ONNX Runtime that really load."""
-
-    python: str
-    platform: str
-    cpus: int
-    packages: Mapping[str, str | None]
-    cuda: tuple[str, ...]
-    providers: Mapping[str, bool]
 
 
 def env(

@@ -7,8 +7,8 @@ import typer
 
 from . import options as shared
 from .outcome import Outcome, at_least, at_most, first_missed
+from .parsing import load_options, share, usage_error
 from .session import start
-from .values import load_options, share, usage_error
 
 
 def evaluate(
@@ -75,11 +75,11 @@ def evaluate(
         allow_pickle=allow_pickle,
     )
     path = session.checkpoint(model, onnx=True)
-    from prunecli import pipeline
+    from prunecli import verbs
 
     with session.screen.working() as progress:
         report, *reference = [
-            pipeline.evaluate(
+            verbs.evaluate(
                 each,
                 data=data,
                 split=split,

@@ -12,9 +12,10 @@ from prunecli.options import ExportOptions
 from prunecli.report import ExportReport
 
 from . import options as shared
+from .following import after_export
 from .outcome import Outcome, at_least, first_missed
+from .parsing import counts, load_options, names, output_path, usage_error
 from .session import start
-from .values import counts, load_options, names, output_path, usage_error
 
 TIMING = "Timing"
 
@@ -144,10 +145,10 @@ def export(
     )
     gates = None if min_speedup is None else partial(_speed_gate, required=min_speedup)
     path = session.checkpoint(model)
-    from prunecli import pipeline
+    from prunecli import verbs
 
     with session.screen.working() as progress:
-        found = pipeline.export(
+        found = verbs.export(
             path,
             output=output_path(Path(onnx) if onnx else None, model=path, ending=".onnx"),
             against=against,
@@ -161,7 +162,14 @@ def export(
             progress=progress,
         )
     gate = None if gates is None else gates(found)
-    return Outcome("export", found, output=found.output, gate=gate, warnings=found.warnings)
+    return Outcome(
+        "export",
+        found,
+        output=found.output,
+        gate=gate,
+        following=after_export(found),
+        warnings=found.warnings,
+    )
 
 
 def _speed_gate(report: ExportReport, *, required: float) -> GateError | None:

@@ -11,9 +11,10 @@ from prunecli.options import FinetuneOptions
 from prunecli.report import FinetuneReport
 
 from . import options as shared
+from .following import after_training
 from .outcome import Outcome, at_least, at_most, first_missed
+from .parsing import checkpoint_path, load_options, refuse_idle, share, usage_error
 from .session import start
-from .values import checkpoint_path, load_options, refuse_idle, share, usage_error
 
 LEARNING = "Which images are hard"
 ZEROING = "Zeroing weights along the way (zeros that are there stay in any case)"
@@ -356,10 +357,10 @@ def finetune(
     if lowest is not None or highest_drop is not None:
         gates = partial(_accuracy_gates, lowest=lowest, highest_drop=highest_drop)
     path = session.checkpoint(model)
-    from prunecli import pipeline
+    from prunecli import verbs
 
     with session.screen.working() as progress:
-        found = pipeline.finetune(
+        found = verbs.finetune(
             path,
             data=data,
             output=checkpoint_path(out, model=path, ending=".finetuned.pt"),
@@ -377,7 +378,14 @@ def finetune(
             progress=progress,
         )
     gate = None if gates is None else gates(found)
-    return Outcome("finetune", found, output=found.output, gate=gate, warnings=found.warnings)
+    return Outcome(
+        "finetune",
+        found,
+        output=found.output,
+        gate=gate,
+        following=after_training(found, teacher=teacher),
+        warnings=found.warnings,
+    )
 
 
 def _accuracy_gates(

@@ -15,18 +15,18 @@ from prunecli.errors import InputError, PruneError
 
 from . import config
 from .analyze import analyze
-from .chain import record
 from .demo import demo
 from .env import env
 from .evaluate import evaluate
 from .export import ExportCommand, export
+from .find_model import record
 from .finetune import finetune
 from .methods import methods
 from .outcome import Outcome
+from .parsing import usage_error
 from .prune import prune
 from .render import Screen, interrupted
 from .session import Session
-from .values import usage_error
 
 EXIT_CODES = {
     0: "done",

@@ -3,7 +3,6 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from prunecli.registry import Registry
 
 from . import options as shared
 from .outcome import Outcome
+from .reports import Method, MethodsReport
 from .session import start
 
 # The kinds that an option chooses from come first, in the order of the road.
@@ -32,23 +32,6 @@ FIRST = (
     "sparsity schedule",
     "augmentation",
 )
-
-
-@dataclass(frozen=True)
-class Method:
-    """One entry of a registry."""
-
-    kind: str
-    name: str
-    summary: str
-    source: str
-
-
-@dataclass(frozen=True)
-class MethodsReport:
-    """The outcome of `methods`."""
-
-    methods: tuple[Method, ...]
 
 
 def methods(

@@ -8,10 +8,11 @@ import typer
 from prunecli.options import IterativeOptions, LatencyOptions, PruneOptions
 
 from . import options as shared
+from .following import after_pruning
 from .outcome import Outcome, latency_gate
+from .parsing import checkpoint_path, is_typed, load_options, names, usage_error
 from .session import start
 from .sweep import sweeping
-from .values import checkpoint_path, is_typed, load_options, names, usage_error
 
 BUDGET = "Budget (at least one, or --dead)"
 ITERATIVE_SIGNAL = "fisher"
@@ -308,7 +309,7 @@ def prune(
     $ prunecli prune model.pt --granularity 2:4
     """
     from prunecli.budget import make_budget
-    from prunecli.granularity import parse_pattern
+    from prunecli.sparse.granularity import parse_pattern
 
     session = start(context, json=json, quiet=quiet, verbose=verbose)
     load = load_options(
@@ -376,10 +377,10 @@ def prune(
     by_pattern = parse_pattern(granularity) is not None and not any(limits.values())
     budget = None if by_pattern else make_budget(**limits, needed=not dead)
     path = session.checkpoint(model)
-    from prunecli import pipeline
+    from prunecli import verbs
 
     with session.screen.working() as progress:
-        found = pipeline.prune(
+        found = verbs.prune(
             path,
             output=checkpoint_path(out, model=path, ending=".pruned.pt"),
             budget=budget,
@@ -398,6 +399,7 @@ def prune(
         found,
         output=found.output,
         gate=latency_gate(found.latency),
+        following=after_pruning(found, model=path, data=data),
         warnings=found.warnings,
     )
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from .chain import find_checkpoint
+from .find_model import find_checkpoint
+from .parsing import usage_error
 from .render import Screen
-from .values import usage_error
 
 
 @dataclass(frozen=True)

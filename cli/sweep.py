@@ -12,8 +12,8 @@ from prunecli.options import LoadOptions, PruneOptions
 from prunecli.report import SweepReport, Trial
 
 from .outcome import Outcome
+from .parsing import is_typed, names, usage_error
 from .session import Session
-from .values import is_typed, names, usage_error
 
 BUDGETS = ("flops", "params", "activations", "bytes", "sparsity", "latency")
 SWITCHES = ("--overwrite", "--json", "-q", "--quiet", "--verbose")
@@ -51,13 +51,13 @@ def sweeping(
         )
     budgets = parse_sweep(sweep)
     path = session.checkpoint(model)
-    from prunecli import pipeline
+    from prunecli import verbs
 
     def suggest(found: SweepReport) -> str:
         return next_command(session.words, found, model=path, importance=options.importance)
 
     with session.screen.working() as progress:
-        found = pipeline.sweep(
+        found = verbs.sweep(
             path,
             sweep=budgets,
             signals=names("--signal", options.signal),

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunecli.analysis import analyze_network
-from prunecli.artefacts import example_input, read, state_of, versions
+from prunecli.analysis.network import analyze_network
+from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import example_input, read, state_of, versions
 from prunecli.budget import make_budget, parse_sweep
-from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec
+from prunecli.checkpoint import Checkpoint
 from prunecli.checkpoint import save as save_checkpoint
-from prunecli.checkpoint.artefact import GRAPH
 from prunecli.data import evaluation_split, load_split, open_source
 from prunecli.errors import InputError
-from prunecli.instantiate import instantiate
-from prunecli.network import read_network
+from prunecli.evaluation.images import evaluate as evaluate_network
+from prunecli.network.traced import read_network
 from prunecli.options import (
     AnalyzeOptions,
     FinetuneOptions,
@@ -28,19 +29,18 @@ from prunecli.options import (
     LoadOptions,
     PruneOptions,
 )
-from prunecli.pipeline.latency import needs_table, prune_timed
 from prunecli.progress import Progress, silent
-from prunecli.pruning import PruneResult, prune_network
+from prunecli.pruning.road import PruneResult, prune_network
+from prunecli.pruning.sweep import sweep_network
+from prunecli.pruning.timed import needs_table, prune_timed
 from prunecli.sparse import SparseResult, sparsify_network, weight_layers
 from prunecli.sparse.semi_structured import to_semi_structured
-from prunecli.sweeping import sweep_network
 from prunecli.training import FinetuneResult
-from prunecli.training import evaluate as evaluate_network
 from prunecli.training import finetune as finetune_network
 
 if TYPE_CHECKING:
+    from prunecli.evaluation.outputs import Batches
     from prunecli.report import Evaluation, ModelAnalysis, Parity, SweepReport
-    from prunecli.signals.score import Batches
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 

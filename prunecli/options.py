@@ -65,12 +65,12 @@ class PruneOptions:
     what is done after the cut, in order (`prunecli.repair`). `importance` names what allocations by
     importance look at (None: `probe` with images, `energy` without; `prunecli.importance`).
     `granularity` is `channel`, `weight`, or a pattern of weights such as `2:4`. `method` says how
-    the cut comes about (`prunecli.pipeline.methods`), `iterative` how that one goes, `latency` what
+    the cut comes about (`prunecli.verbs.prune`), `iterative` how that one goes, `latency` what
     a budget of milliseconds means. The signal `auto` takes the best of
-    `candidates` (some well-known ones, if there are none) on held-out images (`prunecli.search`).
-    `dead` removes dead channels first:
-    those that are constant, and with `dead_threshold` those whose replacement by their mean changes
-    the loss by no more (`prunecli.dead`).
+    `candidates` (some well-known ones, if there are none) on held-out images
+    (`prunecli.pruning.search`). `dead` removes dead channels first: those that are
+    constant, and with `dead_threshold` those whose replacement by their mean changes the loss by no
+    more (`prunecli.dead`).
     """
 
     signal: str = "l1"

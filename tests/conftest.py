@@ -6,16 +6,14 @@ import os
 import signal
 import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from prunecli.checkpoint import ArchitectureRef, Checkpoint, build_dense, save
-from prunecli.checkpoint.architectures import ARCHITECTURES
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from prunecli.architectures.reference import ArchitectureRef
+from prunecli.architectures.registry import ARCHITECTURES, build_dense
+from prunecli.checkpoint import Checkpoint, save
+from tests.support.weights import randomize_
 
 torch.set_num_threads(1)  # the tests run in parallel processes
 
@@ -49,27 +47,6 @@ def cifar_dir(shared_dir: Path) -> Path:
         with tarfile.open(archive) as tar:
             tar.extractall(CACHE, filter="data")
     return CACHE
-
-
-def randomize_(module: nn.Module, *, seed: int = 0) -> nn.Module:
-    """Give weights and batch-norm statistics values that hide nothing: no zeros, no identities."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(tensor: Tensor, low: float, high: float) -> None:
-        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
-
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if not tensor.is_floating_point():
-                continue
-            if tensor.dim() > 1:
-                bound = (6 / max(tensor[0].numel(), 1)) ** 0.5  # keeps the variance through ReLU
-                uniform(tensor, -bound, bound)
-            elif name.endswith(("running_var", "weight")):
-                uniform(tensor, 0.5, 1.5)
-            else:
-                uniform(tensor, -0.5, 0.5)
-    return module
 
 
 @pytest.fixture

@@ -13,15 +13,14 @@ from prunecli.allocation.layerwise import (
 )
 from prunecli.allocation.problem import (
     ALLOCATIONS,
-    Alignment,
     Allocation,
     Problem,
     Saliency,
     allowed_widths,
     ceilings_of,
-    default_alignment,
     keep_mask,
 )
+from prunecli.cost.alignment import Alignment, default_alignment
 
 __all__ = [
     "ALLOCATIONS",

@@ -12,7 +12,7 @@ from prunecli.allocation.uniform import largest_within
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
-    from prunecli.cost import Widths
+    from prunecli.cost.model import Widths
 
 BY_IMPORTANCE = ("inverse-importance", "proportional-importance")
 """The rules that look at one importance per group."""

@@ -15,7 +15,7 @@ from prunecli.errors import GateError, InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunecli.cost import Widths
+    from prunecli.cost.model import Widths
 
 Shape = tuple[int, ...]
 

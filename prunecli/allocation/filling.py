@@ -11,7 +11,7 @@ from prunecli.allocation.problem import ALLOCATIONS, Problem, next_width
 from prunecli.errors import GateError
 
 if TYPE_CHECKING:
-    from prunecli.cost import Widths
+    from prunecli.cost.model import Widths
 
 
 def allocate(rule: str, problem: Problem) -> Widths:

@@ -11,7 +11,7 @@ from prunecli.allocation.problem import ALLOCATIONS, Problem
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from prunecli.cost import Widths
+    from prunecli.cost.model import Widths
 
 
 @ALLOCATIONS.register(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.cost import Widths
+    from prunecli.cost.model import Widths
 
 EXACT = 1 << 16
 """Costs that are whole multiples of a unit are not rounded where the network has so few units."""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from prunecli.cost import CostModel, Widths
+from prunecli.cost.model import CostModel, Widths
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
     from prunecli.budget import Budget
-    from prunecli.graph.coupling import ChannelGroup
+    from prunecli.cost.alignment import Alignment
+    from prunecli.graph.coupling.groups import ChannelGroup
 
 Saliency = NDArray[np.float64]
 """One number per atom, larger is more important."""
@@ -71,21 +72,6 @@ class Problem:
 
 Allocation = Callable[[Problem], Widths]
 ALLOCATIONS: Registry[Allocation] = Registry("allocation")
-
-
-Alignment = int | Callable[[int], int]
-"""A multiple for every group, or a rule from a group's channels to its multiple."""
-
-
-def default_alignment(channels: int) -> int:
-    """Return the multiple that a layer of so many channels keeps by default.
-
-    ONNX Runtime's blocked kernels on a CPU work in steps of 16 channels (AVX-512) and fall back
-    to slow ones off multiples of 4: at half the FLOPs a MobileNetV2 runs 0.76 times as fast as the
-    dense one with odd widths and 1.64 times with these (`tests/benchmarks/alignment.csv`).
-    Narrow layers cannot afford steps of 16.
-    """
-    return 16 if channels >= 32 else 8 if channels >= 16 else 4
 
 
 def allowed_widths(

@@ -9,7 +9,7 @@ import numpy as np
 from prunecli.allocation.problem import ALLOCATIONS, Problem, floor_width
 
 if TYPE_CHECKING:
-    from prunecli.cost import Widths
+    from prunecli.cost.model import Widths
 
 
 @ALLOCATIONS.register("global", summary="One threshold on the saliency of all channels together.")

@@ -15,8 +15,8 @@ from prunecli.errors import GateError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prunecli.cost import Widths
-    from prunecli.graph.coupling import ChannelGroup
+    from prunecli.cost.model import Widths
+    from prunecli.graph.coupling.groups import ChannelGroup
 
 Fractions = NDArray[np.float64]
 """The fraction of its channels that each group keeps."""

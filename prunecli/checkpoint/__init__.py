@@ -1,7 +1,8 @@
 """Networks at rest: load and save them, and recognise their architecture."""
 
-from prunecli.checkpoint.architectures import build_dense
-from prunecli.checkpoint.artefact import ArchitectureRef, Checkpoint, InputSpec, Loaded
+from prunecli.architectures.reference import ArchitectureRef, InputSpec
+from prunecli.architectures.registry import build_dense
+from prunecli.checkpoint.artefact import Checkpoint, Loaded
 from prunecli.checkpoint.reading import load
 from prunecli.checkpoint.writing import save
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from prunecli.architectures.reference import ArchitectureRef, InputSpec
 from prunecli.checkpoint.compact import unpack
 from prunecli.errors import LoadRefusedError
 from prunecli.plan import PruningPlan
@@ -16,80 +17,6 @@ FORMAT = "prunecli"
 FORMAT_VERSION = 1
 SPARSE_VERSION = 2
 """The format of files whose weights are partly zero and stored without the zeros."""
-
-GRAPH = "graph"
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What a network expects of an image: its shape, and per channel `(x / 255 - mean) / std`."""
-
-    channels: int
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Return `(channels, height, width)`."""
-        return (self.channels, self.height, self.width)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data.
-
-        >>> InputSpec.from_json(InputSpec(1, 8, 8, (0.5,), (0.25,)).to_json()).shape
-        (1, 8, 8)
-        """
-        return {
-            "channels": self.channels,
-            "height": self.height,
-            "width": self.width,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
-        """Read what `to_json` wrote."""
-        return cls(
-            channels=int(data["channels"]),
-            height=int(data["height"]),
-            width=int(data["width"]),
-            mean=tuple(float(value) for value in data["mean"]),
-            std=tuple(float(value) for value in data["std"]),
-        )
-
-
-@dataclass(frozen=True)
-class ArchitectureRef:
-    """Which code makes the dense network: a registered name, or `package.module:factory`.
-
-    `kwargs` is JSON data and goes to the factory. The name `graph` stands for a re-emitted graph,
-    which needs no code of the user.
-    """
-
-    name: str
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_factory(self) -> bool:
-        """Tell whether the name is `package.module:factory`, code that is not ours."""
-        return ":" in self.name
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return {"name": self.name, "kwargs": dict(self.kwargs)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ArchitectureRef:
-        """Read what `to_json` wrote."""
-        return cls(name=str(data["name"]), kwargs=dict(data["kwargs"]))
-
-    def __str__(self) -> str:
-        if not self.kwargs:
-            return self.name
-        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.kwargs.items())})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,20 +11,14 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from prunecli.checkpoint.artefact import (
-    FORMAT,
-    Checkpoint,
-    InputSpec,
-    Loaded,
-    checkpoint_from_header,
-)
+from prunecli.checkpoint.artefact import FORMAT, Checkpoint, Loaded, checkpoint_from_header
 from prunecli.checkpoint.pickle_scan import refuse_unsafe, scan_file
 from prunecli.checkpoint.recognise import recognise
 from prunecli.checkpoint.sniff import (
@@ -38,6 +32,9 @@ from prunecli.checkpoint.sniff import (
 )
 from prunecli.checkpoint.state_dict import Unwrapped, unwrap
 from prunecli.errors import InputError, LoadRefusedError
+
+if TYPE_CHECKING:
+    from prunecli.architectures.reference import InputSpec
 
 _SHOWN = 5
 

@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunecli.checkpoint.architectures import (
+from prunecli.architectures.fingerprint import (
+    Shapes,
+    describe_difference,
+    has_free_dims,
+    read_arguments,
+    shapes_of,
+)
+from prunecli.architectures.reference import ArchitectureRef, InputSpec
+from prunecli.architectures.registry import (
     Match,
     architecture_of,
     build_dense,
@@ -18,14 +26,6 @@ from prunecli.checkpoint.architectures import (
     match_all,
     nearest,
     without_auxiliary,
-)
-from prunecli.checkpoint.artefact import ArchitectureRef, InputSpec
-from prunecli.checkpoint.fingerprint import (
-    Shapes,
-    describe_difference,
-    has_free_dims,
-    read_arguments,
-    shapes_of,
 )
 from prunecli.checkpoint.state_dict import Unwrapped, name_variants
 from prunecli.errors import InputError

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from prunecli.atomic import atomic_write, unwritable
 from prunecli.checkpoint.artefact import FORMAT, Checkpoint, header_to_json
-from prunecli.checkpoint.atomic import atomic_write, unwritable
 from prunecli.checkpoint.compact import pack
 
 if TYPE_CHECKING:

@@ -1,13 +1,12 @@
 """How hard a data set is to classify, before anything is trained on it."""
 
 from prunecli.complexity.csg import csg, csg_by_volume, csg_repeated
-from prunecli.complexity.dataset import analyze_dataset
 from prunecli.complexity.embedding import EMBEDDINGS, embed_pixels
 from prunecli.complexity.embedding import parse as parse_embedding
 from prunecli.complexity.estimates import CsgResult, CsgSettings, RepeatedCsg
 from prunecli.complexity.neighbours import Neighbours, nearest_neighbours
+from prunecli.complexity.points import NetworkFeatures
 from prunecli.complexity.reduction import SUBSET_RULES, Candidates
-from prunecli.complexity.seen import NetworkFeatures
 from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
 from prunecli.complexity.volumes import VOLUMES
 
@@ -22,7 +21,6 @@ __all__ = [
     "Neighbours",
     "NetworkFeatures",
     "RepeatedCsg",
-    "analyze_dataset",
     "class_similarity",
     "csg",
     "csg_by_volume",

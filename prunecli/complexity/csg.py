@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtrit
 
-from prunecli.complexity.doubts import small_classes
+from prunecli.complexity.caveats import small_classes
 from prunecli.complexity.estimates import (
     CsgResult,
     CsgSettings,
@@ -22,9 +22,9 @@ from prunecli.complexity.estimates import (
     is_count,
     require,
 )
+from prunecli.complexity.neighbourhoods import Labelled, Surroundings, look_around
 from prunecli.complexity.neighbours import WORKSPACE, Floats, Indices
 from prunecli.complexity.spectrum import SCORES, class_similarity, laplacian_spectrum
-from prunecli.complexity.surroundings import Labelled, Surroundings, look_around
 from prunecli.progress import Progress, Step, silent
 
 if TYPE_CHECKING:

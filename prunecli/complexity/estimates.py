@@ -12,8 +12,8 @@ from prunecli.complexity.volumes import VOLUMES
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
+    from prunecli.complexity.neighbourhoods import Surroundings
     from prunecli.complexity.neighbours import Floats, Indices
-    from prunecli.complexity.surroundings import Surroundings
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prunecli.complexity.estimates import CsgSettings
-    from prunecli.complexity.seen import Seen
+    from prunecli.complexity.points import Seen
     from prunecli.data import DataSource
 
 DATA = Path(__file__).with_name("relation.json")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prunecli.complexity.estimates import RepeatedCsg
-    from prunecli.complexity.seen import Seen
+    from prunecli.complexity.points import Seen
     from prunecli.data import DataSource
     from prunecli.options import ComplexityOptions
     from prunecli.report import Reduction

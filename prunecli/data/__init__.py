@@ -1,7 +1,7 @@
 """Image data sets: found by format, split by seed, decoded once."""
 
-from prunecli.data import idx, cifar, hugging_face, csv_table, folders, npz, digits  # isort: skip - the order of recognition
-from prunecli.data.files import Files, Sample
+from prunecli.data.formats import idx, cifar, hugging_face, csv_table, folders, npz, digits  # isort: skip - the order of recognition
+from prunecli.data.image_files import Files, Sample
 from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
 from prunecli.data.load import check_classes, load_split, unlike_classes
 from prunecli.data.source import (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.checkpoint import InputSpec
+    from prunecli.architectures.reference import InputSpec
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for each number of channels that images can be brought to."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.checkpoint import InputSpec
+    from prunecli.architectures.reference import InputSpec
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of decoded pixels above which images are streamed instead of kept."""

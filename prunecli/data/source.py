@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from prunecli.data.files import Files, Sample, joined_files
+from prunecli.data.image_files import Files, Sample, joined_files
 from prunecli.errors import InputError
 from prunecli.registry import Registry
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunecli.checkpoint.atomic import atomic_write, unwritable
+from prunecli.atomic import atomic_write, unwritable
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prunecli.dead.activations import Seen, look, random_inputs
 from prunecli.dead.compensate import Settled, compensated, move, settle
 from prunecli.dead.find import (
     constant_atoms,
@@ -19,9 +20,8 @@ from prunecli.dead.find import (
     unread_atoms,
     why_not,
 )
-from prunecli.dead.seen import Seen, look, random_inputs
+from prunecli.dead.readers import Use, uses_of
 from prunecli.dead.trial import Trial, below_threshold, dense_graph, score
-from prunecli.dead.uses import Use, uses_of
 from prunecli.errors import InputError
 from prunecli.progress import Progress, silent
 from prunecli.report import DeadGroup, DeadReport, DeadScores
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.graph.coupling import ChannelGroup
-    from prunecli.network import Network
-    from prunecli.signals.score import Batches
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.graph.coupling.groups import ChannelGroup
+    from prunecli.network.traced import Network
 
     Images = Callable[[], Batches]
 

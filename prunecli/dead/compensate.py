@@ -16,19 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunecli.dead.uses import movable
-from prunecli.graph.coupling import STAYS, staying
-from prunecli.graph.folding import stored_tensors
-from prunecli.proof_inputs import zero_consumers
-from prunecli.surgery import cut_module, slices_of
+from prunecli.cutting.surgery import cut_module, slices_of
+from prunecli.dead.readers import movable
+from prunecli.graph.coupling.groups import STAYS, staying
+from prunecli.graph.tracing.folding import stored_tensors
+from prunecli.proof.inputs import zero_consumers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from prunecli.dead.uses import Use
-    from prunecli.network import Network
+    from prunecli.dead.readers import Use
+    from prunecli.network.traced import Network
 
 STRONG = 0.01
 """A carrier is at least this large, as a share of what it carries: else it magnifies rounding."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from prunecli.graph.roles import PRODUCERS
-from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.coupling.roles import PRODUCERS
+from prunecli.graph.operators import operator_name, schema_arguments
 from prunecli.signals.oracle import loss_changes
 from prunecli.signals.places import channel_dim
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.dead.seen import Seen
-    from prunecli.graph.coupling import Atoms, ChannelGroup
-    from prunecli.network import Network
+    from prunecli.dead.activations import Seen
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.graph.coupling.groups import Atoms, ChannelGroup
+    from prunecli.network.traced import Network
     from prunecli.progress import Progress
-    from prunecli.signals.score import Batches
 
 
 def why_not(group: ChannelGroup) -> str:

@@ -12,8 +12,8 @@ import torch
 from torch.func import functional_call
 
 from prunecli.dead.compensate import Settled, changed_tensors, move, settle
+from prunecli.evaluation.outputs import first_tensor, image_losses
 from prunecli.progress import Progress, Step
-from prunecli.signals.derive import first_tensor, image_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from prunecli.dead.uses import Use
-    from prunecli.network import Network
-    from prunecli.signals.score import Batches
+    from prunecli.dead.readers import Use
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.network.traced import Network
 
 TOGETHER = "with the others gone the loss would change by more than the threshold"
 

@@ -6,7 +6,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from prunecli.budget import COST_NAMES, format_cost, format_quantity
-from prunecli.granularity import WEIGHT
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.drawing import drawing
 from prunecli.html.page import page
@@ -35,6 +34,7 @@ from prunecli.pictures import (
     removals_picture,
 )
 from prunecli.pictures.candidates import ranked
+from prunecli.sparse.granularity import WEIGHT
 from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from prunecli.data.decode import in_mode
-from prunecli.data.lookup import images_named
-from prunecli.data.survey import GREY_MODES
+from prunecli.data.find_images import images_named
+from prunecli.data.survey.survey import GREY_MODES
 from prunecli.progress import Progress, Step, silent
 
 if TYPE_CHECKING:

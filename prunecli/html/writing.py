@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from prunecli.checkpoint.atomic import atomic_write, unwritable
+from prunecli.atomic import atomic_write, unwritable
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:

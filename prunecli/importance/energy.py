@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from prunecli.graph.roles import PRODUCERS
-from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.coupling.roles import PRODUCERS
+from prunecli.graph.operators import operator_name, schema_arguments
 from prunecli.importance.measure import Measured, Numbers, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from prunecli.graph.coupling import ChannelGroup
-    from prunecli.network import Network
+    from prunecli.graph.coupling.groups import ChannelGroup
+    from prunecli.network.traced import Network
 
 
 @register(

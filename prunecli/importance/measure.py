@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from prunecli.allocation import Saliency
-    from prunecli.network import Network
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
-    from prunecli.signals.score import Batches
 
 Numbers = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from prunecli.errors import InputError
-from prunecli.graph.coupling import STAYS
+from prunecli.graph.coupling.groups import STAYS
 from prunecli.importance.measure import SMALLEST, Measured, Numbers, register
 from prunecli.progress import Step
 from prunecli.signals.places import read_taps
@@ -19,7 +19,7 @@ from prunecli.signals.places import read_taps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunecli.graph.coupling import ChannelGroup
+    from prunecli.graph.coupling.groups import ChannelGroup
     from prunecli.signals.places import Tap
 
 RIDGE = 0.01

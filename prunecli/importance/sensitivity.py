@@ -9,10 +9,10 @@ import torch
 
 from prunecli.allocation import keep_mask
 from prunecli.errors import InputError
+from prunecli.evaluation.outputs import image_losses
+from prunecli.graph.tracing.running import evaluating
 from prunecli.importance.measure import SMALLEST, Measured, Numbers, register
-from prunecli.modes import evaluating
 from prunecli.progress import Step
-from prunecli.signals.derive import image_losses
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,7 +17,7 @@ from prunecli.learnability.record import (
     write_record,
 )
 from prunecli.learnability.summary import compare_records, unlike_runs
-from prunecli.learnability.uses import curriculum_rows, importance_weights, pace
+from prunecli.learnability.weighting import curriculum_rows, importance_weights, pace
 
 __all__ = [
     "SCORED",

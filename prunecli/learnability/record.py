@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from prunecli.checkpoint.atomic import atomic_write
+from prunecli.atomic import atomic_write
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import IO, TYPE_CHECKING
 from warnings import catch_warnings, filterwarnings
 
-from prunecli.checkpoint.atomic import atomic_write, writing_to
+from prunecli.atomic import atomic_write, writing_to
 from prunecli.errors import InputError
 from prunecli.pictures.style import printable
 

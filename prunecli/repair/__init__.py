@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from prunecli.cutting.surgery import cut_tensor, slices_of
+from prunecli.cutting.temperature import scaled
 from prunecli.errors import GraphError, InputError
+from prunecli.evaluation.outputs import image_losses
 from prunecli.progress import Progress, silent
 from prunecli.repair.layers import layers_of
 from prunecli.repair.steps import NOTHING, REPAIRS, Done, Patient
 from prunecli.report import RepairReport, RepairStep
-from prunecli.signals.derive import image_losses
-from prunecli.surgery import cut_tensor, slices_of
-from prunecli.temperature import scaled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from prunecli.network import Network
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
-    from prunecli.signals.score import Batches
 
 __all__ = ["REPAIRS", "check_repair", "repair_"]
 

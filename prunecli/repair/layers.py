@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from prunecli.graph.roles import PRODUCERS
-from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.cutting.surgery import slices_of
+from prunecli.graph.coupling.roles import PRODUCERS
+from prunecli.graph.operators import operator_name, schema_arguments
 from prunecli.least_squares.equations import ROWS, WIDEST
-from prunecli.surgery import slices_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from prunecli.network import Network
+    from prunecli.network.traced import Network
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the base of every batch norm
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from prunecli.graph.network import traced_name
-from prunecli.graph.rules.call import is_pointwise, operator_name, schema_arguments
+from prunecli.graph.emitting.program import traced_name
+from prunecli.graph.operators import is_pointwise, operator_name, schema_arguments
 
 Run = Callable[..., Any]
 Tensors = tuple[Tensor, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from prunecli.errors import InputError
-from prunecli.graph.emit import emit
-from prunecli.graph.network import build, traced_name
+from prunecli.evaluation.outputs import check_label_range, first_tensor, image_losses
+from prunecli.graph.emitting.emit import emit
+from prunecli.graph.emitting.program import build, traced_name
 from prunecli.signals.components import (
     BASE_INPUTS,
     METRICS,
@@ -24,7 +23,7 @@ from prunecli.signals.sites import taps_of, tensor_names
 from prunecli.signals.weights import Uses, layer_uses, of_whole_network, per_image, rows_of_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from prunecli.signals.subject import Subject
 
@@ -244,15 +243,6 @@ def _curvature_of_one(
             value.requires_grad_(before[name])
 
 
-def image_losses(output: Any, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of every image, `[images]`.
-
-    Raises `InputError` (`CLASS_COUNT_MISMATCH`) for a label that there is no logit for.
-    """
-    _check_labels(tuple(first_tensor(output).shape), labels)
-    return _losses(output, labels)
-
-
 def _losses(output: Any, labels: Tensor) -> Tensor:
     return functional.cross_entropy(first_tensor(output), labels, reduction="none")
 
@@ -260,20 +250,4 @@ def _losses(output: Any, labels: Tensor) -> Tensor:
 def _check_answers(subject: Subject, labels: Tensor) -> None:
     """Check labels against the traced output, where no value may be looked at later."""
     output = next(node for node in subject.trace.graph.nodes if node.op == "output")
-    _check_labels(tuple(output.all_input_nodes[0].meta["val"].shape), labels)
-
-
-def _check_labels(shape: tuple[int, ...], labels: Tensor) -> None:
-    if labels.numel() and len(shape) == 2 and int(labels.max()) >= shape[1]:
-        raise InputError(
-            f"a label is {int(labels.max())}; the network tells {shape[1]} classes apart",
-            code="CLASS_COUNT_MISMATCH",
-            hint="labels count from 0; give the data that the network was made for",
-        )
-
-
-def first_tensor(output: Any) -> Tensor:
-    """Return the first tensor of a nested output: the logits."""
-    while not isinstance(output, Tensor):
-        output = next(iter(output.values() if isinstance(output, Mapping) else output))
-    return output
+    check_label_range(tuple(output.all_input_nodes[0].meta["val"].shape), labels)

@@ -27,7 +27,7 @@ from prunecli.signals.components import (
 from prunecli.signals.derive import Batch, batches_of
 from prunecli.signals.sites import inputs_of
 from prunecli.signals.sources import Source, sources_of
-from prunecli.signals.subject import Site, Subject, no_images
+from prunecli.signals.subject import SiteScore, Subject, no_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from prunecli.signals.places import Places
 
 
-def measure(signals: Sequence[Signal], subject: Subject) -> dict[Signal, list[Site]]:
+def measure(signals: Sequence[Signal], subject: Subject) -> dict[Signal, list[SiteScore]]:
     """Return, for every signal, its value at every site; the images are looked at once."""
     asked = dict.fromkeys(signals)
     sources = {base: sources_of(base, subject) for base in {s.base_input for s in asked}}
@@ -85,7 +85,7 @@ class RunningSums:
                         share = total.sum(0) * (count / len(total))
                         self.totals[key] = self.totals[key] + share if key in self.totals else share
 
-    def sites(self, signal: Signal, subject: Subject) -> list[Site]:
+    def sites(self, signal: Signal, subject: Subject) -> list[SiteScore]:
         """Return the scaled means of one signal at every site."""
         found = []
         images = self.images if signal.needs_data else 1
@@ -103,7 +103,7 @@ class RunningSums:
                 torch.as_tensor(subject.latency_removed)[atoms],
             )
             values = SCALINGS.get(signal.scaling)(total.double().cpu() / images, facts)
-            found.append(Site(atoms, values))
+            found.append(SiteScore(atoms, values))
         return found
 
 

@@ -10,10 +10,10 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, fx
 
-from prunecli.graph.emit import emit
-from prunecli.graph.network import build, traced_name
+from prunecli.evaluation.outputs import image_losses
+from prunecli.graph.emitting.emit import emit
+from prunecli.graph.emitting.program import build, traced_name
 from prunecli.progress import Progress, Step, silent
-from prunecli.signals.derive import image_losses
 from prunecli.signals.places import Tap, read_taps, samples_of
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.graph.coupling import ChannelGroup, CouplingGraph
-    from prunecli.graph.trace import Trace
-    from prunecli.signals.subject import Batches
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.graph.coupling.groups import ChannelGroup, CouplingGraph
+    from prunecli.graph.tracing.trace import Trace
 
 MEMORY = 1 << 28
 """Bytes that the copies of the largest activation may take together."""

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from prunecli.graph.coupling import STAYS, Atoms, CouplingGraph
-from prunecli.graph.roles import CONTRACTIONS, PRODUCERS, parameters_behind
-from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.coupling.groups import STAYS, Atoms, CouplingGraph
+from prunecli.graph.coupling.roles import CONTRACTIONS, PRODUCERS, parameters_behind
+from prunecli.graph.operators import operator_name, schema_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from prunecli.graph.trace import Trace
+    from prunecli.graph.tracing.trace import Trace
 
 
 @dataclass(frozen=True)

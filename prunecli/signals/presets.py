@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.operators import operator_name, schema_arguments
 from prunecli.signals.components import EXTENSION
 from prunecli.signals.places import Places
-from prunecli.signals.score import PRESETS, Adjusted, Site, Subject
+from prunecli.signals.score import PRESETS, Adjusted, SiteScore, Subject
 from prunecli.signals.sites import weight_sites
 from prunecli.signals.sources import rows_of
 from prunecli.signals.subject import combine
@@ -182,7 +182,7 @@ def batch_norm_scale(subject: Subject) -> Tensor:
     return combine(subject, _gamma_sites(subject))
 
 
-def _gamma_sites(subject: Subject) -> Iterable[Site]:
+def _gamma_sites(subject: Subject) -> Iterable[SiteScore]:
     for node in subject.trace.graph.nodes:
         if node.op != "call_function" or operator_name(node.target) != "batch_norm":
             continue
@@ -191,7 +191,7 @@ def _gamma_sites(subject: Subject) -> Iterable[Site]:
         if name is None or 0 not in subject.coupling.tensors.get(name, {}):
             continue
         places = Places.of(subject.coupling.tensors[name][0])
-        yield Site(places.atoms, places.sum(subject.tensors[name].detach().double().abs()))
+        yield SiteScore(places.atoms, places.sum(subject.tensors[name].detach().double().abs()))
 
 
 @PRESETS.register(
@@ -205,7 +205,7 @@ def geometric_median(subject: Subject) -> Tensor:
     for name, dim in weight_sites(subject, made=True):
         rows = rows_of(subject, name, dim).double()
         places = Places.of(subject.coupling.tensors[name][dim])
-        sites.append(Site(places.atoms, places.sum(torch.cdist(rows, rows).sum(1))))
+        sites.append(SiteScore(places.atoms, places.sum(torch.cdist(rows, rows).sum(1))))
     return combine(subject, sites)
 
 

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from prunecli.graph.emit import emit
-from prunecli.graph.network import build
-from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.evaluation.outputs import first_tensor
+from prunecli.graph.emitting.emit import emit
+from prunecli.graph.emitting.program import build
+from prunecli.graph.operators import operator_name, schema_arguments
 from prunecli.least_squares.elimination import Blocks, Elimination, eliminate
 from prunecli.least_squares.equations import ROWS, WIDEST, Draw, add_rows_
 from prunecli.progress import Step
-from prunecli.signals.derive import Watcher, first_tensor, pull
+from prunecli.signals.derive import Watcher, pull
 from prunecli.signals.places import channel_dim
 from prunecli.signals.score import PRESETS, OnImages
 from prunecli.signals.subject import no_images
@@ -33,7 +34,7 @@ from prunecli.signals.subject import no_images
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from prunecli.graph.coupling import Atoms, ChannelGroup
+    from prunecli.graph.coupling.groups import Atoms, ChannelGroup
     from prunecli.signals.subject import Subject
 
 

@@ -16,8 +16,7 @@ from prunecli.registry import Registry
 from prunecli.signals.components import LATENCY_REMOVED, Signal, parse_signal
 from prunecli.signals.measure import measure
 from prunecli.signals.subject import (
-    Batches,
-    Site,
+    SiteScore,
     Subject,
     check_finite,
     combine,
@@ -28,10 +27,11 @@ from prunecli.signals.subject import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from prunecli.graph.coupling import CouplingGraph
-    from prunecli.graph.trace import Trace
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.graph.coupling.groups import CouplingGraph
+    from prunecli.graph.tracing.trace import Trace
 
-__all__ = ["PRESETS", "Adjusted", "Batches", "Scorer", "Site", "Subject", "needs_data", "score"]
+__all__ = ["PRESETS", "Adjusted", "Scorer", "SiteScore", "Subject", "needs_data", "score"]
 
 Scorer = Callable[[Subject], Tensor]
 
@@ -157,7 +157,7 @@ def score_many(
         }
 
 
-def finished(name: str, subject: Subject, sites: list[Site] | None) -> NDArray[np.float64]:
+def finished(name: str, subject: Subject, sites: list[SiteScore] | None) -> NDArray[np.float64]:
     """Return one saliency per atom from the sites of a signal of the taxonomy, or from a scorer."""
     preset = PRESETS.get(name) if "/" not in name else name
     if sites is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,14 +13,14 @@ from prunecli.errors import InputError
 from prunecli.signals.components import AGGREGATES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from numpy.typing import NDArray
 
-    from prunecli.graph.coupling import CouplingGraph
-    from prunecli.graph.trace import Trace
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.graph.coupling.groups import CouplingGraph
+    from prunecli.graph.tracing.trace import Trace
     from prunecli.progress import Progress
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""Normalised images `[n, channels, height, width]` with their labels `[n]`."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,14 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteScore:
     """Where a group's channels can be read: `values` is `[atoms found]` for `atoms` `[same]`."""
 
     atoms: Tensor
     values: Tensor
 
 
-def combine(subject: Subject, sites: Iterable[Site]) -> Tensor:
+def combine(subject: Subject, sites: Iterable[SiteScore]) -> Tensor:
     """Aggregate the sites of every atom by the subject's rule; NaN where there is none."""
     count = subject.coupling.atom_count
     rows = []

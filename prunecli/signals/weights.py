@@ -9,14 +9,14 @@ from torch import Tensor, fx
 from torch.func import functional_call, grad, vjp, vmap
 from torch.nn import functional
 
-from prunecli.graph.roles import PRODUCERS
-from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.coupling.roles import PRODUCERS
+from prunecli.graph.operators import operator_name, schema_arguments
 from prunecli.signals.places import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from prunecli.graph.trace import Trace
+    from prunecli.graph.tracing.trace import Trace
 
 PATCHES = 1 << 19
 """Scalars of image patches at a time: what fits a processor's cache."""

@@ -2,7 +2,7 @@
 
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.layers import WeightLayer, weight_layers
-from prunecli.sparse.pruning import SparseResult, sparsify_network
+from prunecli.sparse.road import SparseResult, sparsify_network
 
 __all__ = [
     "WEIGHT_ALLOCATIONS",

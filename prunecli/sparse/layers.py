@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import GraphError, InputError
-from prunecli.graph.roles import PRODUCERS
-from prunecli.graph.rules.call import operator_name, schema_arguments
+from prunecli.graph.coupling.roles import PRODUCERS
+from prunecli.graph.operators import operator_name, schema_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import fx
 
-    from prunecli.network import Network
+    from prunecli.network.traced import Network
 
 OPERATORS = {name: made for name, made in PRODUCERS.items() if name != "embedding"}
 """Operators whose weights are summed over, and the dimension on which these make channels."""

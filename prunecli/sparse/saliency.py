@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.network import Network
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.network.traced import Network
     from prunecli.signals.derive import Batch
-    from prunecli.signals.subject import Batches
     from prunecli.sparse.layers import WeightLayer
 
 RANDOM = "random"

@@ -2,7 +2,6 @@
 
 from prunecli.training.augment import AUGMENTATIONS
 from prunecli.training.devices import PRECISIONS, is_main_process
-from prunecli.training.evaluation import evaluate
 from prunecli.training.finetune import FinetuneResult, check_options, finetune
 from prunecli.training.losses import distillation_loss
 from prunecli.training.optimizers import OPTIMIZERS
@@ -17,7 +16,6 @@ __all__ = [
     "FinetuneResult",
     "check_options",
     "distillation_loss",
-    "evaluate",
     "finetune",
     "has_state",
     "is_main_process",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
-    from prunecli.checkpoint import InputSpec
+    from prunecli.architectures.reference import InputSpec
     from prunecli.data import DataSource
 
 Augmentation: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
@@ -76,17 +76,3 @@ def _shift_and_flip(
     padded = nn.functional.pad(images.permute(0, 2, 3, 1), (0, 0, margin, margin, margin, margin))
     pixels = padded.reshape(-1, images.shape[1])
     return pixels[flat.to(images.device)].permute(0, 3, 1, 2)
-
-
-def normalise(
-    images: Tensor,
-    input_spec: InputSpec,
-    *,
-    memory_format: torch.memory_format = torch.channels_last,
-) -> Tensor:
-    """Return (images / 255 - mean) / std as float32 [n, C, H, W], from uint8 alike."""
-    shape = (1, -1, 1, 1)
-    mean = torch.tensor(input_spec.mean, device=images.device).view(shape) * 255
-    std = torch.tensor(input_spec.std, device=images.device).view(shape) * 255
-    pixels = images.to(dtype=torch.float32, memory_format=memory_format)
-    return pixels.sub_(mean).div_(std)

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from accelerate import Accelerator
-    from torch import nn
-
-    from prunecli.checkpoint import InputSpec
 
 
 def make_accelerator(amp: str) -> Accelerator:
@@ -37,22 +34,6 @@ def is_main_process() -> bool:
     from accelerate import PartialState
 
     return bool(PartialState().is_main_process)
-
-
-def memory_format_for(model: nn.Module, input_spec: InputSpec) -> torch.memory_format:
-    """Return channels-last, or contiguous for a network that cannot be run in it.
-
-    A `view` in a network asks for the strides that its author saw; one small batch tells. The
-    network is to be in eval mode.
-    """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    probe = torch.zeros(2, *input_spec.shape, device=device)
-    try:
-        with torch.no_grad():
-            model(probe.to(memory_format=torch.channels_last))
-    except RuntimeError:  # whatever else is wrong with it, its first real batch will say
-        return torch.contiguous_format
-    return torch.channels_last
 
 
 def _precision(amp: str, device: torch.device) -> str:

@@ -14,23 +14,24 @@ from torch import Tensor, nn
 
 from prunecli.data import DataSource, ImageSet, load_split
 from prunecli.errors import InputError, InterruptedRunError
-from prunecli.granularity import WEIGHT
-from prunecli.modes import evaluating
+from prunecli.evaluation.memory import memory_format_for
+from prunecli.graph.tracing.running import evaluating
 from prunecli.options import FinetuneOptions
 from prunecli.progress import Progress, silent
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
+from prunecli.sparse.granularity import WEIGHT
 from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
 from prunecli.training.average import ExponentialAverage
-from prunecli.training.devices import make_accelerator, memory_format_for
-from prunecli.training.learning import check_mode, record_of
+from prunecli.training.devices import make_accelerator
+from prunecli.training.hits import check_mode, record_of
 from prunecli.training.loop import Recipe, Run, Teacher, epoch_batches
 from prunecli.training.losses import Objective
+from prunecli.training.masked_weights import Zeros
 from prunecli.training.optimizers import OPTIMIZERS, build_optimizer, peak_rate
 from prunecli.training.sampling import SAMPLINGS, check_sampling, make_sampling
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
-from prunecli.training.zeros import Zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
 
-    from prunecli.checkpoint import InputSpec
+    from prunecli.architectures.reference import InputSpec
     from prunecli.learnability import Record
     from prunecli.report import EpochReport, Evaluation, SamplingReport
     from prunecli.sparse.layers import WeightLayer

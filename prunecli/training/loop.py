@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from prunecli.data import ImageSet, plan_batches
+from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
+from prunecli.evaluation.images import check_outputs
+from prunecli.evaluation.outputs import class_logits
 from prunecli.progress import Progress, Step
-from prunecli.training.augment import Augmentation, normalise
-from prunecli.training.evaluation import check_outputs
 from prunecli.training.interrupt import held_interrupts
-from prunecli.training.losses import Objective, class_logits
 from prunecli.training.sampling import Sampling, with_positions
 from prunecli.training.state import Totals
 
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
 
-    from prunecli.checkpoint import InputSpec
+    from prunecli.architectures.reference import InputSpec
     from prunecli.options import FinetuneOptions
+    from prunecli.training.augment import Augmentation
     from prunecli.training.average import ExponentialAverage
+    from prunecli.training.losses import Objective
+    from prunecli.training.masked_weights import Zeros
     from prunecli.training.schedules import Schedule
-    from prunecli.training.zeros import Zeros
 
 REPORT_SECONDS = 0.2
 """How often progress is reported; on a GPU every report waits for the work that was queued."""

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
-
-from prunecli.errors import InputError
 
 AUXILIARY_WEIGHT = 0.4
 """Weight of the loss of each auxiliary classifier (Szegedy et al. 2016; torchvision's recipe)."""
@@ -89,34 +85,3 @@ class Objective:
         for extra in auxiliary:
             loss = loss + AUXILIARY_WEIGHT * entropy(extra, labels, smoothing, weights)
         return loss
-
-
-def class_logits(output: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return (float32 logits [n, classes], those of auxiliary classifiers) from any model output.
-
-    Understands a tensor, a (named) tuple whose `logits` or first field comes first, and a mapping
-    with `logits` or `out`. Raises `InputError` (`NO_LOGITS`) for anything else.
-    """
-    if isinstance(output, Tensor):
-        found = [output]
-    elif isinstance(output, Mapping):
-        found = [output[name] for name in ("logits", "out") if name in output][:1]
-        found += [value for name, value in output.items() if "aux" in str(name)]
-    elif hasattr(output, "logits"):
-        rest = output if isinstance(output, tuple) else ()
-        found = [output.logits, *(value for value in rest if value is not output.logits)]
-    elif isinstance(output, tuple | list):
-        found = list(output)
-    else:
-        found = []
-    tensors = [value for value in found if isinstance(value, Tensor)]
-    if not tensors or tensors[0].ndim != 2:
-        described = f"shape {list(tensors[0].shape)}" if tensors else type(output).__name__
-        raise InputError(
-            f"the network does not return one row of class scores per image, but {described}",
-            code="NO_LOGITS",
-            hint="training and evaluation take classifiers with outputs [images, classes]",
-        )
-    logits, *others = tensors
-    alike = tuple(other.float() for other in others if other.shape == logits.shape)
-    return logits.float(), alike

@@ -10,16 +10,10 @@ import torch
 
 from prunecli.data import ImageSet, plan_batches
 from prunecli.errors import InputError, InterruptedRunError
+from prunecli.evaluation.images import Tally, tally_batches, to_evaluation
 from prunecli.report import EpochReport, Evaluation
-from prunecli.training.evaluation import Tally, tally_batches, to_evaluation
+from prunecli.training.hits import EVALUATION_BATCH, image_hits, left_over, packed, unpacked
 from prunecli.training.interrupt import held_interrupts
-from prunecli.training.learning import (
-    EVALUATION_BATCH,
-    image_hits,
-    left_over,
-    packed,
-    unpacked,
-)
 from prunecli.training.loop import Recipe, Run, check_finite, train_epoch
 from prunecli.training.state import (
     STATE_FILE,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from prunecli.checkpoint.atomic import atomic_write
+from prunecli.atomic import atomic_write
 from prunecli.checkpoint.writing import save_torch
 from prunecli.errors import InputError
 from prunecli.report import EpochReport, Evaluation

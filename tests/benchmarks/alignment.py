@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunecli.checkpoint import InputSpec
+from prunecli.architectures.reference import InputSpec
 from prunecli.exporting import to_onnx
-from prunecli.exporting.runtime import open_session
+from prunecli.exporting.onnx.runtime import open_session
 
 RESULTS = Path(__file__).with_suffix(".csv")
 COLUMNS = ("experiment", "network", "align", "seed", "threads", "batch", "kept", "dense_ms", "ms")

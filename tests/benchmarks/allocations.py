@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from prunecli import artefacts
 from prunecli.allocation import ALLOCATIONS, BY_IMPORTANCE, keep_mask
+from prunecli.artefacts import provenance
+from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
+from prunecli.evaluation.images import evaluate
 from prunecli.importance import Measured, measure_importance
-from prunecli.instantiate import instantiate
-from prunecli.network import Network, read_network
-from prunecli.network_data import normalised
+from prunecli.network.traced import Network, read_network
 from prunecli.options import PruneOptions
+from prunecli.pruning.scoring import score_network
+from prunecli.pruning.selection import select
 from prunecli.repair.layers import layers_of
 from prunecli.repair.steps import REPAIRS, Patient
-from prunecli.scoring import score_network
-from prunecli.selection import select
-from prunecli.training import evaluate
+from prunecli.verbs.images import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,11 +84,11 @@ def measure(
     path: Path, arguments: argparse.Namespace, done: set[tuple[str, ...]]
 ) -> Iterator[tuple[object, ...]]:
     """Yield the rows of one checkpoint."""
-    checkpoint = artefacts.read(path).checkpoint
+    checkpoint = provenance.read(path).checkpoint
     source, spec = open_source(arguments.data), checkpoint.input
     train = load_split(source, "train", input=spec, limit=arguments.images)
     test = load_split(source, "test", input=spec, limit=arguments.test)
-    network = read_network(instantiate(checkpoint), [artefacts.example_input(spec)])
+    network = read_network(instantiate(checkpoint), [provenance.example_input(spec)])
 
     def batches() -> Iterator:
         return normalised(train, spec)

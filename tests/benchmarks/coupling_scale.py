@@ -23,11 +23,12 @@ from torchvision.models import get_model, get_model_weights
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from zoo_one import memory, reset_peak
 
-from prunecli.allocation import Problem, allocate, allowed_widths, ceilings_of, default_alignment
+from prunecli.allocation import Problem, allocate, allowed_widths, ceilings_of
 from prunecli.budget import make_budget
-from prunecli.cost import model_cost
-from prunecli.graph.coupling import couple
-from prunecli.graph.trace import trace
+from prunecli.cost.alignment import default_alignment
+from prunecli.cost.model import model_cost
+from prunecli.graph.coupling.groups import couple
+from prunecli.graph.tracing.trace import trace
 from prunecli.options import PruneOptions
 
 TABLE = Path(__file__).with_suffix(".csv")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunecli import data
-from prunecli.checkpoint import InputSpec
+from prunecli.architectures.reference import InputSpec
 from prunecli.complexity import csg, embed_pixels
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from csg import SHARED, SUBJECTS, Subject, load
 
-from prunecli.artefacts import read
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import read
 from prunecli.complexity import CsgSettings, csg_by_volume, embed_pixels
 from prunecli.complexity.autoencoder import codes
 from prunecli.complexity.embedding import tsne, uniform_features
-from prunecli.instantiate import instantiate
-from prunecli.network_data import features_of
+from prunecli.verbs.images import features_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

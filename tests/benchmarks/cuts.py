@@ -12,22 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunecli import artefacts
 from prunecli.allocation import Problem, allocate, allowed_widths, ceilings_of, keep_mask
+from prunecli.artefacts import provenance
+from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
-from prunecli.instantiate import instantiate
-from prunecli.network import Network, read_network
-from prunecli.network_data import normalised
+from prunecli.evaluation.images import evaluate
+from prunecli.network.traced import Network, read_network
 from prunecli.options import PruneOptions
-from prunecli.scoring import score_signals
-from prunecli.training import evaluate
+from prunecli.pruning.scoring import score_signals
+from prunecli.verbs.images import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from prunecli.checkpoint import InputSpec
+    from prunecli.architectures.reference import InputSpec
     from prunecli.data import ImageSet
 
 HELD_OUT = 0.2
@@ -78,11 +78,11 @@ CUT = ("checkpoint", "allocation", "kept", "scored", "measured", "cut")
 
 def read_bench(path: Path, data: str, *, images: int, split: str, measured: int) -> Bench:
     """Read a checkpoint and some of its images: `images` of training, `measured` of `split`."""
-    checkpoint = artefacts.read(path).checkpoint
+    checkpoint = provenance.read(path).checkpoint
     spec, source = checkpoint.input, open_source(data)
     return Bench(
         path.name,
-        read_network(instantiate(checkpoint), [artefacts.example_input(spec)]),
+        read_network(instantiate(checkpoint), [provenance.example_input(spec)]),
         spec,
         load_split(source, "train", input=spec, held_out=HELD_OUT, limit=images),
         load_split(source, split, input=spec, held_out=HELD_OUT, limit=measured),

@@ -28,15 +28,15 @@ from torch.nn import functional
 
 from prunecli.allocation import keep_mask
 from prunecli.budget import Budget, Limit
-from prunecli.data.idx import read_idx
+from prunecli.cutting.surgery import cut_module, slices_of
+from prunecli.data.formats.idx import read_idx
+from prunecli.dead.activations import look
 from prunecli.dead.compensate import compensated, move, settle
-from prunecli.dead.seen import look
-from prunecli.dead.uses import uses_of
-from prunecli.network import read_network
+from prunecli.dead.readers import uses_of
+from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
-from prunecli.scoring import score_network
-from prunecli.selection import select
-from prunecli.surgery import cut_module, slices_of
+from prunecli.pruning.scoring import score_network
+from prunecli.pruning.selection import select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

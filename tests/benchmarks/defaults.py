@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from cuts import chosen, recalibrate_
 
-from prunecli import artefacts
+from prunecli.artefacts import provenance
+from prunecli.artefacts.instantiate import instantiate
 from prunecli.data import load_split, open_source
-from prunecli.instantiate import instantiate
-from prunecli.network import read_network
-from prunecli.network_data import normalised
+from prunecli.evaluation.images import evaluate
+from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
-from prunecli.scoring import score_network
-from prunecli.training import evaluate
+from prunecli.pruning.scoring import score_network
+from prunecli.verbs.images import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +60,8 @@ def main() -> None:
 
 def measure(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Yield the rows of one checkpoint."""
-    checkpoint = artefacts.read(path).checkpoint
-    network = read_network(instantiate(checkpoint), [artefacts.example_input(checkpoint.input)])
+    checkpoint = provenance.read(path).checkpoint
+    network = read_network(instantiate(checkpoint), [provenance.example_input(checkpoint.input)])
     source = open_source(arguments.data)
     spec = checkpoint.input
     held_out = load_split(source, "held_out", input=spec, limit=arguments.images)

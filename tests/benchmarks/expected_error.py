@@ -24,8 +24,8 @@ from relation_points import Point, Variant, points, variant
 from small_network import Scale, answers, small_network, train_
 
 from prunecli.complexity import CsgSettings, csg_repeated
-from prunecli.complexity.seen import see
-from prunecli.data.survey import Survey
+from prunecli.complexity.points import see
+from prunecli.data.survey.survey import Survey
 from prunecli.options import ComplexityOptions
 
 if TYPE_CHECKING:

@@ -21,13 +21,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from prunecli import pipeline
-from prunecli.artefacts import read
+from prunecli import verbs
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
-from prunecli.instantiate import instantiate
+from prunecli.evaluation.images import evaluate
 from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
-from prunecli.training import evaluate, finetune
+from prunecli.training import finetune
 
 if TYPE_CHECKING:
     from prunecli.progress import Step
@@ -79,7 +80,7 @@ def run(row: Row, arguments: argparse.Namespace) -> tuple[str, ...]:
     """Cut and train once; return what the table says about it."""
     start, clock = time.perf_counter(), Clock(arguments.updates)
     with tempfile.TemporaryDirectory() as folder:
-        cut = pipeline.prune(
+        cut = verbs.prune(
             arguments.checkpoint,
             output=Path(folder) / "slim.pt",
             budget=make_budget(flops=0.5),

@@ -22,24 +22,25 @@ from pathlib import Path
 
 import numpy as np
 
-from prunecli import artefacts
+from prunecli.architectures.reference import ArchitectureRef
+from prunecli.architectures.registry import ARCHITECTURES, build_dense
+from prunecli.artefacts import provenance
 from prunecli.budget import make_budget
-from prunecli.checkpoint import ArchitectureRef, build_dense
-from prunecli.checkpoint.architectures import ARCHITECTURES
-from prunecli.exporting import latency_table, to_onnx
-from prunecli.exporting.timing import (
+from prunecli.cost.latency import bind
+from prunecli.exporting import to_onnx
+from prunecli.exporting.timing import latency_table
+from prunecli.exporting.timing.benchmark import (
     Contestant,
     Runner,
     Setting,
     find_cpu,
     ratio_interval,
 )
-from prunecli.latency import bind
-from prunecli.network import Network, read_network
-from prunecli.pruning import prune_network
+from prunecli.network.traced import Network, read_network
+from prunecli.pruning.road import prune_network
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from conftest import randomize_
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.support.weights import randomize_
 
 TABLE = Path(__file__).with_suffix(".csv")
 NETWORKS = ("cifar_resnet56", "mobilenet_v2", "resnet18")
@@ -65,7 +66,7 @@ def main() -> None:
 def measured(name: str, *, seconds: float) -> list[dict[str, object]]:
     """Return a row for every budget of one network."""
     spec = ARCHITECTURES.get(name).input
-    example = artefacts.example_input(spec)
+    example = provenance.example_input(spec)
     model = randomize_(build_dense(ArchitectureRef(name), device="cpu"), seed=0).eval()
     network = read_network(model, [example])
     machine = latency_table.this_machine(threads=1)

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from prunecli import pipeline
-from prunecli.artefacts import state_of
-from prunecli.checkpoint import ArchitectureRef, Checkpoint, InputSpec, build_dense, save
+from prunecli import verbs
+from prunecli.architectures.reference import ArchitectureRef, InputSpec
+from prunecli.architectures.registry import build_dense
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import state_of
+from prunecli.checkpoint import Checkpoint, save
 from prunecli.data import open_source
 from prunecli.data.splits import even_sample
-from prunecli.instantiate import instantiate
 from prunecli.learnability import compare_records
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.training import has_state
@@ -139,7 +141,7 @@ def train(run: Run, images: Path, work: Path, *, epochs: int) -> None:
     resume = has_state(output.with_suffix(".run")) and start.exists()
     if not resume:
         untrained(NETWORKS[run.network], start, seed=run.seed)
-    report = pipeline.finetune(
+    report = verbs.finetune(
         start,
         data=str(images),
         output=output,

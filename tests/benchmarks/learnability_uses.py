@@ -20,8 +20,8 @@ from pathlib import Path
 import learnability as records
 import numpy as np
 
-from prunecli import pipeline
-from prunecli.checkpoint import ArchitectureRef
+from prunecli import verbs
+from prunecli.architectures.reference import ArchitectureRef
 from prunecli.complexity import SUBSET_RULES, Candidates
 from prunecli.data import labels_of, names_of, open_source
 from prunecli.learnability import known_images, read_record, write_record
@@ -89,7 +89,7 @@ def run(row: Row, work: Path, seed: int) -> dict[str, str]:
         )
         if row.option is not None:
             options = dataclasses.replace(options, **{row.option: tuple(files)})
-        report = pipeline.finetune(
+        report = verbs.finetune(
             start,
             data=str(images),
             output=folder / "out.pt",

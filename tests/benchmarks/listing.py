@@ -40,10 +40,10 @@ from prunecli.data.survey import survey
 survey(open_source(folder), limit=100_000)
 """
 ANALYZE = """
-from prunecli import pipeline
-pipeline.analyze(data=folder)
+from prunecli import verbs
+verbs.analyze(data=folder)
 """
-IMPORT = "import prunecli.data, prunecli.complexity, prunecli.pipeline"
+IMPORT = "import prunecli.data, prunecli.complexity, prunecli.verbs"
 
 MEASURE = """
 import resource, sys, time

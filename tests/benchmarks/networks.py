@@ -16,17 +16,17 @@ import sys
 import time
 from pathlib import Path
 
-from prunecli import artefacts
+from prunecli.architectures.reference import ArchitectureRef
+from prunecli.architectures.registry import ARCHITECTURES, build_dense
+from prunecli.artefacts import provenance
 from prunecli.budget import make_budget
-from prunecli.checkpoint import ArchitectureRef, build_dense
-from prunecli.checkpoint.architectures import ARCHITECTURES
+from prunecli.cost.flops import count_flops
 from prunecli.errors import PruneError
-from prunecli.flops import count_flops
 from prunecli.options import PruneOptions
-from prunecli.pruning import prune_network
+from prunecli.pruning.road import prune_network
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from conftest import randomize_
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.support.weights import randomize_
 
 TABLE = Path(__file__).with_suffix(".csv")
 FIELDS = (
@@ -61,7 +61,7 @@ def main() -> int:
 def run(name: str) -> dict[str, object]:
     """Cut one network; return its row."""
     model = randomize_(build_dense(ArchitectureRef(name), device="cpu"), seed=0).eval()
-    example = artefacts.example_input(ARCHITECTURES.get(name).input)
+    example = provenance.example_input(ARCHITECTURES.get(name).input)
     start = time.perf_counter()
     try:
         result = prune_network(

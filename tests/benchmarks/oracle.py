@@ -13,14 +13,14 @@ import csv
 import dataclasses
 from pathlib import Path
 
-from prunecli import artefacts
-from prunecli.analysis import analyze_network
-from prunecli.instantiate import instantiate
-from prunecli.network import read_network
-from prunecli.network_data import scoring_batches
+from prunecli.analysis.network import analyze_network
+from prunecli.artefacts import provenance
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.network.traced import read_network
 from prunecli.options import AnalyzeOptions, PruneOptions
 from prunecli.progress import silent
 from prunecli.report import SignalAgreement
+from prunecli.verbs.images import scoring_batches
 
 TABLE = Path(__file__).with_suffix(".csv")
 FIELDS = (
@@ -49,8 +49,8 @@ def main() -> None:
 
 def rows(path: Path, data: str, options: AnalyzeOptions) -> list[dict[str, object]]:
     """Return the rows of one checkpoint."""
-    checkpoint = artefacts.read(path, None).checkpoint
-    network = read_network(instantiate(checkpoint), [artefacts.example_input(checkpoint.input)])
+    checkpoint = provenance.read(path, None).checkpoint
+    network = read_network(instantiate(checkpoint), [provenance.example_input(checkpoint.input)])
     choice = PruneOptions(limit=options.limit)
     batches = scoring_batches(checkpoint, data, choice, silent, wanted=True)
     model = analyze_network(network, options=options, architecture="", batches=batches).oracle

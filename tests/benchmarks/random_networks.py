@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import random_networks as nets
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import prunecli
+from prunecli.cost.flops import count_flops
 from prunecli.errors import PruneError
-from prunecli.flops import count_flops
+from tests.support import random_networks as nets
 
 SAID = {
     "INFEASIBLE_BUDGET": "infeasible",

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunecli import pipeline
+from prunecli import verbs
 from prunecli.budget import make_budget
 from prunecli.options import FinetuneOptions, PruneOptions
 
@@ -79,7 +79,7 @@ def run(row: Row, arguments: argparse.Namespace) -> tuple[str, str, str, str]:
     with tempfile.TemporaryDirectory() as folder:
         start, kept = arguments.checkpoint, 1.0
         if row.cut is not None:
-            cut = pipeline.prune(
+            cut = verbs.prune(
                 arguments.checkpoint,
                 output=Path(folder) / "slim.pt",
                 budget=make_budget(flops=arguments.flops),
@@ -87,7 +87,7 @@ def run(row: Row, arguments: argparse.Namespace) -> tuple[str, str, str, str]:
                 data=arguments.data,
             )
             start, kept = cut.output, cut.cost.kept["flops"]
-        report = pipeline.finetune(
+        report = verbs.finetune(
             start,
             data=arguments.data,
             output=Path(folder) / "tuned.pt",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from prunecli import data
-from prunecli.checkpoint import InputSpec
+from prunecli.architectures.reference import InputSpec
 from prunecli.data import Arrays, DataSource
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prunecli import artefacts
+from prunecli.artefacts import provenance
+from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
-from prunecli.instantiate import instantiate
-from prunecli.network_data import normalised
 from prunecli.options import PruneOptions
-from prunecli.pruning import prune_network
+from prunecli.pruning.road import prune_network
+from prunecli.verbs.images import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ def main() -> None:
 
 def measure(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[object, ...]]:
     """Yield the rows of one checkpoint."""
-    checkpoint = artefacts.read(path).checkpoint
+    checkpoint = provenance.read(path).checkpoint
     source = open_source(arguments.data)
     train = load_split(source, "train", input=checkpoint.input, limit=arguments.images)
     test = load_split(source, "test", input=checkpoint.input, limit=arguments.test)
@@ -118,7 +118,7 @@ def repaired(
     start = [clock() for clock in clocks]
     result = prune_network(
         instantiate(checkpoint),
-        [artefacts.example_input(spec)],
+        [provenance.example_input(spec)],
         budget=make_budget(flops=kept),
         options=PruneOptions(
             signal=choice.signal,

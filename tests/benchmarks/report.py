@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from prunecli import pipeline
+from prunecli import verbs
 from prunecli.options import AnalyzeOptions, ComplexityOptions
 
 HERE = Path(__file__).resolve().parent
@@ -35,15 +35,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=CACHE)
     arguments = parser.parse_args()
-    sys.path.append(str(HERE.parent))
-    from browser import screenshot
+    sys.path.append(str(HERE.parents[1]))
+    from tests.support.browser import screenshot
 
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         # A link, so that the page shows a name and no place on this machine.
         Path("cifar-10").symlink_to(arguments.data.resolve())
         options = AnalyzeOptions(complexity=ComplexityOptions(embedding="pca-32", volume="none"))
         page = Path("report.html")
-        pipeline.analyze(data="cifar-10", options=options, page=page)
+        verbs.analyze(data="cifar-10", options=options, page=page)
         print(f"{page.stat().st_size} bytes of page")
         shot = screenshot(page.resolve(), Path(place), width=WIDTH, height=HEIGHT + MARGIN)
         with Image.open(shot) as image:

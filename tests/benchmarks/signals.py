@@ -18,8 +18,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunecli.checkpoint.cifar_resnet import cifar_resnet
-from prunecli.network import Network, read_network
+from prunecli.architectures.cifar_resnet import cifar_resnet
+from prunecli.network.traced import Network, read_network
 from prunecli.signals import METRICS, distinct_grid, score_many
 
 if TYPE_CHECKING:

@@ -66,10 +66,10 @@ def make(name: str, path: str) -> None:
     """Write a checkpoint of an architecture with random weights."""
     import torch
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from conftest import randomize_
-
-    from prunecli.checkpoint import ArchitectureRef, build_dense
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from prunecli.architectures.reference import ArchitectureRef
+    from prunecli.architectures.registry import build_dense
+    from tests.support.weights import randomize_
 
     model = randomize_(build_dense(ArchitectureRef(name), device="cpu"), seed=0)
     torch.save(model.state_dict(), path)

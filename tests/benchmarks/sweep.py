@@ -17,17 +17,18 @@ from pathlib import Path
 
 import torch
 
-from prunecli import artefacts, pipeline
+from prunecli import verbs
+from prunecli.artefacts import provenance
+from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget, parse_sweep
 from prunecli.data import load_split, open_source
-from prunecli.instantiate import instantiate
-from prunecli.network import read_network
-from prunecli.network_data import normalised
+from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.pictures import save_figure, sweep_picture
-from prunecli.scoring import score_signals
-from prunecli.search import asked_signals, least_loss
-from prunecli.trial import try_cut
+from prunecli.pruning.scoring import score_signals
+from prunecli.pruning.search import asked_signals, least_loss
+from prunecli.pruning.trial import try_cut
+from prunecli.verbs.images import normalised
 
 HERE = Path(__file__).parent
 SIGNALS = ("l1", "magnitude", "fisher", "taylor-share")
@@ -53,7 +54,7 @@ def main() -> None:
 
 def swept(arguments: argparse.Namespace, options: PruneOptions) -> None:
     """Write the table and the picture of a sweep."""
-    report = pipeline.sweep(
+    report = verbs.sweep(
         arguments.checkpoint,
         sweep=parse_sweep("flops=0.3:0.9:0.1"),
         signals=SIGNALS,
@@ -69,14 +70,14 @@ def swept(arguments: argparse.Namespace, options: PruneOptions) -> None:
 
 def searched(arguments: argparse.Namespace, options: PruneOptions) -> None:
     """Write one row per budget and candidate; what `auto` takes is marked."""
-    checkpoint = artefacts.read(arguments.checkpoint).checkpoint
+    checkpoint = provenance.read(arguments.checkpoint).checkpoint
     source, spec = open_source(arguments.data), checkpoint.input
     limits = {"train": arguments.images, "held_out": arguments.images, "test": arguments.test}
     images = {
         split: load_split(source, split, input=spec, limit=limit) for split, limit in limits.items()
     }
     batches = {split: partial(normalised, found, spec) for split, found in images.items()}
-    network = read_network(instantiate(checkpoint), [artefacts.example_input(spec)])
+    network = read_network(instantiate(checkpoint), [provenance.example_input(spec)])
     names = asked_signals(PruneOptions(signal="auto"))
     saliencies = score_signals(network, names, options, batches=batches["train"])
     with (HERE / "search.csv").open("w", newline="") as file:

@@ -16,10 +16,12 @@ from pathlib import Path
 import torch
 
 from prunecli import data
-from prunecli.checkpoint import ArchitectureRef, InputSpec, build_dense
+from prunecli.architectures.reference import ArchitectureRef, InputSpec
+from prunecli.architectures.registry import build_dense
+from prunecli.data.pixels import normalise
 from prunecli.options import FinetuneOptions
 from prunecli.progress import silent
-from prunecli.training.augment import augmentation_for, normalise
+from prunecli.training.augment import augmentation_for
 from prunecli.training.devices import make_accelerator
 from prunecli.training.finetune import start_run
 from prunecli.training.loop import Recipe, epoch_batches, train_epoch

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prunecli import artefacts
+from prunecli.artefacts import provenance
+from prunecli.artefacts.instantiate import instantiate
 from prunecli.checkpoint import save
 from prunecli.data import load_split, open_source
-from prunecli.instantiate import instantiate
-from prunecli.network import read_network
-from prunecli.network_data import normalised
+from prunecli.evaluation.images import evaluate
+from prunecli.network.traced import read_network
 from prunecli.options import FinetuneOptions, PruneOptions
 from prunecli.sparse import sparsify_network, weight_layers
-from prunecli.training import evaluate, finetune
+from prunecli.training import finetune
+from prunecli.verbs.images import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,7 @@ def main() -> None:
 
 def masked(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Yield accuracy right after masking, and with batch norm estimated anew."""
-    checkpoint = artefacts.read(path).checkpoint
+    checkpoint = provenance.read(path).checkpoint
     source, spec = open_source(arguments.data), checkpoint.input
     images = load_split(source, "train", input=spec, limit=arguments.images)
     test = load_split(source, "test", input=spec, limit=arguments.test)
@@ -84,7 +85,7 @@ def masked(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obje
     for signal, rule, share, granularity in [*cuts, ("l1", "uniform", None, "2:4")]:
         result = sparsify_network(
             model,
-            [artefacts.example_input(spec)],
+            [provenance.example_input(spec)],
             sparsity=share,
             options=PruneOptions(
                 signal=signal, allocation=rule, granularity=granularity, repair=("bn",)
@@ -93,7 +94,7 @@ def masked(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obje
             measured_on=lambda: normalised(test, spec),
         )
         steps = {step.name: step.accuracy for step in result.report.repair.steps}
-        tensors = artefacts.state_of(result.model)
+        tensors = provenance.state_of(result.model)
         yield {
             **facts,
             "signal": signal,
@@ -107,11 +108,11 @@ def masked(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obje
 
 def trained(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Yield accuracy after training with the weights zeroed before the first step or gradually."""
-    checkpoint = artefacts.read(path).checkpoint
+    checkpoint = provenance.read(path).checkpoint
     source, spec = open_source(arguments.data), checkpoint.input
     test = load_split(source, "test", input=spec, limit=arguments.test)
     model = instantiate(checkpoint)
-    layers = weight_layers(read_network(model, [artefacts.example_input(spec)]))
+    layers = weight_layers(read_network(model, [provenance.example_input(spec)]))
     for share in arguments.sparsities:
         for schedule, rule in TRAINED:
             options = FinetuneOptions(
@@ -124,7 +125,7 @@ def trained(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
                 allocation=rule,
             )
             result = finetune(model, source, input=spec, options=options, layers=layers)
-            tensors = artefacts.state_of(result.model)
+            tensors = provenance.state_of(result.model)
             sparse = dataclasses.replace(checkpoint, tensors=tensors, masks=result.masks)
             yield {
                 "signal": "l1",

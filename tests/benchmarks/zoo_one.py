@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from zoo_models import CLASSIFICATION, DETECTION, ENTRIES, Entry, noise_inputs, raw_outputs
 
 import prunecli
-from prunecli.checkpoint import InputSpec
+from prunecli.architectures.reference import InputSpec
+from prunecli.cutting.surgery import cut_tensor
 from prunecli.errors import PruneError
 from prunecli.exporting import to_proven_onnx
-from prunecli.graph.record import tensors_in
-from prunecli.network import read_network
-from prunecli.network_reports import frozen_reports
-from prunecli.proof_error import relative_error
-from prunecli.surgery import cut_tensor
+from prunecli.graph.tracing.record import tensors_in
+from prunecli.network.described import frozen_reports
+from prunecli.network.traced import read_network
+from prunecli.proof.error import relative_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from prunecli.progress import Step
-    from prunecli.pruning import PruneResult
+    from prunecli.pruning.road import PruneResult
     from prunecli.report import FrozenReport
 
 Row = dict[str, object]

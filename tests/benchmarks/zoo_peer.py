@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from zoo_models import DETECTION, ENTRIES, Entry, raw_outputs
 from zoo_one import last_lines
 
-from prunecli.flops import count_flops
-from prunecli.graph.record import tensors_in
+from prunecli.cost.flops import count_flops
+from prunecli.graph.tracing.record import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from prunecli.graph.constants import constant_value
-from prunecli.graph.ids import Axes, Axis, IdSpace
-from prunecli.graph.trace import concrete
+from prunecli.graph.coupling.ids import Axes, Axis, IdSpace
+from prunecli.graph.operators import shape_of
 from prunecli.registry import Registry
 
 Annotation = Axes | list[Axes] | None
@@ -82,16 +81,6 @@ def rule(*operators: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def shape_of(node: fx.Node, batch: Any) -> tuple[int, ...]:
-    """Return the shape of a node's tensor with the batch counted as one."""
-    return tuple(concrete(size, batch) for size in node.meta["val"].shape)
-
-
-def size_of(size: Any, batch: Any) -> int:
-    """Return an integer argument, which may be computed, with the batch counted as one."""
-    return concrete(size.meta["val"] if isinstance(size, fx.Node) else size, batch)
-
-
 def no_axes(node: fx.Node) -> Annotation:
     """Return axes without ids for a node's output or outputs."""
     value = node.meta.get("val")
@@ -102,48 +91,6 @@ def no_axes(node: fx.Node) -> Annotation:
     return None
 
 
-def operator_name(target: Any) -> str:
-    """Return the bare name of an operator: in-place and overload spellings are one operator.
-
-    >>> operator_name(torch.ops.aten.relu_.default)
-    'relu'
-    """
-    if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - the only name of that class
-        name = target._schema.name.rsplit("::", 1)[-1]  # noqa: SLF001
-        return name if name.startswith("__") else name.rstrip("_")
-    return getattr(target, "__name__", str(target))
-
-
-def schema_arguments(node: fx.Node) -> dict[str, Any]:
-    """Return a call's arguments by their schema names, with the defaults filled in."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):  # noqa: SLF001
-        return {str(position): value for position, value in enumerate(node.args)}
-    arguments = {}
-    for position, argument in enumerate(target._schema.arguments):  # noqa: SLF001
-        if position < len(node.args):
-            arguments[argument.name] = node.args[position]
-        else:
-            default = argument.default_value if argument.has_default_value() else None
-            arguments[argument.name] = node.kwargs.get(argument.name, default)
-    return arguments
-
-
-def reduced_dims(arguments: Mapping[str, Any], rank: int) -> set[int]:
-    """Return the dimensions that a reduction runs over: those that it names, or all."""
-    wanted = arguments.get("dim")
-    if wanted is None or wanted == []:
-        return set(range(rank))
-    return {dim % max(rank, 1) for dim in ([wanted] if isinstance(wanted, int) else wanted)}
-
-
-def is_pointwise(target: Any) -> bool:
-    """Tell whether torch itself tags an operator as pointwise."""
-    if not isinstance(target, torch._ops.OpOverload):  # noqa: SLF001
-        return False
-    return torch.Tag.pointwise in target.tags
-
-
 def align_right(axes: Axes, rank: int) -> tuple[Axis, ...]:
     """Pad axes on the left with None, as broadcasting does."""
     return (None,) * (rank - len(axes)) + axes
@@ -152,15 +99,3 @@ def align_right(axes: Axes, rank: int) -> tuple[Axis, ...]:
 def is_tensor(node: fx.Node) -> bool:
     """Tell whether a node stands for one tensor."""
     return isinstance(node.meta.get("val"), Tensor)
-
-
-def is_written(node: fx.Node) -> bool:
-    """Tell whether an operator writes in place into this view of a tensor, or into a view of it."""
-    for user in node.users:
-        schema = getattr(user.target, "_schema", None)
-        if schema is None or not user.args or user.args[0] is not node:
-            continue
-        shares = any(value.alias_info is not None for value in schema.returns)
-        if schema.is_mutable or (shares and is_written(user)):
-            return True
-    return False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.graph.rules.call import Call, rule, shape_of, size_of
+from prunecli.graph.operators import shape_of, size_of
+from prunecli.graph.rules.call import Call, rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunecli.graph.ids import Axes, Axis
+    from prunecli.graph.coupling.ids import Axes, Axis
 
 
 @rule("conv1d", "conv2d", "conv3d")

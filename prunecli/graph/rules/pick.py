@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import fx
 
-from prunecli.graph.rules.call import Annotation, Call, is_written, no_axes, rule, shape_of
+from prunecli.graph.operators import is_written, shape_of
+from prunecli.graph.rules.call import Annotation, Call, no_axes, rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunecli.graph.ids import Axes, Axis
+    from prunecli.graph.coupling.ids import Axes, Axis
 
 
 @rule(

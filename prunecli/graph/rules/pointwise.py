@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.graph.rules.call import Annotation, Call, no_axes, reduced_dims, rule, shape_of
+from prunecli.graph.operators import reduced_dims, shape_of
+from prunecli.graph.rules.call import Annotation, Call, no_axes, rule
 from prunecli.graph.rules.compute import broadcast
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from prunecli.graph.ids import Axes
+    from prunecli.graph.coupling.ids import Axes
 
 
 @rule(

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from prunecli.graph.rules.call import Call, align_right, rule, shape_of
+from prunecli.graph.operators import shape_of
+from prunecli.graph.rules.call import Call, align_right, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from prunecli.graph.ids import Axes, Axis
+    from prunecli.graph.coupling.ids import Axes, Axis
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")

@@ -11,7 +11,7 @@ from prunecli.graph.rules.compute import convolution
 from prunecli.graph.rules.pointwise import pointwise
 
 if TYPE_CHECKING:
-    from prunecli.graph.ids import Axes
+    from prunecli.graph.coupling.ids import Axes
 
 
 @rule("roi_align", "roi_pool")

@@ -1,0 +1,1 @@
+"""The roads of analyze: a network, and a data set."""

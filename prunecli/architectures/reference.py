@@ -1,0 +1,83 @@
+"""How an architecture and its input are named: by a registered name, or a factory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GRAPH = "graph"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network expects of an image: its shape, and per channel `(x / 255 - mean) / std`."""
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return `(channels, height, width)`."""
+        return (self.channels, self.height, self.width)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data.
+
+        >>> InputSpec.from_json(InputSpec(1, 8, 8, (0.5,), (0.25,)).to_json()).shape
+        (1, 8, 8)
+        """
+        return {
+            "channels": self.channels,
+            "height": self.height,
+            "width": self.width,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
+        """Read what `to_json` wrote."""
+        return cls(
+            channels=int(data["channels"]),
+            height=int(data["height"]),
+            width=int(data["width"]),
+            mean=tuple(float(value) for value in data["mean"]),
+            std=tuple(float(value) for value in data["std"]),
+        )
+
+
+@dataclass(frozen=True)
+class ArchitectureRef:
+    """Which code makes the dense network: a registered name, or `package.module:factory`.
+
+    `kwargs` is JSON data and goes to the factory. The name `graph` stands for a re-emitted graph,
+    which needs no code of the user.
+    """
+
+    name: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_factory(self) -> bool:
+        """Tell whether the name is `package.module:factory`, code that is not ours."""
+        return ":" in self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {"name": self.name, "kwargs": dict(self.kwargs)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ArchitectureRef:
+        """Read what `to_json` wrote."""
+        return cls(name=str(data["name"]), kwargs=dict(data["kwargs"]))
+
+    def __str__(self) -> str:
+        if not self.kwargs:
+            return self.name
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.kwargs.items())})"

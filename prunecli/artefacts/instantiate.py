@@ -1,0 +1,68 @@
+"""From a checkpoint to a module that runs, without pickle and without a trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prunecli.architectures.reference import GRAPH
+from prunecli.architectures.registry import build_dense
+from prunecli.cutting.surgery import cut_module
+from prunecli.errors import InputError
+from prunecli.graph.emitting.program import build
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunecli.checkpoint import Checkpoint
+
+
+def instantiate(checkpoint: Checkpoint) -> nn.Module:
+    """Return the checkpoint's network on the CPU, in evaluation mode.
+
+    A network cut in module mode is the architecture's own class, narrowed by the plan; one cut in
+    graph mode is built from the graph in the file. Raises `InputError` when weights, plan and
+    architecture do not belong together.
+    """
+    if checkpoint.architecture.name == GRAPH:
+        if checkpoint.graph is None:
+            raise InputError("this artefact names a graph and holds none", code="BAD_PROGRAM")
+        return build(checkpoint.graph, checkpoint.tensors)
+    model = _module(checkpoint, device="meta")
+    stored = [*model.parameters(), *model.buffers()]
+    if any(tensor.is_meta for tensor in stored):
+        # Something that the state dict does not hold (a non-persistent buffer) needs real values.
+        model = _module(checkpoint, device="cpu")
+    return model.eval()
+
+
+def _module(checkpoint: Checkpoint, *, device: str) -> nn.Module:
+    model = build_dense(checkpoint.architecture, device=device)
+    plan = checkpoint.plan
+    if plan is not None:
+        model = cut_module(model, plan.slices, attributes=plan.attributes)
+    try:
+        tied = _tied(model)
+        model.load_state_dict(dict(checkpoint.tensors), assign=True)
+        for name, first in tied.items():
+            holder, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(holder), leaf, model.get_parameter(first))
+    except RuntimeError as error:
+        misfit = str(error).splitlines()[-1].strip()
+        raise InputError(
+            f"the weights do not fit {checkpoint.architecture}: {misfit}",
+            code="WEIGHTS_MISMATCH",
+            hint="the file is damaged, or the architecture's code has changed since it was written",
+        ) from error
+    return model
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """Return the later names of every parameter that has several, with its first name."""
+    first: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            names[name] = first[id(parameter)]
+        else:
+            first[id(parameter)] = name
+    return names

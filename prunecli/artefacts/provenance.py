@@ -1,0 +1,180 @@
+"""Artefacts on disk: read with the user's choices, say where they come from, keep others safe."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
+from prunecli.artefacts.history import cut_step, step_to_json
+from prunecli.checkpoint import Checkpoint, Loaded, load
+from prunecli.cutting.surgery import cut_tensor
+from prunecli.errors import InputError
+from prunecli.options import LoadOptions
+from prunecli.plan import PruningPlan, compose, compose_factors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from prunecli.pruning.road import PruneResult
+    from prunecli.report import RunStep
+
+
+def read(path: Path, options: LoadOptions | None = None) -> Loaded:
+    """Load a checkpoint with the choices of `options`."""
+    options = options or LoadOptions()
+    return load(
+        path,
+        architecture=options.architecture,
+        architecture_args=options.architecture_args,
+        input_size=options.input_size,
+        mean=options.mean,
+        std=options.std,
+        allow_pickle=options.allow_pickle,
+    )
+
+
+def check_output(target: Path, *, inputs: list[Path], overwrite: bool) -> None:
+    """Raise `InputError` for an output that would destroy an input or another file, before work."""
+    for given in inputs:
+        if target.exists() and given.exists() and target.samefile(given):
+            raise InputError(
+                "the output is the input",
+                code="OUTPUT_IS_INPUT",
+                where=str(target),
+                hint="give another name: --out slim.pt",
+            )
+    if target.exists() and not overwrite:
+        raise InputError(
+            "the output exists already",
+            code="OUTPUT_EXISTS",
+            where=str(target),
+            hint="give another name (--out) or replace it (--overwrite)",
+        )
+    if not target.parent.is_dir():
+        raise InputError(
+            "the folder of the output does not exist",
+            code="UNWRITABLE_OUTPUT",
+            where=str(target.parent),
+            hint="make it first, or write somewhere else (--out)",
+        )
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a network by name, detached, on the CPU."""
+    return {name: value.detach().cpu() for name, value in model.state_dict().items()}
+
+
+def cut_checkpoint(
+    loaded: Loaded, result: PruneResult, source: Path, *, command: str
+) -> Checkpoint:
+    """Return the artefact of a cut: slim tensors, the plan from the dense network, provenance."""
+    assert result.model is not None
+    checkpoint, tensors = loaded.checkpoint, state_of(result.model)
+    architecture, graph = checkpoint.architecture, checkpoint.graph
+    if result.program is not None:
+        architecture, graph = ArchitectureRef(GRAPH), result.program
+    return dataclasses.replace(
+        checkpoint,
+        architecture=architecture,
+        tensors=tensors,
+        plan=_from_dense(checkpoint.plan, result.plan),
+        graph=graph,
+        metadata=provenance(
+            loaded,
+            source,
+            command=command,
+            seed=result.plan.seed,
+            step=cut_step(result.report, command=command, source=source.name),
+        ),
+        masks=cut_masks(checkpoint.masks, tensors, result.plan),
+    )
+
+
+def cut_masks(
+    masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor], plan: PruningPlan
+) -> dict[str, Tensor]:
+    """Return the masks of zeroed weights after a cut, as far as the zeros are still zero.
+
+    A repair by least squares fits whole layers anew: those have no mask afterwards.
+    """
+    cut = {
+        name: cut_tensor(mask, plan.slices.get(name, {}))
+        for name, mask in masks.items()
+        if name in tensors
+    }
+    return {
+        name: mask
+        for name, mask in cut.items()
+        if mask.shape == tensors[name].shape and not bool(tensors[name][~mask].any())
+    }
+
+
+def _from_dense(first: PruningPlan | None, second: PruningPlan) -> PruningPlan:
+    """Return the plan that leads from the dense network to the second cut in one step."""
+    if first is None:
+        return second
+    keep = {
+        name: tuple(first.keep[name][index] for index in kept)
+        if name in first.keep and max(kept) < len(first.keep[name])
+        else kept
+        for name, kept in second.keep.items()
+    }
+    return dataclasses.replace(
+        second,
+        keep=keep,
+        slices=compose(first, second),
+        attributes={
+            path: {**first.attributes.get(path, {}), **second.attributes.get(path, {})}
+            for path in {**first.attributes, **second.attributes}
+        },
+        factors=compose_factors(first, second),
+        cost_before=first.cost_before,
+        fingerprint=first.fingerprint,
+    )
+
+
+def provenance(
+    loaded: Loaded,
+    source: Path,
+    *,
+    command: str,
+    seed: int,
+    facts: Mapping[str, Any] | None = None,
+    step: RunStep | None = None,
+) -> dict[str, Any]:
+    """Return where an artefact comes from, as JSON data; `step` says what came of this one."""
+    before = loaded.checkpoint.metadata
+    told = {} if step is None else step_to_json(step)
+    own = {"command": command, "input": source.name, "sha256": loaded.sha256, "seed": seed}
+    return {
+        **before,
+        **(facts or {}),
+        "dense": before.get("dense") or loaded.checkpoint.architecture.to_json(),
+        "history": [*before.get("history", []), {**told, **own}],
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what an artefact depends on."""
+    names = ("prunecli", "torch", "torchvision", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def dense_architecture(checkpoint: Checkpoint) -> ArchitectureRef:
+    """Return the architecture that a checkpoint was cut from; its own when it is not cut."""
+    dense = checkpoint.metadata.get("dense")
+    return checkpoint.architecture if dense is None else ArchitectureRef.from_json(dense)
+
+
+def example_input(spec: InputSpec) -> Tensor:
+    """Return a batch of two random images for a trace."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, *spec.shape, generator=generator)

@@ -1,0 +1,1 @@
+"""What a network costs, in closed form: FLOPs, parameters, activations, bytes, latency."""

@@ -1,0 +1,1 @@
+"""What a cut does to a module: its tensors, its integer attributes, its attention temperature."""

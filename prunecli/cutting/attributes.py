@@ -1,0 +1,134 @@
+"""Integers that a module keeps beside its weights: heads, head width, split sizes after a cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from prunecli.errors import InputError
+from prunecli.graph.emitting.rewrites import REWRITES
+from prunecli.graph.emitting.sizes import Sizes
+from prunecli.graph.operators import operator_name, schema_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prunecli.graph.coupling.groups import CouplingGraph
+    from prunecli.graph.tracing.trace import Trace
+
+Size = int | tuple[int, ...]
+Attributes = dict[str, dict[str, Size]]
+"""`{module: {attribute: value}}`."""
+
+
+def mirrored_attributes(
+    model: nn.Module, trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]
+) -> Attributes:
+    """Return the attributes of the user's own modules that have to follow a cut.
+
+    The trace says which sizes in the views and splits of a module change, and to what; an attribute
+    of that module with exactly the old size (or tuple of sizes) follows. It is an inference from
+    values: the proof of the cut tells whether it was right.
+    """
+    sizes = Sizes(trace, coupling, keep)
+    changes: dict[str, dict[Size, set[Size]]] = {}
+    features: Attributes = {}
+    for node in trace.graph.nodes:
+        name = operator_name(node.target) if node.op == "call_function" else ""
+        if name in _CHANNEL_NORMS and sizes.is_cut(node, 1):
+            features.update(_features(model, _innermost(node), sizes.left(node, 1)))
+        arguments = schema_arguments(node) if name in REWRITES else {}
+        if not arguments or "weight" in arguments:
+            continue
+        for key, value in REWRITES[name](node, arguments, sizes).items():
+            for before, after in _pairs(arguments.get(key), value):
+                of_module = changes.setdefault(_innermost(node), {})
+                of_module.setdefault(before, set()).add(after)
+    return features | {
+        path: found for path, wanted in changes.items() if (found := _matching(model, path, wanted))
+    }
+
+
+_CHANNEL_NORMS = frozenset({"batch_norm", "instance_norm"})
+
+
+def _features(model: nn.Module, path: str, left: int) -> Attributes:
+    """Return the width of a norm that has no weight to tell it."""
+    module = dict(model.named_modules()).get(path)
+    if isinstance(module, nn.modules.batchnorm._NormBase) and not module.affine:  # noqa: SLF001
+        return {path: {"num_features": left}}
+    return {}
+
+
+def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Size]]) -> None:
+    """Set attributes of the modules of a model, in place.
+
+    Raises `InputError` unless each is there already and holds integers of the same kind.
+    """
+    for path, values in attributes.items():
+        try:
+            module = model.get_submodule(path)
+        except AttributeError as error:
+            raise _misfit(path) from error
+        for name, value in values.items():
+            old = module.__dict__.get(name)
+            if not _is_size(old) or isinstance(old, int) != isinstance(value, int):
+                raise _misfit(f"{path}.{name}")
+            setattr(module, name, list(value) if isinstance(old, list) else value)  # type: ignore[arg-type]
+
+
+def _misfit(where: str) -> InputError:
+    return InputError(
+        "the plan does not fit this network: it has no such attribute",
+        code="PLAN_MISMATCH",
+        where=where,
+        hint="use the plan with the checkpoint that it was made for",
+    )
+
+
+def _pairs(before: Any, after: Any) -> Iterator[tuple[Size, Size]]:
+    """Yield the sizes that change between two values of an argument, one by one and together."""
+    if isinstance(before, int) and isinstance(after, int):
+        if before != after:
+            yield before, after
+        return
+    if not isinstance(before, list | tuple) or not isinstance(after, list | tuple):
+        return
+    if len(before) != len(after) or list(before) == list(after):
+        return
+    if _is_size(list(before)) and _is_size(list(after)):
+        yield tuple(before), tuple(after)
+    for old, new in zip(before, after, strict=True):
+        yield from _pairs(old, new)
+
+
+def _innermost(node: Any) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(next(reversed(stack.values()))[0]) if stack else ""
+
+
+def _matching(model: nn.Module, path: str, changes: Mapping[Size, set[Size]]) -> dict[str, Size]:
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return {}
+    if type(module).__module__.startswith("torch.nn."):
+        return {}  # torch's own layers have fields that mean more than one size
+    found = {}
+    for name, value in vars(module).items():
+        if not _is_size(value) or name == "training":
+            continue
+        after = changes.get(value if isinstance(value, int) else tuple(value), set())
+        if len(after) == 1:
+            found[name] = next(iter(after))
+    return found
+
+
+def _is_size(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(type(item) is int for item in value)
+    return type(value) is int

@@ -1,0 +1,110 @@
+"""The temperature of attention: what keeps it when the width of queries and keys is cut.
+
+Attention divides by the square root of the width that it sees. A cut network sees a smaller one, so
+its logits would grow by sqrt(before / after). A factor of sqrt(after / before) on what makes the
+queries restores them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from prunecli.graph.emitting.sizes import Sizes
+from prunecli.graph.operators import concrete, operator_name, schema_arguments, shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prunecli.graph.coupling.groups import CouplingGraph
+    from prunecli.graph.tracing.trace import Trace
+    from prunecli.plan import Indices
+
+Factors = Mapping[str, tuple[tuple["Indices", float], ...]]
+"""`{tensor: ((positions of dimension 0 before the cut, factor), ...)}`."""
+
+MOVES = frozenset(
+    {
+        "alias", "clone", "contiguous", "detach", "flatten", "getitem", "permute", "reshape",
+        "select", "slice", "split", "split_with_sizes", "chunk", "squeeze", "swapaxes", "to",
+        "transpose", "unbind", "unflatten", "unsqueeze", "view", "_unsafe_view",
+    }
+)  # fmt: skip
+"""Operators that only move what one tensor holds."""
+
+MAKERS = {"linear": -1, "conv1d": 1, "conv2d": 1, "conv3d": 1, "layer_norm": -1, "rms_norm": -1}
+"""Operators whose weight scales what they give, and the dimension that its positions make."""
+
+
+def temperature_factors(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> Factors:
+    """Return the factors for the weights of the queries whose width a cut changes.
+
+    Only attention kernels with the default temperature need them in a module of the user; a query
+    that does not come straight from a layer is left out (the proof tells).
+    """
+    sizes = Sizes(trace, coupling, keep)
+    found: dict[str, list[tuple[Indices, float]]] = {}
+    for node in trace.graph.nodes:
+        if node.op != "call_function" or operator_name(node.target) not in KERNELS:
+            continue
+        arguments = schema_arguments(node)
+        query = arguments["query"]
+        if arguments["scale"] is not None or not sizes.is_cut(query, -1):
+            continue
+        factor = (sizes.left(query, -1) / shape_of(query, trace.batch)[-1]) ** 0.5
+        for tensor, rows in _weights(query, trace):
+            if (rows, factor) not in found.setdefault(tensor, []):
+                found[tensor].append((rows, factor))
+    return {tensor: tuple(factors) for tensor, factors in found.items()}
+
+
+KERNELS = frozenset({"scaled_dot_product_attention"})
+
+
+def scaled(tensor: Tensor, factors: tuple[tuple[Indices, float], ...]) -> Tensor:
+    """Return a copy of a tensor with some positions of dimension 0 multiplied."""
+    result = tensor.detach().clone()
+    for rows, factor in factors:
+        result[torch.tensor(rows, device=result.device)] *= factor
+    return result
+
+
+def _weights(query: fx.Node, trace: Trace) -> Iterator[tuple[str, Indices]]:
+    """Yield the weight and bias that make a query, with the positions that it reads."""
+    chain = [query]
+    while operator_name(chain[-1].target) in MOVES:
+        chain.append(chain[-1].all_input_nodes[0])
+    maker = chain.pop()
+    operator = operator_name(maker.target) if maker.op == "call_function" else ""
+    if operator not in MAKERS:
+        return
+    arguments = schema_arguments(maker)
+    rows = _positions(maker, chain[::-1], MAKERS[operator], trace)
+    for name in ("weight", "bias"):
+        value = arguments.get(name)
+        if value is not None and value.name in trace.tensors:
+            yield trace.tensors[value.name], rows
+
+
+def _positions(maker: fx.Node, chain: list[fx.Node], dim: int, trace: Trace) -> Indices:
+    """Return the positions of a dimension that are left at the end of a chain of moves."""
+    shape = shape_of(maker, trace.batch)
+    line = [1] * len(shape)
+    line[dim] = shape[dim]
+    held: dict[fx.Node, Any] = {maker: torch.arange(shape[dim]).view(line).expand(shape)}
+
+    def value(argument: Any) -> Any:
+        if isinstance(argument, fx.Node) and argument not in held:
+            return concrete(argument.meta["val"], trace.batch)
+        return held.get(argument, argument)
+
+    for node in chain:
+        arguments = fx.node.map_aggregate(node.args, value)
+        held[node] = node.target(*arguments, **fx.node.map_aggregate(node.kwargs, value))  # type: ignore[operator]
+    return tuple(held[chain[-1]].unique().tolist()) if chain else tuple(range(shape[dim]))

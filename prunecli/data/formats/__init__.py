@@ -1,0 +1,1 @@
+"""The formats of image data sets, one file each."""

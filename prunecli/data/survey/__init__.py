@@ -1,0 +1,1 @@
+"""What is odd about the images of a data set."""

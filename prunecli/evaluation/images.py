@@ -1,0 +1,157 @@
+"""How good a network is on images: accuracy, top-5, loss, per class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from prunecli.data import ImageSet, plan_batches
+from prunecli.data.pixels import normalise
+from prunecli.errors import InputError
+from prunecli.evaluation.memory import memory_format_for
+from prunecli.evaluation.outputs import class_logits
+from prunecli.graph.tracing.running import evaluating
+from prunecli.progress import Progress, Step, silent
+from prunecli.report import Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prunecli.architectures.reference import InputSpec
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over images, float64 on the CPU: the loss [1], top-5 hits [1], hits and images [K]."""
+
+    loss: Tensor
+    top5: Tensor
+    hits: Tensor
+    images: Tensor
+
+    def plus(self, other: Tally) -> Tally:
+        """Return the sums of both."""
+        return Tally(
+            self.loss + other.loss,
+            self.top5 + other.top5,
+            self.hits + other.hits,
+            self.images + other.images,
+        )
+
+
+def evaluate(
+    model: nn.Module,
+    images: ImageSet,
+    *,
+    input: InputSpec,  # noqa: A002 - the word that a network's input goes by everywhere here
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Score a classifier on images, in eval mode; the model is given back as it was.
+
+    `device` is a GPU when None and there is one, else the model's own. Raises `InputError`:
+    `NO_IMAGES`, `NO_LOGITS`, `CLASS_COUNT_MISMATCH`.
+    """
+    home = _device_of(model)
+    place = _usual_device(home) if device is None else torch.device(device)
+    batches = plan_batches(len(images), batch_size)
+    model.to(place)
+    try:
+        tally = tally_batches(model, images, batches, input=input, device=place, progress=progress)
+    finally:
+        model.to(home)
+    return to_evaluation(tally, images)
+
+
+def tally_batches(
+    model: nn.Module,
+    images: ImageSet,
+    batches: Sequence[Tensor],
+    *,
+    input: InputSpec,  # noqa: A002
+    device: torch.device,
+    progress: Progress = silent,
+) -> Tally:
+    """Score the images at some positions, in eval mode and without gradients."""
+    classes = len(images.classes)
+    total = sum(len(positions) for positions in batches)
+    tally = _empty_tally(classes)
+    done = 0
+    with evaluating(model), torch.no_grad():
+        layout = memory_format_for(model, input)
+        for pixels, labels in images.gather(batches):
+            seen = normalise(pixels.to(device), input, memory_format=layout)
+            logits, _ = class_logits(model(seen))
+            check_outputs(logits, classes)
+            tally = tally.plus(tally_logits(logits.cpu(), labels))
+            done += len(labels)
+            facts = {"accuracy": float(tally.hits.sum() / done)}
+            progress(Step(f"evaluate {images.split}", done, total, facts))
+    return tally
+
+
+def tally_logits(logits: Tensor, labels: Tensor) -> Tally:
+    """Return the sums for float32 logits [n, K] and labels [n]."""
+    classes = logits.shape[1]
+    ranked = logits.topk(min(5, classes), dim=1).indices == labels[:, None]
+    return Tally(
+        loss=nn.functional.cross_entropy(logits.double(), labels, reduction="sum").reshape(1),
+        top5=ranked.sum(dtype=torch.float64).reshape(1),
+        hits=labels[ranked[:, 0]].bincount(minlength=classes).double(),
+        images=labels.bincount(minlength=classes).double(),
+    )
+
+
+def to_evaluation(tally: Tally, images: ImageSet) -> Evaluation:
+    """Return the scores that sums stand for; raise `NO_IMAGES` when they are sums over nothing."""
+    count = int(tally.images.sum())
+    if not count:
+        raise InputError(
+            f"there is no image to evaluate in the {images.split} split",
+            code="NO_IMAGES",
+            hint="give a data set with images to test on",
+        )
+    shares = (tally.hits / tally.images).tolist()
+    seen = tally.images.bool().tolist()
+    return Evaluation(
+        accuracy=float(tally.hits.sum()) / count,
+        top5=float(tally.top5) / count,
+        loss=float(tally.loss) / count,
+        count=count,
+        per_class={
+            name: share
+            for name, share, any_ in zip(images.classes, shares, seen, strict=True)
+            if any_
+        },
+        split=images.split,
+        warnings=images.found(),
+    )
+
+
+def check_outputs(logits: Tensor, classes: int) -> None:
+    """Raise `CLASS_COUNT_MISMATCH` unless there is one logit per class."""
+    if logits.shape[1] != classes:
+        raise InputError(
+            f"the network tells {logits.shape[1]} classes apart, the data has {classes}",
+            code="CLASS_COUNT_MISMATCH",
+            hint="give the data that the network was made for",
+        )
+
+
+def _empty_tally(classes: int) -> Tally:
+    def zeros(length: int) -> Tensor:
+        return torch.zeros(length, dtype=torch.float64)
+
+    return Tally(zeros(1), zeros(1), zeros(classes), zeros(classes))
+
+
+def _usual_device(home: torch.device) -> torch.device:
+    return torch.device("cuda") if home.type == "cpu" and torch.cuda.is_available() else home
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -1,0 +1,179 @@
+"""Scores of an ONNX file on images, prepared as the file's own metadata says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunecli.errors import InputError
+from prunecli.exporting.onnx.metadata import read_metadata
+from prunecli.exporting.onnx.runtime import open_session, run
+from prunecli.progress import Progress, Step, silent
+from prunecli.report import Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from prunecli.architectures.reference import InputSpec
+    from prunecli.data import ImageSet
+
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Per image: cross-entropy, whether the label was first and among the first five."""
+
+    labels: NDArray[np.int64]
+    loss: NDArray[np.float64]
+    first: NDArray[np.bool_]
+    top: NDArray[np.bool_]
+
+
+def evaluate_onnx(
+    path: Path,
+    images: ImageSet,
+    *,
+    batch_size: int = 256,
+    input: InputSpec | None = None,  # noqa: A002 - the name that the rest of the library uses
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Return accuracy, top-5, mean cross-entropy and per-class accuracy of ONNX Runtime's outputs.
+
+    Pixels are normalised as the file's metadata says; `input` replaces that, and is needed for a
+    file of another tool. Labels are matched to the file's classes by name where both know the same
+    names in a different order. Raises `InputError` (`NO_INPUT_SPEC`, `IMAGE_SHAPE_MISMATCH`,
+    `CLASS_COUNT_MISMATCH`, `NO_IMAGES`) and what `read_metadata` raises.
+    """
+    metadata = read_metadata(path)
+    spec = input or metadata.input
+    if spec is None:
+        raise InputError(
+            "the file does not say how images become its input",
+            code="NO_INPUT_SPEC",
+            where=str(path),
+            hint="it was not exported by prunecli: give --input-size, --mean and --std",
+        )
+    session = open_session(path, threads=threads)
+    order, warnings = match_classes(metadata.classes, images.classes)
+    parts: list[_Scores] = []
+    done = 0
+    for pixels, labels in images.iterate(_batch_size(session, batch_size)):
+        if len(labels) == 0:
+            continue
+        logits = _predict(session, normalise(pixels.numpy(), spec))
+        _check_classes(logits, images, path)
+        parts.append(score(logits, order[labels.numpy()]))
+        done += len(labels)
+        progress(Step(f"evaluate {images.split}", done, len(images)))
+    if not parts:
+        raise InputError("there is no image to evaluate on", code="NO_IMAGES", where=images.split)
+    names = dict(zip(order.tolist(), images.classes, strict=True))
+    return _report(parts, names, split=images.split, warnings=(*images.warnings, *warnings))
+
+
+def normalise(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
+    """Return `(pixels / 255 - mean) / std` as float32 `[n, C, H, W]` for uint8 of that shape.
+
+    Raises `InputError` (`IMAGE_SHAPE_MISMATCH`) when the images are not of the network's shape.
+    """
+    if pixels.shape[1:] != spec.shape:
+        raise InputError(
+            f"the images are {pixels.shape[1:]}, the network takes {spec.shape}",
+            code="IMAGE_SHAPE_MISMATCH",
+            hint="load the images with the network's own input size",
+        )
+    mean = np.array(spec.mean, dtype=np.float32).reshape(-1, 1, 1)
+    deviation = np.array(spec.std, dtype=np.float32).reshape(-1, 1, 1)
+    return (pixels.astype(np.float32) / np.float32(255) - mean) / deviation
+
+
+def match_classes(
+    model: tuple[str, ...] | None, data: tuple[str, ...]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the network's label for each label of the data, and what to warn about.
+
+    >>> match_classes(("cat", "dog"), ("dog", "cat"))[0]
+    array([1, 0])
+    """
+    same = np.arange(len(data), dtype=np.int64)
+    if model is None or model == data or len(model) != len(data):
+        return same, ()
+    if set(model) == set(data):
+        place = {name: index for index, name in enumerate(model)}
+        return np.array([place[name] for name in data], dtype=np.int64), ()
+    unknown = sorted(set(data) - set(model))
+    warning = (
+        f"{len(unknown)} of {len(data)} classes of the data are unknown to the network by name "
+        f"({', '.join(unknown[:3])}); labels are taken by their order"
+    )
+    return same, (warning,)
+
+
+def score(logits: NDArray[Any], labels: NDArray[np.int64]) -> _Scores:
+    """Return the scores of `logits` `[n, classes]` for int64 `labels` `[n]`."""
+    values = logits.astype(np.float64)
+    chosen = values[np.arange(len(labels)), labels]
+    highest = values.max(axis=1)
+    log_sum = highest + np.log(np.exp(values - highest[:, None]).sum(axis=1))
+    best = np.argsort(-values, axis=1, kind="stable")[:, :_TOP]
+    return _Scores(
+        labels=labels,
+        loss=log_sum - chosen,
+        first=best[:, 0] == labels,
+        top=(best == labels[:, None]).any(axis=1),
+    )
+
+
+def _report(
+    parts: list[_Scores], names: Mapping[int, str], *, split: str, warnings: tuple[str, ...]
+) -> Evaluation:
+    labels = np.concatenate([part.labels for part in parts])
+    first = np.concatenate([part.first for part in parts])
+    return Evaluation(
+        accuracy=float(first.mean()),
+        top5=float(np.concatenate([part.top for part in parts]).mean()),
+        loss=float(np.concatenate([part.loss for part in parts]).mean()),
+        count=len(labels),
+        per_class={
+            names[label]: float(first[labels == label].mean())
+            for label in sorted(set(labels.tolist()))
+        },
+        split=split,
+        warnings=warnings,
+    )
+
+
+def _predict(session: Any, inputs: NDArray[np.float32]) -> NDArray[Any]:
+    fixed = _fixed_batch(session)
+    if fixed is None or fixed == len(inputs):
+        return run(session, inputs)
+    padding = np.zeros((fixed - len(inputs), *inputs.shape[1:]), dtype=inputs.dtype)
+    return run(session, np.concatenate([inputs, padding]))[: len(inputs)]
+
+
+def _batch_size(session: Any, wanted: int) -> int:
+    return _fixed_batch(session) or wanted
+
+
+def _fixed_batch(session: Any) -> int | None:
+    """Return the only batch size that a file of another tool takes; None for any."""
+    size = session.get_inputs()[0].shape[0]
+    return size if isinstance(size, int) else None
+
+
+def _check_classes(logits: NDArray[Any], images: ImageSet, path: Path) -> None:
+    if logits.ndim != 2 or logits.shape[1] != len(images.classes):
+        raise InputError(
+            f"the network's output is {list(logits.shape[1:])}, "
+            f"the data has {len(images.classes)} classes",
+            code="CLASS_COUNT_MISMATCH",
+            where=str(path),
+            hint="evaluate on data with the classes that the network was trained on",
+        )

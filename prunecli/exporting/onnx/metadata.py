@@ -1,0 +1,123 @@
+"""What an ONNX file says about itself: how pixels become its input, its classes, its provenance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from prunecli.architectures.reference import InputSpec
+from prunecli.errors import InputError, LoadRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+METADATA_SCHEMA = 1
+_PREFIX = "prunecli."
+_REASON_LENGTH = 300  # a runtime's message can hold its own source paths and a stack
+_RESERVED = ("schema", "input", "classes")
+
+
+@dataclass(frozen=True)
+class OnnxMetadata:
+    """What `read_metadata` finds; `input` and `classes` are None in a file of another tool.
+
+    The network's input is `(pixels / 255 - input.mean) / input.std`, as float `[batch, C, H, W]`.
+    """
+
+    input: InputSpec | None
+    classes: tuple[str, ...] | None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def encode_metadata(
+    input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
+    *,
+    classes: tuple[str, ...] | None,
+    provenance: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the file's `metadata_props`, every key under `prunecli.`, sorted."""
+    taken = sorted(set(provenance) & set(_RESERVED))
+    if taken:
+        raise ValueError(f"metadata keys {taken} are written by the export itself")
+    own: dict[str, str] = {
+        "schema": str(METADATA_SCHEMA),
+        "input": json.dumps({**input.to_json(), "formula": "(pixels / 255 - mean) / std"}),
+    }
+    if classes is not None:
+        own["classes"] = json.dumps(list(classes), ensure_ascii=False)
+    merged = {**provenance, **own}
+    return {f"{_PREFIX}{key}": merged[key] for key in sorted(merged)}
+
+
+def read_metadata(path: Path) -> OnnxMetadata:
+    """Return what the file at `path` says about itself.
+
+    Raises `InputError` (`FILE_NOT_FOUND`), and `LoadRefusedError` (`EMPTY_FILE`, `CORRUPT_FILE`)
+    for a file that is not ONNX.
+    """
+    properties = {item.key: item.value for item in _read_model(path).metadata_props}
+    return decode_metadata(properties, where=str(path))
+
+
+def decode_metadata(properties: Mapping[str, str], *, where: str) -> OnnxMetadata:
+    """Return the typed form of `metadata_props`; `where` names the file in an error."""
+    own = {
+        key.removeprefix(_PREFIX): value
+        for key, value in properties.items()
+        if key.startswith(_PREFIX)
+    }
+    try:
+        return OnnxMetadata(
+            input=InputSpec.from_json(json.loads(own["input"])) if "input" in own else None,
+            classes=tuple(json.loads(own["classes"])) if "classes" in own else None,
+            provenance={key: value for key, value in own.items() if key not in _RESERVED},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LoadRefusedError(
+            f"the metadata cannot be read: {error!r}",
+            code="CORRUPT_FILE",
+            where=where,
+            hint="export the network again",
+        ) from error
+
+
+def require_file(path: Path) -> None:
+    """Raise unless `path` is a file that holds something."""
+    if not path.is_file():
+        raise InputError(
+            "there is no such file" if not path.exists() else "this is a folder, not a file",
+            code="FILE_NOT_FOUND",
+            where=str(path),
+            hint="give the path of an .onnx file",
+        )
+    if path.stat().st_size == 0:
+        raise LoadRefusedError(
+            "the file is empty", code="EMPTY_FILE", where=str(path), hint="export it again"
+        )
+
+
+def corrupt_file(path: Path, reason: object) -> LoadRefusedError:
+    """Return the error for a file that is not a readable ONNX model."""
+    first = next(iter(str(reason).splitlines()), "")
+    return LoadRefusedError(
+        f"this is not a readable ONNX model: {first[:_REASON_LENGTH]}",
+        code="CORRUPT_FILE",
+        where=str(path),
+        hint="export it again with `prunecli export MODEL --onnx FILE`",
+    )
+
+
+def _read_model(path: Path) -> Any:
+    require_file(path)
+    try:
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except DecodeError as error:
+        raise corrupt_file(path, error) from error
+    if not model.HasField("graph"):  # a few random bytes can be a valid, empty message
+        raise corrupt_file(path, "it holds no graph")
+    return model

@@ -1,0 +1,1 @@
+"""Honest clocks: whole networks side by side, and single operators."""

@@ -1,0 +1,316 @@
+"""Dense against slim, timed in one interleaved run: medians, percentiles and an honest interval."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from prunecli.errors import DeviceError
+from prunecli.exporting.onnx.parity import dtype_of
+from prunecli.exporting.onnx.runtime import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    assert_provider,
+    open_session,
+    physical_cores,
+    random_inputs,
+)
+from prunecli.progress import Progress, Step, silent
+from prunecli.registry import Registry
+from prunecli.report import BenchmarkRow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from prunecli.architectures.reference import InputSpec
+
+PERCENTILES = (50, 90, 95, 99)
+# A blink tells nothing of a fast network, and a slow one must not take minutes.
+_SHORTEST_SECONDS = 0.5
+_WARM_UP_SECONDS = 0.2
+_LEAST_ROUNDS = 5
+_MOST_ROUNDS = 5000
+_RESAMPLES = 1000
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One network in its two forms; `model` is needed only where ONNX Runtime has no GPU."""
+
+    path: Path
+    model: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where one timing runs and on what."""
+
+    shape: tuple[int, int, int]
+    batch: int
+    threads: int
+    seed: int
+
+
+Runner = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Something that runs networks: the provider's short name and how a runner is made."""
+
+    provider: str
+    prepare: Callable[[Contestant, Setting], Runner]
+
+
+# Each entry looks at the machine and at the contestants and returns the engine to use.
+DEVICES: Registry[Callable[[Sequence[Contestant]], Engine]] = Registry("device")
+
+
+def benchmark(
+    slim_onnx: Path,
+    dense_onnx: Path | None = None,
+    *,
+    input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
+    devices: Sequence[str] = ("cpu",),
+    batches: Sequence[int] = (1, 8),
+    threads: int | None = None,
+    flops_ratio: float | None = None,
+    slim_model: nn.Module | None = None,
+    dense_model: nn.Module | None = None,
+    runs: int = 100,
+    time_limit: float = 10.0,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[BenchmarkRow, ...]:
+    """Time slim and dense alternately (A B A B ...), one row per device and batch.
+
+    Each row takes `runs` rounds after a warm-up, more if they are over in half a second, fewer if
+    `time_limit` seconds are over (five at least). `threads=None` takes one per physical core. The
+    interval of the speed-up is a 95 % bootstrap over the rounds. `slim_model` and `dense_model`
+    serve torch on CUDA where onnxruntime-gpu is missing. All devices are looked for before
+    anything is timed: raises `DeviceError` (`DEVICE_MISSING`, `PROVIDER_FELL_BACK`).
+    """
+    slim = Contestant(slim_onnx, slim_model)
+    contestants = [slim] if dense_onnx is None else [slim, Contestant(dense_onnx, dense_model)]
+    count = threads or physical_cores()
+    engines = {name: DEVICES.get(name)(contestants) for name in devices}
+    plan = [(name, batch) for name in engines for batch in batches]
+    rows: list[BenchmarkRow] = []
+    for done, (name, batch) in enumerate(plan):
+        progress(Step("benchmark", done, len(plan), {"device": name, "batch": batch}))
+        setting = Setting(input.shape, batch, count, seed)
+        runners = [engines[name].prepare(contestant, setting) for contestant in contestants]
+        times = time_interleaved(runners, runs=runs, time_limit=time_limit)
+        del runners
+        rows.append(
+            summarise(times, name, engines[name].provider, setting, flops_ratio=flops_ratio)
+        )
+    progress(Step("benchmark", len(plan), len(plan)))
+    return tuple(rows)
+
+
+def check_devices(devices: Sequence[str]) -> None:
+    """Raise what `benchmark` would raise for devices that are not there, before any work."""
+    for name in devices:
+        DEVICES.get(name)(())
+
+
+def time_interleaved(
+    runners: Sequence[Runner], *, runs: int, time_limit: float
+) -> NDArray[np.float64]:
+    """Return seconds `[rounds, runners]`: every round runs each runner once, in turn."""
+    for runner in runners:
+        _warm_up(runner, seconds=min(_WARM_UP_SECONDS, time_limit / 10))
+    rounds: list[list[float]] = []
+    with _no_garbage_collection():
+        begin = time.perf_counter()
+        while not _enough(len(rounds), time.perf_counter() - begin, runs, time_limit):
+            rounds.append([_timed(runner) for runner in runners])
+    return np.array(rounds)
+
+
+def summarise(
+    times: NDArray[np.float64],
+    device: str,
+    provider: str,
+    setting: Setting,
+    *,
+    flops_ratio: float | None = None,
+) -> BenchmarkRow:
+    """Return the row of timings `[rounds, 1 or 2]` in seconds; column 0 is slim, 1 is dense."""
+    slim = percentiles(times[:, 0])
+    dense = percentiles(times[:, 1]) if times.shape[1] > 1 else {}
+    low, high = ratio_interval(times, seed=setting.seed) if dense else (None, None)
+    return BenchmarkRow(
+        device=device,
+        provider=provider,
+        batch=setting.batch,
+        threads=setting.threads,
+        dense_ms=dense.get("p50"),
+        slim_ms=slim["p50"],
+        speedup=dense["p50"] / slim["p50"] if dense else None,
+        speedup_low=low,
+        speedup_high=high,
+        flops_ratio=flops_ratio,
+        dense_percentiles=dense,
+        slim_percentiles=slim,
+        runs=len(times),
+    )
+
+
+def percentiles(seconds: NDArray[np.float64]) -> dict[str, float]:
+    """Return `{"p50": ..., "p90": ..., "p95": ..., "p99": ...}` in milliseconds."""
+    values = np.percentile(seconds, PERCENTILES) * 1e3
+    return {f"p{rank}": float(value) for rank, value in zip(PERCENTILES, values, strict=True)}
+
+
+def ratio_interval(times: NDArray[np.float64], *, seed: int) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of `median(dense) / median(slim)`.
+
+    Whole rounds are drawn, so that what slowed both networks down stays with both (Efron and
+    Tibshirani 1993, chapter 13: the percentile interval).
+    """
+    generator = np.random.default_rng(seed)
+    ratios = np.empty(_RESAMPLES)
+    for index in range(_RESAMPLES):
+        sample = times[generator.integers(0, len(times), len(times))]
+        slim, dense = np.median(sample, axis=0)
+        ratios[index] = dense / slim
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = np.quantile(ratios, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+@DEVICES.register("cpu", summary="ONNX Runtime on the CPU.")
+def find_cpu(_: Sequence[Contestant]) -> Engine:
+    """Return ONNX Runtime's CPU engine, which every installation has."""
+    return Engine(CPU_PROVIDER, _onnx_runner(CPU_PROVIDER, "cpu"))
+
+
+@DEVICES.register("cuda", summary="ONNX Runtime on an NVIDIA GPU, or torch where it has no CUDA.")
+def find_cuda(contestants: Sequence[Contestant]) -> Engine:
+    """Return ONNX Runtime's CUDA engine, or torch's; raise `DeviceError` without a GPU."""
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            "no CUDA device is there",
+            code="DEVICE_MISSING",
+            where="--device cuda",
+            hint="leave --device cuda out, or run on a machine with an NVIDIA GPU and its driver",
+        )
+    if CUDA_PROVIDER in ort.get_available_providers():
+        _preload_cuda()
+        return Engine(CUDA_PROVIDER, _proven_cuda_runner)
+    if any(contestant.model is None for contestant in contestants):
+        raise DeviceError(
+            "a GPU is there, but the installed onnxruntime cannot use it",
+            code="DEVICE_MISSING",
+            where="--device cuda",
+            hint="install onnxruntime-gpu: pip install 'prunecli[gpu]'",
+        )
+    return Engine("torch", torch_runner("cuda"))
+
+
+def _onnx_runner(provider: str, device: str) -> Callable[[Contestant, Setting], Runner]:
+    def prepare(contestant: Contestant, setting: Setting) -> Runner:
+        session = open_session(contestant.path, provider=provider, threads=setting.threads)
+        return _bound_runner(session, setting, device=device)
+
+    return prepare
+
+
+def _bound_runner(session: Any, setting: Setting, *, device: str) -> Runner:
+    # Inputs and outputs stay on the device: the network is timed, not the copying.
+    values = random_inputs(session, batch=setting.batch, shape=setting.shape, seed=setting.seed)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(
+        session.get_inputs()[0].name, ort.OrtValue.ortvalue_from_numpy(values, device, 0)
+    )
+    for output in session.get_outputs():
+        binding.bind_output(output.name, device, 0)
+
+    def once() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return once
+
+
+def _proven_cuda_runner(contestant: Contestant, setting: Setting) -> Runner:
+    assert_provider(
+        contestant.path, provider=CUDA_PROVIDER, threads=setting.threads, shape=setting.shape
+    )
+    return _onnx_runner(CUDA_PROVIDER, "cuda")(contestant, setting)
+
+
+def _preload_cuda() -> None:
+    # torch brings CUDA and cuDNN as packages; onnxruntime-gpu finds them only when asked to.
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is not None:
+        preload()
+
+
+def torch_runner(device: str) -> Callable[[Contestant, Setting], Runner]:
+    """Return what makes a runner of a contestant's `model` in torch on `device`."""
+
+    def prepare(contestant: Contestant, setting: Setting) -> Runner:
+        assert contestant.model is not None
+        model = copy.deepcopy(contestant.model).to(device).eval()
+        generator = torch.Generator().manual_seed(setting.seed)
+        values = torch.randn(setting.batch, *setting.shape, generator=generator)
+        values = values.to(device, dtype_of(model))
+
+        def once() -> None:
+            with torch.inference_mode():
+                model(values)
+            if values.is_cuda:  # a GPU is only told to work; waiting for it is the time
+                torch.cuda.synchronize()
+
+        return once
+
+    return prepare
+
+
+def _warm_up(runner: Runner, *, seconds: float) -> None:
+    begin = time.perf_counter()
+    for count in range(100):
+        runner()
+        if count >= 2 and time.perf_counter() - begin > seconds:
+            return
+
+
+def _timed(runner: Runner) -> float:
+    begin = time.perf_counter()
+    runner()
+    return time.perf_counter() - begin
+
+
+def _enough(rounds: int, seconds: float, runs: int, time_limit: float) -> bool:
+    if rounds < _LEAST_ROUNDS:
+        return False
+    if rounds >= _MOST_ROUNDS or seconds >= time_limit:
+        return True
+    return rounds >= runs and seconds >= min(_SHORTEST_SECONDS, time_limit)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

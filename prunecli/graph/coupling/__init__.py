@@ -1,0 +1,1 @@
+"""Channel ids, and the groups of channels that go together."""

@@ -1,0 +1,1 @@
+"""Re-emit the traced graph for the channels that are kept."""

@@ -1,0 +1,1 @@
+"""Trace a network once, exported or recorded."""

@@ -1,0 +1,47 @@
+"""Run a network on other tensors than its own, and hold modules in evaluation mode."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch.func import functional_call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Hold models in evaluation mode, then restore the mode of every module."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def run_with(model: nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Any]) -> Any:
+    """Run a forward with some parameters and buffers replaced by those of the same (first) name.
+
+    Every place is replaced once, also in a module that is registered under two names, and a tied
+    parameter at all of its places. Raises what the forward raises.
+    """
+    # torch's own search for ties replaces a place under each of its names, and then puts the wrong
+    # tensor back: the caller's network would keep the replacement.
+    first: dict[int, str] = {}
+    places: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        for leaf, value in (*module._parameters.items(), *module._buffers.items()):  # noqa: SLF001
+            if value is None:
+                continue
+            place = f"{path}.{leaf}" if path else leaf
+            name = first.setdefault(id(value), place)
+            if name in tensors:
+                places[place] = tensors[name]
+    return functional_call(model, places, tuple(inputs), tie_weights=False)

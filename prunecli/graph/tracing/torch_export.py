@@ -1,0 +1,178 @@
+"""Ask `torch.export` for the graph of a network, and say why there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import textwrap
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
+from torch.utils import _pytree as pytree
+
+from prunecli.graph.tracing.record import attributes_kept, tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ASKS_FOR_VALUES = frozenset(
+    {
+        "DataDependentOutputException",
+        "DynamicOutputShapeException",
+        "GuardOnDataDependentSymNode",
+        "PendingUnbackedSymbolNotFound",
+        "_ManyValuesError",
+    }
+)
+"""Failures of an export that no other batch size can cure."""
+
+
+def export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], str]:
+    """Return the exported program, the arguments that it was exported for, and "".
+
+    Where there is none, return None, the arguments as given, and the reason. Tried in turn: a free
+    batch, a batch of two, the example as it is. Arguments that hold tensors (a list of images) say
+    nothing of their batch, and are taken as they are.
+    """
+    double = tuple(_at_least_two(value) for value in given)
+    reason = ""
+    for example, shapes in ((double, _free_batch), (double, None), (given, None)):
+        free = shapes and pytree.tree_map(shapes, _by_name(model, example))
+        try:
+            # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
+            with torch.no_grad(), attributes_kept(model), _few_values(), _nothing_hidden():
+                program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
+            if shapes and not _counts_one_input(program.graph_module.graph):
+                reason = "its sizes are whole numbers for some batches only"
+                continue
+            if not _has_unknown_sizes(program.graph_module.graph):
+                return program, example, ""
+            reason = "its sizes depend on the values of tensors"
+            break
+        except Exception as error:  # noqa: BLE001 - whatever the user's forward raises
+            reason = first_line(error)
+            if type(error).__name__ in _ASKS_FOR_VALUES:
+                break
+    return None, given, reason
+
+
+def _free_batch(value: Any) -> Any:
+    return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() else None
+
+
+def _at_least_two(value: Any) -> Any:
+    # A batch of one would be specialised away, and with it the free batch dimension.
+    if isinstance(value, Tensor) and value.dim() and value.shape[0] == 1:
+        return torch.cat([value, value])
+    return value
+
+
+def _by_name(model: nn.Module, example: tuple[Any, ...]) -> Any:
+    """Return arguments by the names of the forward, `*arguments` as one of them: as export asks."""
+    try:
+        return dict(inspect.signature(model.forward).bind(*example).arguments)
+    except (TypeError, ValueError):
+        return example
+
+
+def _counts_one_input(graph: fx.Graph) -> bool:
+    """Tell whether every size is a whole number, and none vanishes, for a batch of one."""
+    return all(
+        _whole_for_one(size)
+        for node in graph.nodes
+        for value in tensors_in(node.meta.get("val"))
+        for size in value.shape
+    )
+
+
+def _whole_for_one(size: Any) -> bool:
+    if isinstance(size, int):
+        return True
+    one = size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, 1))
+    return bool(one.is_integer) and (int(one) > 0 or size.node.hint == 0)
+
+
+def _has_unknown_sizes(graph: fx.Graph) -> bool:
+    """Tell whether a size depends on the values of tensors, such as the number of boxes found."""
+    return any(
+        bool(free_unbacked_symbols(size))
+        for node in graph.nodes
+        for value in tensors_in(node.meta.get("val"))
+        for size in value.shape
+    )
+
+
+class _ManyValuesError(Exception):
+    """A forward asks for the values of many tensors."""
+
+
+@contextlib.contextmanager
+def _few_values(limit: int = 16) -> Iterator[None]:
+    """Give an export up once it depends on more than `limit` values: it fails, but only later.
+
+    A loop over 90 classes, each with a number of boxes of its own, keeps the exporter busy for ten
+    seconds with sizes that it cannot know.
+    """
+    known = ShapeEnv.create_unbacked_symint
+    count = 0
+
+    def counted(self: ShapeEnv, *args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > limit:
+            raise _ManyValuesError(f"its sizes depend on the values of more than {limit} tensors")
+        return known(self, *args, **kwargs)
+
+    ShapeEnv.create_unbacked_symint = counted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ShapeEnv.create_unbacked_symint = known  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _nothing_hidden() -> Iterator[None]:
+    """Keep blocks under `autocast` out of an export: each would be one opaque operator.
+
+    The graph is that of the full precision; the network's own module keeps its casts.
+    """
+    known = torch.autocast.__enter__, torch.autocast.__exit__
+
+    def entered(self: Any) -> Any:
+        return self
+
+    def left(*_: Any) -> None:
+        return None
+
+    torch.autocast.__enter__, torch.autocast.__exit__ = entered, left  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__enter__, torch.autocast.__exit__ = known  # type: ignore[method-assign]
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a message, shortened: those of the exporter fill a page."""
+    line = next(iter(str(error).strip().splitlines()), "") or repr(error)
+    return textwrap.shorten(line, 160, placeholder=" ...")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's own chatter off the user's screen; errors still raise."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.export", "torch._export")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,6 +1,0 @@
-"""Removals and updates in turn: the network shrinks while it trains."""
-
-from prunecli.iterative.road import iterative_prune
-from prunecli.iterative.state import Snapshot
-
-__all__ = ["Snapshot", "iterative_prune"]

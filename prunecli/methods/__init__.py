@@ -1,0 +1,1 @@
+"""Ways to prune that train while they cut."""

@@ -1,0 +1,132 @@
+"""What an iterative run is going to do: its options checked, its training, its size and time."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunecli.data.pixels import normalise
+from prunecli.errors import InputError
+from prunecli.evaluation.outputs import class_logits
+from prunecli.methods.iterative.criterion import criterion_of
+from prunecli.methods.iterative.removal import removals_left
+from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
+from prunecli.progress import Step
+from prunecli.report import IterativeReport
+from prunecli.training.finetune import check_options as check_training
+from prunecli.training.finetune import tensors_digest
+from prunecli.training.loop import epoch_batches, teach
+from prunecli.training.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunecli.budget import Budget
+    from prunecli.methods.iterative.stage import Setup
+    from prunecli.training.loop import Recipe
+
+GENTLE = 0.5
+"""Part of an optimiser's own learning rate, which is a peak, that is held throughout."""
+
+
+def check_iterative(options: PruneOptions) -> None:
+    """Raise `InputError` for options that an iterative cut cannot follow."""
+    if options.repair:
+        raise InputError(
+            "a repair refits a network to its dense outputs, and this one has been trained since",
+            code="BAD_OPTION",
+            where="--repair",
+            hint="leave --repair away, or use --method one-shot",
+        )
+    per_removal, updates = options.iterative.remove_per_step, options.iterative.updates
+    for name, value in (("remove-per-step", per_removal), ("updates", updates)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value} is below 1", code="BAD_OPTION")
+
+
+def training_options(options: PruneOptions) -> FinetuneOptions:
+    """Return how the updates train; raise `InputError` for what cannot be trained with."""
+    own = options.iterative
+    rate = OPTIMIZERS.get(own.optimizer).learning_rate * GENTLE if own.lr is None else own.lr
+    training = FinetuneOptions(
+        lr=rate,
+        optimizer=own.optimizer,
+        schedule="constant",
+        batch_size=own.batch_size,
+        amp="no",
+        limit=own.limit,
+        seed=options.seed,
+    )
+    check_training(training)
+    return training
+
+
+def rehearsal_options(options: PruneOptions) -> PruneOptions:
+    """Return the options of a cut that is not kept: it needs no images."""
+    return dataclasses.replace(options, signal="l1", iterative=IterativeOptions())
+
+
+def settings_of(
+    options: PruneOptions,
+    budget: Budget,
+    recipe: Recipe,
+    student: nn.Module,
+    teacher: nn.Module | None,
+) -> dict[str, Any]:
+    """Return what must not change when a run is resumed."""
+    chosen = dataclasses.asdict(options)
+    own = chosen.pop("iterative")
+    del own["resume"], own["teacher"], chosen["limit"]
+    return {
+        **{name: list(value) if isinstance(value, tuple) else value
+           for name, value in {**chosen, **own}.items()},
+        "budget": budget.to_json(),
+        "classes": list(recipe.images.classes),
+        "images": len(recipe.images),
+        "network": tensors_digest(student),
+        "teacher": tensors_digest(teacher),
+        "device": recipe.accelerator.device.type,
+    }  # fmt: skip
+
+
+def planned_for(setup: Setup) -> IterativeReport:
+    """Return what the run will do, and report it with the time that one update takes now."""
+    own, dense = setup.options.iterative, setup.network.cost.dense_widths
+    removals = removals_left(
+        0, channels=int((dense - setup.rehearsed).sum()), per_removal=own.remove_per_step
+    )
+    updates = (removals + 1) * own.updates
+    # A forward alone takes a third of an update; all of them get faster on the way.
+    scoring = (removals + 2) * len(setup.held_out) / own.batch_size / 3
+    seconds = (updates + scoring) * _seconds_per_update(setup)
+    setup.recipe.progress(Step(f"about {removals} removals, {updates} updates, {seconds:.0f} s", 0))
+    return IterativeReport(
+        planned_removals=removals,
+        planned_updates=updates,
+        planned_seconds=round(seconds, 1),
+        criterion=criterion_of(setup.options.signal),
+    )
+
+
+def _seconds_per_update(setup: Setup) -> float:
+    """Return the time of a forward and backward of the dense network, the second of two."""
+    recipe, network = setup.recipe, setup.network
+    graph, _ = network.graph_network(np.ones(network.coupling.atom_count, np.bool_))
+    graph.to(recipe.accelerator.device).train()
+    positions = epoch_batches(
+        len(recipe.images), recipe.options.batch_size, seed=recipe.options.seed, epoch=0
+    )[:1]
+    spent = 0.0
+    for images, labels in (*recipe.images.gather(positions), *recipe.images.gather(positions)):
+        start = time.perf_counter()
+        placed = images.to(recipe.accelerator.device)
+        taught = teach(recipe.teacher, placed)
+        logits, auxiliary = class_logits(graph(normalise(placed, recipe.input)))
+        loss = recipe.objective(logits, auxiliary, labels.to(placed.device), taught)
+        loss.backward()  # type: ignore[no-untyped-call]
+        float(loss.detach())
+        spent = time.perf_counter() - start
+    return spent

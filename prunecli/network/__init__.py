@@ -1,0 +1,1 @@
+"""The traced network that every question starts from."""

@@ -1,0 +1,91 @@
+"""What reports say of a traced network: its costs, its groups, what is frozen, what to know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prunecli.report import CutCost, FrozenReport, GroupReport
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prunecli.cost.model import CostModel, Widths
+    from prunecli.network.traced import Network
+
+
+def cut_cost(cost: CostModel, widths: Widths) -> CutCost:
+    """Return the costs before and after, and the fraction kept of each."""
+    before, after = cost.dense, cost.cost(widths)
+    return CutCost(
+        before=cost.report_dense(),
+        after=cost.report(widths),
+        kept={kind: after[kind] / before[kind] if before[kind] else 1.0 for kind in before},
+    )
+
+
+def frozen_reports(network: Network) -> tuple[FrozenReport, ...]:
+    """Return what the network itself holds fast, with the share of FLOPs of those layers."""
+    cost = network.cost
+    return tuple(
+        FrozenReport(
+            item.name,
+            item.reason,
+            item.where,
+            cost.share_of_tensors({name for name, _ in item.sites}),
+        )
+        for item in network.coupling.frozen
+    )
+
+
+def trace_warnings(network: Network) -> list[str]:
+    """Say what the trace of a network found that its owner should know."""
+    warnings = []
+    if network.trace.recorded:
+        warnings.append(
+            f"torch.export cannot trace this network ({network.trace.recorded}); one real forward "
+            "was recorded instead: costs are those of that forward, and only the network's own "
+            "module can be cut"
+        )
+    if network.trace.unused and network.trace.recorded:
+        warnings.append(
+            f"no forward tried reached {len(network.trace.unused)} parameters "
+            f"({network.trace.unused[0]}, ...): an input that does may not fit the cut network"
+        )
+    elif network.trace.unused:
+        first = network.trace.unused[0]
+        warnings.append(
+            f"{len(network.trace.unused)} parameters are not used in evaluation ({first}, ...): "
+            "they are left as they are"
+        )
+    if network.trace.folding is not None:
+        folded = tuple(network.trace.folding.tensors)
+        count = "1 weight is" if len(folded) == 1 else f"{len(folded)} weights are"
+        warnings.append(
+            f"{count} computed from others in the forward, as weight standardisation and weight "
+            f"norm do ({folded[0]}{', ...' if len(folded) > 1 else ''}): folded into plain ones"
+        )
+    warnings.extend(
+        f"operator {name} has no rule ({count} times): the channels that it touches are frozen"
+        for name, count in network.coupling.unknown.items()
+    )
+    return warnings
+
+
+def group_reports(
+    network: Network, widths: Widths, importance: NDArray[np.float64] | None = None
+) -> tuple[GroupReport, ...]:
+    """Return every group with its width before and after."""
+    flops, params = network.cost.share("flops"), network.cost.share("params")
+    return tuple(
+        GroupReport(
+            group.name,
+            group.width,
+            int(widths[at]),
+            float(flops[at]),
+            float(params[at]),
+            group.exact,
+            None if importance is None else float(importance[at]),
+        )
+        for at, group in enumerate(network.coupling.groups)
+    )

@@ -1,0 +1,102 @@
+"""A network made ready for questions: traced, coupled, and costed when somebody asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunecli.cost.model import LATENCY, CostModel, Latency, model_cost
+from prunecli.cutting.surgery import cut_tensor, slices_of
+from prunecli.graph.coupling.groups import CouplingGraph, couple
+from prunecli.graph.emitting.emit import constant_name, emit
+from prunecli.graph.emitting.program import build, check_layer_names
+from prunecli.graph.tracing.folding import fold, folded_tensors, stored_tensors
+from prunecli.graph.tracing.trace import Example, Trace, trace
+from prunecli.network.checks import check_example, check_network
+from prunecli.progress import Clock, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor, fx, nn
+
+
+@dataclass(frozen=True)
+class Network:
+    """A traced and coupled network: what every question about it starts from."""
+
+    model: nn.Module
+    trace: Trace
+    coupling: CouplingGraph
+    dense_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes that tensors had before earlier cuts, where they are known."""
+    latency: Latency | None = None
+    """Predicts milliseconds, where a table was measured."""
+
+    @cached_property
+    def cost(self) -> CostModel:
+        """The closed forms of its costs."""
+        cost = model_cost(self.trace, self.coupling, self.model)
+        return replace(cost, latency=self.latency)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, buffers and constants by name, detached."""
+        constants = {constant_name(name): value for name, value in self.trace.constants.items()}
+        named = folded_tensors(self.trace, stored_tensors(self.model))
+        return {**named, **constants}
+
+    @property
+    def outputs(self) -> int:
+        """The size of the last dimension of the first output: the number of classes."""
+        output = next(node for node in self.trace.graph.nodes if node.op == "output")
+        return int(output.all_input_nodes[0].meta["val"].shape[-1])
+
+    def weights_removed(self) -> NDArray[np.float64]:
+        """Return, per atom, the parameters that go when it alone is removed."""
+        return self._removed("params")
+
+    def flops_removed(self) -> NDArray[np.float64]:
+        """Return, per atom, the FLOPs that go when it alone is removed."""
+        return self._removed("flops")
+
+    def latency_removed(self) -> NDArray[np.float64] | None:
+        """Return, per atom, the milliseconds of a block of its group over the block's width.
+
+        None where there is no latency table.
+        """
+        return None if self.latency is None else self._removed(LATENCY)
+
+    def _removed(self, kind: str) -> NDArray[np.float64]:
+        per_group = self.cost.gradient(kind, self.cost.dense_widths)
+        return np.repeat(per_group, [group.width for group in self.coupling.groups])
+
+    def graph_network(self, keep: NDArray[np.bool_]) -> tuple[fx.GraphModule, dict[str, Any]]:
+        """Return the re-emitted network that keeps these atoms, and its program."""
+        check_layer_names(self.trace.tensors.values())
+        program = emit(self.trace, self.coupling, keep)
+        slices = slices_of(self.coupling, keep)
+        tensors = {
+            name: cut_tensor(value, slices.get(name, {})) for name, value in self.tensors.items()
+        }
+        network = build(program, tensors)
+        held = {name for name, value in self.model.named_parameters() if not value.requires_grad}
+        for name, value in network.named_parameters():
+            value.requires_grad_(value.requires_grad and name not in held)
+        return network, program
+
+
+def read_network(model: nn.Module, example: Example, *, clock: Clock | None = None) -> Network:
+    """Trace and couple a network; raises what `trace` raises, and `InputError` for bad weights."""
+    clock = clock or Clock(silent)
+    check_network(model)
+    check_example(example)
+    with clock.stage("trace"):
+        traced = fold(trace(model, example), stored_tensors(model))
+    with clock.stage("couple"):
+        coupling = couple(traced)
+    return Network(model, traced, coupling)

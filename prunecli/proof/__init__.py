@@ -1,0 +1,1 @@
+"""The proof of a cut: the pruned network equals the masked original."""

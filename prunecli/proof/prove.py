@@ -1,0 +1,347 @@
+"""Prove a cut: the dense network, masked by the plan, must equal the slim network.
+
+References:
+- *consumer-zero*: the user's own dense network with every weight zeroed that reads a removed
+  channel. Built from the dense network and the plan alone.
+- *masked-norm*: the traced dense graph with those weights zeroed, and with every norm over channels
+  (layer, RMS, group) taking its statistics over the kept ones. It is used where a norm runs over
+  cut channels: the plain mask cannot equal a cut there, and this defines what the cut computes.
+- *consumer-zero on the traced graph*: where weights that the forward computes were folded, the
+  traced dense graph over the folded tensors, with every weight zeroed that reads a removed channel.
+
+Where the reference is a traced graph, that graph must besides equal the user's own dense network.
+All run in float64, once on the real weights and once with every vector parameter and statistic
+perturbed, so that nothing is neutral by accident.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from prunecli.cutting.surgery import Slices, cut_tensor
+from prunecli.cutting.temperature import Factors, scaled
+from prunecli.errors import ProofError
+from prunecli.graph.emitting.emit import constant_name, emit
+from prunecli.graph.emitting.program import build, float_casts, in_precision, names_floats
+from prunecli.graph.tracing.folding import evaluate_folding, folded_tensors, stored_tensors
+from prunecli.graph.tracing.record import attributes_kept, tensors_in
+from prunecli.graph.tracing.running import evaluating, run_with
+from prunecli.proof.error import AMPLIFIED, TOLERANCES, relative_error
+from prunecli.proof.inputs import (
+    Tensors,
+    cast_to,
+    jitter,
+    perturb,
+    random_like,
+    shrinks,
+    zero_consumers,
+)
+from prunecli.proof.masked_norms import MaskedNorms, Norms, cut_norms
+from prunecli.proof.runs import DenseFailedError, Run, check_runs, dense_runs, run_slim
+from prunecli.proof.witness import MaskedNormCalls, run_watched, whole_readers
+from prunecli.report import Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+    from prunecli.graph.coupling.groups import CouplingGraph
+    from prunecli.graph.tracing.trace import Trace
+
+
+def prove(
+    model: nn.Module,
+    slim: nn.Module,
+    slices: Slices,
+    keep: NDArray[np.bool_],
+    *,
+    trace: Trace,
+    coupling: CouplingGraph,
+    factors: Factors | None = None,
+    seed: int = 0,
+) -> Verified:
+    """Return the largest relative error between the masked dense and the slim network.
+
+    `factors` are those that the cut of `slim` multiplied in (`PruningPlan.factors`).
+    Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
+    slim network's own forward fails, `EMPTY_PROOF` when the outputs do not depend on the inputs,
+    `TRACE_NOT_EQUAL` when the reference is a traced graph that differs from the dense network.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    claims = _claims(_Claim(model, slim, slices, keep, trace, coupling, factors or {}))
+    # Not every network takes a smaller image, or float64 (a cast in its forward): the first way
+    # that the dense network itself can go decides, and a small image never has the last word.
+    attempts = [(torch.float64, True), (torch.float64, False), (torch.float32, False)]
+    if trace.recorded:
+        # Boxes that compete closely may be ordered by rounding: other inputs decide then.
+        attempts[0] = attempts[1]
+    elif not any(shrinks(value) for value in tensors_in(trace.example)):
+        attempts = attempts[1:]
+    last = len(attempts) - 2
+    failure: ProofError | None = None
+    with evaluating(model, slim), attributes_kept(model, slim):
+        if not trace.recorded:
+            check_runs(model, slim, trace.example)
+        for at, (precision, shrink) in enumerate(attempts):
+            for claim in claims if precision == torch.float64 else claims[:1]:
+                try:
+                    return claim.prove(generator, precision, shrink=shrink)
+                except DenseFailedError as error:
+                    reason = error
+                except ProofError as error:
+                    failure = failure or error
+                    if at >= last and (claim is claims[-1] or precision != torch.float64):
+                        raise failure from None
+    raise ProofError(
+        f"the dense network cannot be run for a proof: {reason}",
+        code="DENSE_DOES_NOT_RUN",
+        where=type(model).__name__,
+        hint="nothing was written; check that the network runs on a batch of two",
+    ) from reason
+
+
+def _claims(claim: _Claim) -> list[_Claim]:
+    """Return what may be proven: the claim, and others that read types in its graphs otherwise.
+
+    Where a forward says `x.dtype`, the trace says float32, and so does a re-emitted graph. In
+    float64 that is another function, unless all types follow the input, or those of casts alone
+    (a table that is made in float32, then cast to the type of a weight).
+    """
+    trace = claim.trace
+    graphs = [trace.graph] if trace.folding is None else [trace.graph, trace.folding.graph]
+    if trace.recorded or not any(names_floats(graph) for graph in graphs):
+        return [claim]
+    found = [claim]
+    for casts in (None, float_casts(trace.graph)):
+        slim = claim.slim
+        if isinstance(slim, fx.GraphModule):
+            slim = in_precision(slim, torch.float64, only=casts)
+        found.append(dataclasses.replace(claim, slim=slim, follows_inputs=True, casts=casts))
+    # What a forward computes in float32 on purpose (a softmax, a norm) rounds there, in any case.
+    return found + [dataclasses.replace(one, tolerance=AMPLIFIED) for one in found]
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """That `slim` is what is left of `model` when the channels outside `keep` are masked."""
+
+    model: nn.Module
+    slim: nn.Module
+    slices: Slices
+    keep: NDArray[np.bool_]
+    trace: Trace
+    coupling: CouplingGraph
+    factors: Factors
+    follows_inputs: bool = False
+    """Whether floating-point types in traced graphs stand for that of the inputs."""
+    casts: frozenset[str] | None = None
+    """If so, the nodes of which this holds; None for all."""
+    tolerance: float = 0.0
+    """A tolerance above that of the precision."""
+
+    def prove(
+        self, generator: torch.Generator, precision: torch.dtype, *, shrink: bool
+    ) -> Verified:
+        """Compare on the real weights and on perturbed ones; raise `ProofError` if they differ."""
+        inputs = pytree.tree_map_only(
+            Tensor,
+            lambda value: cast_to(self._random(value, generator, shrink=shrink), precision),
+            list(self.trace.example),
+        )
+        norms = cut_norms(self.trace, self.coupling, self.keep)
+        tolerance = max(TOLERANCES[precision], self.tolerance)
+        test = _Test(inputs, norms, precision, generator, tolerance)
+        real = stored_tensors(self.model)
+        own = self._unrounded(real, stored_tensors(self.slim))
+        perturbed = perturb(real, generator)
+        traced = folded_tensors(self.trace, real)
+        if norms or self.trace.folding is not None:
+            self._check_trace(perturbed, traced, test)
+        worst = self._compare(traced, own, test)
+        for given in self.trace.further:
+            shown = pytree.tree_map_only(
+                Tensor, lambda value: cast_to(value, precision), list(given)
+            )
+            worst = max(worst, self._compare(traced, own, dataclasses.replace(test, inputs=shown)))
+        if self.trace.folding is not None:
+            perturbed = self._refolded(perturbed, precision)
+        worst = max(worst, self._compare(perturbed, self._cut(perturbed, own), test))
+        return Verified(self._method(test), worst)
+
+    def _method(self, test: _Test) -> str:
+        method = "consumer-zero"
+        if test.norms:
+            method = "masked-norm"
+        elif self.trace.folding is not None:
+            method = "consumer-zero on the traced graph"
+        if test.precision != torch.float64:
+            return method + " in float32"
+        return method + (", float32 inside" if self.tolerance else "")
+
+    def _compare(self, state: Tensors, slim_state: Tensors, test: _Test) -> float:
+        """Return how far the slim network is from the masked one; raise `ProofError` if too far."""
+        error, equal = test.compare(
+            partial(run_slim, self.slim, slim_state, test.precision, self._run),
+            dense_runs(partial(self._masked, state, test)),
+        )
+        if not equal:
+            raise ProofError(
+                f"the cut network differs from the masked one by {error:.2e}",
+                code="CUT_NOT_EQUAL",
+                where=f"{self._method(test)}, relative to the difference between two inputs",
+                hint="nothing was written; please report this network",
+            )
+        return error
+
+    def _check_trace(self, state: Tensors, traced: Tensors, test: _Test) -> None:
+        """Raise `ProofError` unless the traced dense graph equals the dense network itself."""
+        if self.trace.recorded:
+            return
+
+        # Either holds a copy of the weights in double precision, and only while it runs.
+        def run_trace(inputs: list[Any]) -> Any:
+            return self._traced(self._refolded(state, test.precision), {}, test.precision, inputs)
+
+        def run_own(inputs: list[Any]) -> Any:
+            cast = {name: cast_to(value, test.precision) for name, value in state.items()}
+            return self._run(self.model, cast, inputs)
+
+        error, equal = test.compare(dense_runs(run_trace), dense_runs(run_own))
+        if not (equal and self._is_stored(traced, test.precision)):
+            raise ProofError(
+                f"the traced network differs from its own module by {error:.2e}",
+                code="TRACE_NOT_EQUAL",
+                where=type(self.model).__name__,
+                hint="nothing was written; please report this network",
+            )
+
+    def _is_stored(self, traced: Tensors, precision: torch.dtype) -> bool:
+        """Tell whether the folded tensors follow from the real weights, but for one rounding."""
+        if self.trace.folding is None:
+            return True
+        exact = self._refolded(stored_tensors(self.model), precision)
+        pairs = [(traced[name], exact[name]) for name in self.trace.folding.tensors]
+        return all(
+            float((stored.to(value) - value).abs().max())
+            <= 4 * torch.finfo(stored.dtype).eps * float(value.abs().max())
+            for stored, value in pairs
+        )
+
+    def _refolded(self, state: Tensors, precision: torch.dtype) -> Tensors:
+        """Return what the traced graph reads where the network holds `state`, in a precision."""
+        cast = {name: cast_to(value, precision) for name, value in state.items()}
+        if self.trace.folding is None:
+            return cast
+        folded = evaluate_folding(self.trace.folding, cast, follows_inputs=self.follows_inputs)
+        return {**folded_tensors(self.trace, cast), **folded}
+
+    def _random(self, value: Tensor, generator: torch.Generator, *, shrink: bool) -> Tensor:
+        """Return a random input; where the batch is fixed, of the size of the example."""
+        if self.trace.batch is None:
+            return random_like(value, generator, shape=value.shape, shrink=False)
+        shape = (2, *value.shape[1:]) if value.dim() else ()
+        return random_like(value, generator, shape=shape, shrink=shrink)
+
+    def _run(
+        self,
+        model: nn.Module,
+        state: Tensors,
+        inputs: list[Any],
+        norms: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> Any:
+        """Run a network; besides its outputs, a recorded one is judged by those of its layers."""
+        if not self.trace.recorded:
+            with attributes_kept(model):  # what one forward caches is not for the next
+                return run_with(model, state, inputs)
+        layers = whole_readers(self.coupling, self.slices)
+        output, witness = run_watched(model, state, tuple(inputs), layers, norms)
+        return [witness.outputs, tensors_in(output)]
+
+    def _cut(self, state: Tensors, names: Tensors) -> Tensors:
+        cut = {
+            name: self._cut_one(name, value.double() if name in self.factors else value)
+            for name, value in state.items()
+            if name in names
+        }
+        return {**names, **cut}
+
+    def _cut_one(self, name: str, value: Tensor) -> Tensor:
+        factors = self.factors.get(name, ())
+        return cut_tensor(scaled(value, factors) if factors else value, self.slices.get(name, {}))
+
+    def _unrounded(self, real: Tensors, own: Tensors) -> Tensors:
+        """Return the slim tensors, with the factors that were multiplied in not yet rounded."""
+        wrong = [
+            name
+            for name in self.factors
+            if not torch.equal(own[name], self._cut_one(name, real[name]))
+        ]
+        if wrong:
+            raise ProofError(
+                f"{len(wrong)} tensors of the cut network are not those of the plan",
+                code="CUT_NOT_EQUAL",
+                where=wrong[0],
+                hint="nothing was written; please report this network",
+            )
+        exact = {name: self._cut_one(name, real[name].double()) for name in self.factors}
+        return {**own, **exact}
+
+    def _masked(self, state: Tensors, test: _Test, inputs: list[Any]) -> Any:
+        """Run the dense network over masked tensors."""
+        reference = zero_consumers(state, self.coupling, self.slices, test.precision)
+        run = partial(self._run, self.model, reference)
+        if test.norms and self.trace.recorded:
+            run = partial(run, norms=partial(MaskedNormCalls, self.trace, test.norms))
+        elif test.norms or self.trace.folding is not None:
+            run = partial(self._traced, reference, test.norms, test.precision)
+        return run(inputs)
+
+    def _traced(
+        self, state: Tensors, norms: Norms, precision: torch.dtype, inputs: list[Any]
+    ) -> Any:
+        """Run the traced dense graph."""
+        program = emit(self.trace, self.coupling, np.ones_like(self.keep))
+        constants = {
+            constant_name(name): cast_to(value, precision)
+            for name, value in self.trace.constants.items()
+        }
+        network = build(program, {**state, **constants})
+        if self.follows_inputs:
+            network = in_precision(network, precision, only=self.casts)
+        return MaskedNorms(network, norms).run(*inputs)
+
+
+@dataclass(frozen=True)
+class _Test:
+    """What a comparison runs on: inputs, the norms that lose channels, and a precision."""
+
+    inputs: list[Any]
+    norms: Norms
+    precision: torch.dtype
+    generator: torch.Generator
+    tolerance: float
+
+    def compare(self, network: Run, reference: Run) -> tuple[float, bool]:
+        """Return the error of a network, and whether it is no more than rounding explains."""
+        # The reference first: where it does not run on these inputs, nothing else is at fault.
+        expected = reference(self.inputs)
+        error = relative_error(network(self.inputs), expected)
+        tolerance = self.tolerance
+        if not error <= tolerance and error <= AMPLIFIED:
+            jittered = pytree.tree_map_only(
+                Tensor, lambda value: jitter(value, self.generator), self.inputs
+            )
+            amplified = relative_error(reference(jittered), expected)
+            tolerance = max(tolerance, min(AMPLIFIED, 100 * amplified))
+        return error, error <= tolerance

@@ -1,0 +1,1 @@
+"""One road from a network to a pruned one, and its trials: search and sweep."""

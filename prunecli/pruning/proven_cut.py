@@ -1,0 +1,162 @@
+"""Cut a network to a plan, in its own module or re-emitted, prove it, and find what to hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from prunecli.cutting.attributes import mirrored_attributes
+from prunecli.cutting.surgery import cut_module, slices_of
+from prunecli.cutting.temperature import temperature_factors
+from prunecli.errors import GraphError, ProofError
+from prunecli.graph.emitting.rewrites import baked_sizes
+from prunecli.graph.operators import operator_name, schema_arguments, source_line
+from prunecli.plan import PruningPlan
+from prunecli.proof.prove import prove
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import fx, nn
+
+    from prunecli.budget import Budget
+    from prunecli.cost.model import Widths
+    from prunecli.graph.coupling.groups import ChannelGroup
+    from prunecli.network.traced import Network
+    from prunecli.options import PruneOptions
+    from prunecli.progress import Clock
+    from prunecli.report import Verified
+
+GRAPH = "graph"
+
+
+def plan_of(
+    network: Network,
+    keep: NDArray[np.bool_],
+    widths: Widths,
+    *,
+    budget: Budget,
+    options: PruneOptions,
+) -> PruningPlan:
+    """Return the plan that keeps these atoms, in module mode."""
+    return PruningPlan(
+        fingerprint=network.coupling.fingerprint,
+        keep={
+            group.name: tuple(np.flatnonzero(keep[group.atoms]).tolist())
+            for group in network.coupling.groups
+        },
+        slices=slices_of(network.coupling, keep),
+        attributes=mirrored_attributes(network.model, network.trace, network.coupling, keep),
+        factors=temperature_factors(network.trace, network.coupling, keep),
+        signal=options.signal,
+        allocation=options.allocation,
+        budget=budget.to_json(),
+        cost_before=network.cost.dense,
+        cost_after=network.cost.cost(widths),
+        seed=options.seed,
+    )
+
+
+def cut_and_prove(
+    network: Network,
+    plan: PruningPlan,
+    keep: NDArray[np.bool_],
+    options: PruneOptions,
+    clock: Clock,
+) -> tuple[nn.Module, dict[str, Any] | None, Verified]:
+    """Cut in module mode; where the forward has sizes baked in, in graph mode. Either is proven.
+
+    A module that computes its weights, or that cannot be copied, is cut in graph mode directly.
+    """
+    if network.trace.folding is None:
+        try:
+            with clock.stage("cut"):
+                slim = cut_module(
+                    network.model, plan.slices, attributes=plan.attributes, factors=plan.factors
+                )
+            with clock.stage("prove"):
+                return slim, None, _prove(network, slim, plan, keep, options)
+        except (GraphError, ProofError):
+            slim = None
+            if network.trace.recorded:
+                raise
+    with clock.stage("cut"):
+        rebuilt, program = network.graph_network(keep)
+    rebuilt.train(network.model.training)
+    with clock.stage("prove"):
+        return rebuilt, program, _prove(network, rebuilt, in_graph_mode(plan), keep, options)
+
+
+def in_graph_mode(plan: PruningPlan) -> PruningPlan:
+    """Return the plan of the re-emitted graph, which has its sizes and temperatures written in."""
+    return dataclasses.replace(plan, mode=GRAPH, attributes={}, factors={})
+
+
+def newly_held(
+    network: Network, keep: NDArray[np.bool_], held: Mapping[str, str], failure: ProofError
+) -> dict[str, str]:
+    """Return the groups to leave whole after a proof failed, and why.
+
+    A recorded graph says which sizes may be written in the forward, but cannot replace it. Else the
+    suspects are channels that meet without a weight between, then those of attention, then those
+    under norms. Raises the failure where there is nothing more to leave whole, and a `ProofError`
+    of its own (`RANDOM_FORWARD`) for a forward that no two runs of which are equal.
+    """
+    drawn = random_operator(network.trace.graph)
+    if drawn is not None:
+        raise ProofError(
+            f"the forward draws random numbers in evaluation ({operator_name(drawn.target)}): no "
+            "two runs are equal, and nothing can be proven",
+            code="RANDOM_FORWARD",
+            where=source_line(drawn),
+            hint="nothing was written; switch the noise off in evaluation mode",
+        ) from failure
+    if network.trace.recorded:
+        found = baked_sizes(network.trace, network.coupling, keep)
+        if found.keys() - held.keys():
+            return {**held, **found}
+    cut = [group for group in network.coupling.groups if not keep[group.atoms].all()]
+    for suspect in (lambda group: group.contracted, lambda group: group.axes > 1, _is_inexact):
+        groups = {group.name: "its cut could not be proven" for group in cut if suspect(group)}
+        if groups:
+            return {**held, **groups}
+    raise failure
+
+
+def random_operator(graph: fx.Graph) -> fx.Node | None:
+    """Return the first node that draws random numbers in evaluation; dropout does not."""
+    for node in graph.nodes:
+        if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+            continue
+        arguments = schema_arguments(node)
+        training = arguments.get("train", arguments.get("training", True))
+        if training and arguments.get("dropout_p", 1.0):
+            return node  # type: ignore[no-any-return]
+    return None
+
+
+def _is_inexact(group: ChannelGroup) -> bool:
+    return not group.exact
+
+
+def _prove(
+    network: Network,
+    slim: nn.Module,
+    plan: PruningPlan,
+    keep: NDArray[np.bool_],
+    options: PruneOptions,
+) -> Verified:
+    return prove(
+        network.model,
+        slim,
+        plan.slices,
+        keep,
+        trace=network.trace,
+        coupling=network.coupling,
+        factors=plan.factors,
+        seed=options.seed,
+    )

@@ -1,0 +1,196 @@
+"""`--signal auto`: cut by several signals at the asked budget, and take the one with least loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import TYPE_CHECKING
+
+from prunecli.errors import GateError, InputError
+from prunecli.importance import importance_of
+from prunecli.progress import Progress, Step, silent
+from prunecli.pruning.trial import dense_trial, first_images, try_cut
+from prunecli.report import SearchReport, Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prunecli.allocation import Saliency
+    from prunecli.budget import Budget
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.network.traced import Network
+    from prunecli.options import PruneOptions
+
+AUTO = "auto"
+"""What stands for a signal where the best of several is wanted."""
+
+CONTROL = "random"
+"""The signal that every other one has to beat."""
+
+CANDIDATES = (
+    "l1", "magnitude", "geometric-median", "taylor", "taylor-share", "fisher", "mean-replacement",
+    "removal",
+)  # fmt: skip
+"""The signals that are tried where none are named: of the weights, and of one forward and backward
+over the images; `CONTROL` is always tried beside them."""
+
+REPAIRED_ON = 256
+"""Images that a repair may look at in a trial; the network that is written gets all of them."""
+
+SCORING = 4.0
+"""What one pass for all of `CANDIDATES` takes, in plain forwards (3.0 to 3.4 on ResNet-56)."""
+
+
+def asked_signals(options: PruneOptions) -> tuple[str, ...]:
+    """Return the signals that have to be computed: one, or all candidates with the control."""
+    if options.signal != AUTO:
+        return (options.signal,)
+    return tuple(dict.fromkeys((*(options.candidates or CANDIDATES), CONTROL)))
+
+
+def check_search(options: PruneOptions, batches: object) -> None:
+    """Raise `InputError` for candidates that cannot be tried, before any work."""
+    if options.signal != AUTO:
+        if options.candidates:
+            raise InputError(
+                f"candidates were named beside the signal {options.signal}",
+                code="BAD_OPTION",
+                hint="let the best of them be taken: --signal auto",
+            )
+        return
+    if AUTO in options.candidates or set(options.candidates) == {CONTROL}:
+        raise InputError(
+            f"--candidates {','.join(options.candidates)} leaves nothing to choose from",
+            code="BAD_OPTION",
+            hint="name signals (prunecli methods lists them); random is always tried beside them",
+        )
+    if batches is None:
+        raise InputError(
+            "--signal auto measures a loss on images, and none were given",
+            code="SIGNAL_NEEDS_DATA",
+            hint="add --data DIR, or name a signal of the weights alone (l1, l2, bn-gamma)",
+        )
+
+
+def best_signal(
+    network: Network,
+    budget: Budget,
+    options: PruneOptions,
+    *,
+    score: Callable[[Sequence[str]], Mapping[str, Saliency]],
+    batches: Callable[[], Batches],
+    gone: NDArray[np.bool_] | None = None,
+    measured_on: Callable[[], Batches] | None = None,
+    progress: Progress = silent,
+) -> tuple[SearchReport, Saliency]:
+    """Return the trials of all candidates with the best one named, and its saliencies.
+
+    What the user will get is compared: with `options.repair` the loss after it. `score` computes
+    saliencies under several signals in one pass over `batches`; the loss is that of `measured_on`,
+    or else of the same images. Atoms that are `gone` go first. Raises `GateError`
+    (`INFEASIBLE_BUDGET`) where no candidate reaches the budget.
+    """
+    start = time.perf_counter()
+    names = asked_signals(options)
+    scored_on = measured_on or batches
+    dense = dense_trial(network, scored_on)
+    assert dense.score is not None
+    announced: dict[str, float | str] = {
+        "images": float(dense.score.images),
+        "about": f"{_seconds(dense, scored=_count(batches), candidates=len(names)):.0f} s",
+    }
+    if options.repair:
+        announced["and"] = "repairs"
+    stage = f"try {len(names)} signals"
+    progress(Step(stage, 0, len(names), announced))
+    saliencies = score(names)
+    trials: list[Trial] = []
+    for name in names:
+        tried = try_cut(
+            network,
+            saliencies[name],
+            budget=budget,
+            options=dataclasses.replace(options, signal=name),
+            measured_on=scored_on,
+            importance=importance_of(network, saliencies[name], options, batches),
+            gone=gone,
+            repaired_on=lambda: first_images(batches, REPAIRED_ON),
+            progress=progress,
+        )
+        trials.append(tried)
+        facts = {} if tried.final is None else {"accuracy": tried.final.accuracy}
+        progress(Step(stage, len(trials), len(names), {"signal": name, **facts}))
+    best = _best(trials)
+    report = SearchReport(
+        chosen=best.signal,
+        dense=dense,
+        trials=tuple(trials),
+        images=dense.score.images,
+        measured="calibration" if measured_on is None else "held_out",
+        seconds=round(time.perf_counter() - start, 3),
+    )
+    return report, saliencies[best.signal]
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    best = least_loss(trials)
+    if best is None:
+        raise GateError(
+            f"no candidate reaches the budget: {trials[0].problem}",
+            code="INFEASIBLE_BUDGET",
+            hint="ask for more, or name other signals with --candidates",
+        )
+    return best
+
+
+def least_loss(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial with the least calibrated loss of what the user would get, if any has one.
+
+    The plain loss would prefer a collapsed network that is sure of nothing to one that is right in
+    half of the cases and too sure of the rest: right after a cut, logits are out of scale.
+    """
+    found = [
+        (trial.final.calibrated, at) for at, trial in enumerate(trials) if trial.final is not None
+    ]
+    finite = [(loss, at) for loss, at in found if math.isfinite(loss)]
+    return trials[min(finite)[1]] if finite else None
+
+
+def search_warnings(search: SearchReport) -> list[str]:
+    """Say what speaks against the choice: random did best, or the images had been seen before."""
+    said = []
+    others = least_loss([trial for trial in search.trials if trial.signal != CONTROL])
+    control = next(trial for trial in search.trials if trial.signal == CONTROL)
+    if search.chosen == CONTROL:
+        rest = "no other candidate reaches the budget" if others is None else _figures(others)
+        said.append(
+            f"{_figures(control)}; {rest}: no candidate tells the channels apart here, and random "
+            "ones were cut"
+        )
+    if search.measured == "calibration":
+        said.append(
+            "the candidates were measured on the images that they had been scored on, for want of "
+            "others"
+        )
+    return said
+
+
+def _figures(trial: Trial) -> str:
+    assert trial.final is not None
+    loss, accuracy = trial.final.calibrated, trial.final.accuracy
+    return f"{trial.signal} has a calibrated loss of {loss:.4f} and {accuracy:.1%} accuracy"
+
+
+def _count(batches: Callable[[], Batches]) -> int:
+    return sum(len(labels) for _, labels in batches())
+
+
+def _seconds(dense: Trial, *, scored: int, candidates: int) -> float:
+    """Estimate the whole search from the seconds that one pass of the dense network took."""
+    assert dense.score is not None
+    passes = candidates + SCORING * scored / dense.score.images
+    return dense.seconds * passes

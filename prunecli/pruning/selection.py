@@ -1,0 +1,279 @@
+"""Which groups a budget cuts, and to what widths: options, patterns, and what gives way first."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prunecli.allocation import Problem, Saliency, allocate, allowed_widths, ceilings_of, fill
+from prunecli.budget import format_cost
+from prunecli.cost.alignment import Alignment, default_alignment
+from prunecli.errors import GateError, GraphError, InputError
+from prunecli.network.patterns import check_patterns, matches
+from prunecli.report import FrozenReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from prunecli.budget import Budget
+    from prunecli.cost.model import CostModel, Widths
+    from prunecli.graph.coupling.groups import ChannelGroup
+    from prunecli.network.traced import Network
+    from prunecli.options import PruneOptions
+
+Shapes = tuple[tuple[tuple[int, ...], ...], ...]
+
+FINER = (4, 1)
+"""Alignments at which what the default one leaves of the budget is handed out."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The width of every group, the groups that stay whole and why, and what had to give way."""
+
+    widths: Widths
+    whole: tuple[FrozenReport, ...]
+    warnings: tuple[str, ...]
+
+
+def select(
+    network: Network,
+    saliency: Saliency,
+    budget: Budget,
+    options: PruneOptions,
+    *,
+    held: Mapping[str, str],
+    importance: NDArray[np.float64] | None = None,
+    gone: NDArray[np.bool_] | None = None,
+) -> Selection:
+    """Return the widths under the budget; exact cuts alone where they suffice.
+
+    `held` says why groups stay whole beside those that the options hold fast; `importance` has one
+    number per group, for allocations that look at it. Channels that are
+    `gone` (one boolean per atom) go first, and without a limit in the budget they alone. Raises
+    `InputError` (a pattern matches nothing, the budget is already met), `GraphError`
+    (`NOTHING_TO_CUT`) and `GateError` (infeasible budget).
+    """
+    groups = network.coupling.groups
+    check_patterns(network, options)
+    reasons = {**_reasons(network, saliency, options), **_unseen(groups, importance), **held}
+    left = _left(groups, gone, held)
+    if not budget.limits:
+        return Selection(left, _whole(network, reasons), ())
+    _check_any_left(network, reasons)
+    _check_known(network.cost, budget)
+    ceilings = ceilings_of(budget, network.cost.dense)
+    shapes = weight_shapes(network)
+    if gone is None or not gone.any():
+        _check_not_met(network.cost, ceilings)
+    else:
+        saliency = np.where(gone, -np.inf, saliency)
+
+    def problem(align: Alignment, *, inexact: bool) -> Problem:
+        widths = allowed_widths(
+            groups,
+            eligible=lambda group: group.name not in reasons and (inexact or group.exact),
+            align=align,
+            min_width=options.min_width,
+        )
+        widths = tuple(
+            np.append(own[own < full], full) for own, full in zip(widths, left, strict=True)
+        )
+        return Problem(groups, saliency, network.cost, ceilings, widths, shapes, importance)
+
+    widths, align = _first_within(_attempts(groups, options), problem, options)
+    if bool((widths == network.cost.dense_widths).all()):
+        raise GraphError(
+            "nothing was cut: no group can lose a channel at this alignment",
+            code="NOTHING_TO_CUT",
+            hint="try --align 1",
+        )
+    concessions = tuple(_concessions(groups, widths, options, align))
+    return Selection(widths, _whole(network, reasons), concessions)
+
+
+def _left(
+    groups: Sequence[ChannelGroup], gone: NDArray[np.bool_] | None, held: Mapping[str, str]
+) -> Widths:
+    """Return the width of every group without the channels that are gone, where it may lose any."""
+    lost = (
+        0 if gone is None or group.name in held else int(gone[group.atoms].sum())
+        for group in groups
+    )
+    return np.asarray(
+        [group.width - count for group, count in zip(groups, lost, strict=True)], np.int64
+    )
+
+
+def _whole(network: Network, reasons: Mapping[str, str]) -> tuple[FrozenReport, ...]:
+    shares = network.cost.share("flops")
+    return tuple(
+        FrozenReport(group.name, reasons[group.name], None, float(share))
+        for group, share in zip(network.coupling.groups, shares, strict=True)
+        if group.name in reasons
+    )
+
+
+def weight_shapes(network: Network) -> Shapes:
+    """Return the shapes of the weights that make every group."""
+    return tuple(
+        tuple(
+            tuple(network.tensors[name].shape)
+            for name in dict.fromkeys(name for name, _ in group.producers)
+        )
+        for group in network.coupling.groups
+    )
+
+
+def _unseen(
+    groups: Sequence[ChannelGroup], importance: NDArray[np.float64] | None
+) -> dict[str, str]:
+    """Return why groups stay whole whose importance nothing could measure."""
+    if importance is None:
+        return {}
+    return {
+        group.name: "its importance cannot be measured"
+        for group, value in zip(groups, importance, strict=True)
+        if np.isnan(value)
+    }
+
+
+def _first_within(
+    attempts: Sequence[tuple[bool, Alignment]],
+    problem: Callable[..., Problem],
+    options: PruneOptions,
+) -> tuple[Widths, Alignment]:
+    """Return the widths of the first attempt that reaches the budget, and its alignment."""
+
+    def widths(inexact: bool, align: Alignment) -> Widths:
+        found = allocate(options.allocation, problem(align, inexact=inexact))
+        for finer in FINER if options.align is None else ():
+            found = fill(problem(finer, inexact=inexact), found)
+        return found
+
+    *earlier, (inexact, align) = attempts
+    for attempt in earlier:
+        with suppress(GateError):
+            return widths(*attempt), attempt[1]
+    return widths(inexact, align), align
+
+
+def _check_any_left(network: Network, reasons: Mapping[str, str]) -> None:
+    groups = network.coupling.groups
+    if groups and len(reasons) < len(groups):
+        return
+    raise GraphError(
+        f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them held fast",
+        code="NOTHING_TO_CUT",
+        where=next(
+            iter((*reasons.values(), *_without_rule(network), *_why_frozen(network))),
+            "no layer makes channels that another one reads",
+        ),
+        hint="prunecli analyze shows what is frozen and why",
+    )
+
+
+def _without_rule(network: Network) -> Iterator[str]:
+    """Yield the operators that hold fast what they touch because no rule knows them."""
+    for name, count in network.coupling.unknown.items():
+        yield f"operator {name} has no rule ({count} times)"
+
+
+def _why_frozen(network: Network) -> Iterator[str]:
+    """Yield what holds layers fast beside being the output, which some layer always is."""
+    for item in network.coupling.frozen:
+        if item.reason != "output of the network":
+            yield f"{item.name}: {item.reason}"
+
+
+def _attempts(
+    groups: Sequence[ChannelGroup], options: PruneOptions
+) -> list[tuple[bool, Alignment]]:
+    """Return what is tried in turn: (inexact cuts too?, alignment), the best first.
+
+    An alignment that the user names is kept; the default one is relaxed before cuts that are not
+    exact are made, since a slower network is still the same network.
+    """
+    aligns: tuple[Alignment, ...] = (
+        (default_alignment, 4, 1) if options.align is None else (options.align,)
+    )
+    inexact = (False,) if all(group.exact for group in groups) else (False, True)
+    return [(legal, align) for legal in inexact for align in aligns]
+
+
+def _concessions(
+    groups: Sequence[ChannelGroup], widths: Widths, options: PruneOptions, align: Alignment
+) -> list[str]:
+    """Say what had to be given up for the budget."""
+    said = []
+    if options.align is None and isinstance(align, int):
+        said.append(
+            f"the budget is out of reach at the default alignment; widths are multiples of {align}"
+        )
+    cut = sum(
+        width < group.width and not group.exact for group, width in zip(groups, widths, strict=True)
+    )
+    if cut:
+        said.append(
+            f"{cut} groups are cut under a norm over channels (exact cuts alone do not reach the "
+            "budget): the kept channels are normalised anew"
+        )
+    return said
+
+
+def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
+    if all(cost.dense[kind] <= ceiling for kind, ceiling in ceilings.items()):
+        kind, ceiling = next(iter(ceilings.items()))
+        raise InputError(
+            f"nothing to cut: the network has {format_cost(kind, cost.dense[kind])} {kind}, "
+            f"already within {format_cost(kind, ceiling)}",
+            code="ALREADY_WITHIN_BUDGET",
+            hint="ask for less",
+        )
+
+
+def _check_known(cost: CostModel, budget: Budget) -> None:
+    """Raise `InputError` for a budget of milliseconds where none were measured."""
+    for limit in budget.limits:
+        if limit.kind not in cost.dense:
+            raise InputError(
+                f"the budget {limit} needs a latency table, and none is there",
+                code="NO_LATENCY_TABLE",
+                hint="prunecli.prune(..., latency=0.7) and prunecli prune --latency measure one",
+            )
+
+
+def _narrowest(group: ChannelGroup, options: PruneOptions) -> int:
+    (widths,) = allowed_widths(
+        [group],
+        eligible=lambda _: True,
+        align=options.align or 1,
+        min_width=options.min_width,
+    )
+    return int(widths[0])
+
+
+def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
+    """Return why a group stays whole, for every group that an option or the signal holds fast."""
+    reasons: dict[str, str] = {}
+    for group in network.coupling.groups:
+        if options.exclude and matches(group, options.exclude):
+            reasons[group.name] = "--exclude"
+        elif options.only and not matches(group, options.only):
+            reasons[group.name] = "not named by --only"
+        elif np.isnan(saliency[group.atoms]).any():
+            reasons[group.name] = f"the signal {options.signal} cannot see its channels"
+        elif _narrowest(group, options) == group.width:
+            channels = group.width * group.multiplicity
+            together = group.width == 1 < channels
+            reasons[group.name] = (
+                f"its {channels} channels can only go together"
+                if together
+                else f"has only {channels} channels"
+            )
+    return reasons

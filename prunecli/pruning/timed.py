@@ -1,0 +1,210 @@
+"""Budgets in milliseconds: the table before a cut, and what the cut network really takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunecli.cost.latency import bind
+from prunecli.errors import InputError
+from prunecli.options import LatencyOptions
+from prunecli.progress import Clock, Progress, silent
+from prunecli.report import BenchmarkRow, LatencyReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from prunecli.architectures.reference import InputSpec
+    from prunecli.budget import Budget
+    from prunecli.network.traced import Network
+    from prunecli.options import PruneOptions
+    from prunecli.pruning.road import PruneResult
+
+RUNS, SECONDS = 50, 10.0
+"""Rounds in which the cut network is timed beside the dense one, and how long at most."""
+
+TOLERANCE = 0.05
+"""How far above the budget a real latency may be, as a share of it, before the budget is missed.
+
+Predictions are often off by some percent (`tests/benchmarks/latency.csv`): a warning says so.
+"""
+
+
+def needs_table(budget: Budget, options: PruneOptions) -> bool:
+    """Tell whether milliseconds matter: for the budget, or because the user names a table."""
+    limited = any(limit.kind == "latency" for limit in budget.limits)
+    return limited or options.latency.table is not None
+
+
+def unused(budget: Budget, options: PruneOptions) -> list[str]:
+    """Return a warning about options of a latency that nobody asks for."""
+    if needs_table(budget, options) or options.latency == LatencyOptions():
+        return []
+    return ["--threads and --latency-batch change nothing without --latency or --latency-table"]
+
+
+def prune_timed(
+    cut: Callable[..., PruneResult],
+    dense: nn.Module,
+    *,
+    input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
+    budget: Budget,
+    options: LatencyOptions,
+    prepare: Callable[[Network], Network] = lambda network: network,
+    progress: Progress = silent,
+) -> PruneResult:
+    """Return what `cut(prepare=...)` makes of `dense` with a latency table, measured beside it.
+
+    `cut` is `prune_network` with everything but `prepare`. Raises what it raises, and `InputError`
+    for a table that is none, or is that of another network or setting.
+    """
+    clock, warnings = Clock(progress), list[str]()
+
+    def with_table(network: Network) -> Network:
+        with clock.stage("latency table"):
+            return with_latency(
+                prepare(network),
+                input=input,
+                options=options,
+                warnings=warnings,
+                progress=progress,
+            )
+
+    check_latency(options)
+    result = cut(prepare=with_table)
+    found = _predicted(result, options)
+    if result.model is not None:
+        with clock.stage("measure"):
+            found = judged(found, _measured(dense, result.model, input, found, progress), budget)
+    report = dataclasses.replace(
+        result.report,
+        latency=found,
+        seconds={**result.report.seconds, **clock.seconds},
+        warnings=(*warnings, *result.report.warnings, *_missed(found)),
+    )
+    return dataclasses.replace(result, report=report)
+
+
+def with_latency(
+    network: Network,
+    *,
+    input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
+    options: LatencyOptions,
+    warnings: list[str],
+    progress: Progress = silent,
+) -> Network:
+    """Return the network with predicted milliseconds; adds to `warnings`.
+
+    Reads the table that `options` names if it exists, else measures one and writes it there. Raises
+    `InputError` for a table that is none, or is that of another network or setting.
+    """
+    from prunecli.exporting.timing import latency_table
+
+    machine = latency_table.this_machine(threads=options.threads, batch=options.batch)
+    path = options.table
+    if path is not None and path.exists():
+        table = latency_table.read_table(path)
+        warnings += latency_table.check_table(table, network, machine, path)
+    else:
+        table = latency_table.measure_table(
+            network, input=input, machine=machine, progress=progress
+        )
+        if path is not None:
+            latency_table.write_table(table, path)
+    latency = bind(table, network.trace, network.coupling)
+    return dataclasses.replace(network, latency=latency)
+
+
+def check_latency(options: LatencyOptions) -> None:
+    """Raise `InputError` for options that mean nothing, before any work."""
+    for flag, value in (("--threads", options.threads), ("--latency-batch", options.batch)):
+        if value is not None and value < 1:
+            raise InputError(f"{flag} {value} is below 1", code="BAD_OPTION")
+    if options.table is not None and not options.table.parent.is_dir():
+        raise InputError(
+            "the folder of the latency table does not exist",
+            code="UNWRITABLE_OUTPUT",
+            where=str(options.table.parent),
+            hint="make it first, or name another file (--latency-table)",
+        )
+
+
+def _predicted(result: PruneResult, options: LatencyOptions) -> LatencyReport:
+    from prunecli.exporting import physical_cores
+
+    before, after = result.report.cost.before.latency, result.report.cost.after.latency
+    assert before is not None
+    assert after is not None
+    return LatencyReport(
+        batch=options.batch,
+        threads=options.threads or physical_cores(),
+        dense_ms=before,
+        slim_ms=after,
+        kept=after / before,
+        table=options.table,
+    )
+
+
+def judged(found: LatencyReport, row: BenchmarkRow, budget: Budget) -> LatencyReport:
+    """Return the report with what was measured, and whether the budget was kept in reality.
+
+    It was not where all of the 95 % interval is above it by more than `TOLERANCE`.
+    """
+    assert row.dense_ms
+    assert row.speedup_low
+    assert row.speedup_high
+    kept = row.slim_ms / row.dense_ms
+    interval = (1 / row.speedup_high, 1 / row.speedup_low)
+    limit = next((limit for limit in budget.limits if limit.kind == "latency"), None)
+    asked = None if limit is None else limit.ceiling(row.dense_ms) / row.dense_ms
+    return dataclasses.replace(
+        found,
+        measured=row,
+        measured_kept=kept,
+        measured_interval=interval,
+        error=found.kept / kept - 1,
+        asked=asked,
+        met=None if asked is None else interval[0] <= asked * (1 + TOLERANCE),
+    )
+
+
+def _missed(found: LatencyReport) -> list[str]:
+    """Return the warning about a budget that was kept in the prediction alone."""
+    kept, asked, interval = found.measured_kept, found.asked, found.measured_interval
+    if kept is None or asked is None or interval is None or kept <= asked:
+        return []
+    text = (
+        f"measured, the cut network takes {kept:.3f} of the dense one's time (95 % "
+        f"{interval[0]:.3f} to {interval[1]:.3f}); {asked:.3f} was asked for, and "
+        f"{found.kept:.3f} was predicted"
+    )
+    return [text]
+
+
+def _measured(
+    dense: nn.Module,
+    slim: nn.Module,
+    spec: InputSpec,
+    found: LatencyReport,
+    progress: Progress,
+) -> BenchmarkRow:
+    from prunecli import exporting
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("slim.onnx", "dense.onnx")]
+        for model, path in zip((slim, dense), files, strict=True):
+            exporting.to_onnx(model, path, input=spec)
+        (row,) = exporting.benchmark(
+            *files,
+            input=spec,
+            batches=(found.batch,),
+            threads=found.threads,
+            runs=RUNS,
+            time_limit=SECONDS,
+            progress=progress,
+        )
+    return row

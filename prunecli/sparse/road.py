@@ -1,0 +1,259 @@
+"""The road of single weights: trace, score, allocate, mask, prove. No files, no screen."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prunecli.checkpoint.compact import pack
+from prunecli.cutting.surgery import cut_module
+from prunecli.errors import InputError
+from prunecli.graph.tracing.running import evaluating
+from prunecli.network.traced import Network, read_network
+from prunecli.options import PruneOptions
+from prunecli.progress import Clock, Progress, silent
+from prunecli.report import CutCost, FrozenReport, PruneReport, SparsityReport
+from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
+from prunecli.sparse.batch_norm_repair import check_norms_repair, repair_norms_
+from prunecli.sparse.granularity import CHANNEL, Pattern, parse_pattern
+from prunecli.sparse.layers import WeightLayer, held_fast, weight_layers
+from prunecli.sparse.masks import (
+    apply_masks_,
+    masks_of_pattern,
+    masks_of_sparsity,
+    sparsity_report,
+    unfit,
+    with_all_names,
+)
+from prunecli.sparse.proof import prove_masked
+from prunecli.sparse.saliency import RANDOM, weight_saliencies, weight_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from prunecli.evaluation.outputs import Batches
+    from prunecli.graph.tracing.trace import Example
+    from prunecli.report import Cost
+
+
+MEANT = {
+    "signal", "allocation", "exclude", "only", "seed", "limit", "repair", "granularity",
+}  # fmt: skip
+"""The options that single weights have; the others are those of channels."""
+
+
+@dataclass(frozen=True)
+class SparseResult:
+    """A network with zeroed weights, the masks of what is kept by parameter, and the report.
+
+    For a dry run `model` is None.
+    """
+
+    model: nn.Module | None
+    masks: Mapping[str, Tensor]
+    report: PruneReport
+
+
+def sparsify_network(
+    model: nn.Module,
+    example: Example,
+    *,
+    sparsity: float | None,
+    options: PruneOptions,
+    masks: Mapping[str, Tensor] | None = None,
+    batches: Callable[[], Batches] | None = None,
+    measured_on: Callable[[], Batches] | None = None,
+    dry_run: bool = False,
+    architecture: str = "",
+    progress: Progress = silent,
+) -> SparseResult:
+    """Zero the least salient weights of a copy of `model`, and prove it equal to dense x mask.
+
+    `sparsity` is the share of the weights of all convolutions and linear layers that is zero
+    afterwards; a pattern such as 2:4 (`options.granularity`) has its own, and takes None. `masks`
+    are those that the network has already. Raises what `prune_network` raises.
+    """
+    pattern = parse_pattern(options.granularity)
+    check_weight_options(options, sparsity)
+    check_norms_repair(options.repair, batches)
+    clock, before = Clock(progress), masks or {}
+    network = read_network(model, example, clock=clock)
+    layers = weight_layers(network)
+    held = held_fast(layers, exclude=options.exclude, only=options.only)
+    if pattern is not None:
+        held = {**unfit(layers, pattern), **held}
+        _check_any(layers, held, pattern)
+    with clock.stage("score"):
+        saliencies = weight_saliencies(
+            network, layers, options.signal, batches=batches, seed=options.seed, progress=progress
+        )
+    with clock.stage("allocate"):
+        chosen = (
+            masks_of_pattern(layers, saliencies, pattern, held=held, before=before)
+            if pattern is not None
+            else masks_of_sparsity(
+                layers,
+                saliencies,
+                network.tensors,
+                sparsity=sparsity or 0.0,
+                allocation=options.allocation,
+                held=held,
+                before=before,
+            )
+        )
+    everything = with_all_names(model, {**before, **chosen})
+    slim, verified, repaired = None, None, None
+    if not dry_run:
+        with clock.stage("cut"):
+            slim = cut_module(model, {})
+            apply_masks_(slim, chosen)
+        with clock.stage("prove"):
+            verified = prove_masked(model, slim, everything, network.trace.example)
+        if options.repair and batches is not None:
+            with clock.stage("repair"), evaluating(slim, model):
+                repaired = repair_norms_(
+                    slim, network, batches=batches, measured_on=measured_on, progress=progress
+                )
+    found = sparsity_report(
+        layers, everything, granularity=options.granularity,
+        point=str(weight_signal(options.signal) or RANDOM), held=held,
+    )  # fmt: skip
+    report = PruneReport(
+        output=None,
+        plan=_plan(found, options),
+        cost=sparse_cost(network, slim or model, everything, found),
+        verified=verified,
+        groups=(),
+        frozen=_left_dense(network, found),
+        architecture=architecture or type(model).__name__,
+        mode=options.granularity,
+        signal=options.signal,
+        allocation=options.allocation if pattern is None else options.granularity,
+        align="none",
+        seconds=clock.seconds,
+        warnings=_warnings(found, pattern),
+        repair=repaired,
+        sparsity=found,
+    )
+    return SparseResult(slim, everything, report)
+
+
+LATENCY_FLAGS = {"table": "--latency-table", "batch": "--latency-batch", "threads": "--threads"}
+
+
+def _flag(name: str, options: PruneOptions) -> str:
+    """Return what the command line calls an option that is not as usual."""
+    if name != "latency":
+        return f"--{name.replace('_', '-')}"
+    usual = PruneOptions().latency
+    return next(
+        flag
+        for part, flag in LATENCY_FLAGS.items()
+        if getattr(options.latency, part) != getattr(usual, part)
+    )
+
+
+def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
+    """Raise `InputError` for a choice that means nothing for single weights, before any work."""
+    weight_signal(options.signal)
+    pattern = parse_pattern(options.granularity)
+    if pattern is None:
+        WEIGHT_ALLOCATIONS.get(options.allocation)
+    meant = MEANT - ({"allocation"} if pattern is not None else set())
+    usual = PruneOptions()
+    for field in dataclasses.fields(options):
+        if field.name not in meant and getattr(options, field.name) != getattr(usual, field.name):
+            raise InputError(
+                f"{_flag(field.name, options)} has no meaning at --granularity "
+                f"{options.granularity}",
+                code="OPTION_WITHOUT_EFFECT",
+                hint="leave it away",
+            )
+    if options.granularity == CHANNEL or (pattern is None) != (sparsity is not None):
+        raise InputError(
+            f"--granularity {options.granularity} "
+            + ("zeroes a share of its own" if pattern else "needs the share of weights to zero"),
+            code="BAD_BUDGET",
+            hint="leave --sparsity away" if pattern else "say it: --sparsity 0.9",
+        )
+    if sparsity is not None and not 0 < sparsity < 1:
+        raise InputError(
+            f"--sparsity {sparsity:g} is no share between 0 and 1",
+            code="BAD_BUDGET",
+            hint="give the share of weights to zero, such as 0.9",
+        )
+
+
+def _check_any(layers: Sequence[WeightLayer], held: Mapping[str, str], pattern: Pattern) -> None:
+    if len(held) == len(layers):
+        first = layers[0]
+        raise InputError(
+            f"no layer can have the pattern {pattern}: {first.layer}: {held[first.name]}",
+            code="NOTHING_TO_CUT",
+            hint="zero single weights instead: --granularity weight --sparsity 0.5",
+        )
+
+
+def sparse_cost(
+    network: Network, model: nn.Module, masks: Mapping[str, Tensor], found: SparsityReport
+) -> CutCost:
+    """Return the costs with zeroed weights left out of parameters and bytes, and of nothing else.
+
+    The FLOPs are those of the dense kernels that run the network.
+    """
+    before = network.cost.report_dense()
+    zeroed = found.weights - found.kept
+    tensors = model.state_dict()
+    packed, _ = pack(tensors, masks)
+    saved = _bytes(tensors) - _bytes(packed)
+    after = _replaced(before, params=before.params - zeroed, bytes=before.bytes - saved)
+    return CutCost(
+        before=before,
+        after=after,
+        kept={
+            name: getattr(after, name) / value if value else 1.0
+            for name, value in vars(before).items()
+            if value is not None
+        },
+    )
+
+
+def _replaced(cost: Cost, **changed: float) -> Cost:
+    return type(cost)(**{**vars(cost), **changed})
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in tensors.values())
+
+
+def _plan(found: SparsityReport, options: PruneOptions) -> dict[str, Any]:
+    return {
+        "granularity": options.granularity,
+        "signal": options.signal,
+        "point": found.point,
+        "allocation": options.allocation,
+        "sparsity": found.sparsity,
+        "seed": options.seed,
+        "keep": {row.name: row.kept for row in found.layers},
+    }
+
+
+def _left_dense(network: Network, found: SparsityReport) -> tuple[FrozenReport, ...]:
+    return tuple(
+        FrozenReport(row.name, row.reason, None, network.cost.share_of_tensors({row.name}))
+        for row in found.layers
+        if row.reason
+    )
+
+
+def _warnings(found: SparsityReport, pattern: Pattern | None) -> tuple[str, ...]:
+    dense = [row for row in found.layers if row.reason]
+    if pattern is None or not dense:
+        return ()
+    share = sum(row.weights for row in dense) / found.weights
+    told = f"{dense[0].name}: {dense[0].reason}{', ...' if len(dense) > 1 else ''}"
+    several = f"{len(dense)} of {len(found.layers)} layers ({share:.1%} of the weights)"
+    return (f"{several} stay as they are: {told}",)

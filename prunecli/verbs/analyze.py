@@ -1,0 +1,152 @@
+"""`analyze` on files: a model, a data set, or a model with a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from prunecli.artefacts.dense import dense_shapes
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import dense_architecture, example_input, read
+from prunecli.artefacts.sparse import stored_sparsity
+from prunecli.data import DataSource, check_classes, load_split, open_source, unlike_classes
+from prunecli.html import analysis_page, check_page, write_page
+from prunecli.network.traced import read_network
+from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
+from prunecli.pictures import check_folder, save_pictures
+from prunecli.pictures.of_analysis import analysis_pictures, picture_names
+from prunecli.progress import Clock, Progress, Step, silent
+from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
+from prunecli.verbs.images import features_of, scoring_batches
+
+
+def analyze(
+    *,
+    model: Path | None = None,
+    data: str | None = None,
+    options: AnalyzeOptions | None = None,
+    load: LoadOptions | None = None,
+    plots: Path | None = None,
+    page: Path | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> AnalyzeReport:
+    """Look at a model, at a data set, or at a model with a data set.
+
+    `plots` is a folder for pictures of the data and of what the model does on them, `page` an HTML
+    file for all that was found.
+    """
+    start = time.perf_counter()
+    options = options or AnalyzeOptions()
+    if page is not None:
+        inputs = [model, None if data is None else Path(data), *options.learnability]
+        check_page(page, inputs=[each for each in inputs if each], overwrite=overwrite)
+    if plots is not None:
+        names = picture_names(options, model=model is not None, data=data is not None)
+        check_folder(plots, names, overwrite=overwrite)
+    from prunecli.learnability import compare_records, unlike_runs
+
+    warnings: list[str] = []
+    learned = compare_records(options.learnability) if options.learnability else None
+    warnings.extend(unlike_runs(learned.runs) if learned else [])
+    if data is not None:
+        progress(Step("find images", 0))
+    source = None if data is None else open_source(data)
+    found_model, found_data = None, None
+    if model is not None:
+        found_model = _analyze_model(
+            model, source, options=options, load=load, warnings=warnings, progress=progress
+        )
+    if source is not None:
+        found_data = _analyze_data(source, model, options=options, load=load, progress=progress)
+        warnings.extend(found_data.warnings)
+        warnings.extend(source.problems)
+    report = AnalyzeReport(
+        model=found_model,
+        dataset=found_data,
+        seconds=round(time.perf_counter() - start, 3),
+        warnings=tuple(dict.fromkeys(warnings)),
+        learnability=learned,
+        page=page,
+    )
+    if page is not None:
+        write_page(page, analysis_page(report, source, command=command, progress=progress))
+    if plots is not None:
+        drawn = analysis_pictures(report, options)
+        report = dataclasses.replace(report, pictures=save_pictures(plots, drawn))
+    return report
+
+
+def _analyze_model(
+    path: Path,
+    source: DataSource | None,
+    *,
+    options: AnalyzeOptions,
+    load: LoadOptions | None,
+    warnings: list[str],
+    progress: Progress,
+) -> ModelAnalysis:
+    from prunecli.analysis.network import analyze_network
+
+    loaded = read(path, load)
+    checkpoint = loaded.checkpoint
+    warnings.extend(loaded.warnings)
+    model = instantiate(checkpoint)
+    network = dataclasses.replace(
+        read_network(model, [example_input(checkpoint.input)], clock=Clock(progress)),
+        dense_shapes=dense_shapes(checkpoint, load),
+    )
+    images, batches = None, None
+    if source is not None:
+        check_classes(network.outputs, source, names=checkpoint.classes)
+        warnings.extend(unlike_classes(checkpoint.classes, source))
+        images = load_split(
+            source,
+            "held_out",
+            input=checkpoint.input,
+            seed=options.seed,
+            limit=options.limit,
+            progress=progress,
+        )
+        choice = PruneOptions(signal=options.signal, seed=options.seed, limit=options.limit)
+        batches = scoring_batches(checkpoint, str(source.path), choice, progress, wanted=True)
+    found = analyze_network(
+        network,
+        options=options,
+        architecture=str(dense_architecture(checkpoint)),
+        images=images,
+        input=checkpoint.input,
+        batches=batches,
+        progress=progress,
+    )
+    return dataclasses.replace(found, sparsity=stored_sparsity(checkpoint))
+
+
+def _analyze_data(
+    source: DataSource,
+    model: Path | None,
+    *,
+    options: AnalyzeOptions,
+    load: LoadOptions | None,
+    progress: Progress,
+) -> DatasetAnalysis:
+    from prunecli.analysis.dataset import analyze_dataset
+    from prunecli.complexity import NetworkFeatures, parse_embedding
+
+    network = None
+    chain = parse_embedding(options.complexity.embedding or "raw")
+    if model is not None and chain[0][0] == "model":
+        loaded = read(model, load)
+        spec = loaded.checkpoint.input
+        features = features_of(instantiate(loaded.checkpoint), spec)
+        network = NetworkFeatures(spec, features, loaded.sha256)
+    return analyze_dataset(
+        source,
+        options=options.complexity,
+        seed=options.seed,
+        network=network,
+        records=options.learnability,
+        progress=progress,
+    )

@@ -1,0 +1,78 @@
+"""`evaluate` on files: score a checkpoint or an ONNX file on a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from prunecli.architectures.reference import InputSpec
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import read
+from prunecli.data import (
+    check_classes,
+    evaluation_split,
+    load_split,
+    open_source,
+    unlike_classes,
+)
+from prunecli.errors import InputError
+from prunecli.options import LoadOptions
+from prunecli.progress import Progress, silent
+from prunecli.verbs.images import class_count
+from prunecli.verbs.warnings import merged
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prunecli.report import Evaluation
+
+
+def evaluate(
+    model: Path,
+    *,
+    data: str,
+    split: str = "auto",
+    batch_size: int = 256,
+    limit: int | None = None,
+    load: LoadOptions | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Score a checkpoint or an ONNX file on the images of one split."""
+    from prunecli import exporting
+    from prunecli.evaluation import images as on_images
+
+    source = open_source(data)
+    chosen = evaluation_split(source) if split == "auto" else split
+    load = load or LoadOptions()
+    if model.suffix.lower() == ".onnx":
+        spec = _onnx_input(model, load)
+        images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
+        return exporting.evaluate_onnx(
+            model, images, batch_size=batch_size, input=spec, progress=progress
+        )
+    loaded = read(model, load)
+    network = instantiate(loaded.checkpoint)
+    spec = loaded.checkpoint.input
+    check_classes(class_count(network, spec), source, names=loaded.checkpoint.classes)
+    images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
+    scores = on_images.evaluate(
+        network, images, input=spec, batch_size=batch_size, progress=progress
+    )
+    unlike = unlike_classes(loaded.checkpoint.classes, source)
+    return dataclasses.replace(scores, warnings=merged(loaded.warnings, unlike, scores.warnings))
+
+
+def _onnx_input(path: Path, load: LoadOptions) -> InputSpec:
+    from prunecli.exporting import read_metadata
+
+    spec = read_metadata(path).input
+    if spec is None and not (load.input_size and load.mean and load.std):
+        raise InputError(
+            "the file does not say how images become its input",
+            code="NO_INPUT_SPEC",
+            where=str(path),
+            hint="add --input-size, --mean and --std",
+        )
+    mean = load.mean or (spec.mean if spec else ())
+    height, width = load.input_size or (spec.height if spec else 0, spec.width if spec else 0)
+    return InputSpec(len(mean), height, width, mean, load.std or (spec.std if spec else ()))

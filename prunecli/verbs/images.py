@@ -1,0 +1,158 @@
+"""What a network asks of a data set: its number of classes, and normalised images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunecli.artefacts.provenance import example_input
+from prunecli.data import check_classes, load_split, open_source
+from prunecli.errors import InputError
+from prunecli.graph.tracing.running import evaluating
+from prunecli.pruning.search import AUTO
+from prunecli.signals import needs_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from prunecli.architectures.reference import InputSpec
+    from prunecli.checkpoint import Checkpoint
+    from prunecli.data import ImageSet
+    from prunecli.options import PruneOptions
+    from prunecli.progress import Progress
+
+SCORING_BATCH = 64
+"""Images that a signal looks at in one step."""
+
+
+def class_count(model: nn.Module, spec: InputSpec) -> int:
+    """Return how many classes a network tells apart, by running it once."""
+    from prunecli.evaluation.outputs import class_logits
+
+    with torch.no_grad():
+        logits, _ = class_logits(model(example_input(spec)))
+    return int(logits.shape[-1])
+
+
+def check_labels(model: nn.Module, checkpoint: Checkpoint, data: str) -> None:
+    """Raise `InputError` where labels name classes that a network has no output for.
+
+    Fewer classes than outputs are fine: images without labels may lie in a single folder.
+    """
+    source = open_source(data)
+    if len(source.classes) > (count := class_count(model, checkpoint.input)):
+        check_classes(count, source, names=checkpoint.classes)
+
+
+def features_of(model: nn.Module, spec: InputSpec) -> Callable[[Tensor], NDArray[np.float32]]:
+    """Return a function from uint8 images [n, C, H, W] to what the last layer reads, [n, d].
+
+    The last layer is the last product with a weight in a forward, whatever module it stands in.
+    """
+    from prunecli.data.pixels import normalise
+
+    def features(images: Tensor) -> NDArray[np.float32]:
+        found = []
+        with torch.no_grad(), evaluating(model):
+            for pixels in torch.split(images, SCORING_BATCH):
+                with _LastRead() as last:
+                    model(normalise(pixels, spec))
+                if last.value is None:
+                    raise InputError(
+                        "the network has no layer with weights to take features from",
+                        code="NO_FEATURES",
+                        hint="take another embedding: --embedding pca-10",
+                    )
+                found.append(last.value.reshape(len(pixels), -1).float().cpu())
+        return np.asarray(torch.cat(found).numpy(), np.float32)
+
+    return features
+
+
+class _LastRead(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps what the last layer with a weight has read."""
+
+    reads: ClassVar[Mapping[Any, int]] = {
+        torch.ops.aten.addmm.default: 1,
+        torch.ops.aten.mm.default: 0,
+        torch.ops.aten.convolution.default: 0,
+    }
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.value: Tensor | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.reads:
+            self.value = args[self.reads[func]]
+        return func(*args, **(kwargs or {}))
+
+
+def scoring_batches(
+    checkpoint: Checkpoint,
+    data: str | None,
+    options: PruneOptions,
+    progress: Progress,
+    *,
+    wanted: bool = False,
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
+    """Return the training images that a signal or a repair looks at; None where none is needed.
+
+    Dead channels are looked for on them too. `wanted` asks for them whatever the signal.
+    """
+    if data is None:
+        return None
+    if not (
+        wanted
+        or options.repair
+        or options.dead
+        or options.signal == AUTO
+        or needs_data(options.signal)
+    ):
+        return None
+    return _images(checkpoint, data, "train", options, progress)
+
+
+def measuring_batches(
+    checkpoint: Checkpoint,
+    data: str | None,
+    options: PruneOptions,
+    progress: Progress,
+    *,
+    wanted: bool = False,
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
+    """Return the held-out images that repairs and candidates are scored on; None without any.
+
+    `wanted` asks for them whatever the options.
+    """
+    if data is None or not (wanted or options.repair or options.dead or options.signal == AUTO):
+        return None
+    return _images(checkpoint, data, "held_out", options, progress)
+
+
+def _images(
+    checkpoint: Checkpoint, data: str, split: str, options: PruneOptions, progress: Progress
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    images = load_split(
+        open_source(data),
+        split,
+        input=checkpoint.input,
+        seed=options.seed,
+        limit=options.limit,
+        progress=progress,
+    )
+    return lambda: normalised(images, checkpoint.input)
+
+
+def normalised(images: ImageSet, spec: InputSpec) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield normalised images with labels, in order."""
+    from prunecli.data.pixels import normalise
+
+    for pixels, labels in images.iterate(SCORING_BATCH):
+        yield normalise(pixels, spec), labels

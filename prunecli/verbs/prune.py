@@ -1,0 +1,131 @@
+"""How `prune` comes to a cut, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from prunecli.allocation import BY_IMPORTANCE
+from prunecli.errors import InputError
+from prunecli.html import cut_page
+from prunecli.options import LoadOptions, PruneOptions
+from prunecli.progress import Progress, silent
+from prunecli.pruning.search import AUTO
+from prunecli.pruning.timed import needs_table
+from prunecli.registry import Registry
+from prunecli.report import PruneReport
+from prunecli.signals.components import LATENCY_REMOVED
+from prunecli.sparse.granularity import CHANNEL
+from prunecli.verbs.job import Job
+from prunecli.verbs.prune_at_once import one_shot
+from prunecli.verbs.prune_iteratively import iterative
+from prunecli.verbs.prune_weights import sparsify
+from prunecli.verbs.showing import Show, check_show, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prunecli.budget import Budget
+
+Road: TypeAlias = Callable[[Job], PruneReport]
+
+METHODS: Registry[Road] = Registry("pruning method")
+
+METHODS.add("one-shot", one_shot, summary="Choose once, cut once (default).")
+METHODS.add(
+    "iterative",
+    iterative,
+    summary="A few channels at a time, with updates between during which the signal is taken.",
+    source="Molchanov et al. 2017, arXiv 1611.06440; Theis et al. 2018, arXiv 1801.05787",
+)
+
+
+def needs_latencies(budget: Budget | None, options: PruneOptions) -> bool:
+    """Tell whether a budget, a table or a signal asks for milliseconds."""
+    limited = budget is not None and needs_table(budget, options)
+    return limited or options.signal.endswith(f"/{LATENCY_REMOVED}")
+
+
+def prune(
+    model: Path,
+    *,
+    output: Path | None = None,
+    budget: Budget | None,
+    options: PruneOptions | None = None,
+    load: LoadOptions | None = None,
+    data: str | None = None,
+    dry_run: bool = False,
+    page: Path | None = None,
+    plots: Path | None = None,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> PruneReport:
+    """Cut the network in `model` until it keeps `budget`, prove the cut, and write it.
+
+    `options.method` says how; at a granularity below channels single weights are zeroed, and a
+    pattern such as 2:4 takes no budget. `output` defaults to `<stem>.pruned.pt` in the current
+    folder. `page` is an HTML file, `plots` a folder for pictures; nothing else is written for a dry
+    run, and nothing at all when anything fails.
+    """
+    job = Job(
+        model,
+        output=output,
+        budget=budget,
+        options=options or PruneOptions(),
+        load=load,
+        data=data,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        command=command,
+        progress=progress,
+    )
+    road = _road(job)
+    teacher = job.options.iterative.teacher
+    show = Show(page, plots)
+    check_show(show, "prune", inputs=[model, data, teacher], overwrite=overwrite)
+    return shown(road(job), show, partial(cut_page, command=command))
+
+
+def _road(job: Job) -> Road:
+    """Return how a job is done; raise `InputError` for what that way cannot do."""
+    options = job.options
+    road = METHODS.get(options.method)
+    if options.granularity != CHANNEL:
+        if options.method != PruneOptions.method:
+            raise InputError(
+                f"the method {options.method} removes channels, no single weights",
+                code="BAD_OPTION",
+                hint="zero weights along the way with prunecli finetune --sparsity 0.9",
+            )
+        road = sparsify
+    elif job.budget is None:
+        raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
+    if road is one_shot:
+        return road
+    for asked, problem, hint in (
+        (
+            options.dead,
+            "dead channels are removed by one-shot cuts",
+            "remove them first with prunecli prune --dead, then go on with the result",
+        ),
+        (
+            road is iterative and options.allocation in BY_IMPORTANCE,
+            f"the allocation {options.allocation} measures layers once, before a one-shot cut",
+            "use --allocation greedy, or leave --method out",
+        ),
+        (
+            options.signal == AUTO,
+            "the signal auto compares one-shot cuts of channels",
+            "name a signal, or leave --method and --granularity out",
+        ),
+        (
+            needs_latencies(job.budget, options),
+            "milliseconds are counted by one-shot cuts of channels alone",
+            "give --flops instead of --latency, or leave --method and --granularity out",
+        ),
+    ):
+        if asked:
+            raise InputError(problem, code="BAD_OPTION", hint=hint)
+    return road

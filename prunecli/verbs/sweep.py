@@ -1,0 +1,167 @@
+"""`prune --sweep` on files: read once, try every budget, write the table and the pictures."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from functools import partial
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from prunecli.artefacts.dense import dense_shapes
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import check_output, dense_architecture, example_input, read
+from prunecli.atomic import atomic_write
+from prunecli.data import check_classes, open_source
+from prunecli.errors import InputError
+from prunecli.html import sweep_page
+from prunecli.network.traced import read_network
+from prunecli.options import LoadOptions, PruneOptions
+from prunecli.progress import Clock, Progress, silent
+from prunecli.pruning.sweep import no_images, sweep_network
+from prunecli.report import to_json
+from prunecli.verbs.images import measuring_batches, scoring_batches
+from prunecli.verbs.showing import Show, check_show, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from prunecli.budget import Sweep
+    from prunecli.report import SweepReport, Trial
+
+
+def sweep(
+    model: Path,
+    *,
+    sweep: Sweep,
+    signals: Sequence[str],
+    allocations: Sequence[str],
+    options: PruneOptions | None = None,
+    load: LoadOptions | None = None,
+    data: str | None = None,
+    table: Path | None = None,
+    page: Path | None = None,
+    plots: Path | None = None,
+    suggest: Callable[[SweepReport], str] = lambda _: "",
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = silent,
+) -> SweepReport:
+    """Cut the network in `model` to every budget, score the cuts on held-out images of `data`.
+
+    No network is written: `table` (.csv or .json) gets the figures, `page` is an
+    HTML file, `plots` a folder for pictures. `suggest` writes the command for the suggested cut.
+    """
+    options = options or PruneOptions()
+    if data is None:
+        raise no_images()
+    if table is not None:
+        _writer(table)
+        check_output(table, inputs=[model], overwrite=overwrite)
+    show = Show(page, plots)
+    check_show(show, "sweep", inputs=[model, data, table], overwrite=overwrite)
+    loaded = read(model, load)
+    checkpoint = loaded.checkpoint
+    module = instantiate(checkpoint)
+    network = dataclasses.replace(
+        read_network(module, [example_input(checkpoint.input)], clock=Clock(progress)),
+        dense_shapes=dense_shapes(checkpoint, load),
+    )
+    check_classes(network.outputs, open_source(data), names=checkpoint.classes)
+    report = sweep_network(
+        network,
+        sweep,
+        signals=signals,
+        allocations=allocations,
+        options=options,
+        batches=scoring_batches(checkpoint, data, options, progress, wanted=True),
+        measured_on=measuring_batches(checkpoint, data, options, progress, wanted=True),
+        architecture=str(dense_architecture(checkpoint)),
+        progress=progress,
+    )
+    report = dataclasses.replace(
+        report,
+        table=table,
+        next_command=suggest(report),
+        warnings=tuple(dict.fromkeys((*loaded.warnings, *report.warnings))),
+    )
+    if table is not None:
+        text = _writer(table)(report)
+        with atomic_write(table) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return shown(report, show, partial(sweep_page, command=command))
+
+
+COLUMNS = (
+    "kind", "asked", "signal", "allocation", "seed", "kept_flops", "kept_params",
+    "kept_activations", "kept_bytes", "kept_channels", "loss", "accuracy", "calibrated_loss",
+    "repaired_loss", "repaired_accuracy", "images", "seconds", "problem",
+)  # fmt: skip
+"""What a table of a sweep holds of every trial: `asked` is the share of `kind` to keep, `kept_*`
+are the shares kept; a cell without a figure is empty."""
+
+
+def sweep_rows(report: SweepReport) -> list[dict[str, Any]]:
+    """Return one row per trial, the dense network first."""
+    return [_row(report.kind, trial) for trial in (report.dense, *report.trials)]
+
+
+def _row(kind: str, trial: Trial) -> dict[str, Any]:
+    score, repaired = trial.score, trial.repaired
+    kept = {f"kept_{name}": round(share, 6) for name, share in trial.kept.items()}
+    return {
+        **dict.fromkeys(COLUMNS, ""),
+        "kind": kind,
+        "asked": trial.budget.get(kind, {}).get("fraction", ""),
+        "signal": trial.signal,
+        "allocation": trial.allocation,
+        "seed": trial.seed,
+        **kept,
+        "loss": "" if score is None else score.loss,
+        "accuracy": "" if score is None else score.accuracy,
+        "calibrated_loss": "" if score is None else score.calibrated,
+        "repaired_loss": "" if repaired is None else repaired.loss,
+        "repaired_accuracy": "" if repaired is None else repaired.accuracy,
+        "images": "" if score is None else score.images,
+        "seconds": trial.seconds,
+        "problem": trial.problem,
+    }
+
+
+def _as_csv(report: SweepReport) -> str:
+    file = StringIO(newline="")
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    writer.writerows(sweep_rows(report))
+    return file.getvalue()
+
+
+def _as_json(report: SweepReport) -> str:
+    return json.dumps(_plain(to_json(report)), indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON data without numbers that JSON does not have: they become null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+WRITERS: dict[str, Callable[[SweepReport], str]] = {".csv": _as_csv, ".json": _as_json}
+
+
+def _writer(table: Path) -> Callable[[SweepReport], str]:
+    writer = WRITERS.get(table.suffix.lower())
+    if writer is None:
+        raise InputError(
+            f"a sweep writes no network, and the suffix {table.suffix!r} names no table",
+            code="UNWRITABLE_OUTPUT",
+            where=str(table),
+            hint=f"end the name in one of {', '.join(WRITERS)}, or leave --out out",
+        )
+    return writer

@@ -1,0 +1,111 @@
+"""Flags beat PRUNECLI_ variables beat pyproject.toml beat defaults."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import prunecli
+from prunecli.options import PruneOptions
+from prunecli_cli import config
+from prunecli_cli.main import command_options, main
+from tests.support.fake_verbs import FakeVerbs
+
+
+@pytest.fixture
+def verbs(monkeypatch, tmp_path):
+    fake = FakeVerbs()
+    monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
+    monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+def options_given(verbs, *words):
+    assert main(["prune", "m.pt", "--flops", "0.5", *words]) == 0
+    return verbs.calls[-1][1]["options"]
+
+
+def test_each_source_beats_the_next(verbs, monkeypatch):
+    assert options_given(verbs).seed == PruneOptions.seed == 0
+    Path("pyproject.toml").write_text("[tool.prunecli]\nseed = 1\n")
+    assert options_given(verbs).seed == 1
+    Path("pyproject.toml").write_text("[tool.prunecli]\nseed = 1\n[tool.prunecli.prune]\nseed = 2")
+    assert options_given(verbs).seed == 2
+    monkeypatch.setenv("PRUNECLI_SEED", "3")
+    assert options_given(verbs).seed == 3
+    assert options_given(verbs, "--seed", "4").seed == 4
+
+
+def test_a_file_can_set_switches_lists_and_dashed_names(verbs):
+    Path("pyproject.toml").write_text(
+        '[tool.prunecli.prune]\nmin-width = 2\nexclude = ["a.*", "b"]\n'
+        "overwrite = true\nflops = 0.3\n"
+    )
+    assert main(["prune", "m.pt"]) == 0
+    given = verbs.calls[-1][1]
+    assert given["options"].min_width == 2
+    assert given["options"].exclude == ("a.*", "b")
+    assert given["overwrite"] is True
+    assert str(given["budget"]) == "flops <= 0.3"
+
+
+def test_a_variable_can_ask_for_json(verbs, monkeypatch, capsys):
+    monkeypatch.setenv("PRUNECLI_JSON", "1")
+    assert main(["prune", "m.pt", "--flops", "0.5"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+    assert main(["prune", "m.pt", "--flop", "0.5"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "USAGE"
+
+
+def test_a_file_above_the_folder_counts(verbs, monkeypatch):
+    Path("pyproject.toml").write_text("[tool.prunecli]\nseed = 9\n")
+    Path("a/b").mkdir(parents=True)
+    monkeypatch.chdir("a/b")
+    assert options_given(verbs).seed == 9
+
+
+def test_a_file_of_another_project_is_left_alone(verbs):
+    Path("pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert options_given(verbs).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[tool.prunecli]\nsede = 1\n", "did you mean 'seed'"),
+        ("[tool.prunecli.prune]\nepochs = 1\n", "keys are the long options"),
+        ("[tool.prunecli.prun]\nseed = 1\n", "did you mean 'prune'"),
+        ("[tool.prunecli\n", "repair the file"),
+    ],
+)
+def test_a_setting_that_nobody_knows_is_an_error(verbs, capsys, text, hint):
+    Path("pyproject.toml").write_text(text)
+    assert main(["prune", "m.pt", "--flops", "0.5"]) == 2
+    err = capsys.readouterr().err
+    assert hint in err
+    assert "pyproject.toml" in err
+    assert "BAD_CONFIG" in err
+
+
+@pytest.mark.parametrize("source", ["file", "variable"])
+def test_a_bad_value_is_told_with_its_source(verbs, monkeypatch, capsys, source):
+    if source == "file":
+        Path("pyproject.toml").write_text("[tool.prunecli]\nseed = 'many'\n")
+    else:
+        monkeypatch.setenv("PRUNECLI_SEED", "many")
+    assert main(["prune", "m.pt", "--flops", "0.5"]) == 2
+    err = capsys.readouterr().err
+    assert ("set in pyproject.toml" if source == "file" else "that of PRUNECLI_SEED") in err
+
+
+def test_every_option_of_every_verb_can_be_set_in_the_file(tmp_path):
+    known = command_options()
+    for verb, names in known.items():
+        for name in names:
+            path = tmp_path / "pyproject.toml"
+            path.write_text(f"[tool.prunecli.{verb}]\n{name.replace('_', '-')} = 1\n")
+            assert config.load(known, folder=tmp_path)[verb] == {name: "1"}

@@ -1,0 +1,1 @@
+"""Networks, fakes and checks that several tests share."""
