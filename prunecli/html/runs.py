@@ -176,7 +176,7 @@ def _benchmark(rows: Sequence[BenchmarkRow]) -> list[Section]:
         "ms: milliseconds per batch, the median of all rounds; p99: the 99th percentile; fewer "
         "FLOPs: those of the original divided by those of this model"
     )
-    text = "Times are milliseconds per batch. "
+    text = "Times are milliseconds per batch. The lines reach to the 90th percentile. "
     if any(row.dense_ms is not None for row in rows):
         text += (
             "The original and this model are timed in turn in one run, so that anything that slows "
