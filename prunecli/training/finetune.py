@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
     from prunecli.architectures.reference import InputSpec
     from prunecli.learnability import Record
+    from prunecli.plan import PruningPlan
     from prunecli.report import EpochReport, Evaluation, SamplingReport
     from prunecli.sparse.layers import WeightLayer
+    from prunecli.training.method import TrainingMethod
 
 SAVE_SECONDS = 300.0
 """How much of an epoch a kill may cost; every epoch's end is saved besides."""
@@ -54,7 +56,8 @@ FEWEST_HELD_OUT = 256
 class FinetuneResult:
     """A trained network: a copy with the weights of its best epoch, on the CPU, in eval mode.
 
-    Where weights were held at zero, `masks` say which are kept. `precision` is that of the passes.
+    Where weights were held at zero, `masks` say which are kept. `precision` is that of the passes,
+    `plan` what a method removed, if it says so.
     """
 
     model: nn.Module
@@ -68,6 +71,7 @@ class FinetuneResult:
     record: Record | None = None
     sampling: SamplingReport | None = None
     precision: str = "fp32"
+    plan: PruningPlan | None = None
 
 
 def finetune(
@@ -80,6 +84,7 @@ def finetune(
     teacher_input: InputSpec | None = None,
     masks: Mapping[str, Tensor] | None = None,
     layers: Sequence[WeightLayer] = (),
+    method: TrainingMethod | None = None,
     run_dir: Path | None = None,
     resume: bool = False,
     save_seconds: float = SAVE_SECONDS,
@@ -88,8 +93,9 @@ def finetune(
     """Train a copy of `model` on the training images, the best epoch chosen on held-out ones.
 
     With a `teacher` the loss is `distillation_loss`. What `masks` leave out stays zero; with
-    `options.sparsity` the weights of `layers` are zeroed along the way. `run_dir` holds the log and
-    a state from which `resume` goes on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`,
+    `options.sparsity` the weights of `layers` are zeroed along the way. Instead of these a `method`
+    may prune while the network trains. `run_dir` holds the log and a state from which `resume` goes
+    on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`,
     `RESUME_MISMATCH`, `TOO_FEW_IMAGES`, and those of the data) and `InterruptedRunError` after
     Ctrl-C.
     """
@@ -113,7 +119,13 @@ def finetune(
         settings = _settings(recipe, student, teacher)
         place = Place(ready_folder(run_dir), save_seconds, settings)
         zeros = _masked_weights(recipe, masks or {}, layers)
-        run = start_run(student, recipe, zeros)
+        if zeros is not None and method is not None:
+            raise InputError(
+                "masked weights are a method of their own, and another one was given",
+                code="BAD_OPTION",
+                hint="train with one of the two",
+            )
+        run = start_run(student, recipe, method or zeros)
         session = Session(run, held_out=held_out, place=place)
         if resume and not session.restore():
             warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
@@ -312,7 +324,7 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
         )
     warnings.extend(note for note in session.recipe.images.found() if note not in warnings)
     warnings.extend(() if sampling is None else sampling.warnings)
-    session.finish()
+    plan = session.finish()
     model = session.recipe.accelerator.unwrap_model(session.run.model, keep_fp32_wrapper=False)
     model = model.to("cpu").to(memory_format=torch.contiguous_format).eval()
     return FinetuneResult(
@@ -325,6 +337,7 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
         warnings=tuple(warnings),
         masks={} if zeros is None else {name: mask.cpu() for name, mask in zeros.masks.items()},
         precision=precision_of(session.recipe.accelerator),
+        plan=plan,
         record=_record(session),
         sampling=None if sampling is None else sampling.report,
     )

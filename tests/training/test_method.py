@@ -15,8 +15,9 @@ from torch import nn
 
 from prunecli import data
 from prunecli.cutting.surgery import cut_module
-from prunecli.errors import InterruptedRunError
+from prunecli.errors import InputError, InterruptedRunError
 from prunecli.report import EpochReport, fact_names, fact_text, to_json
+from prunecli.training import finetune
 from prunecli.training.devices import make_accelerator
 from prunecli.training.finetune import load_images, make_recipe, reproducible
 from prunecli.training.loop import set_learning_rate
@@ -414,3 +415,14 @@ def test_what_a_method_remembers_is_given_back_exactly(tmp_path):
     assert session_of(again, folder=tmp_path).restore()
     assert torch.equal(again.told["price"], Remembers().state()["price"])
     assert again.told["at"] == [1, "two"]
+
+
+def test_finetune_takes_a_method_and_gives_back_its_network():
+    digits = data.open_source("digits")
+    result = finetune(make_net(), digits, input=GREY, options=SHORT, method=Halves())
+    assert result.model[0].weight.shape == (8, 1, 3, 3)
+    assert result.best_epoch == 2
+    assert result.plan is None
+    masks = {"0.weight": torch.ones(16, 1, 3, 3).bool()}
+    with pytest.raises(InputError, match="another one was given"):
+        finetune(make_net(), digits, input=GREY, options=SHORT, method=Halves(), masks=masks)
