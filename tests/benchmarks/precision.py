@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="of 128 images, in each turn")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=6_000, help="to fine-tune on, one epoch")
+    parser.add_argument("--images", type=int, default=6_000, help="to fine-tune on")
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--tested", type=int, default=5_000)
     arguments = parser.parse_args()
     name, threads = arguments.checkpoint.name, str(torch.get_num_threads())
@@ -55,9 +56,10 @@ def main() -> None:
         append("training images per CPU second", name, "", str(128 * arguments.steps), threads,
                *(f"{rate:.0f}" for rate in rates[:2]), f"{rates[2]:.2f}")  # fmt: skip
     for seed in range(arguments.seeds):
-        if ("accuracy after one epoch", name, str(seed)) not in done():
+        what = f"accuracy, epochs: {arguments.epochs}"
+        if (what, name, str(seed)) not in done():
             full, half = accuracies(arguments, seed)
-            append("accuracy after one epoch", name, str(seed), str(arguments.images), threads,
+            append(what, name, str(seed), str(arguments.images), threads,
                    f"{full:.4f}", f"{half:.4f}", f"{half - full:+.4f}")  # fmt: skip
 
 
@@ -100,7 +102,9 @@ def accuracies(arguments: argparse.Namespace, seed: int) -> tuple[float, float]:
     test = load_split(source, "test", input=checkpoint.input, limit=arguments.tested)
     found = []
     for amp in AMPS:
-        options = FinetuneOptions(epochs=1, limit=arguments.images, seed=seed, amp=amp)
+        options = FinetuneOptions(
+            epochs=arguments.epochs, limit=arguments.images, seed=seed, amp=amp
+        )
         tuned = finetune(
             instantiate(checkpoint), source, input=checkpoint.input, options=options
         ).model
