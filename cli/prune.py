@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from prunecli.options import IterativeOptions, LatencyOptions, PruneOptions
+from prunecli.report import NO_GATES, missed_gate
 
 from . import options as shared
-from .outcome import Outcome, latency_gate
+from .outcome import Outcome
 from .parsing import checkpoint_path, is_typed, load_options, names, usage_error
 from .session import start
 from .sweep import sweeping
@@ -397,7 +398,7 @@ def prune(
         "prune",
         found,
         output=found.output,
-        gate=latency_gate(found.latency),
+        gate=missed_gate(NO_GATES, found),
         warnings=found.warnings,
     )
 

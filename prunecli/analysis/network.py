@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from prunecli.architectures.reference import InputSpec
     from prunecli.data import ImageSet
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Batches
     from prunecli.network.traced import Network
 
 COMPARED = (

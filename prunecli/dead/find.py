@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prunecli.dead.activations import Seen
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Batches
     from prunecli.graph.coupling.groups import Atoms, ChannelGroup
     from prunecli.network.traced import Network
     from prunecli.progress import Progress

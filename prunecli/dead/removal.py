@@ -13,13 +13,11 @@ from prunecli.network.patterns import matches
 from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from prunecli.allocation import Saliency
     from prunecli.budget import Budget
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Images
     from prunecli.graph.coupling.groups import ChannelGroup
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
@@ -82,8 +80,7 @@ def living_network(
     options: PruneOptions,
     *,
     limited: bool,
-    batches: Callable[[], Batches] | None,
-    measured_on: Callable[[], Batches] | None,
+    images: Images,
     clock: Clock,
 ) -> WithoutDead:
     """Return the network without its dead channels; as it is where they are not asked for.
@@ -102,7 +99,7 @@ def living_network(
     with clock.stage("dead"):
         dead = find_dead(
             network,
-            batches=batches,
+            batches=images.scored_on,
             threshold=options.dead_threshold,
             kept=Kept(stays, options.align or 1, options.min_width),
             seed=options.seed,
@@ -112,12 +109,7 @@ def living_network(
             if not limited:
                 raise _nothing_dead(dead)
             return WithoutDead(network, nothing, dead.report, (f"no dead channel: {_found(dead)}",))
-        after, report = without_dead(
-            network,
-            dead,
-            batches=measured_on or batches,
-            held_out=measured_on is not None,
-        )
+        after, report = without_dead(network, dead, images=images)
     return WithoutDead(after, dead.gone, report, dead=dead)
 
 

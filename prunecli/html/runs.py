@@ -31,6 +31,7 @@ from prunecli.html.words import (
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of
 from prunecli.pictures.timings import row_name
+from prunecli.report import NO_GATES, Gates, gates_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from prunecli.report import BenchmarkRow, ExportReport, FinetuneReport, RunStep, SamplingReport
 
 
-def finetune_page(report: FinetuneReport, *, gates: str = "") -> str:
-    """Return the page of a training; `gates` says whether what was demanded of it is met."""
+def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
+    """Return the page of a training, which says whether `gates` are met."""
     accuracy = report.accuracy
     figures = [
         (percent(accuracy.before), "accuracy before", f"on {images_text(accuracy.split)}"),
@@ -52,7 +53,7 @@ def finetune_page(report: FinetuneReport, *, gates: str = "") -> str:
         "model": report.architecture,
         "held out": f"{percent(report.held_out.before)} before, {percent(report.held_out.after)} "
         "after, on the images that choose the best epoch",
-        **gates_fact(gates),
+        **gates_fact(gates_text(gates, report)),
         "best epoch": f"{report.best_epoch} of {len(report.epochs)}",
         "seconds": f"{report.seconds:,.0f}",
         "log": "none" if report.log is None else str(report.log),
@@ -112,10 +113,10 @@ def _epochs(report: FinetuneReport) -> Section:
     return Section("Epochs", text, (Drawing(training_picture(report)), folded("All epochs", grid)))
 
 
-def export_page(report: ExportReport, *, gates: str = "") -> str:
+def export_page(report: ExportReport, *, gates: Gates = NO_GATES) -> str:
     """Return the page of an export, and of the whole run that led to it.
 
-    `gates` says whether what was demanded of it is met.
+    It says whether `gates` are met.
     """
     timed = [row for row in report.benchmark if row.speedup is not None]
     figures = [
@@ -129,7 +130,7 @@ def export_page(report: ExportReport, *, gates: str = "") -> str:
         "model": report.architecture,
         "parity": f"largest relative error {report.parity.max_rel_error:.1e} over "
         f"{report.parity.inputs} random inputs",
-        **gates_fact(gates),
+        **gates_fact(gates_text(gates, report)),
         "seconds": f"{report.seconds:,.1f}",
         "written": str(report.output),
     }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Batches
     from prunecli.graph.coupling.groups import ChannelGroup, CouplingGraph
     from prunecli.graph.tracing.trace import Trace
 

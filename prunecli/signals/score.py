@@ -27,7 +27,7 @@ from prunecli.signals.subject import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Batches
     from prunecli.graph.coupling.groups import CouplingGraph
     from prunecli.graph.tracing.trace import Trace
 

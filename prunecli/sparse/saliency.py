@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Batches
     from prunecli.network.traced import Network
     from prunecli.signals.derive import Batch
     from prunecli.sparse.layers import WeightLayer

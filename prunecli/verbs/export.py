@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +12,14 @@ from prunecli.artefacts.history import history_of
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import check_output, dense_architecture, provenance, read
 from prunecli.artefacts.sparse import stored_sparsity
-from prunecli.html import export_page
 from prunecli.options import ExportOptions, LoadOptions
+from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, Step, silent
-from prunecli.report import BenchmarkRow, ExportReport, RunStep
-from prunecli.verbs.showing import Show, check_show, gates_text, shown
+from prunecli.report import NO_GATES, BenchmarkRow, ExportReport, Gates, RunStep
+from prunecli.verbs.showing import Show, check_show, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from prunecli.checkpoint import Checkpoint, Loaded
-    from prunecli.errors import GateError
 
 
 def export(
@@ -36,7 +32,7 @@ def export(
     page: Path | None = None,
     plots: Path | None = None,
     overwrite: bool = False,
-    gates: Callable[[ExportReport], GateError | None] | None = None,
+    gates: Gates = NO_GATES,
     command: str = "",
     progress: Progress = silent,
 ) -> ExportReport:
@@ -44,7 +40,7 @@ def export(
 
     The dense network is `against`; without it, the architecture that the artefact was cut from,
     with random weights (its speed does not depend on them). `page` is an HTML file, `plots` a
-    folder for pictures; the page says whether `gates` found anything missing.
+    folder for pictures; the page says whether `gates` are met.
     """
     from prunecli import exporting
 
@@ -52,8 +48,8 @@ def export(
     options = options or ExportOptions()
     target = output or Path(f"{model.stem}.onnx")
     check_output(target, inputs=[model], overwrite=overwrite)
-    show = Show(page, plots)
-    check_show(show, "export", inputs=[model, against], overwrite=overwrite)
+    show = Show(page, plots, gates=gates)
+    check_show(show, NAMES["export"], inputs=[model, against], overwrite=overwrite)
     if options.benchmark:
         exporting.check_devices(options.devices)
     loaded = read(model, load)
@@ -110,7 +106,7 @@ def export(
         architecture=str(dense_architecture(checkpoint)),
         history=(*history_of(checkpoint), RunStep("export", command, model.name)),
     )
-    return shown(report, show, partial(export_page, gates=gates_text(gates, report)))
+    return shown(report, show)
 
 
 def _about_zeros(checkpoint: Checkpoint) -> list[str]:

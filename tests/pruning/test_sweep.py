@@ -13,13 +13,15 @@ from PIL import Image
 
 import prunecli
 from prunecli import verbs
+from prunecli.artefacts import provenance
 from prunecli.budget import make_budget, parse_sweep
 from prunecli.data import load_split, open_source
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import Images
 from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.pruning.sweep import _suggested, sweep_network, sweep_signals
-from prunecli.pruning.trial import score_on
+from prunecli.pruning.trial import calibrated_score
 from prunecli.report import Score, Trial
 from prunecli.verbs.images import normalised
 from prunecli.verbs.sweep import COLUMNS
@@ -46,7 +48,7 @@ def swept(tmp_path_factory):
 
 def test_every_row_is_the_cut_that_prune_makes(swept, tmp_path):
     report, _ = swept
-    checkpoint = verbs.pruning.read(VGG).checkpoint
+    checkpoint = provenance.read(VGG).checkpoint
     held_out = load_split(open_source("digits"), "held_out", input=checkpoint.input, limit=200)
     for trial in report.trials[::3]:
         written = tmp_path / "slim.pt"
@@ -58,7 +60,9 @@ def test_every_row_is_the_cut_that_prune_makes(swept, tmp_path):
             data="digits",
             overwrite=True,
         )
-        score = score_on(prunecli.load(written), lambda: normalised(held_out, checkpoint.input))
+        score = calibrated_score(
+            prunecli.load(written), lambda: normalised(held_out, checkpoint.input)
+        )
         assert trial.kept == pytest.approx(single.cost.kept)
         assert trial.score.loss == pytest.approx(score.loss, rel=1e-4)
         assert trial.score.accuracy == score.accuracy
@@ -121,8 +125,7 @@ def test_the_score_after_the_repair_stands_beside_that_of_the_cut():
         signals=["l1"],
         allocations=["uniform"],
         options=dataclasses.replace(OPTIONS, repair=("bn",)),
-        batches=images(96),
-        measured_on=images(40),
+        images=Images(images(96), images(40)),
     )
     assert report.kind == "params"
     assert report.repair == ("bn",)
