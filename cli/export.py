@@ -10,6 +10,7 @@ from prunecli.options import ExportOptions
 from prunecli.report import Gates, missed_gate
 
 from . import options as shared
+from .following import after_export
 from .outcome import Outcome
 from .parsing import counts, load_options, names, output_path, usage_error
 from .session import start
@@ -159,4 +160,11 @@ def export(
             progress=progress,
         )
     gate = missed_gate(gates, found)
-    return Outcome("export", found, output=found.output, gate=gate, warnings=found.warnings)
+    return Outcome(
+        "export",
+        found,
+        output=found.output,
+        gate=gate,
+        following=after_export(found),
+        warnings=found.warnings,
+    )

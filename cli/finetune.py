@@ -9,6 +9,7 @@ from prunecli.options import FinetuneOptions
 from prunecli.report import Gates, missed_gate
 
 from . import options as shared
+from .following import after_training
 from .outcome import Outcome
 from .parsing import checkpoint_path, load_options, refuse_idle, share, usage_error
 from .session import start
@@ -372,4 +373,11 @@ def finetune(
             progress=progress,
         )
     gate = missed_gate(gates, found)
-    return Outcome("finetune", found, output=found.output, gate=gate, warnings=found.warnings)
+    return Outcome(
+        "finetune",
+        found,
+        output=found.output,
+        gate=gate,
+        following=after_training(found, teacher=teacher),
+        warnings=found.warnings,
+    )

@@ -9,6 +9,7 @@ from prunecli.options import IterativeOptions, LatencyOptions, PruneOptions
 from prunecli.report import NO_GATES, missed_gate
 
 from . import options as shared
+from .following import after_pruning
 from .outcome import Outcome
 from .parsing import checkpoint_path, is_typed, load_options, names, usage_error
 from .session import start
@@ -399,6 +400,7 @@ def prune(
         found,
         output=found.output,
         gate=missed_gate(NO_GATES, found),
+        following=after_pruning(found, model=path, data=data),
         warnings=found.warnings,
     )
 
