@@ -17,9 +17,7 @@ from prunecli.html.words import (
     error_text,
     folded,
     frozen_sections,
-    images_text,
     number,
-    percent,
     proof_text,
     share_bar,
     sparsity_sections,
@@ -32,6 +30,7 @@ from prunecli.pictures import (
 )
 from prunecli.pictures.candidates import ranked
 from prunecli.sparse.granularity import WEIGHT
+from prunecli.wording import images_text, percent
 
 if TYPE_CHECKING:
     from prunecli.report import (

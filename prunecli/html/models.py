@@ -11,11 +11,11 @@ from prunecli.html.words import (
     folded,
     frozen_sections,
     number,
-    percent,
     share_bar,
     sparsity_sections,
 )
 from prunecli.pictures import layers_picture, oracle_picture, sensitivity_picture
+from prunecli.wording import percent
 
 if TYPE_CHECKING:
     from prunecli.report import GroupAnalysis, ImportanceReport, ModelAnalysis, OracleReport

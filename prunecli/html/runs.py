@@ -19,19 +19,12 @@ from prunecli.html.parts import (
     Station,
     Stations,
 )
-from prunecli.html.words import (
-    budget_text,
-    error_text,
-    folded,
-    gates_fact,
-    images_text,
-    percent,
-    sparsity_sections,
-)
+from prunecli.html.words import budget_text, error_text, folded, gates_fact, sparsity_sections
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of
 from prunecli.pictures.timings import row_name
 from prunecli.report import NO_GATES, Gates, gates_text
+from prunecli.wording import images_text, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

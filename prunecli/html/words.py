@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prunecli.budget import COST_NAMES, format_bytes, format_cost
 from prunecli.html.parts import Bar, Drawing, Folded, Grid, Section
 from prunecli.pictures import weights_picture
+from prunecli.wording import images_text, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,27 +15,10 @@ if TYPE_CHECKING:
     from prunecli.html.parts import Cell
     from prunecli.report import DeadReport, DeadScores, FrozenReport, SparsityReport, Verified
 
-MEASURED = {
-    "held_out": "images held out from training",
-    "calibration": "the images that the choice was made on",
-    "test": "test images",
-}
-"""What images are called by where they are from."""
-
-
-def percent(share: float | None, *, digits: int = 1) -> str:
-    """Write a share in per cent; nothing for none."""
-    return "" if share is None else f"{100 * share:.{digits}f} %"
-
 
 def number(value: float | None, digits: int = 3) -> str:
     """Write a number with so many digits that count; nothing for none."""
     return "" if value is None else f"{value:.{digits}g}"
-
-
-def images_text(measured: str) -> str:
-    """Say what images figures are from."""
-    return MEASURED.get(measured, f"{measured} images" if measured else "images")
 
 
 def budget_text(budget: Mapping[str, Mapping[str, float]] | None) -> str:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunecli.atomic import check_place
 from prunecli.cost.latency import bind
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
@@ -155,13 +156,8 @@ def check_latency(options: LatencyOptions) -> None:
     for flag, value in (("--threads", options.threads), ("--latency-batch", options.batch)):
         if value is not None and value < 1:
             raise InputError(f"{flag} {value} is below 1", code="BAD_OPTION")
-    if options.table is not None and not options.table.parent.is_dir():
-        raise InputError(
-            "the folder of the latency table does not exist",
-            code="UNWRITABLE_OUTPUT",
-            where=str(options.table.parent),
-            hint="make it first, or name another file (--latency-table)",
-        )
+    if options.table is not None and not options.table.exists():
+        check_place(options.table)
 
 
 def _predicted(result: PruneResult, options: LatencyOptions) -> LatencyReport:

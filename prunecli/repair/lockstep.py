@@ -68,8 +68,7 @@ class Store:
 
 
 def _bytes(values: Mapping[str, Any]) -> int:
-    tensors = [value for value in values.values() if isinstance(value, Tensor)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return tensor_bytes(value for value in values.values() if isinstance(value, Tensor))
 
 
 class Lockstep(fx.Interpreter):

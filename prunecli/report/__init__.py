@@ -1,6 +1,6 @@
 """What every command returns: frozen data with a JSON form, and no word about how it is shown."""
 
-from prunecli.report.as_json import to_json
+from prunecli.report.as_json import finite, to_json
 from prunecli.report.cuts import (
     DeadGroup,
     DeadReport,
@@ -101,6 +101,7 @@ __all__ = [
     "SweepReport",
     "Trial",
     "Verified",
+    "finite",
     "gates_text",
     "missed_gate",
     "to_json",

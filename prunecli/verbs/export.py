@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts.dense import dense_network, flops_ratio
 from prunecli.artefacts.history import history_of
-from prunecli.artefacts.provenance import check_output, provenance
+from prunecli.artefacts.provenance import provenance
 from prunecli.artefacts.sparse import stored_sparsity
+from prunecli.atomic import check_output
 from prunecli.options import ExportOptions, LoadOptions
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, Step, silent

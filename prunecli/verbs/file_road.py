@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunecli.artefacts.provenance import check_output
+from prunecli.atomic import check_output
 from prunecli.checkpoint import save
 from prunecli.progress import Clock
 from prunecli.verbs.opened import Opened, open_model

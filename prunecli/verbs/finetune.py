@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from prunecli.artefacts.history import history_of
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import (
-    check_output,
     dense_architecture,
     provenance,
     state_of,
     versions,
 )
 from prunecli.artefacts.sparse import keeping_zeros, save_proven, stored_sparsity
+from prunecli.atomic import check_output
 from prunecli.checkpoint import Loaded, save
 from prunecli.data import (
     DataSource,

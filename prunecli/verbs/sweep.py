@@ -5,19 +5,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import math
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from prunecli.artefacts.provenance import check_output
-from prunecli.atomic import atomic_write
+from prunecli.atomic import atomic_write, check_output
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.sweep import no_images, sweep_network
-from prunecli.report import to_json
+from prunecli.report import finite, to_json
 from prunecli.verbs.images import images_for
 from prunecli.verbs.opened import open_model
 from prunecli.verbs.showing import Show, check_show, shown
@@ -134,16 +132,7 @@ def _as_csv(report: SweepReport) -> str:
 
 
 def _as_json(report: SweepReport) -> str:
-    return json.dumps(_plain(to_json(report)), indent=1, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON data without numbers that JSON does not have: they become null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(to_json(report)), indent=1, allow_nan=False) + "\n"
 
 
 WRITERS: dict[str, Callable[[SweepReport], str]] = {".csv": _as_csv, ".json": _as_json}

@@ -13,8 +13,9 @@ from prunecli import report, verbs
 from prunecli.budget import format_quantity, make_budget, parse_sweep
 from prunecli.errors import InputError
 from prunecli.html import analysis_page, cut_page, export_page, finetune_page, sweep_page
-from prunecli.html.words import error_text, percent
+from prunecli.html.words import error_text
 from prunecli.options import AnalyzeOptions, ExportOptions, FinetuneOptions, PruneOptions
+from prunecli.wording import percent
 from prunecli_cli.main import main
 from tests.support import browser, fake_verbs, html_checks
 from tests.support.hostile import HOSTILE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -247,9 +246,3 @@ def test_a_table_or_picture_that_exists_is_kept(tmp_path):
             verbs.sweep(VGG, **words, **change)
         assert caught.value.code == "OUTPUT_EXISTS"
     assert (tmp_path / "table.csv").read_text() == "mine"
-
-
-def test_a_loss_that_is_no_number_is_null_in_the_table():
-    from prunecli.verbs.sweep import _plain
-
-    assert _plain({"loss": [math.nan, math.inf, 1.0]}) == {"loss": [None, None, 1.0]}
