@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunecli.checkpoint.compact import pack
+from prunecli.cost.sizes import tensor_bytes
 from prunecli.cutting.surgery import cut_module
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
@@ -252,7 +253,7 @@ def sparse_cost(
     zeroed = found.weights - found.kept
     tensors = model.state_dict()
     packed, _ = pack(tensors, masks)
-    saved = _bytes(tensors) - _bytes(packed)
+    saved = tensor_bytes(tensors.values()) - tensor_bytes(packed.values())
     after = _replaced(before, params=before.params - zeroed, bytes=before.bytes - saved)
     return CutCost(
         before=before,
@@ -267,10 +268,6 @@ def sparse_cost(
 
 def _replaced(cost: Cost, **changed: float) -> Cost:
     return type(cost)(**{**vars(cost), **changed})
-
-
-def _bytes(tensors: Mapping[str, Tensor]) -> int:
-    return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
 def _plan(found: SparsityReport, options: PruneOptions) -> dict[str, Any]:

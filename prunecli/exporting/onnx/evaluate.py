@@ -73,13 +73,12 @@ def evaluate_onnx(
         done += len(labels)
         progress(Step(f"evaluate {images.split}", done, len(images)))
     check_any(done, images.split)
-    labels, first = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "first")
-    )
+    known = np.concatenate([part.labels for part in parts])
+    first = np.concatenate([part.first for part in parts])
     names = dict(zip(order.tolist(), images.classes, strict=True))
     return summed_up(
-        hits=np.bincount(labels[first], minlength=len(names)).tolist(),
-        counts=np.bincount(labels, minlength=len(names)).tolist(),
+        hits=np.bincount(known[first], minlength=len(names)).tolist(),
+        counts=np.bincount(known, minlength=len(names)).tolist(),
         top5=float(np.concatenate([part.top for part in parts]).mean()),
         loss=float(np.concatenate([part.loss for part in parts]).mean()),
         names=[name for _, name in sorted(names.items())],
