@@ -11,7 +11,7 @@ NAMES_SHOWN = 5
 
 IMAGES = {
     "held_out": "images held out from training",
-    "calibration": "images that the selection was made on",
+    "calibration": "calibration images",
     "test": "test images",
 }
 """What images are called by where they are from."""
