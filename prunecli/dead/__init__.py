@@ -28,12 +28,11 @@ from prunecli.progress import Progress, silent
 from prunecli.report import DeadGroup, DeadReport, DeadScores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from prunecli.evaluation.batches import BatchSource
-    from prunecli.graph.coupling.groups import ChannelGroup
     from prunecli.network.traced import Network
 
 __all__ = ["Dead", "Kept", "find_dead", "without_dead"]
@@ -44,9 +43,9 @@ ROUNDED = "the width that is left is rounded up"
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays although it is dead: chosen groups, and what makes a width a multiple."""
+    """What stays although it is dead: groups by name, and what makes a width a multiple."""
 
-    group: Callable[[ChannelGroup], bool] = lambda _: False
+    groups: frozenset[str] = frozenset()
     align: int = 1
     min_width: int = 1
 
@@ -84,7 +83,7 @@ def find_dead(
     kept = kept or Kept()
     images = _count(batches)
     seen = _look(network, batches, seed, progress)
-    able = of_groups(network, lambda group: not (why_not(group) or kept.group(group)))
+    able = of_groups(network, lambda group: not (why_not(group) or group.name in kept.groups))
     unread = unread_atoms(network) & able
     constant = constant_atoms(network, seen) & able & ~unread
     if batches is None:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from prunecli.allocation import Saliency
     from prunecli.budget import Budget
     from prunecli.evaluation.batches import Images
-    from prunecli.graph.coupling.groups import ChannelGroup
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
     from prunecli.progress import Clock
@@ -92,10 +91,11 @@ def living_network(
     if not options.dead:
         return WithoutDead(network, nothing)
 
-    def stays(group: ChannelGroup) -> bool:
-        named = bool(options.only) and not matches(group, options.only)
-        return named or matches(group, options.exclude)
-
+    stays = frozenset(
+        group.name
+        for group in network.coupling.groups
+        if (options.only and not matches(group, options.only)) or matches(group, options.exclude)
+    )
     with clock.stage("dead"):
         dead = find_dead(
             network,

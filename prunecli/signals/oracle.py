@@ -18,11 +18,11 @@ from prunecli.progress import Progress, Step, silent
 from prunecli.signals.places import Tap, read_taps, samples_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.batches import Batches
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.graph.coupling.groups import ChannelGroup, CouplingGraph
     from prunecli.graph.tracing.trace import Trace
 
@@ -34,7 +34,7 @@ def loss_changes(
     trace: Trace,
     coupling: CouplingGraph,
     tensors: Mapping[str, Tensor],
-    batches: Callable[[], Batches],
+    batches: BatchSource,
     *,
     constants: Mapping[tuple[str, int], Tensor] | None = None,
     memory: int = MEMORY,

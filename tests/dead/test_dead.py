@@ -622,7 +622,7 @@ def test_analyze_lists_dead_channels_with_and_without_images() -> None:
 
 
 def test_kept_groups_are_not_searched() -> None:
-    _network, dead = dead_of(many_dead(3), None, kept=Kept(lambda group: group.name == "stem"))
+    _network, dead = dead_of(many_dead(3), None, kept=Kept(frozenset({"stem"})))
     assert not dead.gone.any()
     assert dead.report.groups == ()
 
