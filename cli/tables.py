@@ -18,6 +18,7 @@ from prunecli.report import (
     fact_names,
     fact_text,
 )
+from prunecli.wording import percent
 
 from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
@@ -30,7 +31,6 @@ from .table_parts import (
     cost_line,
     fact_rows,
     grid,
-    percent,
     shorten,
     shown_facts,
     sparsity_facts,
