@@ -32,7 +32,7 @@ from prunecli.pruning.selection import weight_shapes
 from prunecli.pruning.timed import _missed, check_latency, judged, unused
 from prunecli.report import BenchmarkRow, LatencyReport
 from prunecli_cli.main import main
-from tests.support.fake_verbs import FakePipeline, latency_report
+from tests.support.fake_verbs import FakeVerbs, latency_report
 from tests.support.weights import randomize_
 
 MACHINE = Machine("a processor", "CPUExecutionProvider", 1, 1, "1.20")
@@ -590,7 +590,7 @@ def test_the_command_line_reads_a_table_and_measures_what_it_cut(
 def test_a_budget_that_is_missed_in_reality_is_a_missed_gate(
     met: bool, code: int, monkeypatch, tmp_path, capsys
 ) -> None:
-    fake = FakePipeline(latency=latency_report(met=met))
+    fake = FakeVerbs(latency=latency_report(met=met))
     monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
     monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -9,14 +9,14 @@ import pytest
 from prunecli import report
 from prunecli.options import FinetuneOptions, PruneOptions
 from prunecli_cli.main import main
-from tests.support.fake_verbs import FakePipeline
+from tests.support.fake_verbs import FakeVerbs
 
 
 @pytest.fixture
-def fake(monkeypatch, tmp_path) -> FakePipeline:
+def fake(monkeypatch, tmp_path) -> FakeVerbs:
     import prunecli.verbs
 
-    found = FakePipeline()
+    found = FakeVerbs()
     for verb in ("prune", "finetune"):
         monkeypatch.setattr(prunecli.verbs, verb, getattr(found, verb))
     monkeypatch.chdir(tmp_path)
