@@ -8,6 +8,7 @@ import typer
 from prunecli.options import AnalyzeOptions, ComplexityOptions
 
 from . import options as shared
+from .following import after_analysis
 from .outcome import Outcome
 from .parsing import byte_count, count_or_all, load_options, names, refuse_idle, usage_error
 from .session import Session, start
@@ -302,7 +303,13 @@ def analyze(
         )
     subset = None if found.dataset is None else found.dataset.subset
     brief = None if subset is None else str(subset.path)
-    return Outcome("analyze", found, brief=brief, warnings=found.warnings)
+    return Outcome(
+        "analyze",
+        found,
+        brief=brief,
+        following=after_analysis(found.model, model=checkpoint),
+        warnings=found.warnings,
+    )
 
 
 def _refuse_idle(context: typer.Context, model: Path | None, data: str | None) -> None:

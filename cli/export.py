@@ -12,6 +12,7 @@ from prunecli.options import ExportOptions
 from prunecli.report import ExportReport
 
 from . import options as shared
+from .following import after_export
 from .outcome import Outcome, at_least, first_missed
 from .parsing import counts, load_options, names, output_path, usage_error
 from .session import start
@@ -161,7 +162,14 @@ def export(
             progress=progress,
         )
     gate = None if gates is None else gates(found)
-    return Outcome("export", found, output=found.output, gate=gate, warnings=found.warnings)
+    return Outcome(
+        "export",
+        found,
+        output=found.output,
+        gate=gate,
+        following=after_export(found),
+        warnings=found.warnings,
+    )
 
 
 def _speed_gate(report: ExportReport, *, required: float) -> GateError | None:

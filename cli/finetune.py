@@ -11,6 +11,7 @@ from prunecli.options import FinetuneOptions
 from prunecli.report import FinetuneReport
 
 from . import options as shared
+from .following import after_training
 from .outcome import Outcome, at_least, at_most, first_missed
 from .parsing import checkpoint_path, load_options, refuse_idle, share, usage_error
 from .session import start
@@ -377,7 +378,14 @@ def finetune(
             progress=progress,
         )
     gate = None if gates is None else gates(found)
-    return Outcome("finetune", found, output=found.output, gate=gate, warnings=found.warnings)
+    return Outcome(
+        "finetune",
+        found,
+        output=found.output,
+        gate=gate,
+        following=after_training(found, teacher=teacher),
+        warnings=found.warnings,
+    )
 
 
 def _accuracy_gates(

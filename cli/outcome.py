@@ -13,7 +13,8 @@ class Outcome:
     """A finished verb.
 
     `output` is the file it wrote (None for verbs whose product is the report itself); `brief` is
-    what `-q` prints for such a verb; `gate` is the stated gate that was not met.
+    what `-q` prints for such a verb; `gate` is the stated gate that was not met. `following` is the
+    command that people usually run next.
     """
 
     command: str
@@ -21,6 +22,7 @@ class Outcome:
     output: Path | None = None
     brief: str | None = None
     gate: GateError | None = None
+    following: str | None = None
     warnings: tuple[str, ...] = ()
 
     @property

@@ -8,6 +8,7 @@ import typer
 from prunecli.options import IterativeOptions, LatencyOptions, PruneOptions
 
 from . import options as shared
+from .following import after_pruning
 from .outcome import Outcome, latency_gate
 from .parsing import checkpoint_path, is_typed, load_options, names, usage_error
 from .session import start
@@ -398,6 +399,7 @@ def prune(
         found,
         output=found.output,
         gate=latency_gate(found.latency),
+        following=after_pruning(found, model=path, data=data),
         warnings=found.warnings,
     )
 

@@ -72,6 +72,7 @@ class Screen:
             _say(f"warning: {warning}", style="yellow")
         if self.talks:
             self._show_report(outcome)
+            self._show_next(outcome)
         if outcome.gate is not None:
             _say_error(outcome.gate)
         else:
@@ -129,6 +130,10 @@ class Screen:
     def _show_report(self, outcome: Outcome) -> None:
         """Print the report: on stderr beside a file that was written, else as the data it is."""
         self._print_view(outcome.report, sys.stdout if outcome.output is None else sys.stderr)
+
+    def _show_next(self, outcome: Outcome) -> None:
+        if outcome.following is not None and outcome.gate is None:
+            self.note(f"next: {outcome.following}")
 
     def _print_view(self, report: Any, stream: TextIO) -> None:
         from .tables import view
