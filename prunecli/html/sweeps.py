@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.budget import COST_NAMES, format_quantity
+from prunecli.budget import format_quantity
+from prunecli.cost.kinds import cost_label
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Part, Section
@@ -30,7 +31,7 @@ def sweep_page(report: SweepReport, *, command: str = "") -> str:
         taken = report.suggested
         facts["suggested"] = (
             f"{taken.signal}, {taken.allocation}: {percent(taken.kept.get(report.kind))} of the "
-            f"{COST_NAMES[report.kind]}, accuracy {percent(report.suggested.final.accuracy)}"
+            f"{cost_label(report.kind)}, accuracy {percent(report.suggested.final.accuracy)}"
         )
     if report.next_command:
         facts["command for it"] = report.next_command
@@ -39,7 +40,7 @@ def sweep_page(report: SweepReport, *, command: str = "") -> str:
     trials = (report.dense, *report.trials)
     grid = trials_grid(trials, repaired=bool(report.repair), kind=report.kind)
     text = (
-        f"The network is cut to many budgets of {COST_NAMES[report.kind]} and scored on "
+        f"The network is cut to many budgets of {cost_label(report.kind)} and scored on "
         f"{report.images:,} {images_text(report.measured)}, without training. The trials are not "
         "proven; what prune writes is."
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.budget import COST_NAMES, format_bytes, format_cost
+from prunecli.budget import format_bytes, format_cost
+from prunecli.cost.kinds import cost_label
 from prunecli.html.parts import Bar, Drawing, Folded, Grid, Section
 from prunecli.pictures import weights_picture
 
@@ -41,7 +42,7 @@ def budget_text(budget: Mapping[str, Mapping[str, float]] | None) -> str:
     """Say what a cut was to keep: `at most 50.0 % of the FLOPs`."""
     parts = []
     for kind, limit in (budget or {}).items():
-        name = COST_NAMES.get(kind, kind)
+        name = cost_label(kind)
         if "absolute" in limit:
             parts.append(f"at most {format_cost(kind, limit['absolute'])} {name}")
         elif "fraction" in limit:

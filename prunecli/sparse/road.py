@@ -13,7 +13,7 @@ from prunecli.graph.tracing.running import evaluating
 from prunecli.network.traced import Network, read_network
 from prunecli.options import PruneOptions
 from prunecli.progress import Clock, Progress, silent
-from prunecli.report import CutCost, FrozenReport, PruneReport, SparsityReport
+from prunecli.report import Cost, CutCost, FrozenReport, PruneReport, SparsityReport
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.batch_norm_repair import check_norms_repair, repair_norms_
 from prunecli.sparse.granularity import CHANNEL, Pattern, parse_pattern
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from prunecli.evaluation.outputs import Batches
     from prunecli.graph.tracing.trace import Example
-    from prunecli.report import Cost
 
 
 MEANT = {
@@ -209,20 +208,16 @@ def sparse_cost(
     tensors = model.state_dict()
     packed, _ = pack(tensors, masks)
     saved = _bytes(tensors) - _bytes(packed)
-    after = _replaced(before, params=before.params - zeroed, bytes=before.bytes - saved)
+    after = Cost(before, params=before.params - zeroed, bytes=before.bytes - saved)
     return CutCost(
         before=before,
         after=after,
         kept={
-            name: getattr(after, name) / value if value else 1.0
-            for name, value in vars(before).items()
+            name: (after[name] or 0.0) / value if value else 1.0
+            for name, value in before.items()
             if value is not None
         },
     )
-
-
-def _replaced(cost: Cost, **changed: float) -> Cost:
-    return type(cost)(**{**vars(cost), **changed})
 
 
 def _bytes(tensors: Mapping[str, Tensor]) -> int:

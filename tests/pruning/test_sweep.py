@@ -13,6 +13,7 @@ from PIL import Image
 
 import prunecli
 from prunecli import verbs
+from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget, parse_sweep
 from prunecli.data import load_split, open_source
 from prunecli.errors import InputError
@@ -22,7 +23,7 @@ from prunecli.pruning.sweep import _suggested, sweep_network, sweep_signals
 from prunecli.pruning.trial import score_on
 from prunecli.report import Score, Trial
 from prunecli.verbs.images import normalised
-from prunecli.verbs.sweep import COLUMNS
+from prunecli.verbs.sweep import columns
 from tests.support.samples import VGG, images, sample
 
 OPTIONS = PruneOptions(limit=200, align=1)
@@ -46,7 +47,7 @@ def swept(tmp_path_factory):
 
 def test_every_row_is_the_cut_that_prune_makes(swept, tmp_path):
     report, _ = swept
-    checkpoint = verbs.pruning.read(VGG).checkpoint
+    checkpoint = read(VGG).checkpoint
     held_out = load_split(open_source("digits"), "held_out", input=checkpoint.input, limit=200)
     for trial in report.trials[::3]:
         written = tmp_path / "slim.pt"
@@ -82,7 +83,7 @@ def test_the_table_holds_what_the_report_holds(swept):
     report, folder = swept
     with (folder / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert list(rows[0]) == columns()
     assert [row["signal"] for row in rows] == [
         "dense",
         *(trial.signal for trial in report.trials),
