@@ -21,6 +21,7 @@ from .evaluate import evaluate
 from .export import ExportCommand, export
 from .find_model import record
 from .finetune import finetune
+from .guide import guide
 from .methods import methods
 from .outcome import Outcome
 from .parsing import usage_error
@@ -69,6 +70,7 @@ app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD)(evaluate)
 app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD, cls=ExportCommand)(export)
 app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(demo)
 app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(methods)
+app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(guide)
 app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(env)
 
 

@@ -112,6 +112,10 @@ def _epochs(report: FinetuneReport) -> Section:
     return Section("Epochs", text, (Drawing(training_picture(report)), folded("All epochs", grid)))
 
 
+def _opset(report: ExportReport) -> str:
+    return "" if report.opset is None else f"opset {report.opset}"
+
+
 def export_page(report: ExportReport, *, gates: str = "") -> str:
     """Return the page of an export, and of the whole run that led to it.
 
@@ -123,7 +127,7 @@ def export_page(report: ExportReport, *, gates: str = "") -> str:
     ]
     figures += [
         (f"{report.parity.max_rel_error:.1e}", "error against torch", "largest relative one"),
-        (format_bytes(report.bytes), "ONNX file", f"opset {report.opset}"),
+        (format_bytes(report.bytes), f"{report.format} file", _opset(report)),
     ]
     facts = {
         "model": report.architecture,

@@ -81,6 +81,7 @@ VERBS = {
         {
             "output",
             "opset",
+            "format",
             "bytes",
             "parity",
             "benchmark",
