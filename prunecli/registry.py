@@ -5,9 +5,9 @@ An installed package adds entries of its own by naming a module in its entry poi
     [project.entry-points."prunecli.plugins"]
     my_signals = "my_package.signals"
 
-The module is imported before a registry is first looked at, and registers what it has as prunecli's
-own modules do. What is installed beside prunecli is trusted as prunecli itself is; a plugin is never
-named by a setting or by a checkpoint.
+The module is imported before a registry is first looked at, and registers what it has as the
+modules here do. What is installed beside prunecli is trusted as prunecli itself is; neither a
+setting nor a checkpoint ever names a plugin.
 """
 
 from __future__ import annotations
