@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from prunecli.report import Gates, missed_gate
+
 from . import options as shared
-from .outcome import Outcome, at_least, at_most, first_missed
+from .outcome import Outcome
 from .parsing import load_options, share, usage_error
 from .session import start
 
@@ -61,8 +63,8 @@ def evaluate(
     $ prunecli evaluate slim.pt --data images/ --against dense.pt --max-drop 1%
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
-    lowest, highest_drop = share("--min-accuracy", min_accuracy), share("--max-drop", max_drop)
-    if (highest_drop is None) != (against is None):
+    gates = Gates(share("--min-accuracy", min_accuracy), share("--max-drop", max_drop))
+    if (gates.max_drop is None) != (against is None):
         raise usage_error(
             "--max-drop and --against belong together", hint="give both: --against dense.pt"
         )
@@ -91,10 +93,7 @@ def evaluate(
             for each in (path, against)
             if each is not None
         ]
-    drop = reference[0].accuracy - report.accuracy if reference else 0.0
-    gate = first_missed(
-        at_least("--min-accuracy", what="accuracy", actual=report.accuracy, required=lowest),
-        at_most("--max-drop", what="the drop in accuracy", actual=drop, allowed=highest_drop),
-    )
+    compared = reference[0].accuracy if reference else None
+    gate = missed_gate(gates, report, reference=compared)
     brief = f"{report.accuracy:.6g}"
     return Outcome("evaluate", report, brief=brief, gate=gate, warnings=report.warnings)

@@ -1,19 +1,17 @@
 """`prunecli export`: an ONNX file, compared with torch and timed against the dense network."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from prunecli.errors import GateError
 from prunecli.options import ExportOptions
-from prunecli.report import ExportReport
+from prunecli.report import Gates, missed_gate
 
 from . import options as shared
 from .following import after_export
-from .outcome import Outcome, at_least, first_missed
+from .outcome import Outcome
 from .parsing import CHECKPOINTS, counts, load_options, names, output_path, usage_error
 from .session import start
 
@@ -143,7 +141,7 @@ def export(
         tolerance=tolerance,
         seed=seed,
     )
-    gates = None if min_speedup is None else partial(_speed_gate, required=min_speedup)
+    gates = Gates(min_speedup=min_speedup)
     path = session.checkpoint(model)
     from prunecli import verbs
 
@@ -161,7 +159,7 @@ def export(
             command=session.command_line,
             progress=progress,
         )
-    gate = None if gates is None else gates(found)
+    gate = missed_gate(gates, found)
     return Outcome(
         "export",
         found,
@@ -169,27 +167,4 @@ def export(
         gate=gate,
         following=after_export(found),
         warnings=found.warnings,
-    )
-
-
-def _speed_gate(report: ExportReport, *, required: float) -> GateError | None:
-    """Return the missed gate of `--min-speedup`; a speed-up that was not measured misses it."""
-    if not any(row.speedup is not None for row in report.benchmark):
-        return GateError(
-            "no speed-up was measured: there is no dense network to compare with",
-            code="GATE_NOT_MET",
-            where="--min-speedup",
-            hint="name it: --against dense.pt",
-        )
-    return first_missed(
-        *(
-            at_least(
-                "--min-speedup",
-                what=f"the speed-up on {row.device} at batch {row.batch}",
-                actual=row.speedup,
-                required=required,
-            )
-            for row in report.benchmark
-            if row.speedup is not None
-        )
     )

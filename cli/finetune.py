@@ -1,18 +1,16 @@
 """`prunecli finetune`: train a cut network, with the dense one as teacher where it is given."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prunecli.errors import GateError
 from prunecli.options import FinetuneOptions
-from prunecli.report import FinetuneReport
+from prunecli.report import Gates, missed_gate
 
 from . import options as shared
 from .following import after_training
-from .outcome import Outcome, at_least, at_most, first_missed
+from .outcome import Outcome
 from .parsing import checkpoint_path, load_options, refuse_idle, share, usage_error
 from .session import start
 
@@ -297,8 +295,8 @@ def finetune(
     $ prunecli finetune new.pt --data images/ --importance-sampling run.parquet
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
-    lowest, highest_drop = share("--min-accuracy", min_accuracy), share("--max-drop", max_drop)
-    if highest_drop is not None and teacher is None:
+    gates = Gates(share("--min-accuracy", min_accuracy), share("--max-drop", max_drop))
+    if gates.max_drop is not None and teacher is None:
         raise usage_error("--max-drop needs something to compare with", hint="add --teacher MODEL")
     if curriculum and importance_sampling:
         raise usage_error(
@@ -353,9 +351,6 @@ def finetune(
         curriculum=tuple(curriculum or ()),
         importance_sampling=tuple(importance_sampling or ()),
     )
-    gates = None
-    if lowest is not None or highest_drop is not None:
-        gates = partial(_accuracy_gates, lowest=lowest, highest_drop=highest_drop)
     path = session.checkpoint(model)
     from prunecli import verbs
 
@@ -377,7 +372,7 @@ def finetune(
             command=session.command_line,
             progress=progress,
         )
-    gate = None if gates is None else gates(found)
+    gate = missed_gate(gates, found)
     return Outcome(
         "finetune",
         found,
@@ -385,16 +380,4 @@ def finetune(
         gate=gate,
         following=after_training(found, teacher=teacher),
         warnings=found.warnings,
-    )
-
-
-def _accuracy_gates(
-    report: FinetuneReport, *, lowest: float | None, highest_drop: float | None
-) -> GateError | None:
-    """Return the first missed gate; the teacher was scored on the same images as the result."""
-    after = report.accuracy.after
-    drop = 0.0 if report.teacher is None else report.teacher - after
-    return first_missed(
-        at_least("--min-accuracy", what="accuracy", actual=after, required=lowest),
-        at_most("--max-drop", what="the drop in accuracy", actual=drop, allowed=highest_drop),
     )

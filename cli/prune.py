@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from prunecli.options import IterativeOptions, LatencyOptions, PruneOptions
+from prunecli.report import NO_GATES, missed_gate
 
 from . import options as shared
 from .following import after_pruning
-from .outcome import Outcome, latency_gate
+from .outcome import Outcome
 from .parsing import checkpoint_path, is_typed, load_options, names, usage_error
 from .session import start
 from .sweep import sweeping
@@ -398,7 +399,7 @@ def prune(
         "prune",
         found,
         output=found.output,
-        gate=latency_gate(found.latency),
+        gate=missed_gate(NO_GATES, found),
         following=after_pruning(found, model=path, data=data),
         warnings=found.warnings,
     )

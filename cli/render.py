@@ -1,7 +1,6 @@
 """The only place that prints: data on stdout, talk on stderr."""
 
 import json as json_text
-import math
 import os
 import sys
 import traceback
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from prunecli.errors import InterruptedRunError, PruneError
 from prunecli.progress import Progress
-from prunecli.report import to_json
+from prunecli.report import finite, to_json
 
 from .outcome import Outcome
 
@@ -157,18 +156,9 @@ def interrupted() -> InterruptedRunError:
     )
 
 
-def plain(value: Any) -> Any:
-    """Return JSON data without numbers that JSON does not have: they become null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _print_json(envelope: dict[str, Any]) -> None:
     indent = 2 if _is_terminal(sys.stdout) else None
-    _write(sys.stdout, json_text.dumps(plain(envelope), indent=indent, allow_nan=False) + "\n")
+    _write(sys.stdout, json_text.dumps(finite(envelope), indent=indent, allow_nan=False) + "\n")
 
 
 def _say_error(error: PruneError) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from prunecli.checkpoint import Checkpoint
 from prunecli.checkpoint import save as save_checkpoint
 from prunecli.data import evaluation_split, load_split, open_source
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import Images
 from prunecli.evaluation.images import evaluate as evaluate_network
 from prunecli.network.traced import read_network
 from prunecli.options import (
@@ -29,17 +29,17 @@ from prunecli.options import (
     LoadOptions,
     PruneOptions,
 )
-from prunecli.progress import Progress, silent
-from prunecli.pruning.road import PruneResult, prune_network
+from prunecli.progress import Clock, Progress, silent
+from prunecli.pruning.road import PruneResult, check_prune
 from prunecli.pruning.sweep import sweep_network
 from prunecli.pruning.timed import needs_table, prune_timed
-from prunecli.sparse import SparseResult, sparsify_network, weight_layers
+from prunecli.sparse import SparseResult, check_sparsify, sparsify_network, weight_layers
 from prunecli.sparse.semi_structured import to_semi_structured
 from prunecli.training import FinetuneResult
 from prunecli.training import finetune as finetune_network
 
 if TYPE_CHECKING:
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Batches
     from prunecli.report import Evaluation, ModelAnalysis, Parity, SweepReport
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -117,26 +117,17 @@ def prune(
         dead=dead,
         dead_threshold=dead_threshold,
     )
-    cut = partial(
-        prune_network,
-        model,
-        _inputs(example_inputs),
+    images, clock = Images(batches, measured_on), Clock(progress)
+    check_prune(budget, options, images)
+    spec = _spec_of(example_inputs) if needs_table(budget, options) else None
+    return prune_timed(
+        read_network(model, _inputs(example_inputs), clock=clock),
+        input=spec,
         budget=budget,
         options=options,
-        batches=batches,
-        measured_on=measured_on,
+        images=images,
         dry_run=dry_run,
-        progress=progress,
-    )
-    if not needs_table(budget, options):
-        return cut()
-    return prune_timed(
-        cut,
-        model,
-        input=_spec_of(example_inputs),
-        budget=budget,
-        options=options.latency,
-        progress=progress,
+        clock=clock,
     )
 
 
@@ -174,16 +165,16 @@ def sparsify(
         repair=tuple(repair),
         granularity=granularity,
     )
+    images, clock = Images(batches, measured_on), Clock(progress)
+    check_sparsify(options, sparsity, images)
     return sparsify_network(
-        model,
-        _inputs(example_inputs),
+        read_network(model, _inputs(example_inputs), clock=clock),
         sparsity=sparsity,
         options=options,
         masks=masks,
-        batches=batches,
-        measured_on=measured_on,
+        images=images,
         dry_run=dry_run,
-        progress=progress,
+        clock=clock,
     )
 
 
@@ -211,8 +202,7 @@ def sweep(
         signals=signals,
         allocations=allocations,
         options=options or PruneOptions(),
-        batches=batches,
-        measured_on=measured_on,
+        images=Images(batches, measured_on),
         architecture=type(model).__name__,
         progress=progress,
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
-from prunecli.html import cut_page
 from prunecli.options import LoadOptions, PruneOptions
+from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, silent
 from prunecli.pruning.search import AUTO
 from prunecli.pruning.timed import needs_table
@@ -83,9 +82,9 @@ def prune(
     )
     road = _road(job)
     teacher = job.options.iterative.teacher
-    show = Show(page, plots)
-    check_show(show, "prune", inputs=[model, data, teacher], overwrite=overwrite)
-    return shown(road(job), show, partial(cut_page, command=command))
+    show = Show(page, plots, command)
+    check_show(show, NAMES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
+    return shown(road(job), show)
 
 
 def _road(job: Job) -> Road:

@@ -72,7 +72,9 @@ def test_a_registered_kind_is_counted_in_closed_form(traffic: str) -> None:
 
 def test_a_budget_on_a_registered_kind_is_kept_and_told_everywhere(traffic: str) -> None:
     result = prune_network(
-        network(), (IMAGE,), budget=make_budget(traffic="60%"), options=PruneOptions(align=1)
+        read_network(network(), (IMAGE,)),
+        budget=make_budget(traffic="60%"),
+        options=PruneOptions(align=1),
     )
     report = result.report
     before, after = report.cost.before[traffic], report.cost.after[traffic]

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from prunecli.atomic import atomic_write
+from prunecli.cost.sizes import tensor_bytes
 from prunecli.errors import GraphError, InputError
 from prunecli.exporting.formats import Written
 from prunecli.exporting.onnx.metadata import encode_metadata
@@ -93,8 +94,7 @@ def build_proto(model: nn.Module, *, input: InputSpec, opset: int) -> Any:  # no
 
 def model_bytes(model: nn.Module) -> int:
     """Return the bytes of all parameters and buffers, shared ones counted once."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return tensor_bytes((*model.parameters(), *model.buffers()))
 
 
 def initializer_bytes(graph: Any) -> int:
