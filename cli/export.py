@@ -1,25 +1,24 @@
-"""`prunecli export`: an ONNX file, compared with torch and timed against the dense network."""
+"""`prunecli export`: an ONNX file, compared with PyTorch and timed against the original model."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
-from typer.core import TyperCommand
+from typing import Any
 
 from prunecli.errors import GateError
-from prunecli.options import ExportOptions
+from prunecli.options import ExportOptions, LoadOptions
+from prunecli.options.export import TIMED
+from prunecli.options.shared import TIMING
 from prunecli.report import ExportReport
 
 from . import options as shared
 from .outcome import Outcome, at_least, first_missed
-from .parsing import counts, load_options, names, output_path, usage_error
-from .session import start
+from .parsing import output_path, usage_error
+from .session import Session
+from .signature import VerbCommand, command
 
-TIMING = "Timing"
 
-
-class ExportCommand(TyperCommand):
+class ExportCommand(VerbCommand):
     """A command whose `--onnx` may stand without a path: the default name is taken then."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -32,83 +31,42 @@ class ExportCommand(TyperCommand):
         return super().parse_args(ctx, completed)
 
 
+@dataclass(frozen=True)
+class File:
+    """Where `export` writes, and what it compares with."""
+
+    onnx: str | None = shared.out(
+        help="Output file (default: <stem>.onnx, in this folder).",
+        metavar="[PATH]",
+        flags="--onnx --out -o",
+    )
+    against: Path | None = shared.model(
+        help="Original checkpoint to time beside the exported model.",
+        panel=TIMING,
+        basic=True,
+        needs=(TIMED,),
+    )
+    min_speedup: float | None = shared.gate(
+        None,
+        "Minimum measured speed-up on every device and batch size.",
+        metavar="FACTOR",
+        minimum=0,
+        basic=True,
+        needs=(TIMED,),
+    )
+
+
+@command
 def export(
-    context: typer.Context,
+    session: Session,
     model: shared.Model = None,
     *,
-    onnx: Annotated[
-        str | None,
-        typer.Option(
-            "--onnx",
-            "--out",
-            "-o",
-            metavar="[PATH]",
-            show_default=False,
-            help="Where to write. Default: <stem>.onnx, in this folder.",
-            rich_help_panel=shared.OUTPUT,
-        ),
-    ] = None,
-    opset: Annotated[
-        int | None, typer.Option(min=7, metavar="N", help="ONNX opset (default: the exporter's).")
-    ] = ExportOptions.opset,
-    tolerance: Annotated[
-        float, typer.Option(min=0, metavar="X", help="Largest relative error against torch.")
-    ] = ExportOptions.tolerance,
-    seed: shared.Seed = ExportOptions.seed,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="MODEL",
-            help="The dense checkpoint to be timed beside it.",
-            rich_help_panel=TIMING,
-        ),
-    ] = None,
-    benchmark: Annotated[
-        bool,
-        typer.Option("--benchmark/--no-benchmark", help="Time the result.", rich_help_panel=TIMING),
-    ] = ExportOptions.benchmark,
-    batch: Annotated[
-        str, typer.Option(metavar="N,N", help="Batch sizes to time.", rich_help_panel=TIMING)
-    ] = ",".join(map(str, ExportOptions.batches)),
-    device: Annotated[
-        str,
-        typer.Option(metavar="NAME,NAME", help="cpu, cuda, or both.", rich_help_panel=TIMING),
-    ] = ",".join(ExportOptions.devices),
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="CPU threads (default: one per physical core).",
-            rich_help_panel=TIMING,
-        ),
-    ] = ExportOptions.threads,
-    runs: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Timed runs.", rich_help_panel=TIMING)
-    ] = ExportOptions.runs,
-    min_speedup: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="FACTOR",
-            help="Lowest measured speed-up to accept, on every device and batch size.",
-            rich_help_panel=shared.GATES,
-        ),
-    ] = None,
-    arch: shared.Arch = None,
-    arch_arg: shared.ArchArg = None,
-    input_size: shared.InputSize = None,
-    mean: shared.Mean = None,
-    std: shared.Std = None,
-    allow_pickle: shared.AllowPickle = False,
-    report: shared.Report = None,
-    plots: shared.Plots = None,
-    overwrite: shared.Overwrite = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
+    file: File,
+    options: ExportOptions,
+    pages: shared.Pages,
+    load: LoadOptions,
 ) -> Outcome:
-    """Write an ONNX file, check it against torch, and time it beside the dense network.
+    """Export to ONNX, verify the outputs against PyTorch, and benchmark against the original.
 
     Examples:
     $ prunecli export resnet56.pruned.pt --onnx
@@ -116,32 +74,13 @@ def export(
     $ prunecli export slim.pt --onnx --against dense.pt --report run.html
     $ prunecli export model.pruned.pt --device cpu,cuda --batch 1,32
     """
-    session = start(context, json=json, quiet=quiet, verbose=verbose)
+    options = session.effective(options)
+    onnx, min_speedup = file.onnx, file.min_speedup
     if onnx and not onnx.endswith(".onnx"):
         raise usage_error(
             f"--onnx {onnx} is not the name of an ONNX file",
             hint="the path behind --onnx is the output and ends in .onnx; the model comes first",
         )
-    if min_speedup is not None and not benchmark:
-        raise usage_error("--min-speedup needs the timing", hint="leave --no-benchmark out")
-    load = load_options(
-        arch=arch,
-        arch_arg=arch_arg,
-        input_size=input_size,
-        mean=mean,
-        std=std,
-        allow_pickle=allow_pickle,
-    )
-    choices = ExportOptions(
-        opset=opset,
-        devices=names("--device", device),
-        batches=counts("--batch", batch),
-        threads=threads,
-        runs=runs,
-        benchmark=benchmark,
-        tolerance=tolerance,
-        seed=seed,
-    )
     gates = None if min_speedup is None else partial(_speed_gate, required=min_speedup)
     path = session.checkpoint(model)
     from prunecli import verbs
@@ -150,12 +89,10 @@ def export(
         found = verbs.export(
             path,
             output=output_path(Path(onnx) if onnx else None, model=path, ending=".onnx"),
-            against=against,
-            options=choices,
+            against=file.against,
+            options=options,
             load=load,
-            page=report,
-            plots=plots,
-            overwrite=overwrite,
+            **pages.arguments,
             gates=gates,
             command=session.command_line,
             progress=progress,

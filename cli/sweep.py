@@ -5,17 +5,15 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-
 from prunecli.budget import parse_sweep
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.report import SweepReport, Trial
 
+from .options import Pages
 from .outcome import Outcome
-from .parsing import is_typed, names, usage_error
+from .parsing import names
 from .session import Session
 
-BUDGETS = ("flops", "params", "activations", "bytes", "sparsity", "latency")
 SWITCHES = ("--overwrite", "--json", "-q", "--quiet", "--verbose")
 REPLACED = (
     "--sweep", "--plots", "--report", "--out", "-o", "--signal", "--allocation", "--candidates",
@@ -24,7 +22,6 @@ REPLACED = (
 
 
 def sweeping(
-    context: typer.Context,
     session: Session,
     model: Path | None,
     *,
@@ -33,22 +30,9 @@ def sweeping(
     load: LoadOptions,
     data: str | None,
     table: Path | None,
-    report: Path | None,
-    plots: Path | None,
-    overwrite: bool,
+    pages: Pages,
 ) -> Outcome:
-    """Run a sweep; what was typed for one cut alone is a usage error."""
-    of_one_cut = (
-        *BUDGETS, "dead", "dead_threshold", "latency_table", "latency_batch", "threads", "method",
-        "granularity", "dry_run",
-    )  # fmt: skip
-    typed = [name for name in of_one_cut if is_typed(context, name)]
-    if typed:
-        flag = typed[0].replace("_", "-")
-        raise usage_error(
-            f"--sweep takes its own budgets and writes no network: --{flag} has no place beside it",
-            hint=f"leave --{flag} out",
-        )
+    """Run a sweep over the budgets in `sweep`."""
     budgets = parse_sweep(sweep)
     path = session.checkpoint(model)
     from prunecli import verbs
@@ -63,15 +47,13 @@ def sweeping(
             signals=names("--signal", options.signal),
             allocations=names("--allocation", options.allocation),
             options=dataclasses.replace(
-                options, signal=PruneOptions.signal, allocation=PruneOptions.allocation
+                options, signal=PruneOptions().signal, allocation=PruneOptions.allocation
             ),
             load=load,
             data=data,
             table=table,
-            page=report,
-            plots=plots,
             suggest=suggest,
-            overwrite=overwrite,
+            **pages.arguments,
             command=session.command_line,
             progress=progress,
         )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from prunecli.cost.latency import bind
 from prunecli.errors import InputError
-from prunecli.options import LatencyOptions
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import BenchmarkRow, LatencyReport
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from prunecli.architectures.reference import InputSpec
     from prunecli.budget import Budget
     from prunecli.network.traced import Network
-    from prunecli.options import PruneOptions
+    from prunecli.options import LatencyOptions, PruneOptions
     from prunecli.pruning.road import PruneResult
 
 RUNS, SECONDS = 50, 10.0
@@ -38,13 +37,6 @@ def needs_table(budget: Budget, options: PruneOptions) -> bool:
     """Tell whether milliseconds matter: for the budget, or because the user names a table."""
     limited = any(limit.kind == "latency" for limit in budget.limits)
     return limited or options.latency.table is not None
-
-
-def unused(budget: Budget, options: PruneOptions) -> list[str]:
-    """Return a warning about options of a latency that nobody asks for."""
-    if needs_table(budget, options) or options.latency == LatencyOptions():
-        return []
-    return ["--threads and --latency-batch change nothing without --latency or --latency-table"]
 
 
 def prune_timed(

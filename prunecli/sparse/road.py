@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from prunecli.cutting.surgery import cut_module
 from prunecli.errors import InputError
 from prunecli.graph.tracing.running import evaluating
 from prunecli.network.traced import Network, read_network
-from prunecli.options import PruneOptions
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import CutCost, FrozenReport, PruneReport, SparsityReport
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
@@ -36,13 +34,8 @@ if TYPE_CHECKING:
 
     from prunecli.evaluation.outputs import Batches
     from prunecli.graph.tracing.trace import Example
+    from prunecli.options import PruneOptions
     from prunecli.report import Cost
-
-
-MEANT = {
-    "signal", "allocation", "exclude", "only", "seed", "limit", "repair", "granularity",
-}  # fmt: skip
-"""The options that single weights have; the others are those of channels."""
 
 
 @dataclass(frozen=True)
@@ -141,37 +134,12 @@ def sparsify_network(
     return SparseResult(slim, everything, report)
 
 
-LATENCY_FLAGS = {"table": "--latency-table", "batch": "--latency-batch", "threads": "--threads"}
-
-
-def _flag(name: str, options: PruneOptions) -> str:
-    """Return what the command line calls an option that is not as usual."""
-    if name != "latency":
-        return f"--{name.replace('_', '-')}"
-    usual = PruneOptions().latency
-    return next(
-        flag
-        for part, flag in LATENCY_FLAGS.items()
-        if getattr(options.latency, part) != getattr(usual, part)
-    )
-
-
 def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
     """Raise `InputError` for a choice that means nothing for single weights, before any work."""
     weight_signal(options.signal)
     pattern = parse_pattern(options.granularity)
     if pattern is None:
         WEIGHT_ALLOCATIONS.get(options.allocation)
-    meant = MEANT - ({"allocation"} if pattern is not None else set())
-    usual = PruneOptions()
-    for field in dataclasses.fields(options):
-        if field.name not in meant and getattr(options, field.name) != getattr(usual, field.name):
-            raise InputError(
-                f"{_flag(field.name, options)} has no meaning at --granularity "
-                f"{options.granularity}",
-                code="OPTION_WITHOUT_EFFECT",
-                hint="leave it away",
-            )
     if options.granularity == CHANNEL or (pattern is None) != (sparsity is not None):
         raise InputError(
             f"--granularity {options.granularity} "

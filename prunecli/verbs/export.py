@@ -15,6 +15,7 @@ from prunecli.artefacts.provenance import check_output, dense_architecture, prov
 from prunecli.artefacts.sparse import stored_sparsity
 from prunecli.html import export_page
 from prunecli.options import ExportOptions, LoadOptions
+from prunecli.options.declare import check_effect
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import BenchmarkRow, ExportReport, RunStep
 from prunecli.verbs.showing import Show, check_show, gates_text, shown
@@ -50,6 +51,7 @@ def export(
 
     start = time.perf_counter()
     options = options or ExportOptions()
+    check_effect(options)
     target = output or Path(f"{model.stem}.onnx")
     check_output(target, inputs=[model], overwrite=overwrite)
     show = Show(page, plots)

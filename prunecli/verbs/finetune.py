@@ -41,6 +41,7 @@ from prunecli.learnability import (
 )
 from prunecli.network.traced import read_network
 from prunecli.options import FinetuneOptions, LoadOptions
+from prunecli.options.declare import check_effect
 from prunecli.progress import Progress, silent
 from prunecli.report import AccuracyChange, FinetuneReport, RunStep
 from prunecli.sparse.layers import weight_layers
@@ -89,6 +90,7 @@ def finetune(
     options = dataclasses.replace(
         options or FinetuneOptions(), record_learnability=record is not None
     )
+    check_effect(options, teacher=teacher)
     target = output or Path(f"{model.stem}.finetuned.pt")
     check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
     show = Show(page, plots)

@@ -10,6 +10,7 @@ from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
 from prunecli.html import cut_page
 from prunecli.options import LoadOptions, PruneOptions
+from prunecli.options.declare import check_effect
 from prunecli.progress import Progress, silent
 from prunecli.pruning.search import AUTO
 from prunecli.pruning.timed import needs_table
@@ -81,11 +82,16 @@ def prune(
         command=command,
         progress=progress,
     )
+    check_effect(job.options, latency=_has_latency(budget))
     road = _road(job)
     teacher = job.options.iterative.teacher
     show = Show(page, plots)
     check_show(show, "prune", inputs=[model, data, teacher], overwrite=overwrite)
     return shown(road(job), show, partial(cut_page, command=command))
+
+
+def _has_latency(budget: Budget | None) -> bool:
+    return budget is not None and any(limit.kind == "latency" for limit in budget.limits)
 
 
 def _road(job: Job) -> Road:

@@ -19,7 +19,7 @@ from prunecli.checkpoint import save
 from prunecli.importance import uses_images
 from prunecli.progress import Clock
 from prunecli.pruning.road import prune_network
-from prunecli.pruning.timed import check_latency, needs_table, prune_timed, unused
+from prunecli.pruning.timed import check_latency, needs_table, prune_timed
 from prunecli.verbs.images import check_labels, measuring_batches, scoring_batches
 from prunecli.verbs.warnings import filled_masks
 
@@ -82,7 +82,7 @@ def one_shot(job: Job) -> PruneReport:
     else:
         result = cut(prepare=prepare)
     seconds = {**clock.seconds, **result.report.seconds}
-    warnings = (*loaded.warnings, *unused(job.budget, job.options), *result.report.warnings)
+    warnings = (*loaded.warnings, *result.report.warnings)
     report = dataclasses.replace(result.report, seconds=seconds, warnings=warnings)
     if job.dry_run or result.model is None:
         return report

@@ -440,7 +440,7 @@ def test_the_steps_are_shown_with_what_was_left(tmp_path: Path) -> None:
 
 
 def test_the_command_line_hands_the_repairs_on(monkeypatch, tmp_path, capsys) -> None:
-    fake = fake_verbs.FakePipeline()
+    fake = fake_verbs.FakeVerbs()
     monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
     monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -9,14 +9,14 @@ import pytest
 from prunecli import report
 from prunecli.options import FinetuneOptions, PruneOptions
 from prunecli_cli.main import main
-from tests.support.fake_verbs import FakePipeline
+from tests.support.fake_verbs import FakeVerbs
 
 
 @pytest.fixture
-def fake(monkeypatch, tmp_path) -> FakePipeline:
+def fake(monkeypatch, tmp_path) -> FakeVerbs:
     import prunecli.verbs
 
-    found = FakePipeline()
+    found = FakeVerbs()
     for verb in ("prune", "finetune"):
         monkeypatch.setattr(prunecli.verbs, verb, getattr(found, verb))
     monkeypatch.chdir(tmp_path)
@@ -68,7 +68,7 @@ def test_an_option_without_meaning_goes_by_its_own_name(digits_checkpoint, monke
     words = ["--granularity", "weight", "--sparsity", "0.5", "--threads", "2", "--json"]
     assert main(["prune", str(digits_checkpoint), *words]) == 2
     message = json.loads(capsys.readouterr().out)["error"]["message"]
-    assert message == "--threads has no meaning at --granularity weight"
+    assert message == "--threads has no effect with --granularity weight"
 
 
 def test_the_table_shows_layers_and_sizes_and_json_keeps_its_keys(

@@ -57,7 +57,7 @@ def training_options(options: PruneOptions) -> FinetuneOptions:
         schedule="constant",
         batch_size=own.batch_size,
         amp="no",
-        limit=own.limit,
+        limit=options.limit,
         seed=options.seed,
     )
     check_training(training)
