@@ -11,6 +11,7 @@ from prunecli.options import AnalyzeOptions, ComplexityOptions, LoadOptions
 from prunecli.options.shared import DATA
 
 from . import options as shared
+from .following import after_analysis
 from .outcome import Outcome
 from .parsing import usage_error
 from .session import Session
@@ -91,7 +92,13 @@ def analyze(
         )
     subset = None if found.dataset is None else found.dataset.subset
     brief = None if subset is None else str(subset.path)
-    return Outcome("analyze", found, brief=brief, warnings=found.warnings)
+    return Outcome(
+        "analyze",
+        found,
+        brief=brief,
+        following=after_analysis(found.model, model=checkpoint),
+        warnings=found.warnings,
+    )
 
 
 def _sort_out(

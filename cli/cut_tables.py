@@ -1,7 +1,7 @@
 """What `prune` says about a cut, the trials before it and the repairs after it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
@@ -16,32 +16,181 @@ from prunecli.report import (
     SearchReport,
     SweepReport,
     Trial,
+    Verified,
 )
 
-from .table_parts import Parts, add_rest, bare_percent, fact_rows, grid, percent, shorten
+from .table_parts import (
+    Parts,
+    add_rest,
+    bare_percent,
+    dead_parts,
+    fact_rows,
+    frozen_parts,
+    grid,
+    percent,
+    seconds_text,
+    shorten,
+    shown_facts,
+    sparsity_facts,
+    sparsity_parts,
+)
+
+UNIFORM, AUTO, DENSE = "uniform", "auto", "dense"
+UNEVEN = 0.98
+"""Kept shares that differ by more than the rest of this are not what people call uniform."""
+
+OUTPUT = "output of the network"
+"""Why the last layer stays as it is: in every model, so that it is not worth a line."""
 
 
-def allocation_text(report: PruneReport) -> str:
-    """Name the allocation, and the importance of layers that it looked at."""
-    if report.importance is None:
-        return report.allocation
-    return f"{report.allocation} ({report.importance})"
+def prune_parts(report: PruneReport, rows: int) -> Parts:
+    """Return what most people want to know of a pruned model, in about ten lines.
+
+    A dry run shows the channel groups as well: they are what it was run for.
+    """
+    facts = {
+        "model": report.architecture,
+        **_kept_facts(report.cost),
+        "removed by": _choice_text(report),
+        **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
+        **_step_facts(report),
+        **_frozen_facts(report),
+        **_outcome_facts(report),
+    }
+    plan = report.output is None and report.sparsity is None
+    return [*([group_table(report.groups, rows)] if plan else []), fact_rows(facts)]
+
+
+def prune_details(report: PruneReport) -> Parts:
+    """Return everything that is known of a pruned model: all rows of all tables."""
+    facts = {
+        "model": report.architecture,
+        "removed by": f"{_choice_text(report)}; align {report.align}",
+        **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
+        **_outcome_facts(report),
+        **({} if report.verified is None else {"verified by": report.verified.method}),
+        "seconds": seconds_text(report.seconds),
+    }
+    return [
+        cut_table(report.cost),
+        *sparsity_parts(report.sparsity, None),
+        *([group_table(report.groups, None)] if report.sparsity is None else []),
+        *frozen_parts(report.frozen, None),
+        *([] if report.candidates is None else [candidate_table(report.candidates)]),
+        *([] if report.dead is None else dead_parts(report.dead, None)),
+        *([] if report.repair is None else [repair_table(report.repair)]),
+        *([] if report.iterative is None else iterative_parts(report.iterative)),
+        *([] if report.latency is None else [latency_table(report.latency)]),
+        fact_rows(facts),
+    ]
+
+
+def _kept_facts(cost: CutCost) -> dict[str, str]:
+    """Return a line for each cost: before, after and the share that is kept."""
+    return {
+        label: f"{before} -> {after} ({kept} kept)" for label, before, after, kept in _costs(cost)
+    }
+
+
+def _choice_text(report: PruneReport) -> str:
+    """Say what chose the channels: the criterion, the allocation, and what made widths uneven."""
+    taken = "" if report.candidates is None else " (auto)"
+    looked = "" if report.importance is None else f" ({report.importance})"
+    return f"{report.signal}{taken}, {report.allocation}{looked}{_uneven_text(report)}"
+
+
+def _uneven_text(report: PruneReport) -> str:
+    """Say why layers keep unlike shares although the allocation is called uniform."""
+    shares = [group.after / group.before for group in report.groups]
+    low, high = min(shares, default=1.0), max(shares, default=1.0)
+    if report.allocation != UNIFORM or report.align != AUTO or high - low < 1 - UNEVEN:
+        return ""
+    return (
+        f": layers keep {low:.0%} to {high:.0%}, since widths are rounded down to multiples of 4, "
+        "8 or 16 that run fast, and what this leaves of the budget widens some layers again "
+        "(--align 1: the same share of every layer)"
+    )
+
+
+def _step_facts(report: PruneReport) -> dict[str, str]:
+    """Return a line for everything that was done beside the cut."""
+    facts = {}
+    if report.candidates is not None:
+        tried = len(report.candidates.trials)
+        facts["auto"] = f"{report.candidates.chosen}, the least calibrated loss of {tried} tried"
+    if report.dead is not None:
+        facts["dead"] = f"{report.dead.removable} of {report.dead.channels} channels do nothing"
+    if report.iterative is not None and report.iterative.accuracy is not None:
+        change = report.iterative.accuracy
+        facts["iterative"] = (
+            f"{len(report.iterative.removals)} removals, held-out accuracy "
+            f"{percent(change.before)} -> {percent(change.after)}"
+        )
+    elif report.iterative is not None:
+        facts |= iterative_plan(report.iterative)
+    if report.repair is not None and report.repair.steps:
+        cut, *_, last = [step for step in report.repair.steps if step.name != DENSE]
+        facts["repaired"] = (
+            f"accuracy {percent(cut.accuracy)} -> {percent(last.accuracy)} ({last.name}; "
+            f"{SCORED[report.repair.measured]})"
+        )
+    if report.latency is not None:
+        facts["latency"] = _latency_text(report.latency)
+    return facts
+
+
+def _latency_text(latency: LatencyReport) -> str:
+    where = f"ms per batch of {latency.batch} in ONNX Runtime on this CPU"
+    if latency.measured is None or latency.measured_kept is None:
+        return f"{latency.dense_ms:.2f} -> {latency.slim_ms:.2f} {where}, predicted"
+    row = latency.measured
+    return (
+        f"{row.dense_ms:.2f} -> {row.slim_ms:.2f} {where}, measured "
+        f"({percent(latency.measured_kept)} kept; predicted {percent(latency.kept)})"
+    )
+
+
+def _frozen_facts(report: PruneReport) -> dict[str, str]:
+    """Say how much was left as it is because it cannot be pruned."""
+    frozen = [item for item in report.frozen if item.reason != OUTPUT]
+    if not frozen:
+        return {}
+    share = sum(item.flops_share for item in frozen)
+    places = f"{len(frozen)} layer" if len(frozen) == 1 else f"{len(frozen)} layers"
+    return {"not pruned": f"{places}, {percent(share)} of the FLOPs; --verbose says why"}
+
+
+def _outcome_facts(report: PruneReport) -> dict[str, str]:
+    return {
+        "verified": verified_text(report.verified),
+        "time": f"{sum(report.seconds.values()):.1f} s",
+        "written": "nothing (--dry-run)" if report.output is None else str(report.output),
+        **shown_facts(report.page, report.pictures),
+    }
+
+
+def verified_text(verified: Verified | None) -> str:
+    """Say what was verified, with the error of the proof."""
+    if verified is None:
+        return "not yet (--dry-run)"
+    return f"equals the masked original (max relative error {verified.max_rel_error:.1e})"
+
+
+def _costs(cost: CutCost) -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, before, after and share kept of every cost that the report has."""
+    for field, label in COST_NAMES.items():
+        before, after = getattr(cost.before, field), getattr(cost.after, field)
+        if before is not None:
+            kept = cost.kept.get(field)
+            share = "" if kept is None else percent(kept)
+            yield label, format_cost(field, before), format_cost(field, after), share
 
 
 def cut_table(cost: CutCost) -> Table:
     """Return one row per cost, before and after a cut."""
     table = grid("cost", ">before", ">after", ">kept")
-    for field, label in COST_NAMES.items():
-        before, after = getattr(cost.before, field), getattr(cost.after, field)
-        if before is None:
-            continue
-        kept = cost.kept.get(field)
-        table.add_row(
-            label,
-            format_cost(field, before),
-            format_cost(field, after),
-            "" if kept is None else percent(kept),
-        )
+    for row in _costs(cost):
+        table.add_row(*row)
     return table
 
 
@@ -62,18 +211,13 @@ def repair_table(repair: RepairReport) -> Table:
     return table
 
 
-def iterative_parts(report: IterativeReport, rows: int | None) -> Parts:
+def iterative_parts(report: IterativeReport) -> Parts:
     """Return what was done on the way to an iterative cut, or what would be."""
     facts = {"signal": report.criterion}
     if report.accuracy is None:
-        facts["to do"] = (
-            f"about {report.planned_removals} removals, {report.planned_updates} updates, "
-            f"{report.planned_seconds:.0f} s"
-        )
-        return [fact_rows(facts)]
+        return [fact_rows(facts | iterative_plan(report))]
     table = grid("removal", ">updates", ">channels", ">FLOPs", ">loss", ">accuracy", ">ms/update")
-    every = 1 if rows is None else -(-len(report.removals) // SHOWN_REMOVALS)
-    for removal in report.removals[::-every][::-1]:
+    for removal in report.removals:
         table.add_row(
             str(removal.removal),
             str(removal.updates),
@@ -86,16 +230,18 @@ def iterative_parts(report: IterativeReport, rows: int | None) -> Parts:
     table.caption = f"scored on {report.images} held-out images before each removal"
     before, after = report.seconds_per_update or (0.0, 0.0)
     worst = max(removal.max_rel_error for removal in report.removals)
-    facts["cuts"] = f"{len(report.removals)}, each proven, largest relative error {worst:.1e}"
+    facts["cuts"] = f"{len(report.removals)}, each verified (max relative error {worst:.1e})"
     facts["held out"] = f"{percent(report.accuracy.before)} -> {percent(report.accuracy.after)}"
     facts["one update"] = f"{before * 1e3:.0f} ms -> {after * 1e3:.0f} ms"
     return [table, fact_rows(facts)]
 
 
-SHOWN_REMOVALS = 8
-
-
-"""Rows about removals that are shown without `--verbose`."""
+def iterative_plan(report: IterativeReport) -> dict[str, str]:
+    """Return what an iterative run would do."""
+    return {
+        "to do": f"about {report.planned_removals} removals, {report.planned_updates} updates, "
+        f"{report.planned_seconds:.0f} s"
+    }
 
 
 def latency_table(latency: LatencyReport) -> Table:
@@ -143,7 +289,7 @@ def candidate_table(search: SearchReport) -> Table:
             *_score_cells(trial, repaired=repaired),
         )
     table.caption = (
-        f"* taken: the least calibrated loss on {search.images} " + MEASURED[search.measured]
+        f"* selected: the least calibrated loss on {search.images} " + MEASURED[search.measured]
     )
     return table
 
@@ -169,7 +315,7 @@ def sweep_table(report: SweepReport) -> Table:
             *_score_cells(trial, repaired=bool(repaired)),
         )
     table.caption = (
-        f"keep: share of the {COST_NAMES[report.kind]}; kept and right in %, on {report.images} "
+        f"keep: share of the {COST_NAMES[report.kind]}; kept and accuracy in %, on {report.images} "
         + MEASURED[report.measured]
         + ("" if several else f"; allocation {report.trials[0].allocation}")
     )
@@ -192,7 +338,7 @@ def _score_cells(trial: Trial, *, repaired: bool) -> list[str]:
 
 MEASURED = {
     "held_out": "images held out from training",
-    "calibration": "images that the channels were chosen on",
+    "calibration": "images that the channels were selected on",
 }
 
 
@@ -215,5 +361,5 @@ def group_table(groups: Sequence[GroupReport], rows: int | None) -> Table:
             percent(group.params_share),
         )
     add_rest(table, len(groups), rows, "groups")
-    table.caption = "FLOPs, parameters: the shares that go with the group"
+    table.caption = "FLOPs, parameters: share of the model removed if the whole group is removed"
     return table

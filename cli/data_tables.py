@@ -39,7 +39,7 @@ def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
         "duplicates": f"{len(dataset.duplicates)} groups of equal images, "
         f"{len(dataset.near_duplicates)} of nearly equal ones",
         score: f"{dataset.csg:.3f}, {_interval(low, high)} (higher is harder)",
-        "seen through": _seen_through(dataset.csg_settings),
+        "embedding": _embedding_text(dataset.csg_settings),
     }
     if dataset.csg_votes is not None:
         facts["plain votes"] = f"{dataset.csg_votes:.3f} (the same without volumes, steadier)"
@@ -68,8 +68,8 @@ def learnability_parts(report: LearnabilityReport, rows: int | None) -> Parts:
             str(run.never),
             f"{run.forgetting:.2f}",
         )
-    runs.caption = "always, never: images that were right after every epoch, after none"
-    pairs = grid("runs", ">images", ">Pearson", ">Spearman", ">hardest tenth", ">not always right")
+    runs.caption = "always, never: images classified correctly after every epoch, after none"
+    pairs = grid("runs", ">images", ">Pearson", ">Spearman", ">hardest tenth", ">without always")
     for pair in report.pairs:
         values = (pair.pearson, pair.spearman, pair.overlap, pair.pearson_wrong)
         pairs.add_row(
@@ -79,9 +79,9 @@ def learnability_parts(report: LearnabilityReport, rows: int | None) -> Parts:
         )
     pairs.caption = (
         "correlations of learnability over images; the share of the hardest tenth in common; "
-        "Pearson without images that both had right throughout"
+        "Pearson without images that both always classified correctly"
     )
-    images = grid("wrong to the end, look at the label", "class", ">learnability")
+    images = grid("never learned: check the label", "class", ">learnability")
     for image in report.label_errors[: rows and 5]:
         images.add_row(shorten(image.path, 46), image.name, f"{image.learnability:.3f}")
     return [
@@ -131,7 +131,7 @@ def sampling_text(report: SamplingReport) -> str:
     )
 
 
-def _seen_through(settings: Mapping[str, Any]) -> str:
+def _embedding_text(settings: Mapping[str, Any]) -> str:
     return (
         f"{settings['embedding']} ({settings['embedding_steps']}); {settings['samples']} images of "
         f"every class, {settings['neighbours']} neighbours, volume {settings['volume']}, "
@@ -141,18 +141,18 @@ def _seen_through(settings: Mapping[str, Any]) -> str:
 
 def _class_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
     """Return the classes, the hardest first, what they are taken for, and the images to look at."""
-    pairs = grid("classes taken for each other", ">similarity")
+    pairs = grid("confused classes", ">similarity")
     for first, second, similarity in dataset.confused_pairs[: rows and 5]:
         pairs.add_row(f"{first} and {second}", f"{similarity:.3f}")
     hardest = sorted(dataset.difficulty, key=lambda entry: -entry.others)
-    classes = grid("class", ">images", ">others' votes", "")
+    classes = grid("class", ">images", ">neighbours of other classes", "")
     counts = {entry.name: entry.count for entry in dataset.classes}
     for entry in hardest[:rows]:
         bar = BAR * round(20 * entry.others)
         count = str(counts.get(entry.name, ""))
         classes.add_row(shorten(entry.name), count, percent(entry.others), bar)
     add_rest(classes, len(hardest), rows, "classes")
-    images = grid("look at these images", "class", "looks like")
+    images = grid("images to check", "class", "looks like")
     # The worst of every class first, then the second of every class, and so on.
     seen: Counter[str] = Counter()
     turns = []
@@ -183,9 +183,9 @@ def _reduction_table(reduction: Reduction) -> Table:
             BAR * round(30 * step.score / highest),
         )
     found = (
-        "no smaller set keeps it"
+        "no smaller subset keeps it"
         if reduction.smallest is None
-        else "* the smallest set that keeps it"
+        else "* the smallest subset that keeps it"
     )
     table.caption = (
         f"plain votes; all images give {reduction.whole:.3f}; {found} within "

@@ -1,4 +1,4 @@
-"""`prunecli demo`: the whole road on real digits, each step as one would type it."""
+"""`prunecli demo`: the whole workflow on real digits, each step as one would type it."""
 
 import re
 import shlex
@@ -9,24 +9,34 @@ from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import InputError
-from prunecli.report import to_json
 
 from .find_model import FOLDER, record
 from .options import output
 from .outcome import Outcome
 from .render import Screen, interrupted
-from .reports import DemoReport, DemoStep
+from .reports import DemoReport, DemoResult, DemoStep
 from .session import Session
 from .signature import command
 
-MODEL = "digits_resnet.safetensors"
+if TYPE_CHECKING:
+    from prunecli.report import (
+        Evaluation,
+        ExportReport,
+        FinetuneReport,
+        PruneReport,
+    )
+
+
+MODEL = "digits_wide_resnet.safetensors"
+TUNED = "tuned.pt"
 STEPS = (
     f"analyze {MODEL} --data digits",
     f"prune {MODEL} --flops 0.5 -o slim.pt",
-    f"finetune slim.pt --data digits --epochs 3 --teacher {MODEL} -o tuned.pt",
-    f"export tuned.pt --onnx slim.onnx --against {MODEL}",
+    f"finetune slim.pt --data digits --epochs 5 --teacher {MODEL} -o {TUNED}",
+    f"export {TUNED} --onnx slim.onnx --against {MODEL} --threads 1",
     "evaluate slim.onnx --data digits",
 )
 WIDTH = 80  # columns of a terminal that has not been widened
@@ -54,10 +64,13 @@ def demo(session: Session, *, place: Place) -> Outcome:
     began = time.perf_counter()
     is_again = (out / FOLDER).exists()
     prepare_folder(out)
-    screen.note(f"working in {out}/ on {MODEL},\na small residual network for handwritten digits")
+    screen.note(f"working in {out}/ on {MODEL},\na residual network for handwritten digits")
     with chdir(out), _one_thread():
-        steps = tuple(_run(session, screen, _typed(step, again=is_again)) for step in STEPS)
-    report = DemoReport(out, steps, time.perf_counter() - began)
+        done = [_run(session, screen, _typed(step, again=is_again)) for step in STEPS]
+        _analyzed, *reports = (report for _, report in done)
+        result = _result(*reports)
+    steps = tuple(step for step, _ in done)
+    report = DemoReport(out, steps, result, time.perf_counter() - began)
     return Outcome("demo", report, output=out)
 
 
@@ -77,6 +90,26 @@ def prepare_folder(folder: Path) -> None:
         ) from error
 
 
+def _result(
+    pruned: "PruneReport", tuned: "FinetuneReport", exported: "ExportReport", scored: "Evaluation"
+) -> DemoResult:
+    """Put together what the steps came to, in the folder that they worked in."""
+    from prunecli.report import AccuracyChange
+
+    assert pruned.verified is not None  # not a dry run
+    assert tuned.teacher is not None  # the step names one: the model before
+    return DemoResult(
+        model=Path(MODEL).stem,
+        before=pruned.cost.before,
+        after=pruned.cost.after,
+        file_bytes=(Path(MODEL).stat().st_size, Path(TUNED).stat().st_size),
+        benchmark=exported.benchmark,
+        accuracy=AccuracyChange(tuned.teacher, scored.accuracy, scored.split),
+        images=scored.count,
+        verified=pruned.verified,
+    )
+
+
 def _typed(step: str, *, again: bool) -> str:
     """Return the command as one would type it, over the files of an earlier demo too."""
     return f"{step} --overwrite" if again and step.startswith(WRITING) else step
@@ -94,7 +127,7 @@ def _shown(text: str) -> str:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Take one thread: on images of 8 by 8, several mostly wait for each other."""
+    """Take one thread: on images of 16 by 16, several mostly wait for each other."""
     import torch
 
     before = torch.get_num_threads()
@@ -105,8 +138,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(session: Session, screen: Screen, text: str) -> DemoStep:
+def _run(session: Session, screen: Screen, text: str) -> tuple[DemoStep, Any]:
     """Run one command in this process, as if it had been typed, and show what it shows."""
+    from prunecli.report import to_json
+
     words = shlex.split(text)
     screen.heading(f"\n{_shown(text)}")
     began = time.perf_counter()
@@ -120,4 +155,5 @@ def _run(session: Session, screen: Screen, text: str) -> DemoStep:
     if outcome.output is not None:
         record(outcome.output, command=outcome.command)
     inner.show_beside(outcome)
-    return DemoStep(f"prunecli {text}", time.perf_counter() - began, to_json(outcome.report))
+    seconds = time.perf_counter() - began
+    return DemoStep(f"prunecli {text}", seconds, to_json(outcome.report)), outcome.report

@@ -3,19 +3,22 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import GateError
 from prunecli.options import ExportOptions, LoadOptions
 from prunecli.options.export import TIMED
 from prunecli.options.shared import TIMING
-from prunecli.report import ExportReport
 
 from . import options as shared
+from .following import after_export
 from .outcome import Outcome, at_least, first_missed
 from .parsing import output_path, usage_error
 from .session import Session
 from .signature import VerbCommand, command
+
+if TYPE_CHECKING:
+    from prunecli.report import ExportReport
 
 
 class ExportCommand(VerbCommand):
@@ -98,10 +101,17 @@ def export(
             progress=progress,
         )
     gate = None if gates is None else gates(found)
-    return Outcome("export", found, output=found.output, gate=gate, warnings=found.warnings)
+    return Outcome(
+        "export",
+        found,
+        output=found.output,
+        gate=gate,
+        following=after_export(found),
+        warnings=found.warnings,
+    )
 
 
-def _speed_gate(report: ExportReport, *, required: float) -> GateError | None:
+def _speed_gate(report: "ExportReport", *, required: float) -> GateError | None:
     """Return the missed gate of `--min-speedup`; a speed-up that was not measured misses it."""
     if not any(row.speedup is not None for row in report.benchmark):
         return GateError(

@@ -3,18 +3,22 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunecli.errors import GateError
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import REQUIRED, needs, option
 from prunecli.options.shared import DISTILLATION, LEARNABILITY, TRAINING
-from prunecli.report import FinetuneReport
 
 from . import options as shared
+from .following import after_training
 from .outcome import Outcome, at_least, at_most, first_missed
 from .parsing import checkpoint_path
 from .session import Session
 from .signature import command
+
+if TYPE_CHECKING:
+    from prunecli.report import FinetuneReport
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,18 @@ def finetune(
             progress=progress,
         )
     gate = None if gates is None else gates(found)
-    return Outcome("finetune", found, output=found.output, gate=gate, warnings=found.warnings)
+    return Outcome(
+        "finetune",
+        found,
+        output=found.output,
+        gate=gate,
+        following=after_training(found, teacher=run.teacher),
+        warnings=found.warnings,
+    )
 
 
 def _accuracy_gates(
-    report: FinetuneReport, *, lowest: float | None, highest_drop: float | None
+    report: "FinetuneReport", *, lowest: float | None, highest_drop: float | None
 ) -> GateError | None:
     """Return the first missed gate; the teacher was scored on the same images as the result."""
     after = report.accuracy.after

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +72,8 @@ for verb in (demo, methods, env):
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib import metadata
+
         Screen().print_text(f"prunecli {metadata.version('prunecli')}")
         raise typer.Exit
 

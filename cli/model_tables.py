@@ -23,7 +23,7 @@ from .table_parts import (
 
 
 def model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
-    """Return what a model can lose."""
+    """Return how far a model can be pruned, layer by layer."""
     facts = {
         "model": model.architecture,
         "cost": cost_line(model.cost),
@@ -105,9 +105,9 @@ def _analysis_table(model: ModelAnalysis, rows: int | None) -> Table:
             *(accuracy.get(share, "") for share in shares),
         )
     add_rest(table, len(model.groups), rows, "groups")
-    table.caption = "FLOPs and params: % that goes with the group"
+    table.caption = "FLOPs, params: % of the model removed if the whole group is removed"
     if shares:
-        table.caption += "; -25%: accuracy (%) after cutting that share of it alone"
+        table.caption += "; -25%: accuracy (%) after pruning that share of it alone"
     return table
 
 

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import GateError
-from prunecli.report import LatencyReport
+
+if TYPE_CHECKING:
+    from prunecli.report import LatencyReport
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,8 @@ class Outcome:
     """A finished verb.
 
     `output` is the file it wrote (None for verbs whose product is the report itself); `brief` is
-    what `-q` prints for such a verb; `gate` is the stated gate that was not met.
+    what `-q` prints for such a verb; `gate` is the stated gate that was not met. `following` is the
+    command that people usually run next.
     """
 
     command: str
@@ -21,6 +24,7 @@ class Outcome:
     output: Path | None = None
     brief: str | None = None
     gate: GateError | None = None
+    following: str | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -58,7 +62,7 @@ def at_most(flag: str, *, what: str, actual: float, allowed: float | None) -> Ga
     )
 
 
-def latency_gate(latency: LatencyReport | None) -> GateError | None:
+def latency_gate(latency: "LatencyReport | None") -> GateError | None:
     """Return the gate's error where the cut network is too slow beyond any doubt of the timing."""
     if latency is None or latency.met is not False:
         return None

@@ -10,6 +10,7 @@ from prunecli.options.prune import ONE_CUT
 from prunecli.options.shared import BUDGET
 
 from . import options as shared
+from .following import after_pruning
 from .outcome import Outcome, latency_gate
 from .parsing import checkpoint_path, usage_error
 from .session import Session
@@ -111,5 +112,6 @@ def prune(
         found,
         output=found.output,
         gate=latency_gate(found.latency),
+        following=after_pruning(found, model=path, data=cut.data),
         warnings=found.warnings,
     )

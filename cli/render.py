@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from prunecli.errors import InterruptedRunError, PruneError
 from prunecli.progress import Progress
-from prunecli.report import to_json
 
 from .outcome import Outcome
 
@@ -72,6 +71,7 @@ class Screen:
             _say(f"warning: {warning}", style="yellow")
         if self.talks:
             self._show_report(outcome)
+            self._show_next(outcome)
         if outcome.gate is not None:
             _say_error(outcome.gate)
         else:
@@ -111,6 +111,8 @@ class Screen:
         return bars(_console(sys.stderr)) if _is_animated(sys.stderr) else lines(self.note)
 
     def _show_envelope(self, outcome: Outcome) -> None:
+        from prunecli.report import to_json
+
         data = to_json(outcome.report)
         data.pop("warnings", None)
         envelope = {
@@ -129,6 +131,10 @@ class Screen:
     def _show_report(self, outcome: Outcome) -> None:
         """Print the report: on stderr beside a file that was written, else as the data it is."""
         self._print_view(outcome.report, sys.stdout if outcome.output is None else sys.stderr)
+
+    def _show_next(self, outcome: Outcome) -> None:
+        if outcome.following is not None and outcome.gate is None:
+            self.note(f"next: {outcome.following}")
 
     def _print_view(self, report: Any, stream: TextIO) -> None:
         from .tables import view

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunecli.report import AccuracyChange, BenchmarkRow, Cost, Verified
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,27 @@ class DemoStep:
 
 
 @dataclass(frozen=True)
+class DemoResult:
+    """A sample model before all steps and after them; `accuracy` is on `images` test images.
+
+    `file_bytes` are those of the checkpoints, `benchmark` is of their ONNX files.
+    """
+
+    model: str
+    before: "Cost"
+    after: "Cost"
+    file_bytes: tuple[int, int]
+    benchmark: tuple["BenchmarkRow", ...]
+    accuracy: "AccuracyChange"
+    images: int
+    verified: "Verified"
+
+
+@dataclass(frozen=True)
 class DemoReport:
     """The outcome of `demo`."""
 
     folder: Path
     steps: tuple[DemoStep, ...]
+    result: DemoResult
     seconds: float

@@ -4,15 +4,19 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunecli.budget import parse_sweep
 from prunecli.options import LoadOptions, PruneOptions
-from prunecli.report import SweepReport, Trial
 
 from .options import Pages
 from .outcome import Outcome
 from .parsing import names
 from .session import Session
+
+if TYPE_CHECKING:
+    from prunecli.report import SweepReport, Trial
+
 
 SWITCHES = ("--overwrite", "--json", "-q", "--quiet", "--verbose")
 REPLACED = (
@@ -37,7 +41,7 @@ def sweeping(
     path = session.checkpoint(model)
     from prunecli import verbs
 
-    def suggest(found: SweepReport) -> str:
+    def suggest(found: "SweepReport") -> str:
         return next_command(session.words, found, model=path, importance=options.importance)
 
     with session.screen.working() as progress:
@@ -62,7 +66,7 @@ def sweeping(
 
 
 def next_command(
-    words: Sequence[str], report: SweepReport, *, model: Path, importance: str | None = None
+    words: Sequence[str], report: "SweepReport", *, model: Path, importance: str | None = None
 ) -> str:
     """Return what was typed with the suggested cut in place of the sweep; empty without one."""
     if report.suggested is None:
@@ -75,7 +79,7 @@ def next_command(
     return shlex.join(("prunecli", *kept, *_cut(report.suggested), *named))
 
 
-def _uses_importance(report: SweepReport) -> bool:
+def _uses_importance(report: "SweepReport") -> bool:
     return report.suggested is not None and report.suggested.allocation.endswith("-importance")
 
 
@@ -92,7 +96,7 @@ def _without(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _cut(trial: Trial) -> list[str]:
+def _cut(trial: "Trial") -> list[str]:
     ((kind, limit),) = trial.budget.items()
     share = limit["fraction"]
     budget = (

@@ -57,7 +57,7 @@ def frozen_parts(frozen: Sequence[FrozenReport], rows: int | None) -> Parts:
     """Return what cannot be cut and why, if there is any."""
     if not frozen:
         return []
-    table = grid("cannot be cut", "because", ">FLOPs")
+    table = grid("not pruned", "reason", ">FLOPs")
     for item in frozen[:rows]:
         reason = item.reason if item.where is None else f"{item.reason} ({item.where})"
         table.add_row(shorten(item.name, 24), reason, percent(item.flops_share))
@@ -80,9 +80,9 @@ def dead_parts(dead: DeadReport, rows: int | None) -> Parts:
             _indices(sorted((*group.constant, *group.unread, *group.below)), rows),
         )
     add_rest(table, len(dead.groups), rows, "groups")
-    table.caption = "FLOPs: % of the network's that goes with those that need not stay"
+    table.caption = "FLOPs: % of the model removed with the channels that can go"
     looked = f"{dead.images} images" if dead.images else "the weights alone"
-    facts = {"dead": f"{dead.removable} of {dead.channels} channels can go, from {looked}"}
+    facts = {"dead": f"{dead.removable} of {dead.channels} channels can go, judged by {looked}"}
     for reason, count in _stays(dead).items():
         facts.setdefault("stay", "")
         facts["stay"] += f"{'; ' if facts['stay'] else ''}{count}: {reason}"

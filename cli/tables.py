@@ -1,6 +1,6 @@
 """Reports as tables of 80 columns at most; building them prints nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -17,29 +17,19 @@ from prunecli.report import (
     SweepReport,
 )
 
-from .cut_tables import (
-    allocation_text,
-    candidate_table,
-    cut_table,
-    group_table,
-    iterative_parts,
-    latency_table,
-    repair_table,
-    sweep_table,
-)
+from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
+from .demo_tables import demo_parts
 from .model_tables import model_parts
-from .reports import DemoReport, EnvReport, MethodsReport
+from .reports import DemoReport, EnvReport, Method, MethodsReport
 from .table_parts import (
     Parts,
     add_rest,
     cost_line,
-    dead_parts,
     fact_rows,
-    frozen_parts,
     grid,
     percent,
-    seconds_text,
+    shorten,
     shown_facts,
     sparsity_facts,
     sparsity_parts,
@@ -55,34 +45,7 @@ def view(report: Any, *, rows: int | None) -> Parts:
 
 @view.register
 def _(report: PruneReport, *, rows: int | None) -> Parts:
-    verified = report.verified
-    proof = (
-        "not cut yet: --dry-run"
-        if verified is None
-        else f"{verified.method}, largest relative error {verified.max_rel_error:.1e}"
-    )
-    taken = "" if report.candidates is None else " (auto)"
-    facts = {
-        "model": report.architecture,
-        "chosen by": f"{report.signal}{taken}, {allocation_text(report)}; align {report.align}",
-        **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
-        "proof": proof,
-        "seconds": seconds_text(report.seconds),
-        "written": "nothing: --dry-run" if report.output is None else str(report.output),
-        **shown_facts(report.page, report.pictures),
-    }
-    return [
-        cut_table(report.cost),
-        *sparsity_parts(report.sparsity, rows),
-        *([group_table(report.groups, rows)] if report.sparsity is None else []),
-        *frozen_parts(report.frozen, rows),
-        *([] if report.candidates is None else [candidate_table(report.candidates)]),
-        *([] if report.dead is None else dead_parts(report.dead, rows)),
-        *([] if report.repair is None else [repair_table(report.repair)]),
-        *([] if report.iterative is None else iterative_parts(report.iterative, rows)),
-        *([] if report.latency is None else [latency_table(report.latency)]),
-        fact_rows(facts),
-    ]
+    return prune_details(report) if rows is None else prune_parts(report, rows)
 
 
 @view.register
@@ -92,7 +55,7 @@ def _(report: SweepReport, *, rows: int | None) -> Parts:
     facts |= shown_facts(report.page, report.pictures)
     problems = dict.fromkeys(trial.problem for trial in report.trials if trial.problem)
     facts |= {"not cut": "; ".join(problems)} if problems else {}
-    facts["written"] = "no network: a sweep only measures"
+    facts["written"] = "no model: a sweep only measures"
     facts |= {"next": report.next_command} if report.next_command else {}
     return [sweep_table(report), fact_rows(facts)]
 
@@ -115,7 +78,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
     facts = {
         "accuracy": f"{percent(change.before)} -> {percent(change.after)} on {change.split}",
         "held out": f"{percent(report.held_out.before)} -> {percent(report.held_out.after)}",
-        "best epoch": f"{report.best_epoch} (marked *), chosen on held-out images",
+        "best epoch": f"{report.best_epoch} (marked *), selected on held-out images",
         "log": str(report.log) if report.log else "none",
         **({} if report.teacher is None else {"teacher": percent(report.teacher)}),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
@@ -174,15 +137,35 @@ def _(report: AnalyzeReport, *, rows: int | None) -> Parts:
 
 @view.register
 def _(report: MethodsReport, *, rows: int | None) -> Parts:
-    parts: Parts = []
-    for kind in dict.fromkeys(method.kind for method in report.methods):
-        table = grid(kind, "what it is", "source")
-        entries = [method for method in report.methods if method.kind == kind]
-        for method in entries[:rows]:
-            table.add_row(method.name, method.summary, method.source)
-        add_rest(table, len(entries), rows, "entries")
-        parts.append(table)
-    return parts
+    kinds: dict[str, list[Method]] = {}
+    for method in report.methods:
+        kinds.setdefault(method.kind, []).append(method)
+    if len(kinds) > 1:
+        return [_kinds_table(kinds)]
+    return [_methods_table(kind, methods, rows) for kind, methods in kinds.items()]
+
+
+def _kinds_table(kinds: Mapping[str, Sequence[Method]]) -> Table:
+    """Return one row per registry: how many entries it has, and the first of them."""
+    table = grid("registry", ">entries", "such as")
+    for kind, methods in list(kinds.items())[:SHOWN_KINDS]:
+        table.add_row(kind, str(len(methods)), shorten(", ".join(m.name for m in methods[:4]), 48))
+    table.caption = "prunecli methods NAME lists one registry with summaries and sources"
+    if len(kinds) > SHOWN_KINDS:
+        table.caption += f"; also: {', '.join(list(kinds)[SHOWN_KINDS:])}"
+    return table
+
+
+def _methods_table(kind: str, methods: Sequence[Method], rows: int | None) -> Table:
+    table = grid(kind, "what it is", "source")
+    for method in methods[:rows]:
+        table.add_row(method.name, method.summary, method.source)
+    add_rest(table, len(methods), rows, "entries")
+    return table
+
+
+SHOWN_KINDS = 22
+"""Registries that are shown in a row each: with head and caption they stay under 30 lines."""
 
 
 @view.register
@@ -202,13 +185,7 @@ def _(report: EnvReport, *, rows: int | None) -> Parts:
 
 @view.register
 def _(report: DemoReport, *, rows: int | None) -> Parts:
-    table = grid("what was run", ">seconds")
-    for step in report.steps:
-        table.add_row(step.command, f"{step.seconds:.1f}")
-    return [
-        table,
-        fact_rows({"in all": f"{report.seconds:.0f} s", "files in": f"{report.folder}/"}),
-    ]
+    return demo_parts(report)
 
 
 def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:

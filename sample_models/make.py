@@ -25,11 +25,12 @@ from prunecli.artefacts.provenance import state_of, versions
 from prunecli.atomic import atomic_write
 from prunecli.checkpoint import Checkpoint, save
 from prunecli.data import DataSource, load_split, open_source
+from prunecli.evaluation.images import evaluate
 from prunecli.options import FinetuneOptions
 from prunecli_sample_models import networks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
@@ -42,6 +43,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "digits_resnet": networks.digits_resnet,
     "digits_vgg": networks.digits_vgg,
     "digits_mobilenet": networks.digits_mobilenet,
+    "digits_wide_resnet": networks.digits_wide_resnet,
 }
 TRAINING = FinetuneOptions(epochs=50, lr=0.05, batch_size=64, augment="crop", held_out=0.2, seed=0)
 """Far enough that the held-out accuracy stands still; shifts by a pixel make up for few digits.
@@ -50,25 +52,42 @@ A fifth is held out because, of a tenth, many epochs get every digit right: no g
 """
 
 
-def make(folder: Path, *, options: FinetuneOptions = TRAINING) -> Path:
-    """Train all networks, write them into `folder`, and return the path of their manifest."""
+def make(folder: Path, *, options: FinetuneOptions = TRAINING, only: Sequence[str] = ()) -> Path:
+    """Train the networks, write them into `folder`, and return the path of their manifest.
+
+    With `only`, the others stay as they are where the same command made them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "manifest.json"
+    command = command_for(options)
+    kept = {} if not only else _made_by(command, path)
     source = open_source(DATA)
     with _one_thread():
-        entries = [_make_one(name, folder, source, options) for name in NETWORKS]
+        entries = [
+            kept[name]
+            if name in kept and name not in only
+            else _make_one(name, folder, source, options)
+            for name in NETWORKS
+        ]
     manifest = {
-        "schema_version": 1,
-        "command": command_for(options),
+        "schema_version": 2,
+        "command": command,
         "seed": options.seed,
         "data": DATA,
         "training": dataclasses.asdict(options),
-        "versions": _versions(),
         "models": entries,
     }
-    path = folder / "manifest.json"
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(manifest, indent=2) + "\n")
     return path
+
+
+def _made_by(command: str, manifest: Path) -> dict[str, dict[str, Any]]:
+    """Return the models of a manifest by name, if this command made them."""
+    if not manifest.exists():
+        return {}
+    made = json.loads(manifest.read_text())
+    return {entry["name"]: entry for entry in made["models"]} if made["command"] == command else {}
 
 
 def command_for(options: FinetuneOptions) -> str:
@@ -90,7 +109,7 @@ def _make_one(
         network = NETWORKS[name]()
     result = training.finetune(network, source, input=spec, options=options)
     test = load_split(source, "test", input=spec)
-    scores = training.evaluate(result.model, test, input=spec)
+    scores = evaluate(result.model, test, input=spec)
     checkpoint = Checkpoint(
         architecture=ArchitectureRef(name, {"num_classes": len(source.classes)}),
         tensors=state_of(result.model),
@@ -108,6 +127,7 @@ def _make_one(
         "parameters": sum(parameter.numel() for parameter in result.model.parameters()),
         "accuracy": scores.accuracy,
         "accuracy_on": f"{scores.count} digits that were neither trained on nor chosen by",
+        "versions": _versions(),
     }
 
 
@@ -143,10 +163,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder (default: the package)")
     parser.add_argument("--epochs", type=int, default=TRAINING.epochs, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=TRAINING.seed, help="default: %(default)s")
+    parser.add_argument(
+        "--only", action="append", choices=list(NETWORKS), default=[], help="repeatable"
+    )
     chosen = parser.parse_args(arguments)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a GPU may add up in another order every time
     options = dataclasses.replace(TRAINING, epochs=chosen.epochs, seed=chosen.seed)
-    manifest = make(chosen.out, options=options)
+    manifest = make(chosen.out, options=options, only=chosen.only)
     for model in json.loads(manifest.read_text())["models"]:
         print(f"{model['file']}: {model['bytes']} bytes, accuracy {model['accuracy']:.4f}")  # noqa: T201
 

@@ -87,9 +87,9 @@ class Match:
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 
 _CIFAR_INPUT = InputSpec(3, 32, 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_DIGITS_INPUT = InputSpec(
-    1, 8, 8, (0.305,), (0.376,)
-)  # mean and deviation of scikit-learn's digits
+# Mean and deviation of scikit-learn's digits, as they are and at twice the size.
+_DIGITS_INPUT = InputSpec(1, 8, 8, (0.305,), (0.376,))
+_LARGE_DIGITS_INPUT = InputSpec(1, 16, 16, (0.305,), (0.319,))
 
 _TRANSFORM_INPUT = {
     "transform_input": "taken as false (trained from scratch); fine-tuned from torchvision's "
@@ -289,13 +289,26 @@ def _own_architectures() -> Iterator[tuple[str, Architecture, str]]:
             ),
             "Residual network for 32x32 images with zero-padded shortcuts (option A).",
         )
-    for name, summary in (
-        ("digits_resnet", "Residual network with zero-padded shortcuts for 8x8 digits."),
-        ("digits_vgg", "Plain convolutions with batch norm and two linear layers for 8x8 digits."),
-        ("digits_mobilenet", "Depthwise convolutions and squeeze-excite for 8x8 digits."),
+    for name, input_spec, summary in (
+        (
+            "digits_resnet",
+            _DIGITS_INPUT,
+            "Residual network with zero-padded shortcuts for 8x8 digits.",
+        ),
+        (
+            "digits_vgg",
+            _DIGITS_INPUT,
+            "Plain convolutions with batch norm and two linear layers for 8x8 digits.",
+        ),
+        (
+            "digits_mobilenet",
+            _DIGITS_INPUT,
+            "Depthwise convolutions and squeeze-excite for 8x8 digits.",
+        ),
+        ("digits_wide_resnet", _LARGE_DIGITS_INPUT, "Wide residual network for 16x16 digits."),
     ):
         factory = f"prunecli_sample_models.networks:{name}"
-        yield name, Architecture(factory, _DIGITS_INPUT), summary
+        yield name, Architecture(factory, input_spec), summary
 
 
 def _register() -> None:

@@ -19,7 +19,7 @@ WATCHED = """
 import atexit, sys
 HEAVY = {
     "torch", "torchvision", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "accelerate",
-    "matplotlib",
+    "matplotlib", "prunecli.report",
 }  # fmt: skip
 atexit.register(lambda: print("imported:", *sorted(HEAVY & set(sys.modules)), file=sys.stderr))
 from prunecli_cli.main import run

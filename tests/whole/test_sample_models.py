@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import stat
 
 import pytest
 import torch
 
+from prunecli.architectures.registry import ARCHITECTURES
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.checkpoint import load
 from prunecli.data import load_split, open_source
@@ -17,12 +19,17 @@ from prunecli.evaluation.images import evaluate
 from prunecli.options import FinetuneOptions
 from prunecli_sample_models import make
 
-SIZE_LIMIT = 500_000  # bytes, header included
+SIZE_LIMITS = dict.fromkeys(make.NETWORKS, 500_000) | {"digits_wide_resnet": 2_000_000}
+"""Bytes, header included."""
 SHORT = dataclasses.replace(make.TRAINING, epochs=1, limit=128)
 MANIFEST = json.loads((make.FOLDER / "manifest.json").read_text())
 NAMES = [entry["name"] for entry in MANIFEST["models"]]
 
 each_model = pytest.mark.parametrize("entry", MANIFEST["models"], ids=NAMES)
+
+
+def as_json(options):
+    return json.loads(json.dumps(dataclasses.asdict(options)))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +56,28 @@ def test_another_seed_trains_another_network(made_twice, tmp_path, monkeypatch):
     one, other = (load(folder / "digits_vgg.safetensors") for folder in (made_twice[0], tmp_path))
     name = "features.0.weight"
     assert not torch.equal(one.checkpoint.tensors[name], other.checkpoint.tensors[name])
+
+
+def test_one_model_can_be_made_anew_beside_the_others(made_twice, tmp_path):
+    first, _ = made_twice
+    shutil.copytree(first, tmp_path / "copy")
+    again = tmp_path / "copy"
+    (again / "digits_vgg.safetensors").unlink()
+    (again / "digits_resnet.safetensors").write_bytes(b"as it was")
+    make.make(again, options=SHORT, only=("digits_vgg",))
+    vgg, manifest = "digits_vgg.safetensors", "manifest.json"
+    assert (again / vgg).read_bytes() == (first / vgg).read_bytes()
+    assert (again / manifest).read_bytes() == (first / manifest).read_bytes()
+    assert (again / "digits_resnet.safetensors").read_bytes() == b"as it was"
+
+
+def test_models_of_another_command_are_made_anew(tmp_path, monkeypatch):
+    names = ("digits_vgg", "digits_resnet")
+    monkeypatch.setattr(make, "NETWORKS", {name: make.NETWORKS[name] for name in names})
+    make.make(tmp_path, options=SHORT)
+    before = {name: (tmp_path / f"{name}.safetensors").read_bytes() for name in names}
+    make.make(tmp_path, options=dataclasses.replace(SHORT, seed=1), only=("digits_vgg",))
+    assert all((tmp_path / f"{name}.safetensors").read_bytes() != before[name] for name in names)
 
 
 def test_training_leaves_the_random_state_and_the_threads_of_the_caller(tmp_path, monkeypatch):
@@ -79,16 +108,17 @@ def test_the_manifest_lists_the_committed_files_and_how_they_were_made():
     assert MANIFEST["command"] == make.COMMAND
     assert MANIFEST["seed"] == make.TRAINING.seed
     # Options that came later have their defaults in what was trained before.
-    later = {**dataclasses.asdict(FinetuneOptions()), **MANIFEST["training"]}
-    assert later == dataclasses.asdict(make.TRAINING)
-    assert {"prunecli", "torch", "scikit-learn"} <= set(MANIFEST["versions"])
+    later = {**as_json(FinetuneOptions()), **MANIFEST["training"]}
+    assert later == as_json(make.TRAINING)
+    for entry in MANIFEST["models"]:
+        assert {"prunecli", "torch", "scikit-learn"} <= set(entry["versions"])
 
 
 @each_model
 def test_a_committed_file_is_the_one_in_the_manifest(entry):
     content = (make.FOLDER / entry["file"]).read_bytes()
     assert hashlib.sha256(content).hexdigest() == entry["sha256"]
-    assert len(content) == entry["bytes"] < SIZE_LIMIT
+    assert len(content) == entry["bytes"] < SIZE_LIMITS[entry["name"]]
 
 
 @each_model
@@ -97,10 +127,10 @@ def test_a_committed_file_says_what_it_is_and_where_it_comes_from(entry):
     checkpoint = loaded.checkpoint
     assert loaded.warnings == ()
     assert checkpoint.architecture.name == entry["name"]
-    assert checkpoint.input.shape == (1, 8, 8)
+    assert checkpoint.input == ARCHITECTURES.get(entry["name"]).input
     assert checkpoint.classes == tuple("0123456789")
     assert checkpoint.metadata["history"] == [{"command": MANIFEST["command"], "seed": 0}]
-    assert checkpoint.metadata["versions"] == MANIFEST["versions"]
+    assert checkpoint.metadata["versions"] == entry["versions"]
     assert checkpoint.metadata["accuracy"]["after"] == entry["accuracy"]
 
 

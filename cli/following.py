@@ -1,0 +1,52 @@
+"""The command that people usually run after a verb, with the files of this run in it."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prunecli.report import ExportReport, FinetuneReport, ModelAnalysis, PruneReport
+
+
+IMAGES = "images/"
+"""What stands for a folder of images where none was named."""
+
+
+def after_analysis(analysis: "ModelAnalysis | None", *, model: Path | None) -> str | None:
+    """Return the pruning to half of the FLOPs, or to what can be reached."""
+    if analysis is None or model is None:
+        return None
+    lowest = analysis.lowest_flops
+    if lowest >= 1:
+        return None
+    reachable = 0.5 if lowest < 0.5 else round((1 + lowest) / 2, 2)
+    return _command("prune", str(model), "--flops", f"{reachable:g}")
+
+
+def after_pruning(report: "PruneReport", *, model: Path, data: str | None) -> str | None:
+    """Return the fine-tuning of what was written; the export where training was part of it."""
+    if report.output is None:
+        return None
+    if report.iterative is not None:
+        return _export(report.output, against=model)
+    words = ("--data", data or IMAGES, "--teacher", str(model))
+    return _command("finetune", str(report.output), *words)
+
+
+def after_training(report: "FinetuneReport", *, teacher: Path | None) -> str:
+    """Return the export of what was written, beside the model that taught it."""
+    return _export(report.output, against=teacher)
+
+
+def after_export(report: "ExportReport") -> str:
+    """Return the evaluation of the exported file."""
+    return _command("evaluate", str(report.output), "--data", IMAGES)
+
+
+def _export(output: Path, *, against: Path | None) -> str:
+    words = () if against is None else ("--against", str(against))
+    return _command("export", str(output), "--onnx", *words)
+
+
+def _command(*words: str) -> str:
+    return shlex.join(("prunecli", *words))

@@ -1,0 +1,75 @@
+"""What the terminal shows of a report: few lines by default, the rest under --verbose."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from prunecli.report import GroupReport
+from prunecli_cli.reports import Method, MethodsReport
+from prunecli_cli.tables import view
+from tests.support.command_line import run
+from tests.support.fake_verbs import prune_report
+
+
+def shown(report, *, rows: int | None = 20) -> list[str]:
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in view(report, rows=rows):
+        console.print(part)
+    return [line for line in console.export_text().splitlines() if line.strip()]
+
+
+def test_a_pruned_model_is_told_in_about_ten_lines_and_the_rest_with_verbose(verbs, capsys):
+    _, _, err = run(capsys, "prune", "m.pt", "--flops", "0.5")
+    told = [line for line in err.splitlines() if line.strip() and line != "working"]
+    assert len(told) <= 13
+    for fact in ("model", "FLOPs", "kept)", "equals the masked original", "written", "next:"):
+        assert fact in err
+    _, _, details = run(capsys, "prune", "m.pt", "--flops", "0.5", "--verbose")
+    assert len(details.splitlines()) > 2 * len(told)
+
+
+@pytest.mark.parametrize(
+    ("words", "following"),
+    [
+        ("prune m.pt --flops 0.5", "finetune m.pruned.pt --data images/ --teacher m.pt"),
+        ("prune m.pt --flops 0.5 --data d", "finetune m.pruned.pt --data d --teacher m.pt"),
+        ("finetune m.pt --data d --teacher t.pt", "export m.finetuned.pt --onnx --against t.pt"),
+        ("export m.pt", "evaluate m.onnx --data images/"),
+    ],
+)
+def test_a_verb_ends_with_the_command_that_usually_follows(verbs, capsys, words, following):
+    assert f"next: prunecli {following}\n" in run(capsys, *words.split())[2]
+
+
+def test_nothing_is_named_to_follow_where_scripts_read(verbs, capsys):
+    assert "next:" not in "".join(run(capsys, "prune", "m.pt", "--flops", "0.5", "-q")[1:])
+
+
+@pytest.mark.parametrize(
+    ("kept", "align", "told"),
+    [((8, 16), "auto", True), ((8, 8), "auto", False), ((8, 16), "1", False)],
+)
+def test_uniform_says_why_its_widths_are_not(kept, align, told):
+    groups = tuple(GroupReport(f"layer{at}", 16, width, 0.1, 0.1) for at, width in enumerate(kept))
+    report = dataclasses.replace(
+        prune_report(Path("slim.pt")), groups=groups, allocation="uniform", align=align, signal="l1"
+    )
+    text = " ".join(" ".join(shown(report)).split())
+    assert ("layers keep 50% to 100%" in text) is told
+
+
+def test_the_registries_fit_a_screen_and_one_of_them_is_told_in_full():
+    every = tuple(
+        Method(f"kind {kind}", f"name{entry}", "What it is.", "Source 2020")
+        for kind in range(40)
+        for entry in range(9)
+    )
+    assert len(shown(MethodsReport(every))) <= 30
+    one = "\n".join(shown(MethodsReport(every[:9])))
+    assert "name8" in one
+    assert "What it is." in one
