@@ -31,7 +31,7 @@ PACKAGES = (
 
 @command
 def env(session: Session) -> Outcome:
-    """Show versions, devices, and which ONNX Runtime providers really load.
+    """Show versions, devices, and which ONNX Runtime providers load.
 
     Examples:
     $ prunecli env

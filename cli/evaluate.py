@@ -32,10 +32,7 @@ class Scoring:
 class Gates(shared.AccuracyGate):
     """What the model has to reach."""
 
-    max_drop: float | None = shared.max_drop(
-        "Maximum drop in accuracy against --against (0.01 or 1%).",
-        needs=(needs("against", hint="add --against dense.pt"),),
-    )
+    max_drop: float | None = shared.max_drop("against", hint="add --against dense.pt")
     against: Path | None = shared.model(
         help="Model to compare with, for --max-drop.",
         panel=GATES,

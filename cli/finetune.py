@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prunecli.errors import GateError
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import REQUIRED, needs, option
-from prunecli.options.shared import DISTILLATION, LEARNABILITY, TRAINING
+from prunecli.options.shared import DISTILLATION, LEARNABILITY, OUTPUT
 
 from . import options as shared
 from .following import after_training
@@ -31,7 +31,7 @@ class Run:
         panel=DISTILLATION,
         basic=True,
     )
-    resume: bool = shared.resume(panel=TRAINING)
+    resume: bool = shared.resume(panel=OUTPUT)
     record_learnability: Path | None = option(
         None,
         "Record after which epochs each training image was classified correctly.",
@@ -53,10 +53,7 @@ class Run:
 class Gates(shared.AccuracyGate):
     """What the result has to reach."""
 
-    max_drop: float | None = shared.max_drop(
-        "Maximum drop in accuracy against --teacher (0.01 or 1%).",
-        needs=(needs("teacher", hint="add --teacher MODEL"),),
-    )
+    max_drop: float | None = shared.max_drop("teacher", hint="add --teacher MODEL")
 
 
 @command

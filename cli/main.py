@@ -115,15 +115,15 @@ def root_command() -> TyperGroup:
     for command in (root, *root.commands.values()):
         context = command.context_class(command, **command.context_settings)
         for parameter in command.get_params(context):  # with --help, which `params` leaves out
-            _declutter(parameter)
-            if command is not root and parameter.name == "help":
-                parameter.rich_help_panel = OUTPUT
+            _declutter(parameter, help_panel=None if command is root else OUTPUT)
     return root
 
 
-def _declutter(parameter: Any) -> None:
+def _declutter(parameter: Any, *, help_panel: str | None) -> None:
     """Keep the help short: the variables follow one rule, and a switch needs no type."""
     parameter.show_envvar = False
+    if parameter.name == "help":
+        parameter.rich_help_panel = help_panel
     if getattr(parameter, "is_flag", False):
         parameter.metavar = ""
 

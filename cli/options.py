@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prunecli.options.declare import option
+from prunecli.options.declare import flag_of, needs, option
 from prunecli.options.shared import DATA, GATES, OUTPUT
 
 Model = Annotated[
@@ -41,9 +41,20 @@ limit = partial(
     basic=True,
 )
 on_data = partial(option, panel=DATA)
-max_drop = partial(gate, None, metavar="FRACTION", form="share", basic=True)
 out = partial(option, None, flags="--out -o", panel=OUTPUT, basic=True)
 resume = partial(option, False, "Resume an interrupted run.", basic=True)
+
+
+def max_drop(reference: str, *, hint: str) -> float | None:
+    """Return the field of a gate on the accuracy that another model has."""
+    return gate(
+        None,
+        f"Maximum drop in accuracy against {flag_of(reference)} (0.01 or 1%).",
+        metavar="FRACTION",
+        form="share",
+        basic=True,
+        needs=(needs(reference, hint=hint),),
+    )
 
 
 @dataclass(frozen=True)

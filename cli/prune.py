@@ -45,8 +45,8 @@ def prune(
     model: shared.Model = None,
     *,
     budgets: BudgetOptions,
-    options: PruneOptions,
     cut: Cut,
+    options: PruneOptions,
     pages: shared.Pages,
     load: LoadOptions,
 ) -> Outcome:
@@ -84,7 +84,7 @@ def prune(
         )
     if "," in options.signal:
         raise usage_error(
-            f"--signal {options.signal} names several signals for one cut",
+            f"--signal {options.signal} names several signals, and one budget takes one",
             hint=f"take the best of them (--signal auto --candidates {options.signal}), or compare "
             "them over many budgets (--sweep)",
         )

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from prunecli.options.declare import Declared, assembled, declared, flag_of
-from prunecli.options.shared import OUTPUT
+from prunecli.options.shared import OUTPUT, PANELS
 
 from . import parsing
 from .options import Talk
@@ -67,7 +67,10 @@ def command(verb: Verb) -> Verb:
         if name not in groups and hints[name] is not Session
     ]
     options = {kind: declared(kind) for kind in (*groups.values(), Talk)}
-    flat = [known for own in options.values() for known in own]
+    flat = sorted(
+        (known for own in options.values() for known in own),
+        key=lambda known: PANELS.index(known.option.panel),
+    )
     basic = {known.name for known in flat if known.option.basic}
 
     @functools.wraps(verb)

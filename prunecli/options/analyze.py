@@ -15,7 +15,7 @@ IMAGES, OF_DATA = 256, 10_000
 """Images that a model is scored on, and that a complexity is measured on."""
 
 _dataset = partial(option, panel=shared.DATASET)
-_model = partial(option, panel=shared.CRITERION, needs=(MODEL_NAMED,))
+_model = partial(option, panel=shared.MODEL, needs=(MODEL_NAMED,))
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class AnalyzeOptions:
         (),
         "Signals to compare with the oracle (default: some well-known ones).",
         metavar="A,B,C",
-        panel=shared.CRITERION,
+        panel=shared.MODEL,
         form="names",
         needs=(MODEL_NAMED, needs("oracle")),
     )
@@ -147,7 +147,7 @@ class AnalyzeOptions:
         "they predict it. Needs --data.",
         basic=True,
     )
-    aggregate: str = shared.aggregate(needs=(MODEL_NAMED,))
+    aggregate: str = shared.aggregate(panel=shared.MODEL, needs=(MODEL_NAMED,))
     seed: int = shared.seed()
     limit: int = option(
         IMAGES,
@@ -163,11 +163,11 @@ class AnalyzeOptions:
         True,
         "Measure loss and accuracy after pruning 25, 50 and 75 % of each group alone. Needs "
         "--data.",
-        panel=shared.CRITERION,
+        panel=shared.MODEL,
         flags="--sensitivity/--no-sensitivity",
         basic=True,
     )
-    dead_threshold: float | None = shared.dead_threshold(needs=(MODEL_NAMED,))
+    dead_threshold: float | None = shared.dead_threshold(panel=shared.MODEL, needs=(MODEL_NAMED,))
     complexity: ComplexityOptions = group(ComplexityOptions, DATA_NAMED)
     importance: bool = _model(
         False,

@@ -126,12 +126,16 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-@cache
 def declared(kind: Any) -> tuple[Declared, ...]:
     """Return the options of a dataclass and of the groups in it; other fields are no options.
 
     An option is named as its first flag is.
     """
+    return _all(kind)
+
+
+@cache
+def _all(kind: Any) -> tuple[Declared, ...]:
     return tuple(_declared(kind, (), ()))
 
 

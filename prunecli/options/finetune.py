@@ -129,11 +129,11 @@ class FinetuneOptions:
     curriculum: tuple[Path, ...] = _learning(
         (),
         "Curriculum learning: train on the easiest 30 % of each class first, on all images from "
-        "half of the epochs on. The number of updates stays the same. Takes one or more "
-        "learnability records.",
+        "half of the epochs on. The number of updates stays the same. Takes a learnability "
+        "record. Repeatable.",
     )
     importance_sampling: tuple[Path, ...] = _learning(
         (),
         "Importance sampling: draw hard images more often and weight them less, so that the mean "
-        "loss is unchanged. Takes one or more learnability records.",
+        "loss is unchanged. Takes a learnability record. Repeatable.",
     )

@@ -11,6 +11,7 @@ CRITERION = "Importance criterion and allocation"
 METHOD = "Iterative pruning (--method iterative)"
 LATENCY = "Latency budget (ONNX Runtime on this CPU)"
 DATA = "Data"
+MODEL = "Model analysis"
 DATASET = "Data set analysis"
 TRAINING = "Training"
 DISTILLATION = "Knowledge distillation"
@@ -20,6 +21,24 @@ TIMING = "Benchmark"
 GATES = "Gates (exit code 1 if not met)"
 OUTPUT = "Output"
 READING = "Loading the model"
+PANELS = (
+    BUDGET,
+    DATA,
+    CRITERION,
+    METHOD,
+    LATENCY,
+    TRAINING,
+    DISTILLATION,
+    SPARSITY,
+    LEARNABILITY,
+    MODEL,
+    DATASET,
+    TIMING,
+    OUTPUT,
+    GATES,
+    READING,
+)
+"""The panels of a help in their order."""
 
 # The names are repeated here because the registries import torch and completion must be instant;
 # a test compares the two.
