@@ -21,6 +21,7 @@ from .evaluate import evaluate
 from .export import ExportCommand, export
 from .find_model import record
 from .finetune import finetune
+from .guide import guide
 from .methods import methods
 from .outcome import Outcome
 from .parsing import usage_error
@@ -66,7 +67,7 @@ _WORKFLOW, _OTHER = "Workflow", "Other commands"
 for verb in (analyze, prune, finetune, evaluate):
     app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=VerbCommand)(verb)
 app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=ExportCommand)(export)
-for verb in (demo, methods, env):
+for verb in (demo, methods, guide, env):
     app.command(context_settings=_SETTINGS, rich_help_panel=_OTHER, cls=VerbCommand)(verb)
 
 

@@ -27,6 +27,29 @@ class MethodsReport:
 
 
 @dataclass(frozen=True)
+class GuideEntry:
+    """One line of the list of guides."""
+
+    name: str
+    topic: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class GuideList:
+    """The outcome of `guide` without a name."""
+
+    guides: tuple[GuideEntry, ...]
+
+
+@dataclass(frozen=True)
+class GuideText(GuideEntry):
+    """The outcome of `guide NAME`: its text is Markdown."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class EnvReport:
     """The outcome of `env`; `providers` are those of ONNX Runtime that really load."""
 

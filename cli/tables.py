@@ -21,7 +21,7 @@ from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
 from .demo_tables import demo_parts
 from .model_tables import model_parts
-from .reports import DemoReport, EnvReport, Method, MethodsReport
+from .reports import DemoReport, EnvReport, GuideList, GuideText, Method, MethodsReport
 from .table_parts import (
     Parts,
     add_rest,
@@ -166,6 +166,25 @@ def _methods_table(kind: str, methods: Sequence[Method], rows: int | None) -> Ta
 
 SHOWN_KINDS = 22
 """Registries that are shown in a row each: with head and caption they stay under 30 lines."""
+
+
+@view.register
+def _(report: GuideList, *, rows: int | None) -> Parts:
+    parts: Parts = []
+    for topic in dict.fromkeys(guide.topic for guide in report.guides):
+        table = grid(topic, "what it is for")
+        for guide in report.guides:
+            if guide.topic == topic:
+                table.add_row(guide.name, guide.summary)
+        parts.append(table)
+    return [*parts, fact_rows({"next": "prunecli guide NAME"})]
+
+
+@view.register
+def _(report: GuideText, *, rows: int | None) -> Parts:
+    from rich.markdown import Markdown
+
+    return [Markdown(report.text)]
 
 
 @view.register

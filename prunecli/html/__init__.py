@@ -1,4 +1,4 @@
-"""Reports as one self-contained HTML file: no network, light and dark, on paper and on a phone."""
+"""Reports as one self-contained HTML file that works offline: light, dark, on paper, on a phone."""
 
 from prunecli.html.analysis import analysis_page
 from prunecli.html.cuts import cut_page

@@ -45,7 +45,7 @@ def analysis_page(
     first, *rest = sections
     titles = [] if model is None else [model_title(model)]
     titles += [] if dataset is None else [dataset_title(dataset)]
-    title = "; ".join(titles) or "What networks learned"
+    title = "; ".join(titles) or "What models learned"
     found = [_with_command(first, command), *warning_sections(report.warnings), *rest]
     return page(title, found, made_by=made_by("analyze"))
 
@@ -61,9 +61,11 @@ def _with_command(section: Section, command: str) -> Section:
 def warning_sections(warnings: tuple[str, ...]) -> list[Section]:
     """Return a section of warnings, if there are any."""
     rows = tuple((warning,) for warning in warnings)
-    return [Section("Warnings", "", (Grid(("what to know",), rows),))] if rows else []
+    return [Section("Warnings", "", (Grid(("warning",), rows),), rank=3)] if rows else []
 
 
 def made_by(verb: str) -> str:
     """Return what stands at the end of a page."""
-    return f"Made by prunecli {version('prunecli')}, {verb}. It loads nothing from anywhere."
+    return (
+        f"Made by prunecli {version('prunecli')}, {verb}. A self-contained file: it works offline."
+    )

@@ -1,4 +1,4 @@
-"""The page of one cut, or of the plan of one."""
+"""The page of a pruned model, or of the plan of one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from prunecli.budget import COST_NAMES, format_cost, format_quantity
 from prunecli.html.analysis import made_by, warning_sections
+from prunecli.html.drawing import drawing
 from prunecli.html.page import page
-from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Section
+from prunecli.html.parts import Bar, Cell, Facts, Grid, Numbers, Section
 from prunecli.html.sweeps import trials_grid
 from prunecli.html.words import (
+    MASKED,
     budget_text,
     command_fact,
     dead_sections,
@@ -20,7 +22,8 @@ from prunecli.html.words import (
     images_text,
     number,
     percent,
-    proof_text,
+    place_text,
+    reference_text,
     share_bar,
     sparsity_sections,
 )
@@ -32,6 +35,7 @@ from prunecli.pictures import (
 )
 from prunecli.pictures.candidates import ranked
 from prunecli.sparse.granularity import WEIGHT
+from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
     from prunecli.report import (
@@ -41,16 +45,17 @@ if TYPE_CHECKING:
         PruneReport,
         RepairReport,
         SearchReport,
+        Verified,
     )
 
 
 def cut_page(report: PruneReport, *, command: str = "") -> str:
-    """Return the page of one cut, or of the plan of one, as `command` made it."""
-    planned = "plan of a cut" if report.output is None else "cut"
+    """Return the page of a pruned model, or of the plan of one, as `command` made it."""
+    done = "plan to prune" if report.output is None else "pruned"
     kept = (
-        f"{percent(report.cost.kept['flops'])} of the FLOPs"
+        f"to {percent(report.cost.kept['flops'])} of the FLOPs"
         if report.sparsity is None
-        else f"{percent(report.sparsity.sparsity)} of the weights zero"
+        else f"by {percent(report.sparsity.sparsity)} of the weights"
     )
     sections = [
         _glance(report, command),
@@ -65,56 +70,83 @@ def cut_page(report: PruneReport, *, command: str = "") -> str:
         *_groups(report),
         *frozen_sections(report.frozen),
     ]
-    return page(f"{report.architecture}: {planned}, {kept}", sections, made_by=made_by("prune"))
+    return page(f"{report.architecture}: {done} {kept}", sections, made_by=made_by("prune"))
 
 
 def _glance(report: PruneReport, command: str) -> Section:
     cost, verified = report.cost, report.verified
+    leading = [_verified_figure(verified), *_accuracy_figures(report)]
     figures = [
         (percent(cost.kept.get(kind, 1.0)), f"of the {COST_NAMES[kind]} kept", _change(cost, kind))
         for kind in ("flops", "params")
     ]
-    if verified is not None:
-        figures.append((error_text(verified), "error of the proof", "of its outputs"))
     facts = {
         "model": report.architecture,
-        **_asked(report),
-        "chosen by": _chosen(report),
-        "proof": "not cut: this is the plan" if verified is None else proof_text(verified),
-        **({"cut in": _MODES[report.mode]} if report.mode in _MODES else {}),
+        **_budget(report),
+        **_chosen(report),
+        **({} if verified is None else {"compared with": reference_text(verified)}),
+        **({"model class": _MODES[report.mode]} if report.mode in _MODES else {}),
         "seconds": ", ".join(f"{name} {spent:.2f}" for name, spent in report.seconds.items()),
-        "written": "nothing" if report.output is None else str(report.output),
+        "written to": "nothing" if report.output is None else place_text(report.output),
         **command_fact(command),
     }
-    parts = (Numbers(tuple(figures)), _costs(cost), Facts(facts))
-    return Section("The cut", "", parts)
+    numbers = Numbers((*leading, *figures), leading=len(leading))
+    return Section("Result", "", (numbers, _costs(cost, report.latency), Facts(facts)), rank=1)
+
+
+def _verified_figure(verified: Verified | None) -> tuple[str, str, str]:
+    if verified is None:
+        return "Plan only", "nothing was pruned", "the result is verified when it is made"
+    return "Verified", MASKED, f"max relative error {error_text(verified)}"
+
+
+def _accuracy_figures(report: PruneReport) -> list[tuple[str, str, str]]:
+    """Return the accuracy of the result, where one was measured on the way."""
+    iterative, repair, search = report.iterative, report.repair, report.candidates
+    if iterative is not None and iterative.accuracy is not None:
+        before = f"{percent(iterative.accuracy.before)} before"
+        note = f"{before}, on {iterative.images:,} held-out images"
+        return [(percent(iterative.accuracy.after), "accuracy", note)]
+    if repair is not None and repair.steps:
+        note = f"{percent(repair.steps[0].accuracy)} before, on {images_text(repair.measured)}"
+        return [(percent(repair.steps[-1].accuracy), "accuracy after repair", note)]
+    chosen = [] if search is None else [t for t in search.trials if t.signal == search.chosen]
+    return [
+        (percent(trial.final.accuracy), "accuracy", f"on {trial.final.images:,} images")
+        for trial in chosen
+        if trial.final is not None
+    ]
 
 
 _MODES = {
-    "module": "the network's own class, narrower",
-    "graph": "the traced graph, written anew with the sizes that are left",
+    "module": "the model's own class, with narrower layers",
+    "graph": "the traced graph, rewritten with the kept sizes",
 }
 
 
-def _asked(report: PruneReport) -> dict[str, str]:
+def _budget(report: PruneReport) -> dict[str, str]:
     if report.sparsity is not None:
         if report.sparsity.granularity != WEIGHT:
-            return {"asked for": f"{report.sparsity.granularity} along the inputs"}
-        return {"asked for": f"{percent(report.plan.get('sparsity'))} of the weights to be zero"}
+            return {"budget": f"{report.sparsity.granularity} along the inputs"}
+        return {"budget": f"{percent(report.plan.get('sparsity'))} of the weights set to zero"}
     text = budget_text(report.plan.get("budget"))
     met = [
         f"{COST_NAMES[kind]} {percent(report.cost.kept[kind])}"
         for kind in report.plan.get("budget", {})
         if kind in report.cost.kept and kind in COST_NAMES
     ]
-    return {"asked for": f"{text}; kept: {', '.join(met)}"} if text else {}
+    return {"budget": f"{text}; kept: {', '.join(met)}"} if text else {}
 
 
-def _chosen(report: PruneReport) -> str:
-    taken = "" if report.candidates is None else ", which did best of those tried"
-    looked = "" if report.importance is None else f" (importance: {report.importance})"
-    aligned = "" if report.sparsity is not None else f"; widths aligned: {report.align}"
-    return f"signal {report.signal}{taken}; allocation {report.allocation}{looked}{aligned}"
+def _chosen(report: PruneReport) -> dict[str, str]:
+    best = "" if report.candidates is None else ", the best of those tried"
+    looked = "" if report.importance is None else f" (importance of layers: {report.importance})"
+    aligned = {} if report.sparsity is not None else {"width alignment": report.align}
+    return {
+        "importance criterion": f"{report.signal}{best}",
+        "budget distributed": f"{report.allocation}{looked}",
+        **aligned,
+    }
 
 
 def _change(cost: CutCost, kind: str) -> str:
@@ -122,7 +154,7 @@ def _change(cost: CutCost, kind: str) -> str:
     return f"{format_quantity(before)} before, {format_quantity(after)} after"
 
 
-def _costs(cost: CutCost) -> Grid:
+def _costs(cost: CutCost, latency: LatencyReport | None) -> Grid:
     rows: list[tuple[Cell, ...]] = []
     for field in fields(cost.before):
         kind = field.name
@@ -138,7 +170,8 @@ def _costs(cost: CutCost) -> Grid:
                 Bar(share, percent(share)),
             )
         )
-    return Grid(("cost", ">before", ">after", "kept"), tuple(rows))
+    caption = "" if latency is None else f"latency: {_batch_text(latency)}"
+    return Grid(("cost", ">before", ">after", "kept"), tuple(rows), caption)
 
 
 def _layers(report: PruneReport) -> list[Section]:
@@ -161,13 +194,16 @@ def _layers(report: PruneReport) -> list[Section]:
         for layer in layers
     ]
     header = (
-        "layer", "operator", ">channels", ">kept", "kept", ">FLOPs", ">after", ">parameters",
-        ">after", "whole because",
+        "layer", "operator", ">channels", ">kept", "kept", ">FLOPs", ">FLOPs kept", ">parameters",
+        ">parameters kept", "not pruned because",
     )  # fmt: skip
     whole = sum(layer.kept == layer.channels for layer in layers)
-    text = f"Of {len(layers):,} layers in the order of execution, {whole:,} keep all channels."
-    parts = (Drawing(kept_picture(report)), folded("All layers", Grid(header, tuple(rows))))
-    return [Section("Layers", text, parts)]
+    text = (
+        f"{counted(len(layers), 'layer')} in order of execution. {whole:,} of them "
+        f"{verb(whole, 'keeps', 'keep')} all channels."
+    )
+    parts = (drawing(kept_picture, report), folded("All layers", Grid(header, tuple(rows))))
+    return [Section("Layers", text, parts, rank=1)]
 
 
 def _groups(report: PruneReport) -> list[Section]:
@@ -191,10 +227,13 @@ def _groups(report: PruneReport) -> list[Section]:
         "channel group", ">before", ">after", "kept", "FLOPs", ">parameters",
         *([">importance"] * looked),
     )  # fmt: skip
-    caption = "FLOPs and parameters: the share of the dense network's that goes with the group"
-    text = "Channels of one group can only be cut together."
+    caption = (
+        "FLOPs and parameters: the share of the original model removed if the whole group is "
+        "removed"
+    )
+    text = "The channels of one group can only be pruned together."
     grid = Grid(header, tuple(rows), caption)
-    return [Section("Channel groups", text, (folded("All channel groups", grid),))]
+    return [Section("Channel groups", text, (folded("All channel groups", grid),), rank=3)]
 
 
 def _iterative(report: IterativeReport | None) -> list[Section]:
@@ -202,15 +241,17 @@ def _iterative(report: IterativeReport | None) -> list[Section]:
         return []
     if report.accuracy is None:
         text = (
-            f"About {report.planned_removals:,} removals with {report.planned_updates:,} updates "
-            f"would take {report.planned_seconds:,.0f} s here. Signal: {report.criterion}."
+            f"About {report.planned_removals:,} pruning steps with {report.planned_updates:,} "
+            f"training updates would take {report.planned_seconds:,.0f} s on this machine. "
+            f"Importance criterion: {report.criterion}."
         )
-        return [Section("What would be done", text)]
+        return [Section("Iterative pruning, as planned", text)]
     worst = max((removal.max_rel_error for removal in report.removals), default=0.0)
     text = (
-        f"{len(report.removals):,} cuts, each proven with a largest relative error of {worst:.1e}. "
-        f"Accuracy on {report.images:,} held-out images: {percent(report.accuracy.before)} dense, "
-        f"{percent(report.accuracy.after)} at the end. Signal: {report.criterion}."
+        f"{counted(len(report.removals), 'pruning step')}, each verified (max relative error "
+        f"{worst:.1e}). Accuracy on {report.images:,} held-out images: "
+        f"{percent(report.accuracy.before)} for the original, {percent(report.accuracy.after)} at "
+        f"the end. Importance criterion: {report.criterion}."
     )
     rows = tuple(
         (
@@ -227,15 +268,12 @@ def _iterative(report: IterativeReport | None) -> list[Section]:
         for removal in report.removals
     )
     header = (
-        ">removal", ">updates", ">channels", ">FLOPs left", ">parameters left", ">training loss",
-        ">loss", ">accuracy", ">ms per update",
+        ">step", ">updates", ">channels removed", ">FLOPs kept", ">parameters kept",
+        ">training loss", ">loss", ">accuracy", ">ms per update",
     )  # fmt: skip
-    grid = Grid(header, rows, "scored on held-out images before each removal")
-    return [
-        Section(
-            "On the way", text, (Drawing(removals_picture(report)), folded("All removals", grid))
-        )
-    ]
+    grid = Grid(header, rows, "loss and accuracy: on held-out images, before each step")
+    parts = (drawing(removals_picture, report), folded("All steps", grid))
+    return [Section("Iterative pruning", text, parts)]
 
 
 def _latency(latency: LatencyReport | None) -> list[Section]:
@@ -263,28 +301,41 @@ def _latency(latency: LatencyReport | None) -> list[Section]:
             )
         )
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
-    text = f"ONNX Runtime on this machine's CPU, {threads}, batch {latency.batch}."
+    text = (
+        f"Times are {_batch_text(latency)}, in ONNX Runtime on this machine's CPU with {threads}."
+    )
     if latency.asked is not None:
-        met = {None: "", True: ", and that was kept", False: ", and that was missed"}[latency.met]
-        if latency.met and (latency.measured_kept or 0.0) > latency.asked:
-            met = ", and that was kept to within the timing and the twentieth that is let pass"
-        text += f" At most {percent(latency.asked)} was asked for{met}."
+        text += f" The budget was {percent(latency.asked)} of the original latency."
+        within = latency.met and (latency.measured_kept or 0.0) > latency.asked
+        text += _WITHIN if within else _MET[latency.met]
     if latency.error is not None:
-        text += f" The prediction is off by {100 * latency.error:+.1f} % of what was measured."
-    grid = Grid(("", ">dense ms", ">slim ms", ">of the dense", ">95 % interval"), tuple(rows))
-    return [Section("Latency", text, (Drawing(latency_picture(latency)), grid))]
+        text += f" The prediction is off by {100 * latency.error:+.1f} % of the measured latency."
+    header = ("", ">original, ms", ">pruned, ms", ">share of the original", ">95 % interval")
+    grid = Grid(header, tuple(rows), f"ms: {_batch_text(latency)}")
+    return [Section("Latency", text, (drawing(latency_picture, latency), grid))]
+
+
+def _batch_text(latency: LatencyReport) -> str:
+    return f"milliseconds per batch of {counted(latency.batch, 'image')}"
+
+
+_MET = {None: "", True: " It was met.", False: " It was missed."}
+_WITHIN = " It was met within the timing error and a tolerance of 5 %."
 
 
 def _candidates(search: SearchReport | None) -> list[Section]:
     if search is None:
         return []
     text = (
-        f"The cut was made with {search.chosen}: the least calibrated loss on {search.images:,} "
-        f"{images_text(search.measured)}."
+        f"The model was pruned with {search.chosen}. Of the criteria tried it has the lowest "
+        f"calibrated loss on {search.images:,} {images_text(search.measured)}."
     )
     trials = (search.dense, *ranked(search))
     grid = trials_grid(trials, repaired=any(trial.repaired is not None for trial in trials))
-    return [Section("Signals tried", text, (Drawing(candidates_picture(search)), grid))]
+    return [Section("Criteria tried", text, (drawing(candidates_picture, search), grid))]
+
+
+_STEPS = {"dense": "original", "cut": "pruned"}
 
 
 def _repair(repair: RepairReport | None) -> list[Section]:
@@ -292,7 +343,7 @@ def _repair(repair: RepairReport | None) -> list[Section]:
         return []
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
-            step.name,
+            _STEPS.get(step.name, step.name),
             f"{step.loss:.4f}",
             Bar(step.accuracy, percent(step.accuracy)),
             f"{step.layers:,}",
@@ -302,7 +353,8 @@ def _repair(repair: RepairReport | None) -> list[Section]:
         for step in repair.steps
     )
     text = (
-        f"Repaired on {repair.images:,} training images, scored on {images_text(repair.measured)}."
+        f"The pruned model was repaired with {repair.images:,} training images and scored on "
+        f"{images_text(repair.measured)}."
     )
-    header = ("step", ">loss", "accuracy", ">layers", ">seconds", "left as they are")
+    header = ("step", ">loss", "accuracy", ">layers", ">seconds", "layers not repaired")
     return [Section("Repair", text, (Grid(header, rows),))]

@@ -1,4 +1,4 @@
-"""Images of a data set that deserve a look, on its page: confusing, equal, odd ones."""
+"""Images of a data set worth checking, on its page: confusing, equal, unusual ones."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def confusing_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> l
     shown = len({image.name for image in chosen})
     of = f"the {shown} hardest of {among:,} classes" if shown < among else "every class"
     text = (
-        f"The most confusing images of {of}, the hardest class first: first the image with its "
-        "class, then its nearest neighbour of the class that it is taken for. A wrong label shows "
-        "here too."
+        f"These are the most confusing images of {of}, the hardest class first. Each image is "
+        "shown with its class, beside its nearest neighbour from the class that it looks like. "
+        "Images with a wrong label appear here too."
     )
     groups = tuple(
         (
@@ -65,8 +65,8 @@ def confusing_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> l
                 image.neighbour,
                 images,
                 dataset,
-                title=f"like {image.looks_like}",
-                alternative=f"its nearest neighbour among {image.looks_like}",
+                title=f"looks like {image.looks_like}",
+                alternative=f"its nearest neighbour from {image.looks_like}",
             ),
         )
         for image in chosen
@@ -76,9 +76,9 @@ def confusing_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> l
             (place(image.path, dataset.path), image.name, image.looks_like, f"{image.share:.0%}")
             for image in chosen
         )
-        header = ("image", "class", "looks like", ">of its neighbours")
-        return [Section("Images that look like another class", text, (Grid(header, rows),))]
-    return [Section("Images that look like another class", text, (Thumbnails(groups),))]
+        header = ("image", "class", "looks like", ">share of its neighbours")
+        return [Section("Confusing images", text, (Grid(header, rows),))]
+    return [Section("Confusing images", text, (Thumbnails(groups),))]
 
 
 def _chosen(dataset: DatasetAnalysis) -> list[ConfusingImage]:
@@ -131,12 +131,12 @@ def odd_sections(dataset: DatasetAnalysis, images: Mapping[str, str]) -> list[Se
     if not parts:
         return []
     text = (
-        "An image that comes twice counts twice in training, and where one of both is a test image "
-        "the accuracy is too good."
+        "A duplicate counts twice in training. If one copy is a test image, the measured accuracy "
+        "is too high."
         if dataset.duplicates or dataset.near_duplicates
         else ""
     )
-    return [Section("Images to look at", text, tuple(parts))]
+    return [Section("Images to check", text, tuple(parts), rank=3)]
 
 
 def _odd(dataset: DatasetAnalysis) -> dict[str, tuple[str, ...]]:
@@ -162,8 +162,9 @@ def _twin_part(
     shown = tuple(
         tuple(_tile(name, images, dataset) for name in group[:TOGETHER]) for group in groups[:TWINS]
     )
-    first = f"; the first {TWINS} of them" if len(groups) > TWINS else ""
+    first = f"; the first {TWINS} groups are shown" if len(groups) > TWINS else ""
     largest = max(map(len, groups))
-    many = f", {TOGETHER} images of each" if largest > TOGETHER else ""
-    caption = f"{counted(len(groups), 'group')} of {kind} images, {largest} at most{first}{many}"
+    many = f"; {TOGETHER} images of each are shown" if largest > TOGETHER else ""
+    count = counted(len(groups), "group")
+    caption = f"{count} of {kind} images, at most {largest} in one group{first}{many}"
     return [Thumbnails(shown, caption)]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunecli.html.dataset_images import confusing_sections, odd_sections
+from prunecli.html.drawing import drawing
 from prunecli.html.parts import (
     Bar,
-    Drawing,
     Facts,
     Folded,
     Grid,
@@ -16,12 +16,16 @@ from prunecli.html.parts import (
     Part,
     Section,
 )
+from prunecli.html.words import place_text
 from prunecli.pictures import (
     balance_picture,
     class_map_picture,
     difficulty_picture,
     reduction_picture,
     relation_picture,
+    scale_of,
+    scale_picture,
+    scale_text,
     similarity_picture,
     spectrum_picture,
 )
@@ -62,37 +66,49 @@ def _glance(dataset: DatasetAnalysis) -> Section:
     score = settings.get("variant", "csg").upper()
     counts = [entry.count for entry in dataset.classes]
     low, high = (f"{value:.2f}" for value in dataset.csg_interval)
-    spread = f", 95 % {low} to {high}" if high != low else ""
+    spread = f", 95 % interval {low} to {high}" if high != low else ""
     numbers = [
-        (f"{dataset.csg:.2f}", f"{score}, how far classes overlap", f"higher is harder{spread}"),
+        (f"{dataset.csg:.2f}", f"{score}, overlap of classes", f"higher is harder{spread}"),
         (f"{dataset.images:,}", _things(dataset), f"in {len(counts):,} classes"),
-        (f"{dataset.balance:.2f}", "balance", "smallest class over largest; 1 is even"),
+        (f"{dataset.balance:.2f}", "balance", "smallest class / largest class; 1 is balanced"),
     ]
     facts = {
-        "data": f"{dataset.path} ({dataset.format})",
-        "in a class": _range(min(counts), max(counts)),
+        "data": f"{place_text(dataset.path)} ({dataset.format})",
+        f"{_things(dataset)} per class": _range(min(counts), max(counts)),
         "measured on": f"{settings.get('images', dataset.images):,} {_things(dataset)}"
-        + (" set apart for training" if settings.get("split") == "train" else ""),
+        + (" of the training set" if settings.get("split") == "train" else ""),
     }
     expected = dataset.expected
     if expected is not None and expected.error is not None and expected.interval is not None:
         span = " to ".join(f"{100 * end:.0f}" for end in expected.interval)
         numbers.insert(
-            1, (f"{100 * expected.error:.0f} %", "error to expect", f"of a small network: {span}")
+            1, (f"{100 * expected.error:.0f} %", "expected error", f"of a small network: {span} %")
         )
     if dataset.sizes:
         twins = len(dataset.duplicates) + len(dataset.near_duplicates)
-        numbers.append((f"{twins:,}", "groups of the same image", "equal or nearly so"))
+        numbers.append((f"{twins:,}", "groups of duplicates", "equal or nearly equal images"))
         numbers.append((f"{len(dataset.unreadable):,}", "unreadable files", ""))
-        facts["sizes"] = _sizes(dataset.sizes)
+        facts["image sizes"] = _sizes(dataset.sizes)
     if dataset.looked_at is not None and dataset.looked_at < dataset.images:
-        facts["looked at"] = f"{dataset.looked_at:,} of the images, drawn at random"
+        facts["checked"] = f"{dataset.looked_at:,} of the images, drawn at random"
     if dataset.kinds:
         facts["unusual"] = ", ".join(f"{count:,} {kind}" for kind, count in dataset.kinds.items())
     if dataset.subset is not None:
         subset = dataset.subset
-        facts["subset"] = f"{subset.images:,} images by {subset.rule}, in {subset.path}"
-    return Section("At a glance", "", (Numbers(tuple(numbers)), Facts(facts)))
+        facts["subset"] = f"{subset.images:,} images by {subset.rule}, in {place_text(subset.path)}"
+    parts = (Numbers(tuple(numbers), leading=1), *_scale(dataset), Facts(facts))
+    return Section("The data set", "", parts, rank=1)
+
+
+def _scale(dataset: DatasetAnalysis) -> list[Part]:
+    """Return where known data sets are on the scale of the score, if any was measured its way."""
+    scale = scale_of(dataset)
+    if scale is None:
+        return []
+    caption = f"{scale_text(scale)} The known data sets were measured with the same settings."
+    if scale.measure != "CSG":
+        caption += " They have 10 classes. CSG/(K-1) does not depend on the number K of classes."
+    return [drawing(scale_picture, scale, caption=caption)]
 
 
 def _things(dataset: DatasetAnalysis) -> str:
@@ -112,32 +128,35 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 
 def _alike(dataset: DatasetAnalysis) -> Section:
     pairs = Grid(
-        ("taken for each other", ">similarity"),
+        ("classes", ">similarity"),
         tuple((f"{a} and {b}", f"{similarity:.3f}") for a, b, similarity in dataset.confused_pairs),
-        "Similarity: the sum over all classes of what two of them have in common in the classes of "
-        "their neighbours, by plain votes; 1 for classes that cannot be told apart.",
+        "Similarity: how far the neighbours of two classes are from the same classes; 1 for "
+        "classes that cannot be told apart.",
     )
     text = (
-        "Classes that are near each other on the map have images with neighbours of the same "
-        "classes. Lines tie the most similar pairs, stronger for more. The matrix, from which the "
-        "score comes, has similar classes side by side; numbers in it are per cent."
+        "Classes that are close on the map have images with neighbours from the same classes. "
+        "Lines join the most similar pairs, thicker for more. The score comes from the matrix. It "
+        "has similar classes side by side, and its numbers are per cent."
     )
     if dataset.csg_settings["volume"] != "none":
         text += (
-            " The map goes by plain votes of neighbours. In the matrix, votes weigh more where "
-            "images lie close together, so that the two may differ (not with --volume none)."
+            " The map counts neighbours. The matrix gives them more weight where images lie close "
+            "together. The two may therefore differ (not with --volume none)."
         )
-    parts: list[Part] = [Drawing(class_map_picture(dataset)), Drawing(similarity_picture(dataset))]
+    parts: list[Part] = [
+        drawing(class_map_picture, dataset),
+        drawing(similarity_picture, dataset),
+    ]
     if pairs.rows:
         parts.append(Folded("The most similar pairs in a table", (pairs,)))
-    return Section("Which classes are alike", text, tuple(parts))
+    return Section("Similar classes", text, tuple(parts), rank=1)
 
 
 def _classes(dataset: DatasetAnalysis) -> Section:
     counts = {entry.name: entry.count for entry in dataset.classes}
     ranked = hardest(dataset)
     table = Grid(
-        ("class", ">images", ">neighbours of other classes", ">overlap", ">classes it is like"),
+        ("class", ">images", ">neighbours from other classes", ">overlap", ">similar classes"),
         tuple(
             (
                 entry.name,
@@ -148,48 +167,50 @@ def _classes(dataset: DatasetAnalysis) -> Section:
             )
             for entry in ranked[:ROWS]
         ),
-        "Overlap: the sum of the similarities with all other classes. Classes it is like: their "
-        "effective number, itself among them (2 to the entropy of the row of similarities).",
+        "Overlap: the sum of the similarities with all other classes. Similar classes: their "
+        "effective number, the class itself included (2 to the entropy of its similarities).",
     )
     of = "All" if len(ranked) <= ROWS else f"The {ROWS:,} hardest of"
     absent = len(counts) - len(ranked)
     text = (
-        "A class is hard where the nearest neighbours of its images are of other classes. What a "
-        "trained network makes of it may differ: it does not see images as the score does."
+        "A class is hard if the nearest neighbours of its images are from other classes. A trained "
+        "model may find other classes hard, because it does not see images as the score does."
     )
     if absent > 0:
-        text += f" {absent:,} classes have no image among those that were measured."
-    drawn = (Drawing(difficulty_picture(dataset)), Drawing(balance_picture(dataset)))
+        text += f" {absent:,} classes have no image among the measured ones."
+    drawn = (drawing(difficulty_picture, dataset), drawing(balance_picture, dataset))
     folded = Folded(f"{of} {len(ranked):,} classes in a table", (table,))
-    return Section("How hard each class is", text, (*drawn, folded))
+    return Section("Class difficulty", text, (*drawn, folded))
 
 
 def _expected(dataset: DatasetAnalysis) -> list[Section]:
-    """Return what error a small network would have, or why nothing can be said about that."""
+    """Return what error a small network would have, or why no estimate is possible."""
     expected = dataset.expected
     if expected is None:
         return []
-    title, relation = "What error to expect", expected.relation
+    title, relation = "Expected error", expected.relation
     if expected.error is None or expected.interval is None or relation is None:
-        return [Section(title, f"Nothing can be said: {'; '.join(expected.outside)}.")]
+        return [Section(title, f"No estimate is possible: {'; '.join(expected.outside)}.")]
     low, high = expected.interval
     text = (
         f"About {100 * expected.error:.0f} % ({100 * low:.0f} to {100 * high:.0f} %) for a small "
-        f"network, read off a fit to {len(relation.points)} data sets. It is no law: without any "
-        "variant of the same data it misses by as much as the table says."
+        f"network, estimated from a fit to {len(relation.points)} data sets. It is a rough "
+        "estimate. The table says how far it is off for data of which no variant was fitted."
     )
     rows = tuple(
         (name, f"{100 * missed:.1f}") for name, missed in relation.families_left_out.items()
     )
     facts = {
         "network": f"{relation.network}; {relation.training}",
-        "seen through": f"{relation.embedding}, volume {relation.volume}",
+        "embedding": f"{relation.embedding}, volume {relation.volume}",
         "correlation": f"r = {relation.r:.3f}",
-        "one left out": f"missed by {100 * relation.left_out:.1f} points",
+        "leave one out": f"off by {100 * relation.left_out:.1f} points",
     }
-    picture = relation_picture(relation, expected, classes=len(dataset.difficulty))
-    table = Folded("How far each kind of data is missed", (Grid(("data", ">points"), rows),))
-    return [Section(title, text, (Drawing(picture), Facts(facts), table))]
+    picture = drawing(relation_picture, relation, expected, classes=len(dataset.difficulty))
+    table = Folded(
+        "How far the estimate is off for each kind of data", (Grid(("data", ">points"), rows),)
+    )
+    return [Section(title, text, (picture, Facts(facts), table))]
 
 
 def _reduction(dataset: DatasetAnalysis) -> list[Section]:
@@ -197,57 +218,70 @@ def _reduction(dataset: DatasetAnalysis) -> list[Section]:
     if found is None:
         return []
     kept = (
-        "No smaller set keeps it."
+        "No smaller set keeps the score."
         if found.smallest is None
-        else f"{found.smallest:,} images of every class keep it."
+        else f"{found.smallest:,} images per class keep the score."
     )
     text = (
-        "The score of random sets with as many images of every class as the axis says, mean and "
-        f"standard deviation over draws. A size keeps the score of all images, {found.whole:.3f}, "
-        f"where it and all larger ones are within {found.tolerance:.0%} of it: a rule of our own. "
-        f"{kept}"
+        "The picture shows the score of random subsets by their images per class, mean and "
+        f"standard deviation over draws. All images have a score of {found.whole:.3f}. A size "
+        f"keeps it if this and all larger sizes are within {found.tolerance:.0%}. That rule is "
+        f"prunecli's own. {kept}"
     )
     rows = tuple(
         (f"{step.images_per_class:,}", f"{step.score:.3f}", f"{step.deviation:.3f}")
         for step in found.steps
     )
-    table = Grid((">images of every class", ">CSG by plain votes", ">standard deviation"), rows)
-    drawing = Drawing(reduction_picture(dataset))
-    return [Section("How small the set could be", text, (drawing, table))]
+    table = Grid((">images per class", ">CSG without density weights", ">standard deviation"), rows)
+    picture = drawing(reduction_picture, dataset)
+    return [Section("How small the data set could be", text, (picture, table), rank=1)]
 
 
 def _drawn(dataset: DatasetAnalysis) -> str:
-    """Say which images were looked at, and how often."""
+    """Say which images were measured, and how often."""
     settings = dataset.csg_settings
     images, samples = settings.get("images", dataset.images), settings["samples"]
     if min(images, max(entry.count for entry in dataset.classes)) <= samples:
         return f"all {images:,}, since no class has more than {samples:,}"
-    return f"{samples:,} images of every class, {settings['repeats']} times, out of {images:,}"
+    return f"{samples:,} images per class, {settings['repeats']} times, out of {images:,}"
 
 
 def _how(dataset: DatasetAnalysis) -> Section:
     settings = dataset.csg_settings
     facts = {
-        "seen through": f"{settings['embedding']}: {settings['embedding_steps']}",
-        "drawn": _drawn(dataset),
+        "embedding": f"{settings['embedding']}: {settings['embedding_steps']}",
+        "samples": _drawn(dataset),
         "neighbours": str(settings["neighbours"]),
         "volume": f"{settings['volume']} "
-        f"({'plain votes' if settings['volume'] == 'none' else 'votes over the box they lie in'})",
+        f"({_VOLUMES['none' if settings['volume'] == 'none' else 'box']})",
         "score": f"{settings.get('variant', 'csg')}: {dataset.csg:.4f}"
-        + ("" if dataset.csg_deviation is None else f", deviation {dataset.csg_deviation:.4f}"),
+        + (
+            ""
+            if dataset.csg_deviation is None
+            else f", standard deviation {dataset.csg_deviation:.4f}"
+        ),
     }
     if dataset.csg_votes is not None:
-        facts["by plain votes"] = f"{dataset.csg_votes:.4f}, steadier and free of scale"
+        facts["without density weights"] = (
+            f"{dataset.csg_votes:.4f}, which varies less and does not depend on the scale of pixels"
+        )
     if "seed" in settings:
         facts["seed"] = str(settings["seed"])
     if "versions" in settings:
-        facts["with"] = ", ".join(f"{name} {text}" for name, text in settings["versions"].items())
+        facts["versions"] = ", ".join(
+            f"{name} {text}" for name, text in settings["versions"].items()
+        )
     text = (
-        "The cumulative spectral gradient (Branchaud-Charron, Achkar, Jodoin, CVPR 2019) looks at "
-        "the classes of the nearest neighbours of drawn images, makes a graph of the classes, and "
-        "adds up the steps in the spectrum of its Laplacian. All zero: no class overlaps another. "
-        "An early rise: most of them do."
+        "CSG is the cumulative spectral gradient (Branchaud-Charron, Achkar, Jodoin, CVPR 2019). "
+        "It counts the classes of the nearest neighbours of sampled images, builds a graph of the "
+        "classes from them, and adds up the gaps in the spectrum of its Laplacian. A spectrum of "
+        "zeros means that no classes overlap. An early rise means that most of them do."
     )
-    return Section(
-        "How the score was taken", text, (Drawing(spectrum_picture(dataset)), Facts(facts))
-    )
+    parts = (drawing(spectrum_picture, dataset), Facts(facts))
+    return Section("How the score was measured", text, parts, rank=3)
+
+
+_VOLUMES = {
+    "none": "neighbours are counted without density weights",
+    "box": "neighbours are weighted by the density in the box around them",
+}

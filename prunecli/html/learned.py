@@ -1,11 +1,12 @@
-"""The part of a page that is about what networks learned of a data set, and when."""
+"""The part of a page that is about what models learned of a data set, and when."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from prunecli.html.dataset_images import place
-from prunecli.html.parts import Drawing, Grid, Section, Thumbnails, Tile
+from prunecli.html.drawing import drawing
+from prunecli.html.parts import Grid, Section, Thumbnails, Tile
 from prunecli.pictures import agreement_picture, learned_picture
 
 if TYPE_CHECKING:
@@ -33,14 +34,18 @@ def learned_sections(
         sections.append(_agreement(report))
     if report.label_errors:
         text = (
-            "No network had these right at the end; those that were right least often come first. "
-            "Look at their labels, and at what else is in the picture."
+            "No model classified these images correctly at the end. Those that were correct least "
+            "often come first. Check their labels, and what else is in the picture."
         )
         part = _shown(report.label_errors, images, folder)
-        sections.append(Section("Labels to look at", text, (part,)))
+        sections.append(Section("Labels to check", text, (part,)))
     if rest:
-        text = "Right least often, the mean over all runs, but learned in the end by one of them."
-        sections.append(Section("The hardest images", text, (_shown(rest, images, folder),)))
+        text = (
+            "These images were correct least often on average over all runs, but at least one "
+            "model learned them in the end."
+        )
+        shown = _shown(rest, images, folder)
+        sections.append(Section("Hardest images", text, (shown,), rank=3))
     return sections
 
 
@@ -58,25 +63,26 @@ def _runs(report: LearnabilityReport) -> Section:
         )
         for run in report.runs
     )
-    numbers = ("images", "epochs", "learnability", "always right", "never right", "forgotten")
+    numbers = ("images", "epochs", "learnability", "always correct", "never correct", "forgotten")
     table = Grid(
-        ("run", "network", *(f">{name}" for name in numbers)),
+        ("run", "model", *(f">{name}" for name in numbers)),
         rows,
-        "Learnability: the share of epochs after which an image was right, mean over images. "
-        "Forgotten: how often an image was right after an epoch and wrong after the next.",
+        "Learnability: the share of epochs after which an image is correct, mean over images. "
+        "Forgotten: how often an image is correct after one epoch and wrong after the next.",
     )
     scored = ", ".join(dict.fromkeys(run.scored for run in report.runs))
     text = (
-        "Whether each training image was right after each epoch, as finetune --record-learnability "
-        f"wrote it down (images looked at in {scored} mode). Images on the right of the picture "
-        "were learned early, those on the left late or never."
+        "Learnability is about which images models learn, and when. "
+        "finetune --record-learnability records after every epoch whether each training image is "
+        f"classified correctly (here in {scored} mode). Images on the right of the picture were "
+        "learned early, images on the left late or never."
     )
-    drawing = [Drawing(learned_picture(report))] if any(run.levels for run in report.runs) else []
-    return Section("What networks learned, and when", text, (*drawing, table))
+    drawn = [drawing(learned_picture, report)] if any(run.levels for run in report.runs) else []
+    return Section("Learnability", text, (*drawn, table), rank=1)
 
 
 def _agreement(report: LearnabilityReport) -> Section:
-    names = ("images", "Pearson", "Spearman", "hardest tenth", "Pearson, not always right")
+    names = ("images", "Pearson", "Spearman", "hardest tenth", "Pearson, not always correct")
     rows = tuple(
         (
             f"{pair.first}, {pair.second}",
@@ -91,17 +97,22 @@ def _agreement(report: LearnabilityReport) -> Section:
     table = Grid(
         ("runs", *(f">{name}" for name in names)),
         rows,
-        "Hardest tenth: the share that the hardest tenths of the images have in common. Not always "
-        "right: without images that both runs had right after every epoch.",
+        "Hardest tenth: the share of images that the hardest tenths of both runs have in common. "
+        "Not always correct: without images that were correct after every epoch in both runs.",
     )
     drawn = [pair for pair in report.pairs if pair.counts][:DRAWN]
-    rest = f" The first {DRAWN} of {len(report.pairs)} pairs." if len(report.pairs) > DRAWN else ""
-    text = (
-        "Images by their learnability in two runs, stronger for more on a logarithmic scale. Runs "
-        f"that find the same images hard lie along the line.{rest}"
+    rest = (
+        f" Shown: the first {DRAWN} of {len(report.pairs)} pairs."
+        if len(report.pairs) > DRAWN
+        else ""
     )
-    drawings = [Drawing(agreement_picture(pair)) for pair in drawn]
-    return Section("How far runs agree", text, (*drawings, table))
+    text = (
+        "Each picture counts images by their learnability in two runs, darker for more on a "
+        "logarithmic scale. If two runs find the same images hard, the dark cells lie along the "
+        f"line.{rest}"
+    )
+    drawings = [drawing(agreement_picture, pair) for pair in drawn]
+    return Section("Agreement between runs", text, (*drawings, table))
 
 
 def _shown(
@@ -118,7 +129,7 @@ def _shown(
             (
                 Tile(
                     addresses.get(image.path, ""),
-                    f"an image of {image.name} that was right after {image.learnability:.0%} of "
+                    f"an image of {image.name} that was correct after {image.learnability:.0%} of "
                     "the epochs",
                     f"{image.name}, {image.learnability:.0%}",
                     place(image.path, folder),

@@ -1,11 +1,12 @@
-"""The part of a page that is about a model: what it costs, and what it can lose."""
+"""The part of a page that is about a model: what it costs, and how far it can be pruned."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from prunecli.budget import format_quantity
-from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Part, Section
+from prunecli.html.drawing import drawing
+from prunecli.html.parts import Bar, Cell, Facts, Grid, Numbers, Part, Section
 from prunecli.html.words import (
     dead_sections,
     folded,
@@ -16,6 +17,7 @@ from prunecli.html.words import (
     sparsity_sections,
 )
 from prunecli.pictures import layers_picture, oracle_picture, sensitivity_picture
+from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
     from prunecli.report import GroupAnalysis, ImportanceReport, ModelAnalysis, OracleReport
@@ -43,28 +45,29 @@ def model_sections(model: ModelAnalysis) -> list[Section]:
 
 def _glance(model: ModelAnalysis) -> Section:
     cost = model.cost
-    figures = [
-        (format_quantity(cost.flops), "FLOPs", "multiply-adds of one image"),
+    scored = model.accuracy is not None
+    figures = [(percent(model.accuracy), "accuracy", "on held-out images")] * scored
+    figures += [
+        (format_quantity(cost.flops), "FLOPs", "multiply-adds per image"),
         (format_quantity(cost.params), "parameters", ""),
-        (percent(model.lowest_flops), "lowest reachable FLOPs", "one channel left of each group"),
+        (percent(model.lowest_flops), "smallest possible FLOPs", "one channel kept in each group"),
     ]
-    if model.accuracy is not None:
-        figures.append((percent(model.accuracy), "accuracy", "on held-out images"))
     facts = {
         "architecture": model.architecture,
         "layers": f"{len(model.layers):,} with weights, in {len(model.groups):,} channel groups",
-        "activations": f"{format_quantity(cost.activations)} outputs of convolutions and matrix "
-        "products",
-        "parameters and buffers": f"{format_quantity(cost.bytes)}B",
+        "activations": f"{format_quantity(cost.activations)} values, put out by convolutions and "
+        "matrix products",
+        "size in memory": f"{format_quantity(cost.bytes)}B of parameters and buffers",
     }
     if model.elsewhere:
         named = (f"{name} {format_quantity(value)}" for name, value in model.elsewhere.items())
         share = sum(model.elsewhere.values()) / (cost.flops or 1.0)
-        facts["FLOPs outside of layers"] = f"{percent(share, digits=2)}: {', '.join(named)}"
+        facts["FLOPs outside these layers"] = f"{percent(share, digits=2)}: {', '.join(named)}"
     if model.not_counted:
-        counted = (f"{count} {name}" for name, count in model.not_counted.items())
-        facts["operators not counted"] = ", ".join(counted)
-    return Section("The model", "", (Numbers(tuple(figures)), Facts(facts)))
+        uncounted = (f"{count} {name}" for name, count in model.not_counted.items())
+        facts["not counted as FLOPs"] = ", ".join(uncounted)
+    numbers = Numbers(tuple(figures), leading=int(scored))
+    return Section("The model", "", (numbers, Facts(facts)), rank=1)
 
 
 def _layers(model: ModelAnalysis) -> list[Section]:
@@ -86,17 +89,20 @@ def _layers(model: ModelAnalysis) -> list[Section]:
         for layer in model.layers
     ]
     header = (
-        "layer", "operator", ">channels", ">may go", "FLOPs", ">parameters", ">mean saliency",
-        "groups, or why all stay",
+        "layer", "operator", ">channels", ">prunable", "FLOPs", ">parameters", ">mean saliency",
+        "channel groups, or why frozen",
     )  # fmt: skip
-    held = sum(not layer.free for layer in model.layers)
-    stay = f" In {held} of them all channels stay." if held else ""
-    text = f"{len(model.layers):,} layers in the order of execution.{stay}"
+    frozen = sum(not layer.free for layer in model.layers)
+    kept = f" {frozen:,} of them {verb(frozen, 'is', 'are')} frozen: all channels are kept."
+    text = (
+        f"{counted(len(model.layers), 'layer')} in order of execution.{kept if frozen else ''} "
+        "The saliency of a channel is its importance by the chosen criterion."
+    )
     parts = (
-        Drawing(layers_picture(model)),
+        drawing(layers_picture, model),
         folded("All layers", Grid(header, tuple(rows))),
     )
-    return [Section("Layers", text, parts)]
+    return [Section("Layers", text, parts, rank=1)]
 
 
 def _groups(model: ModelAnalysis) -> Section:
@@ -106,17 +112,23 @@ def _groups(model: ModelAnalysis) -> Section:
     rows = tuple(_group(group, shares, largest, exact=exact) for group in model.groups)
     header = (
         "channel group", ">channels", ">least", "FLOPs", ">parameters", ">mean saliency",
-        *([] if exact else ["a cut"]),
+        *([] if exact else ["pruning it"]),
         *(f">without {share:.0%}" for share in shares),
     )  # fmt: skip
-    caption = "FLOPs and parameters: the share that goes with the group"
+    caption = (
+        "FLOPs and parameters: the share of the model removed if the whole group is removed. "
+        "Least: the channels that are always kept."
+    )
     if not exact:
-        caption += "; a cut of channels under a norm is another one than a mask, and proven so"
+        caption += (
+            " Changes a norm: the layer norm or group norm over these channels is then computed "
+            "over the kept ones, and the result is verified against that."
+        )
     if shares:
-        caption += "; without 25%: accuracy after that share of this group alone is cut"
+        caption += " Without 25%: accuracy after that share of this group alone is pruned."
     text = (
-        "Channels that can only be cut together, since layers add, concatenate or multiply them "
-        f"with each other. At least {percent(model.lowest_flops)} of the FLOPs stay."
+        "The channels of one group can only be pruned together, because layers add, concatenate or "
+        f"multiply them. At least {percent(model.lowest_flops)} of the FLOPs are kept."
     )
     return Section(
         "Channel groups", text, (folded("All channel groups", Grid(header, rows, caption)),)
@@ -134,7 +146,7 @@ def _group(
         share_bar(group.flops_share, largest),
         percent(group.params_share, digits=2),
         number(group.saliency.get("mean", group.saliency.get("median"))),
-        *([] if exact else ["equals a mask" if group.exact else "changes a norm"]),
+        *([] if exact else ["equals masking it" if group.exact else "changes a norm"]),
         *(percent(accuracy.get(share)) for share in shares),
     )
 
@@ -143,10 +155,10 @@ def _sensitivity(model: ModelAnalysis) -> list[Section]:
     if not any(group.sensitivity for group in model.groups):
         return []
     text = (
-        "One channel group at a time is cut, the least salient channels first, and the network is "
-        "scored on held-out images right after it, without training."
+        "One channel group at a time is pruned, the least salient channels first. The model is "
+        "then scored on held-out images, without fine-tuning."
     )
-    return [Section("How sensitive each group is", text, (Drawing(sensitivity_picture(model)),))]
+    return [Section("Sensitivity of each group", text, (drawing(sensitivity_picture, model),))]
 
 
 def _oracle(model: ModelAnalysis) -> list[Section]:
@@ -154,14 +166,15 @@ def _oracle(model: ModelAnalysis) -> list[Section]:
     if oracle is None:
         return []
     text = (
-        f"Each of {oracle.channels:,} channels alone is removed, and the change of the loss is "
-        f"measured on {oracle.images:,} images: that is what a signal should foresee."
+        f"The oracle removes each of {oracle.channels:,} channels alone and measures the change of "
+        f"the loss on {oracle.images:,} images. A good importance criterion ranks the channels in "
+        "the same order."
     )
     parts: tuple[Part, ...] = (
-        Drawing(oracle_picture(model)),
-        folded("All signals", _agreements(oracle)),
+        drawing(oracle_picture, model),
+        folded("All criteria", _agreements(oracle)),
     )
-    return [Section("How signals rank channels", text, parts)]
+    return [Section("How well criteria rank channels", text, parts)]
 
 
 def _agreements(oracle: OracleReport) -> Grid:
@@ -176,8 +189,12 @@ def _agreements(oracle: OracleReport) -> Grid:
         )
         for row in oracle.signals
     )
-    header = ("signal", "loss change", ">per layer", ">pooled", ">pooled after layerwise L2")
-    return Grid(header, rows, "Spearman's rank correlation with the change of the loss")
+    header = ("criterion", "loss change", ">per layer", ">pooled", ">pooled after layerwise L2")
+    return Grid(
+        header,
+        rows,
+        "Spearman's rank correlation with the change of the loss; 1: same order",
+    )
 
 
 def _importance(importance: ImportanceReport | None) -> list[Section]:
@@ -201,7 +218,7 @@ def _importance(importance: ImportanceReport | None) -> list[Section]:
         f"{pair} {'not defined' if value is None else f'{value:.2f}'}"
         for pair, value in importance.agreement.items()
     )
-    caption = f"shares of the largest; Spearman's correlation of the ranks: {agreement}"
-    text = f"By {len(names)} measures, on {importance.images:,} images."
+    caption = f"Shares of the largest value. Spearman's rank correlation: {agreement}."
+    text = f"Each column is one measure of importance, from {importance.images:,} images."
     grid = folded("All channel groups", Grid(("channel group", *names), tuple(rows), caption))
-    return [Section("How important each group is", text, (grid,))]
+    return [Section("Importance of each group", text, (grid,))]

@@ -29,6 +29,8 @@ from prunecli.pictures.style import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from prunecli.pictures import Picture
+
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """What a browser may load for the page: nothing from anywhere, and no script at all."""
 
@@ -37,6 +39,9 @@ HALF = 6.0
 
 LONGEST = 44
 """Characters of the words below a small image."""
+
+MOST_NAMED = 6
+"""Sections that the contents name."""
 
 SMALL = 3
 """Columns up to which a table can stand beside a picture."""
@@ -52,8 +57,8 @@ def page(title: str, sections: Sequence[Section], *, made_by: str) -> str:
         writer.section(section, f"section-{at}") for at, section in enumerate(sections, start=1)
     )
     contents = "".join(
-        f'<li><a href="#section-{at}">{_text(section.title)}</a></li>'
-        for at, section in enumerate(sections, start=1)
+        f'<li><a href="#section-{at}">{_text(sections[at - 1].title)}</a></li>'
+        for at in _named(sections)
     )
     style = files("prunecli.html").joinpath("page.css").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
@@ -79,6 +84,12 @@ def page(title: str, sections: Sequence[Section], *, made_by: str) -> str:
 </body>
 </html>
 """
+
+
+def _named(sections: Sequence[Section]) -> list[int]:
+    """Return the numbers of the sections that the contents name, from 1: the few main ones."""
+    by_rank = sorted(range(len(sections)), key=lambda at: sections[at].rank)
+    return [at + 1 for at in sorted(by_rank[:MOST_NAMED])]
 
 
 def _text(text: str) -> str:
@@ -113,11 +124,13 @@ class _Writer:
     @part.register
     def _(self, part: Numbers) -> str:
         rows = "".join(
-            f"<div><dt>{_text(label)}</dt><dd>{_text(value)}</dd>"
+            f"<div{_class('leading' if at < part.leading else '')}>"
+            f"<dt>{_text(label)}</dt><dd>{_text(value)}</dd>"
             f'<dd class="note">{_text(note)}</dd></div>'
-            for value, label, note in part.rows
+            for at, (value, label, note) in enumerate(part.rows)
         )
-        return f'<dl class="numbers">{rows}</dl>'
+        kind = "numbers led" if part.leading else "numbers"
+        return f'<dl class="{kind}">{rows}</dl>'
 
     @part.register
     def _(self, part: Facts) -> str:
@@ -152,10 +165,14 @@ class _Writer:
     @part.register
     def _(self, part: Drawing) -> str:
         wide = "drawing" if width_of(part.picture) <= HALF else "drawing wide"
-        svg = inline_svg(part.picture, f"picture-{next(self.pictures)}-")
-        return (
-            f'<figure class="{wide}"><div class="frame">{svg}</div>{_under(part.caption)}</figure>'
-        )
+        frames = self.frame(part.picture, "frame" if part.narrow is None else "frame on-wide")
+        if part.narrow is not None:
+            frames += self.frame(part.narrow, "frame on-narrow")
+        return f'<figure class="{wide}">{frames}{_under(part.caption)}</figure>'
+
+    def frame(self, picture: Picture, kind: str) -> str:
+        svg = inline_svg(picture, f"picture-{next(self.pictures)}-")
+        return f'<div class="{kind}">{svg}</div>'
 
     @part.register
     def _(self, part: Thumbnails) -> str:

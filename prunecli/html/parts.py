@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A few figures in large type: (`3.45`, `CSG`, `higher is harder`) and so on."""
+    """A few figures in large type: (`3.45`, `CSG`, `higher is harder`) and so on.
+
+    The first `leading` of them are in the largest type of the page.
+    """
 
     rows: tuple[tuple[str, str, str], ...]
+    leading: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture, as wide as it was drawn or as the page is; its own words stand for it."""
+    """A picture, as wide as it was drawn or as the page is; its own words stand for it.
+
+    `narrow` takes its place on a phone.
+    """
 
     picture: Picture
     caption: str = ""
+    narrow: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Station:
-    """One stop of a way: its name, figures with what they are, and a few words."""
+    """One stage of a history: its name, figures with what they are, and a few words."""
 
     title: str
     figures: tuple[tuple[str, str], ...] = ()
@@ -93,7 +101,7 @@ class Station:
 
 @dataclass(frozen=True)
 class Stations:
-    """Stops in the order in which they were passed, one beside the other where there is room."""
+    """Stages in their order, one beside the other where there is room."""
 
     stops: tuple[Station, ...]
 
@@ -103,8 +111,12 @@ Part: TypeAlias = Numbers | Facts | Grid | Drawing | Thumbnails | Folded | Stati
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a few words (an empty line between paragraphs), and what they are about."""
+    """A heading, a few words (an empty line between paragraphs), and what they are about.
+
+    The contents name a few sections only: those of the lowest `rank`.
+    """
 
     title: str
     text: str = ""
     parts: tuple[Part, ...] = ()
+    rank: int = 2

@@ -1,4 +1,4 @@
-"""The pages of `finetune` and `export`, and the way of a network through all verbs."""
+"""The pages of `finetune` and `export`, and the history of a model through all commands."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from prunecli.budget import format_bytes, format_quantity
 from prunecli.html.analysis import made_by, warning_sections
+from prunecli.html.drawing import drawing
 from prunecli.html.page import page
 from prunecli.html.parts import (
     Bar,
     Cell,
-    Drawing,
     Facts,
     Grid,
     Numbers,
@@ -21,16 +21,18 @@ from prunecli.html.parts import (
 )
 from prunecli.html.words import (
     budget_text,
-    error_text,
     folded,
     gates_fact,
     images_text,
     percent,
+    place_text,
     sparsity_sections,
+    verified_text,
 )
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of
 from prunecli.pictures.timings import row_name
+from prunecli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,46 +42,48 @@ if TYPE_CHECKING:
 
 
 def finetune_page(report: FinetuneReport, *, gates: str = "") -> str:
-    """Return the page of a training; `gates` says whether what was demanded of it is met."""
+    """Return the page of a training; `gates` says whether the stated ones are met."""
     accuracy = report.accuracy
+    on = f"on {images_text(accuracy.split)}"
     figures = [
-        (percent(accuracy.before), "accuracy before", f"on {images_text(accuracy.split)}"),
-        (percent(accuracy.after), "accuracy after", f"on {images_text(accuracy.split)}"),
+        (percent(accuracy.after), "accuracy", f"after fine-tuning, {on}"),
+        (percent(accuracy.before), "accuracy before", on),
     ]
     if report.teacher is not None:
-        figures.append((percent(report.teacher), "the teacher's", "on the same images"))
+        figures.append((percent(report.teacher), "accuracy of the teacher", "on the same images"))
+    record = None if report.record is None else place_text(report.record)
     facts = {
         "model": report.architecture,
-        "held out": f"{percent(report.held_out.before)} before, {percent(report.held_out.after)} "
-        "after, on the images that choose the best epoch",
+        "held-out accuracy": f"{percent(report.held_out.before)} before, "
+        f"{percent(report.held_out.after)} after, on the images that choose the best epoch",
         **gates_fact(gates),
         "best epoch": f"{report.best_epoch} of {len(report.epochs)}",
         "seconds": f"{report.seconds:,.0f}",
-        "log": "none" if report.log is None else str(report.log),
+        "log": "none" if report.log is None else place_text(report.log),
         **({} if report.sampling is None else _trained_on(report.sampling)),
-        **({} if report.record is None else {"record of learnability": str(report.record)}),
-        "written": str(report.output),
+        **({} if record is None else {"record of learnability": record}),
+        "written to": place_text(report.output),
     }
     sections = [
-        Section("The training", "", (Numbers(tuple(figures)), Facts(facts))),
+        Section("Fine-tuning", "", (Numbers(tuple(figures), leading=1), Facts(facts)), rank=1),
         *warning_sections(report.warnings),
         _epochs(report),
         *way_sections(report.history),
         *sparsity_sections(report.sparsity, report.architecture),
     ]
-    title = f"{report.architecture}: fine-tuned, {percent(accuracy.after)} right"
+    title = f"{report.architecture}: fine-tuned, {percent(accuracy.after)} accuracy"
     return page(title, sections, made_by=made_by("finetune"))
 
 
 def _trained_on(sampling: SamplingReport) -> dict[str, str]:
     """Say how learnability decided what was trained on."""
-    names = ", ".join(str(path) for path in sampling.records)
+    names = ", ".join(map(place_text, sampling.records))
     facts = {
-        "trained by": f"{sampling.kind}, from {names}",
+        "images chosen by": f"{sampling.kind}, from {names}",
         "images": f"{sampling.images:,}, {sampling.unknown:,} of them in no record",
     }
     if sampling.shares:
-        facts["parts of the images"] = "; ".join(
+        facts["share of the images used"] = "; ".join(
             f"epoch {at}: {percent(share)}" for at, share in enumerate(sampling.shares, start=1)
         )
     if sampling.weights is not None:
@@ -105,36 +109,39 @@ def _epochs(report: FinetuneReport) -> Section:
     ]
     header = (
         ">epoch", ">training loss", ">loss", "accuracy", ">learning rate",
-        *([">zeros"] * sparse), ">images per second", ">seconds",
+        *([">zero weights"] * sparse), ">images per second", ">seconds",
     )  # fmt: skip
     grid = Grid(header, tuple(rows), "loss and accuracy: on images held out from training")
-    text = "After every epoch the network is scored on held-out images; the best one is written."
-    return Section("Epochs", text, (Drawing(training_picture(report)), folded("All epochs", grid)))
+    text = "The model is scored on held-out images after every epoch. The best epoch is written."
+    parts = (drawing(training_picture, report), folded("All epochs", grid))
+    return Section("Epochs", text, parts, rank=1)
 
 
 def export_page(report: ExportReport, *, gates: str = "") -> str:
     """Return the page of an export, and of the whole run that led to it.
 
-    `gates` says whether what was demanded of it is met.
+    `gates` says whether the stated ones are met.
     """
     timed = [row for row in report.benchmark if row.speedup is not None]
+    error = f"{report.parity.max_rel_error:.1e}"
+    leading = [("Verified", "equals the PyTorch model", f"max relative error {error}")]
+    last = stages_of(report.history)[-1]
+    if last.accuracy is not None:
+        leading.append((percent(last.accuracy), "accuracy", f"on {images_text(last.split)}"))
     figures = [
-        (f"{row.speedup:.2f}x", "as fast as the dense network", row_name(row)) for row in timed
+        (f"{row.speedup:.2f}x", "as fast as the original", f"on {row_name(row)}") for row in timed
     ]
-    figures += [
-        (f"{report.parity.max_rel_error:.1e}", "error against torch", "largest relative one"),
-        (format_bytes(report.bytes), "ONNX file", f"opset {report.opset}"),
-    ]
+    figures.append((format_bytes(report.bytes), "ONNX file", f"opset {report.opset}"))
     facts = {
         "model": report.architecture,
-        "parity": f"largest relative error {report.parity.max_rel_error:.1e} over "
-        f"{report.parity.inputs} random inputs",
+        "compared with": f"PyTorch, on {counted(report.parity.inputs, 'random input')}",
         **gates_fact(gates),
         "seconds": f"{report.seconds:,.1f}",
-        "written": str(report.output),
+        "written to": place_text(report.output),
     }
+    numbers = Numbers((*leading, *figures), leading=len(leading))
     sections = [
-        Section("The export", "", (Numbers(tuple(figures)), Facts(facts))),
+        Section("Export", "", (numbers, Facts(facts)), rank=1),
         *warning_sections(report.warnings),
         *way_sections(report.history, timed=timed, parity=report.parity.max_rel_error),
         *_benchmark(report.benchmark),
@@ -162,15 +169,21 @@ def _benchmark(rows: Sequence[BenchmarkRow]) -> list[Section]:
         for row in rows
     ]
     header = (
-        "device", "runs in", ">batch", ">threads", ">dense ms", ">slim ms", ">slim p99",
-        ">speed-up", ">95 % interval", ">FLOPs", ">rounds",
+        "device", "runtime", ">batch size", ">threads", ">original, ms", ">this model, ms",
+        ">this model, p99", ">speed-up", ">95 % interval", ">fewer FLOPs", ">rounds",
     )  # fmt: skip
-    caption = "medians of interleaved rounds; FLOPs: how many times fewer they are"
-    text = (
-        "Dense and slim are timed in turn in one run, so that what slows one down slows both down."
+    caption = (
+        "ms: milliseconds per batch, the median of all rounds; p99: the 99th percentile; fewer "
+        "FLOPs: those of the original divided by those of this model"
     )
+    text = "Times are milliseconds per batch. The lines reach to the 90th percentile. "
+    if any(row.dense_ms is not None for row in rows):
+        text += (
+            "The original and this model are timed in turn in one run, so that anything that slows "
+            "one down slows down both."
+        )
     grid = Grid(header, tuple(cells), caption)
-    return [Section("How fast it is", text, (Drawing(benchmark_picture(rows)), grid))]
+    return [Section("Speed", text, (drawing(benchmark_picture, rows), grid), rank=1)]
 
 
 def _percentile(row: BenchmarkRow, name: str) -> str:
@@ -189,7 +202,7 @@ def way_sections(
     timed: Sequence[BenchmarkRow] = (),
     parity: float | None = None,
 ) -> list[Section]:
-    """Return the way of a network from dense to here; `timed` and `parity` are of its export."""
+    """Return the history of a model up to here; `timed` and `parity` are of its export."""
     if not history:
         return []
     stages = stages_of(history)
@@ -202,20 +215,20 @@ def way_sections(
         stations.append(
             Station(stage.name, tuple(figures), _step_text(step, parity if last else None))
         )
-    parts: list[Part] = [Stations(tuple(stations)), Drawing(run_picture(history))]
+    parts: list[Part] = [Stations(tuple(stations)), drawing(run_picture, history)]
     if any(step.command for step in history):
         commands = {f"{at}. {stages[at].name}": _typed(step) for at, step in enumerate(history, 1)}
         parts.append(Facts(commands))
-    text = "From the dense network to this one, as the files on the way tell it."
-    return [Section("The whole way", text, tuple(parts))]
+    text = "Every step from the original model to this one, as recorded in its files."
+    return [Section("Pipeline history", text, tuple(parts), rank=1)]
 
 
 def _typed(step: RunStep) -> str:
-    """Return the command of a step, with the file that it took from a pipe or the last run."""
+    """Return the command of a step, with the file that it read from a pipe or the last run."""
     if not step.command:
         return "not known"
     named = not step.input or step.input in step.command
-    return step.command if named else f"{step.command} (on {step.input})"
+    return step.command if named else f"{step.command} (on {place_text(step.input)})"
 
 
 def _figures(stage: Stage) -> list[tuple[str, str]]:
@@ -223,30 +236,30 @@ def _figures(stage: Stage) -> list[tuple[str, str]]:
     if stage.kept is not None:
         figures.append((percent(stage.kept), "of the FLOPs"))
     if stage.accuracy is not None:
-        figures.append((percent(stage.accuracy), f"right, on {images_text(stage.split)}"))
+        figures.append((percent(stage.accuracy), f"accuracy, on {images_text(stage.split)}"))
     return figures
 
 
 def _dense_text(history: Sequence[RunStep]) -> str:
     cost = next((step.cost for step in history if step.cost is not None), None)
     if cost is None:
-        return history[0].input
+        return place_text(history[0].input)
     flops, params = format_quantity(cost.before.flops), format_quantity(cost.before.params)
     return f"{flops} FLOPs, {params} parameters"
 
 
 def _step_text(step: RunStep, parity: float | None) -> str:
-    parts = [f"asked: {budget_text(step.budget)}"] if step.budget else []
+    parts = [f"budget: {budget_text(step.budget)}"] if step.budget else []
     if step.sparsity is not None:
         parts.append(f"{percent(step.sparsity)} of the weights zero")
     if step.chosen:
-        parts.append(f"by {step.chosen}")
+        parts.append(f"chosen by {step.chosen}")
     if step.verified is not None:
-        parts.append(f"proven: {step.verified.method}, error {error_text(step.verified)}")
+        parts.append(verified_text(step.verified))
     if step.epochs is not None:
-        parts.append(f"epoch {step.best_epoch} of {step.epochs} taken")
+        parts.append(f"best epoch {step.best_epoch} of {step.epochs}")
     if step.teacher is not None:
         parts.append(f"teacher {percent(step.teacher)}")
     if parity is not None:
-        parts.append(f"equals torch, error {parity:.1e}")
+        parts.append(f"verified: equals the PyTorch model (max relative error {parity:.1e})")
     return "; ".join(parts)

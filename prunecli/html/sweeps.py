@@ -1,4 +1,4 @@
-"""The page of a sweep: many cuts beside one another."""
+"""The page of a sweep: one model pruned to many budgets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from prunecli.budget import COST_NAMES, format_quantity
 from prunecli.html.analysis import made_by, warning_sections
+from prunecli.html.drawing import drawing
 from prunecli.html.page import page
-from prunecli.html.parts import Bar, Cell, Drawing, Facts, Grid, Numbers, Part, Section
+from prunecli.html.parts import Bar, Cell, Facts, Grid, Numbers, Part, Section
 from prunecli.html.words import command_fact, images_text, percent
 from prunecli.pictures import sweep_picture
 
@@ -17,43 +18,48 @@ if TYPE_CHECKING:
 
 def sweep_page(report: SweepReport, *, command: str = "") -> str:
     """Return the page of a sweep, as `command` made it."""
-    dense = report.dense.score
-    figures = [
-        (format_quantity(report.cost.flops), "FLOPs", "of the dense network"),
-        (format_quantity(report.cost.params), "parameters", ""),
-    ]
-    if dense is not None:
-        figures.append((percent(dense.accuracy), "accuracy", "of the dense network"))
-    parts: list[Part] = [Numbers(tuple(figures)), Drawing(sweep_picture(report))]
+    dense, suggested = report.dense.score, report.suggested
+    leading = []
     facts = {"model": report.architecture, "repair": ", ".join(report.repair) or "none"}
-    if report.suggested is not None and report.suggested.final is not None:
-        taken = report.suggested
-        facts["suggested"] = (
-            f"{taken.signal}, {taken.allocation}: {percent(taken.kept.get(report.kind))} of the "
-            f"{COST_NAMES[report.kind]}, accuracy {percent(report.suggested.final.accuracy)}"
-        )
+    if suggested is not None and suggested.final is not None:
+        kept = f"at {percent(suggested.kept.get(report.kind))} of the {COST_NAMES[report.kind]}"
+        by = f"{suggested.signal}, {suggested.allocation}"
+        accuracy = percent(suggested.final.accuracy)
+        leading.append((accuracy, "accuracy of the suggestion", f"{by}, {kept}"))
+        facts["suggestion"] = f"{by}: accuracy {accuracy} {kept}"
+    if dense is not None:
+        leading.append((percent(dense.accuracy), "accuracy of the original", ""))
+    figures = [
+        (format_quantity(report.cost.flops), "FLOPs", "of the original model"),
+        (format_quantity(report.cost.params), "parameters", "of the original model"),
+    ]
+    numbers = Numbers((*leading, *figures), leading=len(leading))
+    parts: list[Part] = [numbers, drawing(sweep_picture, report)]
     if report.next_command:
-        facts["command for it"] = report.next_command
-    facts["written"] = "no network: a sweep only measures"
+        facts["next command"] = report.next_command
+    facts["written to"] = "no model: a sweep only measures"
     facts |= command_fact(command)
     trials = (report.dense, *report.trials)
     grid = trials_grid(trials, repaired=bool(report.repair), kind=report.kind)
     text = (
-        f"The network is cut to many budgets of {COST_NAMES[report.kind]} and scored on "
-        f"{report.images:,} {images_text(report.measured)}, without training. The trials are not "
-        "proven; what prune writes is."
+        f"The model is pruned to several budgets of {COST_NAMES[report.kind]} and scored on "
+        f"{report.images:,} {images_text(report.measured)}, without fine-tuning. These trials are "
+        "not verified. A model written by prune is."
     )
     sections = [
-        Section("Accuracy against cost", text, (*parts, Facts(facts))),
+        Section("Accuracy against cost", text, (*parts, Facts(facts)), rank=1),
         *warning_sections(report.warnings),
         Section("All trials", "", (grid,)),
     ]
-    title = f"{report.architecture}: what a cut costs"
+    title = f"{report.architecture}: what pruning costs"
     return page(title, sections, made_by=made_by("prune --sweep"))
 
 
 def trials_grid(trials: tuple[Trial, ...], *, repaired: bool, kind: str = "flops") -> Grid:
-    """Return a table with one row per trial; `kind` is the cost whose budget is shown."""
+    """Return a table with one row per trial, the original model first.
+
+    `kind` is the cost whose budget is shown.
+    """
     failed = any(trial.problem for trial in trials)
     rows: list[tuple[Cell, ...]] = []
     for trial in trials:
@@ -62,7 +68,7 @@ def trials_grid(trials: tuple[Trial, ...], *, repaired: bool, kind: str = "flops
         rows.append(
             (
                 "" if asked is None else percent(asked),
-                trial.signal,
+                "original" if trial is trials[0] else trial.signal,
                 trial.allocation,
                 percent(trial.kept.get("flops")),
                 percent(trial.kept.get("params")),
@@ -74,11 +80,11 @@ def trials_grid(trials: tuple[Trial, ...], *, repaired: bool, kind: str = "flops
             )
         )
     header = (
-        ">asked", "signal", "allocation", ">FLOPs", ">parameters", ">loss", ">calibrated loss",
-        "accuracy", *([">repaired"] * repaired), *(["not cut because"] * failed),
+        ">budget", "criterion", "allocation", ">FLOPs", ">parameters", ">loss", ">calibrated loss",
+        "accuracy", *([">repaired"] * repaired), *(["not pruned because"] * failed),
     )  # fmt: skip
     caption = (
-        "asked: the share to keep; calibrated loss: the least when all logits are divided by one "
-        "number"
+        "budget, FLOPs, parameters: shares kept; calibrated loss: the lowest loss when all logits "
+        "are divided by one temperature"
     )
     return Grid(header, tuple(rows), caption)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunecli.budget import COST_NAMES, format_bytes, format_cost
-from prunecli.html.parts import Bar, Drawing, Folded, Grid, Section
+from prunecli.html.drawing import drawing
+from prunecli.html.parts import Bar, Folded, Grid, Section
 from prunecli.pictures import weights_picture
 
 if TYPE_CHECKING:
@@ -14,9 +17,12 @@ if TYPE_CHECKING:
     from prunecli.html.parts import Cell
     from prunecli.report import DeadReport, DeadScores, FrozenReport, SparsityReport, Verified
 
+FAR = 2
+"""Folders up to which a path leads from where the command ran; beyond, it is absolute."""
+
 MEASURED = {
     "held_out": "images held out from training",
-    "calibration": "the images that the choice was made on",
+    "calibration": "the calibration images",
     "test": "test images",
 }
 """What images are called by where they are from."""
@@ -33,12 +39,29 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def images_text(measured: str) -> str:
-    """Say what images figures are from."""
+    """Say which images figures are from."""
     return MEASURED.get(measured, f"{measured} images" if measured else "images")
 
 
+def place_text(path: str | Path, *, start: Path | None = None) -> str:
+    """Write a path as seen from where the command ran: absolute only where that is far away.
+
+    >>> place_text("/home/me/work/runs/slim.pt", start=Path("/home/me/work"))
+    'runs/slim.pt'
+    >>> place_text("/data/images", start=Path("/home/me/work"))
+    '/data/images'
+    """
+    if not str(path) or not Path(path).is_absolute():
+        return str(path)
+    try:
+        seen = os.path.relpath(path, start or Path.cwd())
+    except ValueError:  # another drive
+        return str(path)
+    return str(path) if Path(seen).parts.count(os.pardir) > FAR else seen
+
+
 def budget_text(budget: Mapping[str, Mapping[str, float]] | None) -> str:
-    """Say what a cut was to keep: `at most 50.0 % of the FLOPs`."""
+    """Say what was to be kept: `at most 50.0 % of the FLOPs`."""
     parts = []
     for kind, limit in (budget or {}).items():
         name = COST_NAMES.get(kind, kind)
@@ -54,29 +77,36 @@ def share_bar(share: float, largest: float) -> Bar:
     return Bar(share / largest if largest > 0 else 0.0, percent(share, digits=2))
 
 
-PROOFS = {
-    "consumer-zero": "equals the dense network with all weights zero that read a removed channel",
-    "masked-norm": "equals the dense graph with the statistics of its norms over the kept channels",
-    "dense x mask": "equals the dense network times the mask",
-    "stored and restored": "read back from the file, it equals the dense network times the mask",
+MASKED = "equals the masked original"
+
+REFERENCES = {
+    "consumer-zero": "the original with every weight set to zero that reads a removed channel",
+    "masked-norm": "the original graph with norm statistics taken over the kept channels",
+    "dense x mask": "the original weights times the mask",
+    "stored and restored": "the original weights times the mask, with the file read back",
 }
-"""What the proof of a cut compares, by the beginning of its name."""
+"""What a pruned model is compared with, by the beginning of the name of the verification."""
 
 
-def proof_text(verified: Verified) -> str:
-    """Say how a cut was proven."""
-    meaning = next((text for name, text in PROOFS.items() if verified.method.startswith(name)), "")
-    how = f"{meaning} ({verified.method})" if meaning else verified.method
-    return f"{how}; largest relative error {error_text(verified)}"
+def verified_text(verified: Verified) -> str:
+    """Say that a pruned model was verified, and how exactly."""
+    return f"verified: {MASKED} (max relative error {error_text(verified)})"
+
+
+def reference_text(verified: Verified) -> str:
+    """Say what a pruned model was compared with."""
+    found = (text for name, text in REFERENCES.items() if verified.method.startswith(name))
+    meaning = next(found, "")
+    return f"{meaning} ({verified.method})" if meaning else verified.method
 
 
 def error_text(verified: Verified) -> str:
-    """Write the largest relative error of a proof; a plain 0 where no bit differs."""
+    """Write the max relative error of a verification; a plain 0 where no bit differs."""
     return f"{verified.max_rel_error:.1e}" if verified.max_rel_error else "0"
 
 
 def command_fact(command: str) -> dict[str, str]:
-    """Return the line that says what was typed, where that is known."""
+    """Return the line with the command that was typed, where that is known."""
     return {"command": command} if command else {}
 
 
@@ -86,17 +116,17 @@ def gates_fact(gates: str) -> dict[str, str]:
 
 
 def frozen_sections(frozen: Sequence[FrozenReport]) -> list[Section]:
-    """Return what cannot be cut and why, if there is any."""
+    """Return what cannot be pruned and why, if there is any."""
     if not frozen:
         return []
     rows = tuple(
         (item.name, item.reason, item.where or "", percent(item.flops_share, digits=2))
         for item in sorted(frozen, key=lambda item: -item.flops_share)
     )
-    held = Grid(("layer", "because", "line of code", ">FLOPs"), rows)
-    count = "one layer stay" if len(frozen) == 1 else f"{len(frozen):,} layers or groups stay"
-    text = f"Channels of {count}, whatever the budget."
-    return [Section("What cannot be cut", text, (folded("All of them", held),))]
+    table = Grid(("layer", "because", "line of code", ">FLOPs"), rows)
+    count = "One layer is" if len(frozen) == 1 else f"{len(frozen):,} layers or channel groups are"
+    text = f"{count} frozen: all channels are kept, whatever the budget."
+    return [Section("What cannot be pruned", text, (folded("All of them", table),), rank=3)]
 
 
 def folded(title: str, grid: Grid, *, above: int = 12) -> Folded | Grid:
@@ -123,35 +153,38 @@ def sparsity_sections(sparsity: SparsityReport | None, architecture: str) -> lis
         )
         for layer in sparsity.layers
     ]
-    grid = Grid(("layer", "shape", ">weights", ">kept", "kept", "left dense because"), tuple(rows))
+    grid = Grid(("layer", "shape", ">weights", ">kept", "kept", "not pruned because"), tuple(rows))
     zeros = sparsity.weights - sparsity.kept
     pattern = f"in the pattern {sparsity.granularity} along the inputs"
     text = (
-        f"{zeros:,} of {sparsity.weights:,} weights of these layers are zero "
+        f"{zeros:,} of {sparsity.weights:,} weights in these layers are zero "
         f"({percent(sparsity.sparsity)}), {GRANULARITIES.get(sparsity.granularity, pattern)}."
     )
     if sparsity.bytes_before is not None and sparsity.bytes_after is not None:
         sizes = (format_bytes(sparsity.bytes_before), format_bytes(sparsity.bytes_after))
-        text += f" The file was {sizes[0]} and is {sizes[1]}."
-    picture = weights_picture(sparsity, architecture)
-    return [Section("Weights", text, (Drawing(picture), folded("All layers", grid)))]
+        text += f" The file shrank from {sizes[0]} to {sizes[1]}."
+    picture = drawing(weights_picture, sparsity, architecture)
+    return [Section("Weights", text, (picture, folded("All layers", grid)), rank=1)]
 
 
 def dead_sections(dead: DeadReport | None) -> list[Section]:
-    """Return channels that do nothing, and what went with them, if that was looked for."""
+    """Return dead channels, and what was removed with them, if they were looked for."""
     if dead is None:
         return []
-    looked = f"{dead.images:,} images" if dead.images else "the weights alone"
-    text = f"{dead.removable:,} of {dead.channels:,} channels do nothing and can go, from {looked}."
+    looked = f"on {dead.images:,} images" if dead.images else "by the weights alone"
+    text = (
+        f"{dead.removable:,} of {dead.channels:,} channels are dead and can be removed, judged "
+        f"{looked}. A dead channel is constant, or no layer reads it."
+    )
     if dead.scores is not None:
         text += f" {_scores(dead.scores)}"
     if dead.borders:
         text += (
-            f" At zero padding, outputs of {len(dead.borders)} layers are off by "
+            f" At zero padding, the outputs of {len(dead.borders)} layers change by "
             f"{max(dead.borders.values()):.2g} at most."
         )
     text += "".join(
-        f" {count:,} channels were not looked at: {reason}."
+        f" {count:,} channels were not examined: {reason}."
         for reason, count in dead.not_looked_at.items()
     )
     rows = tuple(
@@ -168,15 +201,15 @@ def dead_sections(dead: DeadReport | None) -> list[Section]:
     )
     header = (
         "channel group", ">channels", ">constant", ">unread", ">below the threshold", ">FLOPs",
-        "some stay because",
+        "some kept because",
     )  # fmt: skip
     parts = (folded("Groups with dead channels", Grid(header, rows)),) if rows else ()
-    return [Section("Dead channels", text, parts)]
+    return [Section("Dead channels", text, parts, rank=3)]
 
 
 def _scores(scores: DeadScores) -> str:
     return (
-        f"Without them the loss goes from {scores.loss_before:.6f} to {scores.loss_after:.6f}, the "
-        f"accuracy from {percent(scores.accuracy_before)} to {percent(scores.accuracy_after)}, on "
-        f"{scores.images:,} {images_text(scores.measured)}."
+        f"Without them the loss changes from {scores.loss_before:.6f} to {scores.loss_after:.6f} "
+        f"and the accuracy from {percent(scores.accuracy_before)} to "
+        f"{percent(scores.accuracy_after)}, on {scores.images:,} {images_text(scores.measured)}."
     )

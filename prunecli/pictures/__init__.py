@@ -8,6 +8,7 @@ from prunecli.pictures.datasets import (
     reduction_picture,
     spectrum_picture,
 )
+from prunecli.pictures.known_scores import scale_of, scale_picture, scale_text
 from prunecli.pictures.layers import kept_picture, layers_picture, weights_picture
 from prunecli.pictures.learned import agreement_picture, learned_picture
 from prunecli.pictures.oracles import oracle_picture
@@ -47,6 +48,9 @@ __all__ = [
     "run_picture",
     "save_figure",
     "save_pictures",
+    "scale_of",
+    "scale_picture",
+    "scale_text",
     "sensitivity_picture",
     "similarity_picture",
     "spectrum_picture",

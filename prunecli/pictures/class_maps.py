@@ -8,7 +8,7 @@ import numpy as np
 
 from prunecli.pictures.datasets import MOST, NAME, TOLD, WIDTH, hardest
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import COLOURS, GRID, INK, QUIET, new_figure, quiet_map, short
+from prunecli.pictures.style import COLOURS, GRID, INK, NARROW, QUIET, new_figure, quiet_map, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ NEAR_WHITE = "#fefefe"
 ROOM = 1.3
 """The width of the map over that of the places on it."""
 
-HEIGHT = 4.1
-"""Inches of the map."""
+SIZES = {False: (WIDTH, 4.1), True: (NARROW, 3.4)}
+"""Inches of the map, and of a narrow one."""
 
 LETTER = 5.0
 """Points that a letter of a name on the map is wide, about; a name is twice as high."""
@@ -36,23 +36,27 @@ LETTER = 5.0
 AWAY = 5.0
 """Points between a class on the map and its name."""
 
-ON_MAP = 24
-"""Classes that are named on a map of many."""
+SHOWN = {False: MOST, True: 16}
+"""Classes of a matrix, and up to which a map names all; also of narrow ones."""
+
+ON_MAP = {False: 24, True: 10}
+"""Classes that are named on a map of more than that, and on a narrow one."""
 
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 """Where a name can stand from its class, the best first."""
 
 
-def class_map_picture(dataset: DatasetAnalysis) -> Picture:
-    """Draw the classes in a plane, similar ones near each other, the most similar ones tied.
+def class_map_picture(dataset: DatasetAnalysis, *, narrow: bool = False) -> Picture:
+    """Draw the classes in a plane, similar ones near each other, the most similar ones joined.
 
-    Of many classes those are named that are tied, and the hardest.
+    Of many classes those are named that are joined, and the hardest.
     """
-    figure, (axes,) = new_figure(WIDTH, HEIGHT)
+    size = SIZES[narrow]
+    figure, (axes,) = new_figure(*size, narrow=narrow)
     names = list(dataset.class_map)
     places = np.array([dataset.class_map[name] for name in names], np.float64).reshape(-1, 2)
-    named = _named(dataset)
-    _frame_(axes, places)
+    named = _named(dataset, narrow=narrow)
+    _frame_(axes, places, size)
     strongest = max((pair[2] for pair in dataset.confused_pairs), default=1.0)
     for first, second, similarity in dataset.confused_pairs:
         ends = np.array([dataset.class_map[first], dataset.class_map[second]])
@@ -70,7 +74,7 @@ def class_map_picture(dataset: DatasetAnalysis) -> Picture:
         for first, second, _ in dataset.confused_pairs
     ]
     names = [name if name in set(named) else "" for name in names]
-    _write_names_(axes, places, names, np.array(lines, np.float64).reshape(-1, 2, 2))
+    _write_names_(axes, places, names, np.array(lines, np.float64).reshape(-1, 2, 2), size)
     title = "Map of the classes"
     if len(named) < len(places):
         title = f"Map of {len(places):,} classes, {len(named)} of them named"
@@ -79,19 +83,20 @@ def class_map_picture(dataset: DatasetAnalysis) -> Picture:
         f"{first} and {second} {similarity:.2f}"
         for first, second, similarity in dataset.confused_pairs[:TOLD]
     )
-    words = f"A map of {len(places)} classes. Most similar: {pairs or 'none is like another'}."
+    words = f"A map of {len(places)} classes. Most similar: {pairs or 'no two are similar'}."
     return Picture(figure, title, words)
 
 
-def _named(dataset: DatasetAnalysis) -> list[str]:
+def _named(dataset: DatasetAnalysis, *, narrow: bool) -> list[str]:
     names = list(dataset.class_map)
-    if len(names) <= MOST:
+    if len(names) <= SHOWN[narrow]:
         return names
-    tied = [name for pair in dataset.confused_pairs for name in pair[:2]]
-    return list(dict.fromkeys([*tied, *(entry.name for entry in hardest(dataset))]))[:ON_MAP]
+    joined = [name for pair in dataset.confused_pairs for name in pair[:2]]
+    ranked = dict.fromkeys([*joined, *(entry.name for entry in hardest(dataset))])
+    return list(ranked)[: ON_MAP[narrow]]
 
 
-def similarity_picture(dataset: DatasetAnalysis) -> Picture:
+def similarity_picture(dataset: DatasetAnalysis, *, narrow: bool = False) -> Picture:
     """Draw the matrix of class similarities, ordered such that similar classes are neighbours.
 
     Of many classes, the hardest.
@@ -99,7 +104,7 @@ def similarity_picture(dataset: DatasetAnalysis) -> Picture:
     names = list(dataset.class_map)
     matrix = np.array(dataset.similarity, np.float64)
     rank = {entry.name: at for at, entry in enumerate(hardest(dataset))}
-    chosen = sorted(range(len(names)), key=lambda at: rank.get(names[at], at))[:MOST]
+    chosen = sorted(range(len(names)), key=lambda at: rank.get(names[at], at))[: SHOWN[narrow]]
     chosen = [chosen[at] for at in _order(matrix[np.ix_(chosen, chosen)])]
     shown = matrix[np.ix_(chosen, chosen)]
     np.fill_diagonal(shown, np.nan)
@@ -107,7 +112,8 @@ def similarity_picture(dataset: DatasetAnalysis) -> Picture:
     low, top = (low, top) if low < top else (0.0, top or 1.0)
     many = len(chosen) > WRITTEN
     width = WIDTH if not many else max(WIDTH, 1.6 + 0.17 * len(chosen))
-    figure, (axes,) = new_figure(width, width * (0.95 if many else 0.92))
+    width = NARROW if narrow else width
+    figure, (axes,) = new_figure(width, width * (0.95 if many else 0.92), narrow=narrow)
     axes.imshow(shown, cmap=quiet_map(), vmin=low, vmax=top, interpolation="none")
     _label_cells_(axes, shown, [short(names[at], NAME) for at in chosen], low + 0.6 * (top - low))
     of = f", the {len(chosen)} hardest of {len(names):,}" if len(chosen) < len(names) else ""
@@ -161,12 +167,12 @@ def _matrix_words(shown: NDArray[np.float64], names: Sequence[str]) -> str:
     return f"A matrix of {len(names)} classes. Largest similarities: {told}."
 
 
-def _frame_(axes: Axes, places: NDArray[np.float64]) -> None:
+def _frame_(axes: Axes, places: NDArray[np.float64], size: tuple[float, float]) -> None:
     """Set limits that hold all places at one scale and leave room for names; hide the axes."""
     spans = np.ptp(places, axis=0) if len(places) else np.ones(2)
-    span = max(float(spans[0]) / WIDTH, float(spans[1]) / HEIGHT, 1e-9)
+    span = max(float(spans[0]) / size[0], float(spans[1]) / size[1], 1e-9)
     middle = (places.max(axis=0) + places.min(axis=0)) / 2 if len(places) else np.zeros(2)
-    half = np.array([WIDTH, HEIGHT]) * span * 0.5 * ROOM
+    half = np.array(size) * span * 0.5 * ROOM
     axes.set_xlim(middle[0] - half[0], middle[0] + half[0])
     axes.set_ylim(middle[1] - half[1], middle[1] + half[1])
     axes.set_xticks([])
@@ -182,10 +188,11 @@ def _write_names_(
     places: NDArray[np.float64],
     names: Sequence[str],
     lines: NDArray[np.float64],
+    size: tuple[float, float],
 ) -> None:
     """Write each name at that side of its class where it covers least of what is there already."""
     low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
-    area = 72 * np.array([WIDTH, HEIGHT]) * 0.93
+    area = 72 * np.array(size) * 0.93
     points = (places - low) / (high - low) * area
     along = np.linspace(0, 1, 40)[:, None, None]
     strokes = (lines[:, 0] + along * (lines[:, 1] - lines[:, 0]) - low) / (high - low) * area

@@ -28,34 +28,34 @@ TOLD = 12
 
 
 def hardest(dataset: DatasetAnalysis) -> list[ClassDifficulty]:
-    """Return the classes with most votes for others, the hardest first."""
+    """Return the classes with most neighbours from other classes, the hardest first."""
     return sorted(dataset.difficulty, key=lambda entry: -entry.others)
 
 
-def difficulty_picture(dataset: DatasetAnalysis) -> Picture:
-    """Draw the share of neighbours that are of other classes, the hardest class on top."""
+def difficulty_picture(dataset: DatasetAnalysis, *, narrow: bool = False) -> Picture:
+    """Draw the share of neighbours from other classes, the hardest class on top."""
     ranked = hardest(dataset)
     shown = ranked[:MOST]
     names = [entry.name for entry in shown]
     title = f"How hard each class is{_only(len(shown), len(ranked), 'hardest')}"
-    figure = _bars(names, [100 * entry.others for entry in shown], "{:.0f}")
-    figure.axes[0].set_xlabel("neighbours that are of other classes (%)")
+    figure = _bars(names, [100 * entry.others for entry in shown], "{:.0f}", narrow=narrow)
+    figure.axes[0].set_xlabel("neighbours from other classes (%)")
     figure.axes[0].set_title(title, loc="left")
     told = ", ".join(f"{entry.name} {entry.others:.0%}" for entry in shown[:TOLD])
-    return Picture(figure, title, f"Neighbours of other classes, the hardest first: {told}.")
+    return Picture(figure, title, f"Neighbours from other classes, the hardest first: {told}.")
 
 
-def balance_picture(dataset: DatasetAnalysis) -> Picture:
+def balance_picture(dataset: DatasetAnalysis, *, narrow: bool = False) -> Picture:
     """Draw the images of every class: bars, or one falling line where there are many classes."""
     ranked = sorted(dataset.classes, key=lambda entry: -entry.count)
     counts = [entry.count for entry in ranked]
     title = "Images of each class"
     if len(ranked) <= MOST:
-        figure = _bars([entry.name for entry in ranked], counts, "{:,.0f}")
+        figure = _bars([entry.name for entry in ranked], counts, "{:,.0f}", narrow=narrow)
         figure.axes[0].set_xlabel("images")
     else:
         title = f"Images of each of {len(ranked):,} classes"
-        figure, (axes,) = new_figure(WIDTH, 2.9)
+        figure, (axes,) = new_figure(WIDTH, 2.9, narrow=narrow)
         places = range(1, len(counts) + 1)
         axes.fill_between(places, counts, step="mid", color=COLOURS[0], alpha=0.25, linewidth=0)
         axes.step(places, counts, where="mid", color=COLOURS[0], linewidth=1.6)
@@ -72,12 +72,12 @@ def balance_picture(dataset: DatasetAnalysis) -> Picture:
     return Picture(figure, title, words)
 
 
-def spectrum_picture(dataset: DatasetAnalysis) -> Picture:
+def spectrum_picture(dataset: DatasetAnalysis, *, narrow: bool = False) -> Picture:
     """Draw the eigenvalues of the Laplacian of class similarities, ascending."""
     from matplotlib.ticker import MaxNLocator
 
     values = dataset.eigenvalues
-    figure, (axes,) = new_figure(WIDTH, 2.9)
+    figure, (axes,) = new_figure(WIDTH, 2.9, narrow=narrow)
     places = range(1, len(values) + 1)
     axes.fill_between(places, values, color=COLOURS[0], alpha=0.15, linewidth=0)
     marker = "o" if len(values) <= MOST else ""
@@ -94,13 +94,13 @@ def spectrum_picture(dataset: DatasetAnalysis) -> Picture:
     return Picture(figure, title, f"{len(values)} eigenvalues from the smallest: {told}{rest}.")
 
 
-def reduction_picture(dataset: DatasetAnalysis) -> Picture:
+def reduction_picture(dataset: DatasetAnalysis, *, narrow: bool = False) -> Picture:
     """Draw the score of random smaller sets against their images per class."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     reduction = dataset.reduction
     assert reduction is not None
-    figure, (axes,) = new_figure(WIDTH, 2.9)
+    figure, (axes,) = new_figure(WIDTH, 2.9, narrow=narrow)
     sizes = [step.images_per_class for step in reduction.steps]
     scores = [step.score for step in reduction.steps]
     low, high = (reduction.whole * (1 + sign * reduction.tolerance) for sign in (-1, 1))
@@ -132,24 +132,24 @@ def reduction_picture(dataset: DatasetAnalysis) -> Picture:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("images of every class")
-    axes.set_ylabel("CSG by plain votes")
-    title = "How small the set could be"
+    axes.set_xlabel("images per class")
+    axes.set_ylabel("CSG without density weights")
+    title = "How small the data set could be"
     axes.set_title(title, loc="left")
     axes.legend(loc="best", frameon=False)
     told = ", ".join(f"{step.score:.3f} with {step.images_per_class}" for step in reduction.steps)
     kept = (
-        "no smaller set keeps it"
+        "no smaller set keeps the score"
         if reduction.smallest is None
-        else f"{reduction.smallest} images of every class keep it"
+        else f"{reduction.smallest} images per class keep the score"
     )
-    words = f"Score by images of every class: {told}; all images: {reduction.whole:.3f}; {kept}."
+    words = f"Score by images per class: {told}; all images: {reduction.whole:.3f}; {kept}."
     return Picture(figure, title, words)
 
 
-def _bars(names: Sequence[str], values: Sequence[float], form: str) -> Figure:
+def _bars(names: Sequence[str], values: Sequence[float], form: str, *, narrow: bool) -> Figure:
     """Return one bar per class from the top, its value beside it."""
-    figure, (axes,) = new_figure(WIDTH, 0.75 + 0.21 * max(len(names), 3))
+    figure, (axes,) = new_figure(WIDTH, 0.75 + 0.21 * max(len(names), 3), narrow=narrow)
     places = range(len(names))
     axes.barh(places, values, height=0.72, color=COLOURS[0])
     axes.set_yticks(places, [short(name, NAME) for name in names])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import QUIET, look_of, new_figure
+from prunecli.pictures.style import QUIET, entitle_, explain_, look_of, new_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,9 @@ Y: dict[str, Callable[[float, int], float]] = {
 }
 WORDS = {
     "CSG": "CSG",
-    "CSG/(K-1)": "CSG/(K-1): 0 for classes apart, 1 for classes that are all the same",
+    "CSG/(K-1)": "CSG/(K-1): 0 no overlap, 1 identical classes",
     "error": "test error (%)",
-    "error/(1-1/K)": "test error, % of that of guessing",
+    "error/(1-1/K)": "test error, % of random guessing",
 }
 
 ONE_ROW = 5
@@ -36,14 +36,18 @@ ONE_ROW = 5
 
 
 def relation_picture(
-    relation: Relation, expected: ExpectedError | None = None, *, classes: int | None = None
+    relation: Relation,
+    expected: ExpectedError | None = None,
+    *,
+    classes: int | None = None,
+    narrow: bool = False,
 ) -> Picture:
-    """Draw the error against the complexity with the fit, and beside it foretold against measured.
+    """Draw the error against the complexity with the fit, and beside it predicted and measured.
 
-    What is foretold there is so without any variant of the same data, as it is for data that was
-    never seen. `expected` marks a data set of `classes` classes.
+    A prediction there comes from a fit without any variant of the same data, as it does for data
+    that was never seen. `expected` marks a data set of `classes` classes.
     """
-    figure, (left, right) = new_figure(9.0, 4.4, columns=2)
+    figure, (left, right) = new_figure(9.0, 3.2 if narrow else 4.4, columns=2, narrow=narrow)
     names = [point.data for point in relation.points]
     for name in dict.fromkeys(names):
         points = [point for point in relation.points if point.data == name]
@@ -61,17 +65,18 @@ def relation_picture(
     left.set_xlabel(WORDS[relation.predictor])
     left.set_ylabel(WORDS[relation.predicted])
     left.set_title(f"The fit: r = {relation.r:.2f}, {_probability(relation.p)}", loc="left")
-    right.set_xlabel("foretold without any variant of the same data (%)")
+    right.set_xlabel("predicted without variants of the data (%)")
     right.set_ylabel("measured test error (%)")
-    right.set_title("What it foretells", loc="left")
+    right.set_title("Predicted and measured", loc="left")
     for axes in (left, right):
         axes.set_ylim(bottom=0)
-    title = "The error of a small network against the complexity of the data"
+    title = "Error of a small network against the complexity of the data"
     through = f"{relation.embedding}, volume {relation.volume}, {len(names)} data sets"
-    figure.suptitle(f"{title}: {through}", fontsize=11, x=0.01, ha="left")
-    handles, labels = left.get_legend_handles_labels()
-    columns = len(labels) if len(labels) <= ONE_ROW else -(-len(labels) // 2)
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    entitle_(figure, f"{title}: {through}", narrow=narrow)
+    looks = left.get_legend_handles_labels()
+    count = len(looks[1])
+    most = count if count <= ONE_ROW else -(-count // 2)
+    explain_(figure, looks, most=most, narrow=narrow)
     return Picture(figure, title, _description(relation, expected))
 
 

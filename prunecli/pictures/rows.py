@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunecli.pictures.style import short
+from prunecli.pictures.style import beside, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,9 @@ MOST_ROWS = 60
 
 LONGEST_PAIR = 44
 """Characters of the two names that a row of several layers is called by."""
+
+NARROW_PAIR = 14
+"""The same, in a picture for a phone."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,19 @@ class Row:
         return int(self.at.stop - self.at.start)
 
 
-def rows_of(names: Sequence[str], *, most: int = MOST_ROWS) -> list[Row]:
+def rows_of(names: Sequence[str], *, most: int = MOST_ROWS, narrow: bool = False) -> list[Row]:
     """Return at most `most` rows of consecutive layers, if that can be: all of a row in one block.
 
     Blocks are named by the longest common beginnings (`layer3.5`) of which there are few enough;
-    where those are many fewer, each is divided into equal parts.
+    where those are many fewer, each is divided into equal parts. `narrow` cuts labels shorter.
 
     >>> [row.label for row in rows_of(["a.0.x", "a.0.y", "a.1.x", "b.0.x", "b.0.y"], most=3)]
     ['a.0 (2 layers)', 'a.1.x', 'b.0 (2 layers)']
     """
     if len(names) <= most:
-        return [Row(short(name), slice(at, at + 1)) for at, name in enumerate(names)]
+        return [
+            Row(beside(name, narrow=narrow), slice(at, at + 1)) for at, name in enumerate(names)
+        ]
     depth = max(name.count(".") for name in names)
     blocks = _blocks(names, depth)
     while depth > 0 and len(blocks) > most:
@@ -50,7 +55,7 @@ def rows_of(names: Sequence[str], *, most: int = MOST_ROWS) -> list[Row]:
     size = 1
     while len(_divided(blocks, size)) > most and size < len(names):
         size += 1
-    return [_row(names, block, depth) for block in _divided(blocks, size)]
+    return [_row(names, block, depth, narrow=narrow) for block in _divided(blocks, size)]
 
 
 def _blocks(names: Sequence[str], depth: int) -> list[slice]:
@@ -68,10 +73,10 @@ def _divided(blocks: Sequence[slice], size: int) -> list[slice]:
     ]
 
 
-def _row(names: Sequence[str], block: slice, depth: int) -> Row:
+def _row(names: Sequence[str], block: slice, depth: int, *, narrow: bool) -> Row:
     own = names[block]
     if len(own) == 1:
-        return Row(short(own[0]), block)
+        return Row(beside(own[0], narrow=narrow), block)
     parts = [name.split(".") for name in own]
     common = 0
     while common < len(parts[0]) and len({tuple(name[: common + 1]) for name in parts}) == 1:
@@ -81,7 +86,8 @@ def _row(names: Sequence[str], block: slice, depth: int) -> Row:
         # The end of the common beginning is enough to find the layers in a table.
         ends = [name[common] if common < len(name) else "" for name in (parts[0], parts[-1])]
         head = ".".join([*parts[0][max(common - 1, 0) : common], ends[0]]) + f" .. {ends[1]}"
-    return Row(f"{short(head, LONGEST_PAIR)} ({len(own)} layers)", block)
+    name = short(head, NARROW_PAIR if narrow else LONGEST_PAIR)
+    return Row(f"{name} ({len(own)} layers)", block)
 
 
 def _is_whole(names: Sequence[str], block: slice, common: int) -> bool:

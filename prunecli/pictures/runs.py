@@ -1,4 +1,4 @@
-"""The way of a network from dense to exported: its FLOPs and its accuracy at every stage."""
+"""The history of a model from the original to the export: FLOPs and accuracy at every stage."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from prunecli.report import RunStep
 
-STAGES = {"prune": "cut", "finetune": "fine-tuned", "export": "exported"}
-"""What a network is called after each verb."""
+STAGES = {"prune": "pruned", "finetune": "fine-tuned", "export": "exported"}
+"""What a model is called after each verb."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is known of a network at one point of its way; `kept` is the share of its FLOPs."""
+    """What is known of a model at one point of its history; `kept` is the share of its FLOPs."""
 
     name: str
     kept: float | None = None
@@ -29,12 +29,12 @@ class Stage:
 
 
 def stages_of(steps: Sequence[RunStep]) -> tuple[Stage, ...]:
-    """Return the dense network and what every step made of it.
+    """Return the original model and what every step made of it.
 
-    A figure that a step does not change stays; the accuracy does where nothing was cut or trained.
-    That of the dense network is the teacher's, that of a cut what a training started from.
+    A figure that a step does not change stays; the accuracy does unless the step prunes or trains.
+    That of the original is the teacher's, that of a pruned model what a training started from.
     """
-    stages = [Stage("dense", 1.0, 1.0)]
+    stages = [Stage("original", 1.0, 1.0)]
     for step in steps:
         before, change = stages[-1], step.accuracy
         if change is not None:
@@ -61,10 +61,10 @@ def _known(stage: Stage, accuracy: float, split: str) -> Stage:
     return Stage(stage.name, stage.kept, stage.params, accuracy, split)
 
 
-def run_picture(steps: Sequence[RunStep]) -> Picture:
+def run_picture(steps: Sequence[RunStep], *, narrow: bool = False) -> Picture:
     """Draw FLOPs kept and accuracy of every stage as two bars, as far as they are known."""
     stages = stages_of(steps)
-    figure, (axes,) = new_figure(max(5.6, 1.5 * len(stages)), 2.9)
+    figure, (axes,) = new_figure(max(5.6, 1.5 * len(stages)), 2.9, narrow=narrow)
     series = (
         (0, "FLOPs kept (%)", [stage.kept for stage in stages]),
         (1, "accuracy (%)", [stage.accuracy for stage in stages]),
@@ -78,7 +78,9 @@ def run_picture(steps: Sequence[RunStep]) -> Picture:
         places = [at + beside for at, _ in known]
         heights = [height for _, height in known]
         bars = axes.bar(places, heights, width=0.37, color=COLOURS[look], label=label)
-        axes.bar_label(bars, [f"{height:.1f}" for height in heights], padding=2, fontsize=8.5)
+        axes.bar_label(
+            bars, [f"{height:.1f}" for height in heights], padding=2, fontsize=7 if narrow else 8.5
+        )
     axes.set_xticks(range(len(stages)), [stage.name for stage in stages])
     axes.set_xlim(-0.6, len(stages) - 0.4)
     axes.set_ylim(0, 109)
@@ -89,9 +91,9 @@ def run_picture(steps: Sequence[RunStep]) -> Picture:
         f"{stage.name}: "
         + ", ".join(
             f"{value:.1%} {what}"
-            for value, what in ((stage.kept, "of the FLOPs"), (stage.accuracy, "right"))
+            for value, what in ((stage.kept, "of the FLOPs"), (stage.accuracy, "accuracy"))
             if value is not None
         )
         for stage in stages
     ]
-    return Picture(figure, "The way of the network", "; ".join(parts) + ".")
+    return Picture(figure, "Pipeline history", "; ".join(parts) + ".")

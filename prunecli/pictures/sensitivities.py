@@ -1,11 +1,11 @@
-"""How accuracy falls when one channel group alone is cut."""
+"""How accuracy falls when one channel group alone is pruned."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import LONGEST_TITLE, QUIET, look_of, new_figure, short
+from prunecli.pictures.style import QUIET, entitle_, look_of, new_figure, short
 
 if TYPE_CHECKING:
     from prunecli.report import GroupAnalysis, ModelAnalysis
@@ -14,9 +14,9 @@ NAMED = 6
 """Groups that get a colour and a name: those that lose most; the rest are grey lines."""
 
 
-def sensitivity_picture(model: ModelAnalysis) -> Picture:
-    """Draw accuracy against the share cut of each group alone; the most sensitive are named."""
-    figure, (axes,) = new_figure(8.2, 4.4)
+def sensitivity_picture(model: ModelAnalysis, *, narrow: bool = False) -> Picture:
+    """Draw accuracy against the share pruned of each group alone; the most sensitive are named."""
+    figure, (axes,) = new_figure(8.2, 4.8 if narrow else 4.4, narrow=narrow)
     groups = sorted((group for group in model.groups if group.sensitivity), key=_lowest)
     named = groups[:NAMED]
     whole = 100 * (model.accuracy or 0.0)
@@ -38,16 +38,15 @@ def sensitivity_picture(model: ModelAnalysis) -> Picture:
             zorder=3 if is_named else 2,
             label=short(group.name) if is_named else "_other groups",
         )
-    axes.set_xlabel("channels cut of one group alone (%)")
+    axes.set_xlabel("channels pruned in one group alone (%)")
     axes.set_ylabel("accuracy (%)")
     axes.set_xlim(left=0)
     rest = len(groups) - len(named)
     title = f"{model.architecture}: how sensitive each channel group is"
-    figure.suptitle(short(title, LONGEST_TITLE), fontsize=11, x=0.01, ha="left")
+    entitle_(figure, title, narrow=narrow)
     note = f"most sensitive first; grey: the other {rest}" if rest > 0 else "most sensitive first"
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title=note, title_fontsize=8
-    )
+    place, at = ("upper center", (0.5, -0.2)) if narrow else ("upper left", (1.0, 1.0))
+    axes.legend(loc=place, bbox_to_anchor=at, frameon=False, title=note, title_fontsize=8)
     return Picture(figure, title, _description(groups))
 
 
@@ -61,4 +60,4 @@ def _description(groups: list[GroupAnalysis]) -> str:
         + ", ".join(f"{c['accuracy']:.1%} without {c['cut']:.0%}" for c in group.sensitivity)
         for group in groups
     ]
-    return "Accuracy after cutting a share of one group alone. " + "; ".join(parts) + "."
+    return "Accuracy after pruning a share of one group alone. " + "; ".join(parts) + "."

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
@@ -23,18 +25,35 @@ GRID = "#d9d9d9"
 QUIET = "#6b6b6b"
 """Grey of what is there to compare with: random channels, grids, notes."""
 
+NARROW = 3.15
+"""Inches of a picture for a phone: 360 pixels less the margins of a page."""
 
-def new_figure(width: float, height: float, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return a white figure of so many inches with one row of axes."""
+AROUND = 0.7
+"""Inches of the title over several stacked axes and of the legend below them."""
+
+NARROW_TITLE = 40
+"""Characters of a line of a title over such a picture."""
+
+
+def new_figure(
+    width: float, height: float, *, columns: int = 1, narrow: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Return a white figure of so many inches with one row of axes.
+
+    A `narrow` one is for a phone: the axes are stacked, and `height` is that of each of them.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    look = {"font.size": 9.0, "axes.titlesize": 10.0, "legend.fontsize": 8.5}
+    title = 9.0 if narrow else 10.0
+    look = {"font.size": 9.0, "axes.titlesize": title, "legend.fontsize": 8.5}
     with rc_context({**look, "font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+        size = (NARROW, AROUND * (columns > 1) + columns * height) if narrow else (width, height)
+        figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)
         FigureCanvasAgg(figure)
-        axes = list(figure.subplots(1, columns, squeeze=False)[0])
+        shape = (columns, 1) if narrow else (1, columns)
+        axes = list(figure.subplots(*shape, squeeze=False).flat)
     for each in axes:
         quieten_(each)
     return figure, axes
@@ -49,6 +68,25 @@ def quieten_(axes: Axes) -> None:
     axes.tick_params(labelsize=8.5, length=3)
 
 
+def entitle_(figure: Figure, title: str, *, narrow: bool = False) -> None:
+    """Write a title over all axes of a figure, in several lines where it is `narrow`."""
+    width = NARROW_TITLE if narrow else LONGEST_TITLE
+    lines = wrap(printable(title), width, max_lines=3, placeholder=" ..") if narrow else [title]
+    text = "\n".join(short(line, width) for line in lines)
+    figure.suptitle(text, fontsize=9.5 if narrow else 11, x=0.01, ha="left")
+
+
+def explain_(
+    figure: Figure, looks: tuple[list[Artist], list[str]], *, most: int = 5, narrow: bool = False
+) -> None:
+    """Put a legend of handles and labels below a figure, with so many of them in a row."""
+    handles, labels = looks
+    if narrow:
+        most = 2 if max(map(len, labels), default=0) <= NARROW_NAME else 1
+    columns = max(1, min(len(labels), most))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
 def look_of(names: Iterable[str], name: str) -> tuple[str, str]:
     """Return the colour and the marker of one of `names`; both start anew where they run out."""
     at = list(dict.fromkeys(names)).index(name)
@@ -60,6 +98,15 @@ LONGEST = 32
 
 LONGEST_TITLE = 110
 """Characters of a title over a wide picture."""
+
+
+NARROW_NAME = 20
+"""Characters of a name in a picture for a phone."""
+
+
+def beside(name: str, *, narrow: bool) -> str:
+    """Cut a name such that there is room for it beside the axes."""
+    return short(name, NARROW_NAME if narrow else LONGEST)
 
 
 def short(name: str, longest: int = LONGEST) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import LONGEST_TITLE, QUIET, look_of, new_figure, short
+from prunecli.pictures.style import QUIET, entitle_, explain_, look_of, new_figure, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,19 +42,19 @@ class _Curve:
     trials: tuple[Trial, ...]
 
 
-def sweep_picture(report: SweepReport) -> Picture:
+def sweep_picture(report: SweepReport, *, narrow: bool = False) -> Picture:
     """Draw accuracy and loss against the share kept of the swept cost.
 
-    With repairs the repaired scores are the lines, and pale ones show those right after the cut.
+    With repairs the repaired scores are the lines; pale ones are those before the repair.
     """
-    figure, (left, right) = new_figure(9.0, 4.4, columns=2)
+    figure, (left, right) = new_figure(9.0, 3.2 if narrow else 4.4, columns=2, narrow=narrow)
     curves = _curves(report)
     for axes, value in ((left, _accuracy), (right, _loss)):
         for curve in curves:
             _draw_(axes, report, curve, value)
         axes.plot(
             [100], [value(_dense(report))], marker="*", markersize=11, color="black",
-            linestyle="none", label="dense network", zorder=5,
+            linestyle="none", label="original model", zorder=5,
         )  # fmt: skip
         axes.set_xlabel(f"{LABELS[report.kind]} kept (%)")
     left.set_ylabel("accuracy (%)")
@@ -62,15 +62,11 @@ def sweep_picture(report: SweepReport) -> Picture:
     right.set_ylabel("mean cross-entropy")
     right.set_title("Loss", loc="left")
     _scale_(right, report)
-    after = f"after {', '.join(report.repair)}" if report.repair else "right after the cut"
-    title = f"{report.architecture}: what a cut costs, {after}"
+    after = f"after {', '.join(report.repair)}" if report.repair else "before fine-tuning"
+    title = f"{report.architecture}: what pruning costs, {after}"
     pale = "; pale: before the repair" if report.repair else ""
-    heading = short(f"{title}, on {report.images} images{pale}", LONGEST_TITLE)
-    figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False
-    )
+    entitle_(figure, f"{title}, on {report.images} images{pale}", narrow=narrow)
+    explain_(figure, left.get_legend_handles_labels(), narrow=narrow)
     return Picture(figure, title, _description(report, curves))
 
 
@@ -95,7 +91,7 @@ def _curves(report: SweepReport) -> list[_Curve]:
 
 
 def _draw_(axes: Axes, report: SweepReport, curve: _Curve, value: Callable[[Score], float]) -> None:
-    """Draw one line from the dense network down; a pale one for the cuts before their repair."""
+    """Draw one line from the original model down; a pale one for what was before a repair."""
     dense = (100.0, value(_dense(report)))
     repaired = any(trial.repaired is not None for trial in curve.trials)
     for pale in (True, False) if repaired else (False,):
@@ -151,7 +147,7 @@ def _loss(score: Score) -> float:
 def _description(report: SweepReport, curves: Sequence[_Curve]) -> str:
     lines = [
         f"Accuracy and loss of {report.architecture} against {LABELS[report.kind]} kept.",
-        f"Dense: {_dense(report).accuracy:.1%}.",
+        f"Original: {_dense(report).accuracy:.1%}.",
     ]
     for curve in curves:
         points = [
@@ -159,5 +155,5 @@ def _description(report: SweepReport, curves: Sequence[_Curve]) -> str:
             for trial in curve.trials
             if trial.final is not None
         ]
-        lines.append(f"{curve.label}: {', '.join(points) or 'no cut'}.")
+        lines.append(f"{curve.label}: {', '.join(points) or 'not pruned'}.")
     return " ".join(lines)

@@ -1,11 +1,11 @@
-"""What happened while a network trained: epochs of a fine-tuning, removals of an iterative cut."""
+"""What happened during training: epochs of fine-tuning, steps of iterative pruning."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from prunecli.pictures.saving import Picture
-from prunecli.pictures.style import COLOURS, INK, LONGEST_TITLE, MARKERS, QUIET, new_figure, short
+from prunecli.pictures.style import COLOURS, INK, MARKERS, QUIET, entitle_, new_figure, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,13 +18,14 @@ FEW = 12
 """Points up to which every one has a marker."""
 
 
-def training_picture(report: FinetuneReport) -> Picture:
+def training_picture(report: FinetuneReport, *, narrow: bool = False) -> Picture:
     """Draw accuracy, losses and the learning rate after every epoch; the best one is marked.
 
     Beside the accuracy on held-out images: that before training, and the teacher's on the test
     images, which are others.
     """
-    figure, (accuracy, loss, rate) = new_figure(9.0, 3.4, columns=3)
+    height = 2.6 if narrow else 3.4
+    figure, (accuracy, loss, rate) = new_figure(9.0, height, columns=3, narrow=narrow)
     epochs = [epoch.epoch for epoch in report.epochs]
     held_out = [100 * epoch.accuracy for epoch in report.epochs]
     _line_(accuracy, [0, *epochs], [100 * report.held_out.before, *held_out], 0, "held out")
@@ -50,35 +51,33 @@ def training_picture(report: FinetuneReport) -> Picture:
     return Picture(figure, title, _training_text(report))
 
 
-def removals_picture(report: IterativeReport) -> Picture:
-    """Draw what is left of FLOPs and parameters, and the accuracy before every removal."""
-    figure, (left, right) = new_figure(9.0, 3.4, columns=2)
+def removals_picture(report: IterativeReport, *, narrow: bool = False) -> Picture:
+    """Draw what is kept of FLOPs and parameters, and the accuracy before every pruning step."""
+    figure, (left, right) = new_figure(9.0, 2.6 if narrow else 3.4, columns=2, narrow=narrow)
     at = [removal.removal for removal in report.removals]
     _line_(left, at, [100 * removal.flops for removal in report.removals], 0, "FLOPs")
     _line_(left, at, [100 * removal.params for removal in report.removals], 1, "parameters")
     _line_(right, at, [100 * removal.accuracy for removal in report.removals], 0, "held out")
     if report.accuracy is not None:
         for value, stroke, name in (
-            (report.accuracy.before, "--", "dense network"),
+            (report.accuracy.before, "--", "original model"),
             (report.accuracy.after, ":", "result"),
         ):
             right.axhline(100 * value, color=QUIET, linestyle=stroke, label=name)
-    left.set_title("Left after each removal (%)", loc="left")
+    left.set_title("Kept after each pruning step (%)", loc="left")
     left.set_ylim(bottom=0)
-    right.set_title("Accuracy before it (%)", loc="left")
+    right.set_title("Accuracy before each step (%)", loc="left")
     for axes in (left, right):
-        axes.set_xlabel("removal")
+        axes.set_xlabel("pruning step")
         axes.legend(frameon=False)
         _whole_numbers_(axes)
-    title = f"{len(at)} removals, with training between"
-    figure.suptitle(short(title, LONGEST_TITLE), fontsize=11, x=0.01, ha="left")
+    title = f"{len(at)} pruning steps, with training updates between them"
+    entitle_(figure, title, narrow=narrow)
     text = "; ".join(
         f"{removal.removal}: {removal.flops:.1%} of the FLOPs, accuracy {removal.accuracy:.1%}"
         for removal in report.removals
     )
-    return Picture(
-        figure, title, f"After each removal what is left, before it the accuracy. {text}."
-    )
+    return Picture(figure, title, f"FLOPs kept after each step, accuracy before it. {text}.")
 
 
 def _line_(
@@ -106,7 +105,7 @@ def _training_text(report: FinetuneReport) -> str:
         f"epoch {epoch.epoch}: accuracy {epoch.accuracy:.1%}, loss {epoch.loss:.3f}"
         for epoch in report.epochs
     )
-    known = "" if report.teacher is None else f" The teacher: {report.teacher:.1%}."
+    known = "" if report.teacher is None else f" Teacher: {report.teacher:.1%}."
     return (
         f"On held-out images, {report.held_out.before:.1%} before training. {epochs}. "
         f"Best: epoch {report.best_epoch}.{known}"

@@ -1,4 +1,4 @@
-"""What a cut reports: costs, the proof, repairs, dead channels, removals, zeroed weights."""
+"""What pruning reports: costs, verification, repairs, dead channels, zeroed weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RepairStep:
 
 @dataclass(frozen=True)
 class RepairReport:
-    """What repair did: `images` are those it looked at, `measured` those that were scored.
+    """What repair did: `images` are those it used, `measured` says which ones were scored.
 
     `measured` is `held_out`, or `calibration` for the images of the repair itself.
     """
@@ -43,7 +43,7 @@ class RepairReport:
 
 @dataclass(frozen=True)
 class LayerSparsity:
-    """The weights of one layer and how many are kept; `reason` says why it is left as it is."""
+    """The weights of one layer and how many are kept; `reason` says why none is pruned."""
 
     name: str
     shape: tuple[int, ...]
@@ -54,7 +54,7 @@ class LayerSparsity:
 
 @dataclass(frozen=True)
 class SparsityReport:
-    """Zeroed weights: `sparsity` is the share that went of the `weights` of all listed layers.
+    """Zeroed weights: `sparsity` is the share removed of the `weights` of all listed layers.
 
     `point` is what the signal stands for on single weights (`random` for itself). `bytes_before`
     and `bytes_after` are the sizes of the file that was read and of the one that was written.
@@ -72,11 +72,11 @@ class SparsityReport:
 
 @dataclass(frozen=True)
 class RemovalReport:
-    """One removal of an iterative run, and the updates before it.
+    """One pruning step of an iterative run, and the training updates before it.
 
-    `loss` and `accuracy` are those on held-out images when the updates were done, `flops` and
-    `params` the shares that are left when the channels have gone; `max_rel_error` is that of the
-    proof of this cut, on the weights of its time.
+    `loss` and `accuracy` are those on held-out images after the updates, `flops` and `params` the
+    shares kept after the step. `max_rel_error` is that of the verification of this step, on the
+    weights of its time.
     """
 
     removal: int
@@ -93,9 +93,9 @@ class RemovalReport:
 
 @dataclass(frozen=True)
 class IterativeReport:
-    """What happened on the way to an iterative cut; for a dry run, what would.
+    """What iterative pruning did; for a dry run, what it would do.
 
-    `accuracy` and `loss` are on `images` held-out images: of the dense network, and of the result.
+    `accuracy` and `loss` are on `images` held-out images: of the original model, and of the result.
     `criterion` says where the signal was taken; `seconds_per_update` is that of the first round and
     of the last.
     """
@@ -114,12 +114,12 @@ class IterativeReport:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Milliseconds of a forward in ONNX Runtime on this machine's CPU.
+    """Milliseconds per batch of `batch` images in ONNX Runtime on this machine's CPU.
 
-    `dense_ms` and `slim_ms` are predicted from the table; `kept` is the share that this leaves.
-    `measured` is the cut network beside the dense one (None for a dry run), `measured_kept` its
-    share, with a 95 % interval, and `error` what the predicted share is off by, as a share of it.
-    `asked` is the share that the budget asks for, and `met` whether it was kept in reality.
+    `dense_ms` and `slim_ms`, of the original and the pruned model, are predicted from the table;
+    `kept` is the share kept. `measured` has both models timed (None for a dry run),
+    `measured_kept` is the share measured, with a 95 % interval, and `error` how far the predicted
+    share is off, relative to it. `asked` is the budget, and `met` whether it was met when measured.
     """
 
     batch: int
@@ -142,7 +142,7 @@ class DeadGroup:
 
     `constant` are the same for all images, `unread` those of which all reading weights are zero,
     `below` those whose mean replacement penalty is within the threshold. `stays` says why some of
-    them cannot go; `flops_share` is what the others cost, of the network's FLOPs.
+    them are kept; `flops_share` is the share of the model's FLOPs of the others.
     """
 
     name: str
@@ -161,7 +161,7 @@ class DeadGroup:
 
 @dataclass(frozen=True)
 class DeadScores:
-    """Loss and accuracy before and after dead channels went; `measured` as in `RepairReport`."""
+    """Loss and accuracy before and after dead channels are removed; see `RepairReport`."""
 
     loss_before: float
     loss_after: float
@@ -173,9 +173,9 @@ class DeadScores:
 
 @dataclass(frozen=True)
 class DeadReport:
-    """Dead channels: of `channels` in all, `removable` can go.
+    """Dead channels: of `channels` in all, `removable` can be removed.
 
-    `images` is how many were looked at (0: the weights alone), `not_looked_at` counts the channels
+    `images` is how many were used (0: the weights alone), `not_looked_at` counts the channels
     whose constants cannot be moved, by reason, and `borders` is the largest error that a constant
     leaves at zero padding, by the layer in whose output it is.
     """
@@ -194,12 +194,12 @@ class DeadReport:
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
-    `verified` speaks of the cut; a repair changes the weights after it. `importance` names the
-    importance of layers that the allocation looked at, if it did. `sparsity` is there where
-    weights were zeroed and no channel was cut; then `cost.after` counts weights that are not zero
-    (`params`) and the bytes that they and their places take, and the FLOPs are those of the dense
-    kernels that run the network. `candidates` is what `--signal auto` chose from, `dead` what was
-    found to do nothing.
+    `verified` is about the pruned model before a repair, which changes its weights. `importance`
+    names the importance of layers that the allocation used, if it did. `sparsity` is set where
+    weights were zeroed and no channel was removed; then `cost.after` counts weights that are not
+    zero (`params`) and the bytes that they and their places take, and the FLOPs are those of the
+    dense kernels that run the model. `candidates` is what `--signal auto` chose from, `dead` the
+    dead channels that were found.
     """
 
     output: Path | None

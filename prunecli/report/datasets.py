@@ -24,8 +24,8 @@ class ClassCount:
 class ClassDifficulty:
     """How hard a class is to tell from the others.
 
-    `others` is the share of its neighbours' votes that go to other classes, `overlap` the sum of
-    its similarities with them, `entropy` (bits) how many classes it is like.
+    `others` is the share of neighbours from other classes, `overlap` the sum of its similarities
+    with them, `entropy` (bits) how many classes it is similar to.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Subset:
 class FittedPoint:
     """One data set that a relation was fitted on: its CSG, and the test error of the network.
 
-    `foretold` is the error that the relation gives it when no variant of the same data is fitted.
+    `foretold` is the error predicted for it when no variant of the same data is fitted.
     """
 
     name: str
@@ -138,8 +138,8 @@ class Relation:
 class ExpectedError:
     """The test error that a small network would have on a data set, with its 95 % interval.
 
-    It is read off `relation` at `csg`. Both are None where nothing can be said, and `outside` says
-    why: the data is unlike what was fitted on, or its CSG was measured in another way.
+    It is read off `relation` at `csg`. Both are None where no estimate is possible, and `outside`
+    says why: the data is unlike what was fitted on, or its CSG was measured in another way.
     """
 
     error: float | None
@@ -171,9 +171,9 @@ class LearnabilityPair:
 
 @dataclass(frozen=True)
 class LearnedRun:
-    """One record: mean learnability, images that were never right, mean forgetting events.
+    """One record: mean learnability, images never classified correctly, mean forgetting events.
 
-    `levels` are the images that were right after none of the epochs, after one, and so on.
+    `levels` are the images that were correct after none of the epochs, after one, and so on.
     """
 
     name: str
@@ -201,8 +201,8 @@ class HardImage:
 class LearnabilityReport:
     """What records of several runs say about the images of a data set.
 
-    `hardest` are the least learnable on average; `label_errors` those of them that no network had
-    right at the end, whose labels are worth a look.
+    `hardest` are the least learnable on average; `label_errors` those of them that no model
+    classified correctly at the end, whose labels should be checked.
     """
 
     runs: tuple[LearnedRun, ...]
@@ -219,8 +219,8 @@ class DatasetAnalysis:
     `near_duplicates` of almost equal ones, `kinds` counts what is unusual (`tiny`, `animated`).
     `csg` is the mean over repeats with its 95 % interval, `similarity` the symmetric class matrix W
     of the CSG paper and `eigenvalues` its spectrum, both means over repeats. `csg_votes` is the
-    same score from plain votes of neighbours, without volumes, and `confused_pairs` are the classes
-    that these take for each other most: both are steadier, and free of the scale of pixels; so are
+    same score from neighbours counted without density weights, and `confused_pairs` are the most
+    similar classes by these counts: both vary less and do not depend on the scale of pixels. So do
     `difficulty`, `class_map` (places in a plane, similar classes near each other) and `confusing`.
     `looked_at` images were opened for `unreadable`, `duplicates`, `near_duplicates` and `kinds`,
     whose names are in `listed` (the first thousand of a kind); None for features.

@@ -1,4 +1,4 @@
-"""What is measured of a network: accuracy, parity, milliseconds."""
+"""What is measured of a model: accuracy, parity, milliseconds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AccuracyChange:
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest relative difference between ONNX Runtime and torch over `inputs` random inputs."""
+    """Max relative difference between ONNX Runtime and torch over `inputs` random inputs."""
 
     max_rel_error: float
     inputs: int
@@ -41,7 +41,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """Dense and slim, timed in one interleaved run; times are the medians in milliseconds."""
+    """The original (`dense`) and the pruned model (`slim`), timed in one interleaved run.
+
+    Times are medians in milliseconds per batch.
+    """
 
     device: str
     provider: str

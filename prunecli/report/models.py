@@ -1,4 +1,4 @@
-"""What the analysis of a network reports."""
+"""What the analysis of a model reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GroupAnalysis:
-    """One channel group: what it costs, how small it can get, what its channels are worth."""
+    """One channel group: its cost, the channels always kept, and their saliency."""
 
     name: str
     width: int
@@ -30,9 +30,9 @@ class GroupAnalysis:
 class LayerAnalysis:
     """One layer with a weight, in the order of execution.
 
-    It makes `channels`, of which `free` may be cut, with the channel groups `groups`; `reason` says
-    why none of them may, where something holds them. `saliency` is the mean over those that may
-    (None where the signal cannot see them).
+    It makes `channels`, of which `free` are prunable, with the channel groups `groups`; `reason`
+    says why it is frozen, where it is. `saliency` is the mean over the prunable channels (None
+    where the signal has no value for them).
     """
 
     name: str
@@ -75,7 +75,7 @@ class OracleReport:
 
 @dataclass(frozen=True)
 class ImportanceReport:
-    """How important each channel group is, by importance and group; None where it cannot be told.
+    """How important each channel group is, by importance and group; None where it is not known.
 
     `agreement` is Spearman's rank correlation of every two importances ("probe, energy").
     """
@@ -88,9 +88,9 @@ class ImportanceReport:
 
 @dataclass(frozen=True)
 class ModelAnalysis:
-    """What `analyze model.pt` finds; `prunable_flops` is a share of the network's FLOPs.
+    """What `analyze model.pt` finds; `prunable_flops` is a share of the model's FLOPs.
 
-    `elsewhere` counts the FLOPs outside of `layers`, by operator.
+    `elsewhere` counts the FLOPs outside `layers`, by operator.
     """
 
     architecture: str

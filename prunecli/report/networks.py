@@ -1,4 +1,4 @@
-"""What a network costs, and what is said of its channel groups and layers."""
+"""What a model costs, and what is reported of its channel groups and layers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs for one input.
+    """What a model costs for one input.
 
     `flops` counts one multiply-add as one FLOP, as fvcore does; `activations` counts the elements
     of the outputs of convolutions and matrix products; `bytes` those of all parameters and buffers.
-    `latency` is in milliseconds, predicted from a latency table where there is one.
+    `latency` is in milliseconds per batch, predicted from a latency table where there is one.
     """
 
     flops: float
@@ -28,9 +28,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class GroupReport:
-    """One channel group before and after a cut; the shares are of the dense network's totals.
+    """One channel group before and after pruning; the shares are of the original model's totals.
 
-    `importance` is that of the layer where the allocation looks at it.
+    `importance` is that of the layer where the allocation uses it.
     """
 
     name: str
@@ -44,10 +44,10 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class LayerCut:
-    """One layer with a weight before and after a cut, in the order of execution.
+    """One layer with a weight before and after pruning, in the order of execution.
 
-    `channels` are those that it makes, `kept` those that stay; `reason` says why they all do, where
-    something holds them.
+    `channels` are those that it makes, `kept` those that are kept; `reason` says why the layer is
+    frozen, where it is.
     """
 
     name: str
@@ -63,7 +63,7 @@ class LayerCut:
 
 @dataclass(frozen=True)
 class FrozenReport:
-    """Channels that cannot be cut, and why; `flops_share` is the FLOPs that this holds fast."""
+    """Channels that are frozen, and why; `flops_share` is the share of FLOPs that this freezes."""
 
     name: str
     reason: str
@@ -73,7 +73,7 @@ class FrozenReport:
 
 @dataclass(frozen=True)
 class Verified:
-    """How a cut was proven: the reference it was compared with and the largest relative error."""
+    """How a pruned model was verified: what it was compared with, and the max relative error."""
 
     method: str
     max_rel_error: float

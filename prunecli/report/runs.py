@@ -1,4 +1,4 @@
-"""What scoring, training and exporting report, and the way of a network through them."""
+"""What scoring, training and exporting report, and the history of a model through them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class EpochReport:
     """One epoch: losses, held-out accuracy, learning rate at its end, images per second.
 
-    `sparsity` is the share of zeroed weights at its end, where some are held at zero.
+    `sparsity` is the share of zeroed weights at its end, where some are kept at zero.
     """
 
     epoch: int
@@ -33,12 +33,11 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class RunStep:
-    """One step on the way of a network, as its file tells it; what it does not tell is None.
+    """One step in the history of a model, as recorded in its file; None for what is not.
 
     `verb` is `prune`, `finetune` or `export`, and empty where that is not known. `cost` and
-    `budget` are those of a cut (`sparsity`: of one that zeroed weights), `chosen` says by what.
-    `accuracy` is that before and after the step, `teacher` that of the dense network on the same
-    images.
+    `budget` are those of pruning (`sparsity`: where weights were zeroed), `chosen` says by what.
+    `accuracy` is that before and after the step, `teacher` that of the teacher on the same images.
     """
 
     verb: str
@@ -60,7 +59,7 @@ class SamplingReport:
     """How learnability decided what was trained on: from `records`, for `images` images.
 
     `unknown` of them are in no record. `shares` are the parts of the images that the epochs of a
-    curriculum went through; `weights` the lowest and the highest in the loss, where they differ.
+    curriculum used; `weights` the lowest and the highest in the loss, where they differ.
     """
 
     kind: str
@@ -76,7 +75,7 @@ class FinetuneReport:
     """The outcome of `finetune`: the best epoch is chosen on images held out from training.
 
     `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one.
-    `history` is the way of the network up to here.
+    `history` has the steps of the model up to here.
     """
 
     output: Path
@@ -99,7 +98,7 @@ class FinetuneReport:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The outcome of `export`; `history` is the way of the network up to here."""
+    """The outcome of `export`; `history` has the steps of the model up to here."""
 
     output: Path
     opset: int

@@ -1,4 +1,4 @@
-"""What cuts by several signals and budgets report."""
+"""What pruning by several signals and budgets reports."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Mean cross-entropy and share of right answers over `images`.
+    """Mean cross-entropy and accuracy over `images`.
 
-    `calibrated` is the least cross-entropy when all logits are divided by one number (temperature
-    scaling, Guo et al. 2017): what the network knows, however sure of it it says it is.
+    `calibrated` is the lowest cross-entropy when all logits are divided by one number (temperature
+    scaling, Guo et al. 2017). It does not depend on how confident the model is.
     """
 
     loss: float
@@ -28,10 +28,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Trial:
-    """One cut that was scored on images and not proven; `kept` is the share kept of each cost.
+    """One pruned model that was scored and not verified; `kept` is the share kept of each cost.
 
-    `repaired` is the score after the repair. Where there was no cut `problem` says why, and there
-    is no score.
+    `repaired` is the score after the repair. Where pruning failed `problem` says why, and there is
+    no score.
     """
 
     signal: str
@@ -52,7 +52,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What `--signal auto` tried at the asked budget, and the signal that it took.
+    """What `--signal auto` tried at the budget, and the signal that it chose.
 
     `images` are those that the trials were scored on; `measured` as in `RepairReport`.
     """
@@ -67,11 +67,11 @@ class SearchReport:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """Loss and accuracy over budgets of one cost, `kind`; no network was written.
+    """Loss and accuracy over budgets of one cost, `kind`; no model was written.
 
     `trials` are ordered from the largest budget to the smallest; `images` and `measured` are as in
     `SearchReport`, `repair` names the repairs behind `Trial.repaired`. `suggested` is the cheapest
-    trial within one point of the dense network's accuracy, or else the most accurate one.
+    trial within one point of the original model's accuracy, or else the most accurate one.
     """
 
     architecture: str

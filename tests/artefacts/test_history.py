@@ -98,9 +98,9 @@ def test_what_made_the_dense_network_is_no_part_of_the_way(road):
 def test_stages_tell_the_accuracy_that_each_step_started_from(road):
     _, cut, tuned, exported = road
     dense, slim, good, last = stages_of(exported.history)
-    assert (dense.name, dense.kept, dense.accuracy) == ("dense", 1.0, tuned.teacher)
+    assert (dense.name, dense.kept, dense.accuracy) == ("original", 1.0, tuned.teacher)
     assert (slim.name, slim.kept, slim.accuracy) == (
-        "cut", cut.cost.kept["flops"], tuned.accuracy.before
+        "pruned", cut.cost.kept["flops"], tuned.accuracy.before
     )  # fmt: skip
     assert (good.name, good.kept, good.accuracy) == ("fine-tuned", slim.kept, tuned.accuracy.after)
     assert (last.name, last.accuracy) == ("exported", good.accuracy)

@@ -303,6 +303,8 @@ def test_a_wheel_holds_the_data(tmp_path):
     (wheel,) = (tmp_path / "built").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("prunecli/complexity/relation.json") == DATA.read_bytes()
+        guides = {path.name for path in (repository / "prunecli" / "guides").glob("*.md")}
+        assert {f"prunecli/guides/{name}" for name in guides} <= set(archive.namelist())
 
 
 # The picture -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from io import BytesIO
 from pathlib import Path
@@ -22,9 +23,15 @@ from prunecli.pictures import (
     learned_picture,
     reduction_picture,
     save_pictures,
+    scale_of,
+    scale_picture,
+    scale_text,
     similarity_picture,
     spectrum_picture,
 )
+from prunecli.pictures.known_scores import KNOWN
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 def dataset(classes: int = 6, *, name: str = "class {}") -> report.DatasetAnalysis:
@@ -64,6 +71,58 @@ def dataset(classes: int = 6, *, name: str = "class {}") -> report.DatasetAnalys
             whole=1.2, tolerance=0.1, smallest=20,
         ),
     )  # fmt: skip
+
+
+def scored(classes: int, csg: float, **settings) -> report.DatasetAnalysis:
+    made = dataset(classes)
+    settings = {**made.csg_settings, "embedding": "pca-5", **settings}
+    return dataclasses.replace(made, csg=csg, csg_settings=settings)
+
+
+def test_known_scores_are_those_that_were_measured():
+    measured = {}
+    for name in ("csg.csv", "expected_error_csg.csv"):
+        with (BENCHMARKS / name).open(newline="") as file:
+            for row in csv.DictReader(file):
+                data = row.get("data") or row["point"]
+                score = float(row.get("csg_mean") or row["csg"])
+                known = data.removesuffix(" all").partition(",")[0]
+                whole = data.endswith(" all") == (name == "expected_error_csg.csv")
+                of_raw = (row["embedding"] == "raw") == (name == "csg.csv")
+                if whole and of_raw:
+                    assert row["samples"] == "250"
+                    assert row["neighbours"] == "3"
+                    measured[row["embedding"], row["volume"], known] = score
+    for (embedding, volume), scores in KNOWN.items():
+        for known, score in scores.items():
+            assert score == round(measured[embedding, volume, known], 2)
+        assert list(scores.values()) == sorted(scores.values())
+
+
+def test_a_score_is_placed_between_the_known_data_sets_that_were_measured_alike():
+    scale = scale_of(scored(10, 2.9))
+    assert scale_text(scale) == "A CSG of 2.90 lies between MNIST (0.77) and CIFAR-10 (5.13)."
+    assert scale_text(scale_of(scored(10, 5.3))) == "A CSG of 5.30 lies close to CIFAR-10 (5.13)."
+    assert scale_text(scale_of(scored(10, 8.0))) == "A CSG of 8.00 lies above CIFAR-10 (5.13)."
+    assert scale_text(scale_of(scored(10, 0.1))) == "A CSG of 0.10 lies below digits (0.31)."
+    many = scale_text(scale_of(scored(100, 33.0)))
+    assert many == "A CSG/(K-1) of 0.33 lies between MNIST (0.09) and CIFAR-10 (0.57)."
+    for unlike in ({"embedding": "tsne"}, {"samples": 50}, {"neighbours": 9}, {"variant": "auls"}):
+        assert scale_of(scored(10, 2.9, **unlike)) is None
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("csg", [0.0, 2.9, 9.6])
+def test_the_scale_shows_the_score_and_the_known_data_sets_inside_the_picture(csg, narrow):
+    drawn = scale_picture(scale_of(scored(10, csg)), narrow=narrow)
+    names = words_on(drawn)
+    assert names == ["digits 0.31", "MNIST 0.77", "CIFAR-10 5.13", f"this data set {csg:.2f}"]
+    (axes,) = drawn.figure.axes
+    assert axes.get_lines()[-1].get_xdata().tolist() == [csg]
+    width = drawn.figure.bbox.width
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert all(0 <= box.x0 <= box.x1 <= width for box in boxes)
+    assert not any(one.overlaps(two) for at, one in enumerate(boxes) for two in boxes[:at])
 
 
 def words_on(picture) -> list[str]:
@@ -157,7 +216,7 @@ def test_equal_classes_and_classes_without_any_likeness_have_a_map_too():
         similarity=tuple(map(tuple, np.eye(4).tolist())),
     )
     assert len(words_on(class_map_picture(flat))) == 4
-    assert "none is like another" in class_map_picture(flat).description
+    assert "no two are similar" in class_map_picture(flat).description
     similarity_picture(flat).figure.draw_without_rendering()
 
 
@@ -165,10 +224,10 @@ def test_the_reduction_marks_the_smallest_size_and_the_band():
     (axes,) = reduction_picture(dataset()).figure.axes
     (star,) = [line for line in axes.get_lines() if line.get_marker() == "*"]
     assert star.get_xydata().tolist() == [[20, 1.3]]
-    assert "20 images of every class keep it" in reduction_picture(dataset()).description
+    assert "20 images per class keep the score" in reduction_picture(dataset()).description
     none = dataclasses.replace(dataset().reduction, smallest=None)
     picture = reduction_picture(dataclasses.replace(dataset(), reduction=none))
-    assert "no smaller set keeps it" in picture.description
+    assert "no smaller set keeps the score" in picture.description
 
 
 @pytest.mark.parametrize(

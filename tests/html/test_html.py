@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,9 +24,10 @@ from prunecli.html import (
     page,
     write_page,
 )
+from prunecli.html.words import place_text
 from prunecli.pictures import Picture
 from prunecli.pictures.style import COLOURS, new_figure, short
-from tests.support import html_checks
+from tests.support import browser, html_checks
 from tests.support.hostile import HOSTILE
 
 
@@ -72,6 +75,41 @@ def test_names_are_shown_and_never_obeyed(name):
     assert tags == usual
     shown = name.replace("\udce9", "\\udce9").replace("\x07", "\\x07").replace("\u202e", "\\u202e")
     assert reader.words.count(shown) >= 9
+
+
+def test_the_contents_name_the_six_sections_that_a_page_is_most_about():
+    sections = [Section(f"Part {at}", "", (), rank=1 + at % 3) for at in range(9)]
+    reader = html_checks.read(page("A", sections, made_by="B"))
+    links = [attributes["href"] for tag, attributes in reader.elements if tag == "a"]
+    assert links == [f"#section-{at + 1}" for at in range(9) if at % 3 < 2]
+
+
+def test_a_picture_for_a_phone_takes_the_place_of_the_wide_one(tmp_path):
+    wide, narrow = picture("wide"), picture("narrow")
+    text = page("A", [Section("B", "", (Drawing(wide, narrow=narrow),))], made_by="C")
+    html_checks.read(text)
+    target = tmp_path / "page.html"
+    target.write_text(text, encoding="utf-8")
+    for width, shown in ((360, "narrow"), (1200, "wide")):
+        (name,) = browser.look(target, tmp_path, width=width)["drawn"]
+        assert name.startswith(f"How {shown} is")
+
+
+def test_the_leading_figures_are_set_in_the_largest_type():
+    numbers = Numbers((("Verified", "equals", ""), ("50 %", "kept", "")), leading=1)
+    reader = html_checks.read(page("A", [Section("B", "", (numbers,))], made_by="C"))
+    kinds = [attributes.get("class") for tag, attributes in reader.elements if tag == "div"]
+    assert kinds == ["parts", "leading", None]
+
+
+def test_a_path_is_told_as_seen_from_where_the_command_ran(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert place_text(tmp_path / "runs" / "slim.pt") == str(Path("runs", "slim.pt"))
+    assert place_text(tmp_path.parent / "slim.pt") == str(Path("..", "slim.pt"))
+    assert place_text("slim.pt") == "slim.pt"
+    assert place_text("digits") == "digits"
+    far = Path(tmp_path.anchor, "data", "images")
+    assert place_text(far) == str(far)
 
 
 def test_a_column_in_which_no_row_says_anything_is_left_out():

@@ -93,17 +93,26 @@ def test_the_page_says_everything_that_was_found(made):
     report, page, _ = made
     reader = html_checks.read(page.read_text(encoding="utf-8"))
     for title in (
-        "At a glance",
-        "Which classes are alike",
-        "How hard each class is",
-        "Images that look like another class",
-        "How small the set could be",
-        "Images to look at",
-        "How the score was taken",
-        "What networks learned, and when",
-        "How far runs agree",
-        "Labels to look at",
+        "The data set",
+        "Similar classes",
+        "Class difficulty",
+        "Confusing images",
+        "How small the data set could be",
+        "Images to check",
+        "How the score was measured",
+        "Learnability",
+        "Agreement between runs",
+        "Labels to check",
         "Warnings",
+    ):
+        assert title in reader.words
+    named = [a["href"] for tag, a in reader.elements if tag == "a"]
+    assert len(named) == 6
+    for title in (
+        "The data set",
+        "Similar classes",
+        "How small the data set could be",
+        "Learnability",
     ):
         assert reader.words.count(title) >= 2, title  # in the contents, and over the section
     words = " ".join(reader.words)
@@ -113,7 +122,7 @@ def test_the_page_says_everything_that_was_found(made):
     for warning in report.warnings:
         assert warning.replace("\udce9", r"\udce9") in words
     drawings = [a["aria-label"] for tag, a in reader.elements if tag == "svg"]
-    assert len(drawings) == 8
+    assert len(set(drawings)) == 9
 
 
 def test_the_same_analysis_gives_the_same_bytes(made):
@@ -141,12 +150,12 @@ def test_the_error_to_expect_is_shown_with_its_interval_or_why_there_is_none(mad
     whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=known))
     words = html_checks.read(analysis_page(whole, None)).words
     assert "23 %" in words
-    assert "of a small network: 9 to 37" in words
+    assert "of a small network: 9 to 37 %" in words
     none = ExpectedError(None, None, ("it has 3 classes",), None)
     whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=none))
     words = html_checks.read(analysis_page(whole, None)).words
-    assert "Nothing can be said: it has 3 classes." in words
-    assert "error to expect" not in words
+    assert "No estimate is possible: it has 3 classes." in words
+    assert "expected error" not in words
 
 
 def test_an_image_that_is_not_of_the_data_set_is_never_opened(made, tmp_path):
@@ -160,7 +169,7 @@ def test_an_image_that_is_not_of_the_data_set_is_never_opened(made, tmp_path):
     reader = html_checks.read(page.read_text(encoding="utf-8"))
     shown = [a for tag, a in reader.elements if tag == "img" and "secret" in a["alt"]]
     assert shown == []
-    assert "Labels to look at" in reader.words
+    assert "Labels to check" in reader.words
 
 
 def test_features_and_built_in_images_have_pages_too(tmp_path):
@@ -237,7 +246,8 @@ def test_a_page_fits_its_window_in_a_browser_and_loads_nothing(made, tmp_path, w
     assert found["console"] == []
     assert all(whole and pixels == SIDE for whole, pixels, _ in found["images"])
     assert all(wide > 50 for _, _, wide in found["images"])
-    assert len(found["drawings"]) == 8
+    assert len(found["drawings"]) == 9
+    assert found["scrolled"] == []
     assert all(wide > 200 and high > 50 for wide, high in found["drawings"])
 
 

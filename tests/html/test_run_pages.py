@@ -86,7 +86,7 @@ def test_every_verb_writes_a_page_that_is_well_made_and_pictures(road, verb):
     assert found.page == folder / f"{verb}.html"
     reader = html_checks.read(found.page.read_text(encoding="utf-8"))
     drawings = [tag for tag, _ in reader.elements if tag == "svg"]
-    assert len(drawings) >= (5 if verb == "analyze" else 2)
+    assert len(drawings) >= (10 if verb == "analyze" else 4)  # on a desk and on a phone
     assert {path.suffix for path in found.pictures} == {".svg", ".png"}
     assert all(path.parent == folder / verb and path.is_file() for path in found.pictures)
     assert report.to_json(found)["page"] == str(found.page)
@@ -117,7 +117,12 @@ def test_the_page_of_a_cut_says_what_was_asked_kept_and_proven(road):
     words = words_of(folder / "prune.html")
     assert "at most 50.0 % of the FLOPs" in words
     assert percent(cut.cost.kept["flops"]) in words
-    assert f"largest relative error {error_text(cut.verified)}" in words
+    start = words.rindex(" Result ")  # after the contents
+    assert words.index("Verified", start) < words.index("of the FLOPs kept", start)
+    assert f"equals the masked original Verified max relative error {error_text(cut.verified)}" in (
+        words
+    )
+    assert f"accuracy after repair {percent(cut.repair.steps[-1].accuracy)}" in words
     assert cut.candidates.chosen in words
     for layer in cut.layers:
         assert f"{layer.name} {layer.operator} {layer.channels:,} {layer.kept:,}" in words
@@ -136,21 +141,24 @@ def test_the_page_of_a_training_says_every_epoch_and_the_teacher(road):
         assert f"{epoch.train_loss:.4f} {epoch.loss:.4f} {percent(epoch.accuracy)}" in words
     for share in (tuned.accuracy.before, tuned.accuracy.after, tuned.teacher):
         assert percent(share) in words
-    assert f"epoch {tuned.best_epoch} of 2 taken" in words
-    assert f"error {error_text(cut.verified)}" in words  # of the cut, from the file
+    assert f"best epoch {tuned.best_epoch} of 2" in words
+    told = f"verified: equals the masked original (max relative error {error_text(cut.verified)})"
+    assert told in words  # of the cut, from the file
 
 
 def test_the_page_of_an_export_tells_the_whole_way(road):
     folder, _, cut, tuned, exported = road
     words = words_of(folder / "export.html")
-    order = [f"{name} of the FLOPs" for name in ("dense", "cut", "fine-tuned", "exported")]
-    start = words.rindex("The whole way")  # after the contents
+    order = [f"{name} of the FLOPs" for name in ("original", "pruned", "fine-tuned", "exported")]
+    start = words.rindex("Pipeline history")  # after the contents
     places = [words.index(name, start) for name in order]
     assert places == sorted(places)
     assert f"{percent(cut.cost.kept['flops'])}" in words
     assert "at most 50.0 % of the FLOPs" in words
     assert percent(tuned.accuracy.after) in words
-    assert f"{exported.parity.max_rel_error:.1e}" in words
+    error = f"max relative error {exported.parity.max_rel_error:.1e}"
+    assert f"equals the PyTorch model Verified {error}" in words
+    assert "Times are milliseconds per batch." in words
     for row in exported.benchmark:
         assert f"{row.dense_ms:.3f} {row.slim_ms:.3f}" in words
         assert f"{row.speedup:.2f}x" in words
@@ -166,6 +174,8 @@ def test_every_page_fits_a_window_in_a_browser_and_loads_nothing(road, tmp_path,
     found = browser.look(folder / f"{verb}.html", tmp_path, width=width)
     assert found["width"] <= width
     assert found["beyond"] == []
+    assert found["scrolled"] == []
+    assert min(found["letters"]) >= 9  # pixels
     assert found["loaded"] == []
     assert found["console"] == []
     assert all(wide > 200 and high > 50 for wide, high in found["drawings"])
@@ -209,7 +219,7 @@ def test_weights_that_were_zeroed_are_told_layer_by_layer(tmp_path):
         command="prunecli prune --granularity weight",
     )
     words = words_of(tmp_path / "sparse.html")
-    assert "70.0 % of the weights to be zero" in words
+    assert "70.0 % of the weights set to zero" in words
     for layer in found.sparsity.layers:
         assert f"{layer.weights:,} {layer.kept:,}" in words
     assert {path.stem for path in found.pictures} == {"layers"}
@@ -229,8 +239,9 @@ def test_a_plan_that_was_not_carried_out_says_so(tmp_path):
     found = verbs.prune(VGG, budget=make_budget(flops="0.5"), dry_run=True, page=page)
     assert found.output is None
     words = words_of(page)
-    assert "plan of a cut" in words
-    assert "not cut: this is the plan" in words
+    assert "plan to prune" in words
+    assert "nothing was pruned Plan only" in words
+    assert "Verified" not in words
     assert [path.name for path in tmp_path.iterdir()] == ["plan.html"]
 
 
@@ -241,21 +252,22 @@ def test_iterative_and_latency_figures_are_on_the_page():
     words = " ".join(reader.words)
     assert "predicted 9.500 6.600 69.5 %" in words
     assert "measured 10.000 7.800 78.0 % 77.0 % to 79.0 %" in words
-    assert "At most 70.0 % was asked for, and that was missed." in words
+    assert "The budget was 70.0 % of the original latency. It was missed." in words
     assert "off by -10.9 %" in words
+    assert "milliseconds per batch of 1 image," in words
     for removal in made.iterative.removals[::7]:
         assert f"{removal.channels:,} {percent(removal.flops)}" in words
     planned = dataclasses.replace(made, iterative=fake_verbs.iterative_report(dry_run=True))
-    assert "About 30 removals with 620 updates would take 190 s" in cut_page(planned)
+    assert "About 30 pruning steps with 620 training updates would take 190 s" in cut_page(planned)
 
 
 def test_a_network_without_a_history_or_a_dense_one_has_a_page():
     bare = fake_verbs.export_report(Path("x.onnx"), speedup=None)
     words = " ".join(html_checks.read(export_page(bare)).words)
-    assert "The whole way" not in words
+    assert "Pipeline history" not in words
     assert "7.600" in words
     none = dataclasses.replace(bare, benchmark=())
-    assert "How fast" not in " ".join(html_checks.read(export_page(none)).words)
+    assert "Speed" not in " ".join(html_checks.read(export_page(none)).words)
 
 
 def test_a_training_says_how_learnability_chose_its_images():
@@ -353,13 +365,20 @@ def model_page(name: str) -> str:
     return analysis_page(dataclasses.replace(made, model=model), None)
 
 
+DRAWN = {"g", "path", "use", "text", "defs"}
+
+
 def test_names_are_shown_on_every_page_and_never_obeyed():
     name = " ".join(HOSTILE)
     shown = name.replace("\udce9", "\\udce9").replace("\x07", "\\x07").replace("\u202e", "\\u202e")
     for harmful, harmless in zip(harmful_pages(name), harmful_pages("name"), strict=True):
         reader = html_checks.read(harmful)
-        tags = [tag for tag, _ in reader.elements if tag != "use"]
-        assert tags == [tag for tag, _ in html_checks.read(harmless).elements if tag != "use"]
+        # Marks, ticks and lines of titles in pictures depend on the length of the name.
+        tags, usual = (
+            [tag for tag, _ in each.elements if tag not in DRAWN]
+            for each in (reader, html_checks.read(harmless))
+        )
+        assert tags == usual
         assert sum(shown in word for word in reader.words) >= 2
 
 

@@ -50,7 +50,7 @@ def test_a_sweep_is_one_line_per_signal_and_a_dashed_one_for_random_channels():
     report = fake_verbs.sweep_report()
     for axes in sweep_picture(report).figure.axes:
         lines = lines_of(axes)
-        assert set(lines) == {"l1", "taylor", "random", "dense network"}
+        assert set(lines) == {"l1", "taylor", "random", "original model"}
         assert lines["random"].get_linestyle() == "--"
         assert lines["l1"].get_linestyle() == lines["taylor"].get_linestyle() == "-"
         assert lines["l1"].get_color() != lines["taylor"].get_color()

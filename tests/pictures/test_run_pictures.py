@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from prunecli import report
 from prunecli.pictures import (
@@ -18,14 +19,18 @@ from prunecli.pictures import (
     kept_picture,
     latency_picture,
     layers_picture,
+    oracle_picture,
     removals_picture,
     run_picture,
+    sensitivity_picture,
+    sweep_picture,
     training_picture,
     weights_picture,
 )
-from prunecli.pictures.layers import FREE, HELD
+from prunecli.pictures.layers import FREE, FROZEN
 from prunecli.pictures.of_reports import NAMES, pictures_of
 from prunecli.pictures.rows import MOST_ROWS, rows_of
+from prunecli.pictures.style import NARROW
 from tests.support import fake_verbs
 
 
@@ -44,18 +49,18 @@ def lengths(axes, at: int = -1) -> list[float]:
     return [bar.get_width() for bar in axes.containers[at]]
 
 
-def test_every_layer_is_a_bar_of_what_it_costs_and_held_ones_differ():
+def test_every_layer_is_a_bar_of_what_it_costs_and_frozen_ones_differ():
     made = model(layer("a", saliency=4.0), layer("b", free=0, flops=40.0, saliency=None))
     flops, params, saliency = layers_picture(made).figure.axes
     assert lengths(flops) == [10.0, 40.0]
     assert lengths(params) == [10.0, 10.0]
     assert lengths(saliency) == [4.0, 0.0]
     assert [to_hex(bar.get_facecolor()) for bar in flops.containers[0]] == [
-        FREE.lower(), HELD.lower()
+        FREE.lower(), FROZEN.lower()
     ]  # fmt: skip
     assert [tick.get_text() for tick in flops.get_yticklabels()] == ["a", "b"]
     assert "Most FLOPs: b 40.0%, a 10.0%" in layers_picture(made).description
-    assert "All channels stay in 1 of them: b." in layers_picture(made).description
+    assert "Frozen layers, 1 in all: b." in layers_picture(made).description
 
 
 def test_saliencies_far_apart_are_drawn_on_a_logarithmic_axis():
@@ -103,7 +108,7 @@ def test_rows_of_many_layers_keep_to_the_blocks_of_the_network():
     assert labels[25] == "block2.layer1 .. layer4 (4 layers)"
 
 
-def test_a_cut_is_drawn_before_the_dense_network():
+def test_what_is_kept_is_drawn_before_the_original():
     cut = report.LayerCut("a", "conv2d", 8, 6, 20.0, 5.0, 9.0, 4.0)
     whole = report.LayerCut("b", "linear", 4, 4, 20.0, 15.0, 9.0, 8.0, "output of the network")
     cost = report.CutCost(
@@ -152,20 +157,21 @@ def test_removals_show_what_is_left_and_the_accuracy():
     left, right = removals_picture(fake_verbs.iterative_report(dry_run=False)).figure.axes
     assert left.get_lines()[0].get_ydata()[-1] == pytest.approx(50)
     assert {line.get_label() for line in right.get_lines()} == {
-        "held out", "dense network", "result"
+        "held out", "original model", "result"
     }  # fmt: skip
 
 
-def test_milliseconds_are_those_of_one_image_and_speed_ups_have_their_interval():
+def test_milliseconds_are_those_of_one_batch_and_speed_ups_have_their_interval():
     (row,) = fake_verbs.export_report(Path("x.onnx")).benchmark
     alone = dataclasses.replace(row, dense_ms=None, speedup=None, flops_ratio=None)
     left, right = benchmark_picture([row, alone]).figure.axes
-    assert [lengths(left, at)[0] for at in range(3)] == pytest.approx([12.3 / 8, 7.6 / 8, 7.6 / 8])
+    assert "per batch" in left.get_title(loc="left")
+    assert [lengths(left, at)[0] for at in range(3)] == pytest.approx([12.3, 7.6, 7.6])
     assert lengths(right, 0) == [1.62]
     intervals = [list(line.get_xdata()) for line in right.get_lines()]
     assert [1.58, 1.66] in intervals
     assert [2.02] in intervals
-    assert [text.get_text() for text in right.texts] == ["nothing to compare with"]
+    assert [text.get_text() for text in right.texts] == ["no model to compare with"]
     benchmark_picture([alone])
 
 
@@ -196,6 +202,48 @@ def test_signals_that_were_tried_stand_best_first():
     assert lengths(right) == [60.0, 40.0, 0.0]
 
 
+def test_words_of_pictures_for_a_phone_stay_inside_them_and_panels_are_stacked():
+    analyzed = fake_verbs.analyze_report(model=True, dataset=False).model
+    layers = tuple(layer(f"features.denseblock{at}.conv") for at in range(40))
+    sensitive = dataclasses.replace(
+        analyzed.groups[0], sensitivity=({"cut": 0.5, "loss": 1.0, "accuracy": 0.5},)
+    )
+    made = dataclasses.replace(
+        fake_verbs.prune_report(None),
+        layers=(report.LayerCut("a", "conv2d", 8, 6, 20.0, 5.0, 9.0, 4.0),),
+    )
+    zeros = report.SparsityReport(
+        "weight", "", 10, 5, 0.5, (report.LayerSparsity("a.weight", (2, 5), 10, 5),)
+    )
+    (row,) = fake_verbs.export_report(Path("x.onnx")).benchmark
+    drawn = [
+        layers_picture(model(*layers), narrow=True),
+        oracle_picture(analyzed, narrow=True),
+        sensitivity_picture(dataclasses.replace(analyzed, groups=(sensitive,)), narrow=True),
+        kept_picture(made, narrow=True),
+        weights_picture(zeros, "net", narrow=True),
+        candidates_picture(fake_verbs.SEARCH, narrow=True),
+        sweep_picture(fake_verbs.sweep_report(), narrow=True),
+        training_picture(fake_verbs.finetune_report(Path("x.pt")), narrow=True),
+        removals_picture(fake_verbs.iterative_report(dry_run=False), narrow=True),
+        benchmark_picture([row], narrow=True),
+        latency_picture(fake_verbs.latency_report(met=True), narrow=True),
+        run_picture([report.RunStep("prune", "", "")], narrow=True),
+    ]
+    for picture in drawn:
+        figure = picture.figure
+        figure.draw_without_rendering()
+        assert figure.get_size_inches()[0] == NARROW
+        lefts = [axes.get_subplotspec().colspan.start for axes in figure.axes]
+        assert lefts == [0] * len(lefts)
+        # Numbers of an axis exist beyond its ends too, where they are not drawn.
+        numbers = {id(text) for axes in figure.axes for text in axes.get_xticklabels()}
+        words = [text for text in figure.findobj(Text) if text.get_text()]
+        for text in (text for text in words if id(text) not in numbers):
+            box = text.get_window_extent()
+            assert -1 <= box.x0 <= box.x1 <= figure.bbox.x1 + 1, (picture.title, text.get_text())
+
+
 def test_every_report_draws_only_what_its_verb_may_draw():
     made = dataclasses.replace(
         fake_verbs.prune_report(None, latency=fake_verbs.latency_report(met=True)),
@@ -216,4 +264,4 @@ def test_every_report_draws_only_what_its_verb_may_draw():
 
 def test_a_run_of_which_nothing_is_known_is_still_drawn():
     (axes,) = run_picture([report.RunStep("", "", "")]).figure.axes
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["dense", "changed"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["original", "changed"]

@@ -10,10 +10,11 @@ from torch.nn import functional
 
 import prunecli
 from prunecli import verbs
+from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
 from prunecli.errors import GateError, InputError
-from prunecli.options import PruneOptions
+from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pruning.search import asked_signals, least_loss, search_warnings
 from prunecli.pruning.trial import score_on
 from prunecli.report import Score, SearchReport, Trial
@@ -65,7 +66,7 @@ def test_the_candidate_with_the_least_loss_is_the_one_that_is_cut(planted, tmp_p
     assert found.measured == "held_out"
     assert report.warnings == ()
     # What was written scores on the held-out images as its trial did.
-    checkpoint = verbs.pruning.read(VGG).checkpoint
+    checkpoint = read(VGG, LoadOptions()).checkpoint
     held_out = load_split(open_source("digits"), "held_out", input=checkpoint.input, limit=200)
     score = score_on(prunecli.load(written), lambda: normalised(held_out, checkpoint.input))
     trial = next(trial for trial in found.trials if trial.signal == "taylor-share")

@@ -13,11 +13,12 @@ from PIL import Image
 
 import prunecli
 from prunecli import verbs
+from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget, parse_sweep
 from prunecli.data import load_split, open_source
 from prunecli.errors import InputError
 from prunecli.network.traced import read_network
-from prunecli.options import PruneOptions
+from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pruning.sweep import _suggested, sweep_network, sweep_signals
 from prunecli.pruning.trial import score_on
 from prunecli.report import Score, Trial
@@ -46,7 +47,7 @@ def swept(tmp_path_factory):
 
 def test_every_row_is_the_cut_that_prune_makes(swept, tmp_path):
     report, _ = swept
-    checkpoint = verbs.pruning.read(VGG).checkpoint
+    checkpoint = read(VGG, LoadOptions()).checkpoint
     held_out = load_split(open_source("digits"), "held_out", input=checkpoint.input, limit=200)
     for trial in report.trials[::3]:
         written = tmp_path / "slim.pt"

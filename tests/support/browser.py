@@ -32,6 +32,8 @@ frame.onload = () => {{
   const style = frame.contentWindow.getComputedStyle(root);
   const box = each => each.getBoundingClientRect();
   const inFrame = each => each.closest(".frame");
+  const shown = selector =>
+    [...page.querySelectorAll(selector)].filter(each => each.getClientRects().length);
   page.querySelectorAll("details").forEach(each => each.open = true);
   found.textContent = JSON.stringify({{
     window: frame.contentWindow.innerWidth,
@@ -40,7 +42,13 @@ frame.onload = () => {{
       .filter(each => !inFrame(each) && box(each).right > frame.contentWindow.innerWidth + 1)
       .map(each => each.outerHTML.slice(0, 120)),
     images: [...page.images].map(each => [each.complete, each.naturalWidth, box(each).width]),
-    drawings: [...page.querySelectorAll("svg")].map(each => [box(each).width, box(each).height]),
+    drawings: shown("svg").map(each => [box(each).width, box(each).height]),
+    drawn: shown("svg").map(each => each.getAttribute("aria-label")),
+    scrolled: shown(".frame").filter(each => each.scrollWidth > each.clientWidth + 1)
+      .filter(each => each.querySelector("svg")).map(each => each.outerHTML.slice(0, 200)),
+    letters: shown("svg text").map(each => parseFloat(frame.contentWindow
+      .getComputedStyle(each).fontSize) * box(each.closest("svg")).width
+      / each.closest("svg").viewBox.baseVal.width),
     loaded: frame.contentWindow.performance.getEntriesByType("resource").map(each => each.name),
     colours: Object.fromEntries(["--ink", "--quiet", "--link", "--paper", "--ground"]
       .map(name => [name, style.getPropertyValue(name).trim()])),

@@ -1,4 +1,4 @@
-"""The README's tables of signals: rows as text, from the tables that the benchmarks wrote."""
+"""The tables of signals: rows as text, from the tables that the benchmarks wrote."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from itertools import chain
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from benchmarks.ranks import FAMOUS, best, mean_ranks, ranks
-
 from prunecli.signals import PRESETS, distinct_grid, parse_signal
 from prunecli.signals.score import Adjusted
+from tests.benchmarks.ranks import FAMOUS, best, mean_ranks, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

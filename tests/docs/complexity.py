@@ -1,4 +1,4 @@
-"""The README's tables of how complexity is measured, from what the benchmarks wrote."""
+"""The tables of how complexity is measured, from what the benchmarks wrote."""
 
 from __future__ import annotations
 

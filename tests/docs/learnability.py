@@ -1,4 +1,4 @@
-"""The README's tables about learnability, from what the benchmarks wrote."""
+"""The tables about learnability, from what the benchmarks wrote."""
 
 from __future__ import annotations
 

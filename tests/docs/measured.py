@@ -1,51 +1,19 @@
-"""The generated parts of README.md; run this file to write them anew."""
+"""The tables of measured figures, from what the scripts in `tests/benchmarks/` wrote."""
 
 from __future__ import annotations
 
-import csv
-import re
 from collections import Counter
-from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
-
-import readme_complexity
-import readme_learnability
-import readme_signals
 
 from prunecli.complexity.relation import FORMS
-from prunecli_cli.main import EXIT_CODES, root_command
-from prunecli_cli.methods import FIRST, Method, markdown_table, registries
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from prunecli.registry import Registry
-
-README = Path(__file__).resolve().parents[1] / "README.md"
-BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
+from tests.docs import complexity, learnability, signals
+from tests.docs.markdown import Rows, percent, read, table
 
 
-def section(text: str, name: str) -> str:
-    """Return what stands between the markers of a section."""
-    match = re.search(rf"<!-- begin: {name} -->\n(.*?)<!-- end: {name} -->", text, re.DOTALL)
-    assert match is not None, f"README.md has no section {name!r}"
-    return match[1]
-
-
-def command(text: str, name: str) -> str:
-    """Return the one line of shell in a section."""
-    (line,) = [line for line in section(text, name).splitlines() if not line.startswith("```")]
-    return line
-
-
-def generated() -> dict[str, str]:
-    """Return the text of every generated section."""
-    measured = readme_signals.complete(_read("taxonomy.csv"))
+def measured() -> dict[str, str]:
+    """Return every generated section of `tests/benchmarks/README.md`."""
+    ranked = signals.complete(read("taxonomy.csv"))
     return {
-        "verbs": _verbs(),
-        "exit-codes": _exit_codes(),
-        "methods": _methods(),
         "sweep": _sweep(),
         "search": _search(),
         "recovery": _recovery(),
@@ -54,11 +22,11 @@ def generated() -> dict[str, str]:
         "repair": _repair(),
         "allocations": _allocations(),
         "oracle": _oracle(),
-        "oracle-taylor": table(*readme_signals.oracle_taylor(_read("oracle.csv"))),
-        "taxonomy": table(*readme_signals.taxonomy_top(measured)),
-        "taxonomy-presets": table(*readme_signals.taxonomy_presets(measured)),
-        "taxonomy-parts": table(*readme_signals.taxonomy_parts(measured)),
-        "curves": table(*readme_signals.curves(_read("curves.csv"))),
+        "oracle-taylor": table(*signals.oracle_taylor(read("oracle.csv"))),
+        "taxonomy": table(*signals.taxonomy_top(ranked)),
+        "taxonomy-presets": table(*signals.taxonomy_presets(ranked)),
+        "taxonomy-parts": table(*signals.taxonomy_parts(ranked)),
+        "curves": table(*signals.curves(read("curves.csv"))),
         "weights": _weights(),
         "weights-trained": _weights_trained(),
         "dead-units": _dead_units(),
@@ -70,16 +38,16 @@ def generated() -> dict[str, str]:
         "coupling": _coupling(),
         "speed": _speed(),
         "latency": _latency(),
-        "learnability-runs": table(*readme_learnability.runs(_read("learnability_runs.csv"))),
-        "learnability": table(*readme_learnability.agreement(_read("learnability.csv"))),
-        "learnability-uses": table(*readme_learnability.uses(_read("learnability_uses.csv"))),
-        "csg": table(*readme_complexity.estimates(_read("csg.csv"))),
+        "learnability-runs": table(*learnability.runs(read("learnability_runs.csv"))),
+        "learnability": table(*learnability.agreement(read("learnability.csv"))),
+        "learnability-uses": table(*learnability.uses(read("learnability_uses.csv"))),
+        "csg": table(*complexity.estimates(read("csg.csv"))),
         "csg-embeddings": table(
-            *readme_complexity.embeddings(_read("csg_embeddings.csv"), _read("csg_published.csv"))
+            *complexity.embeddings(read("csg_embeddings.csv"), read("csg_published.csv"))
         ),
-        "csg-reference": table(*readme_complexity.reference(_read("csg_reference.csv"))),
-        "csg-scale": table(*readme_complexity.scale(_read("csg_scale.csv"))),
-        "csg-tsne": table(*readme_complexity.tsne(_read("csg_tsne.csv"))),
+        "csg-reference": table(*complexity.reference(read("csg_reference.csv"))),
+        "csg-scale": table(*complexity.scale(read("csg_scale.csv"))),
+        "csg-tsne": table(*complexity.tsne(read("csg_tsne.csv"))),
         "listing": _listing(),
         "expected-error": _expected_error(),
         "kept-flops": _kept_flops(),
@@ -87,62 +55,12 @@ def generated() -> dict[str, str]:
     }
 
 
-def write(text: str) -> str:
-    """Return the README with all generated sections renewed."""
-    for name, body in generated().items():
-        old = f"<!-- begin: {name} -->\n{section(text, name)}<!-- end: {name} -->"
-        text = text.replace(old, f"<!-- begin: {name} -->\n{body}\n<!-- end: {name} -->")
-    return text
-
-
-def _verbs() -> str:
-    rows = [
-        f"| `{name}` | {(command.help or '').partition(chr(10))[0]} |"
-        for name, command in root_command().commands.items()
-    ]
-    return "\n".join(["| verb | what it does |", "|---|---|", *rows])
-
-
-def _exit_codes() -> str:
-    rows = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
-    return "\n".join(["| exit code | meaning |", "|---|---|", *rows])
-
-
-def _methods() -> str:
-    known: dict[str, Registry[object]] = {registry.kind: registry for registry in registries()}
-    tables = []
-    for kind in FIRST:
-        listed = tuple(
-            Method(kind, entry.name, entry.summary, entry.source) for entry in known[kind]
-        )
-        tables.append(markdown_table(listed, of=kind))
-    return "\n\n".join(tables)
-
-
-def _read(name: str) -> list[dict[str, str]]:
-    path = BENCHMARKS / name
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _percent(text: str) -> str:
-    return f"{100 * float(text):.1f} %" if text else ""
-
-
 def _sweep() -> str:
     """Return accuracy (and loss) at every budget, one column per signal."""
-    rows = _read("sweep.csv")
+    rows = read("sweep.csv")
     signals = list(dict.fromkeys(row["signal"] for row in rows if row["asked"]))
     cells = {
-        (row["asked"], row["signal"]): f"{_percent(row['accuracy'])} ({float(row['loss']):.2f})"
+        (row["asked"], row["signal"]): f"{percent(row['accuracy'])} ({float(row['loss']):.2f})"
         for row in rows
     }
     keeps = dict.fromkeys(row["asked"] for row in rows if row["asked"])
@@ -154,25 +72,25 @@ def _sweep() -> str:
 
 def _search() -> str:
     """Return, per budget, what `auto` took beside the best and the default on test images."""
-    found: dict[str, list[dict[str, str]]] = {}
-    for row in _read("search.csv"):
+    found: dict[str, Rows] = {}
+    for row in read("search.csv"):
         found.setdefault(row["keep"], []).append(row)
     rows = []
     for keep, candidates in found.items():
         by_name = {row["signal"]: row for row in candidates}
         best = max(candidates, key=lambda row: float(row["test_accuracy"]))
         (taken,) = [row for row in candidates if row["taken"] == "1"]
-        shown = [f"{row['signal']}: {_percent(row['test_accuracy'])}" for row in (taken, best)]
-        others = [_percent(by_name[name]["test_accuracy"]) for name in ("l1", "random")]
+        shown = [f"{row['signal']}: {percent(row['test_accuracy'])}" for row in (taken, best)]
+        others = [percent(by_name[name]["test_accuracy"]) for name in ("l1", "random")]
         rows.append((keep, *shown, *others))
     return table(("FLOPs kept", "taken by auto", "best on test images", "l1", "random"), rows)
 
 
 def _recovery() -> str:
     rows = [
-        (row["checkpoint"], row["row"], row["seed"], _percent(row["kept_flops"]),
-         _percent(row["before"]), _percent(row["after"]))
-        for row in _read("recovery.csv")
+        (row["checkpoint"], row["row"], row["seed"], percent(row["kept_flops"]),
+         percent(row["before"]), percent(row["after"]))
+        for row in read("recovery.csv")
     ]  # fmt: skip
     return table(("checkpoint", "network", "seed", "FLOPs kept", "before training", "after"), rows)
 
@@ -180,21 +98,21 @@ def _recovery() -> str:
 def _iterative() -> str:
     head = ("checkpoint", "network", "FLOPs kept", "updates", "shrunk", "fine-tuned", "ms/update")
     rows = [
-        (row["checkpoint"], row["row"], _percent(row["kept_flops"]), row["updates"],
-         _percent(row["cut"]), _percent(row["after"]),
+        (row["checkpoint"], row["row"], percent(row["kept_flops"]), row["updates"],
+         percent(row["cut"]), percent(row["after"]),
          f"{row['first_ms']} to {row['last_ms']}" if row["first_ms"] else "")
-        for row in _read("iterative.csv")
+        for row in read("iterative.csv")
     ]  # fmt: skip
     return table(head, rows)
 
 
 def _defaults() -> str:
-    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in _read("defaults.csv"):
+    groups: dict[tuple[str, ...], Rows] = {}
+    for row in read("defaults.csv"):
         key = (row["checkpoint"], row["signal"], row["aggregate"], row["allocation"])
         groups.setdefault(key, []).append(row)
     rows = [
-        (*key, *(_percent(str(mean(float(row[kept]) for row in group))) for kept in ("0.7", "0.5")))
+        (*key, *(percent(str(mean(float(row[kept]) for row in group))) for kept in ("0.7", "0.5")))
         for key, group in groups.items()
         if key[3] != "global" and key[2] != "mean"
     ]
@@ -203,8 +121,8 @@ def _defaults() -> str:
 
 
 def _repair() -> str:
-    cuts: dict[tuple[str, ...], dict[str, list[dict[str, str]]]] = {}
-    for row in _read("repair.csv"):
+    cuts: dict[tuple[str, ...], dict[str, Rows]] = {}
+    for row in read("repair.csv"):
         key = tuple(row[name] for name in ("checkpoint", "kept", "signal", "allocation", "stream"))
         cuts.setdefault(key, {}).setdefault(row["step"], []).append(row)
     steps = ("dense", "cut", "bias", "bn", "lstsq")
@@ -222,11 +140,11 @@ def _repair() -> str:
     return table((*facts, *steps, "scored on", "seconds", "of the processor"), rows)
 
 
-def _accuracy(rows: list[dict[str, str]]) -> str:
-    return _percent(str(mean(float(row["accuracy"]) for row in rows))) if rows else ""
+def _accuracy(rows: Rows) -> str:
+    return percent(str(mean(float(row["accuracy"]) for row in rows))) if rows else ""
 
 
-def _seconds(rows: list[dict[str, str]], clock: str) -> str:
+def _seconds(rows: Rows, clock: str) -> str:
     known = [float(row[clock]) for row in rows if row[clock]]
     return f"{mean(known):.0f}" if known else ""
 
@@ -236,7 +154,7 @@ def _allocations() -> str:
 
     The rule with the best mean accuracy stands first.
     """
-    rows = _read("allocations.csv")
+    rows = read("allocations.csv")
     budgets = sorted({row["asked"] for row in rows if row["signal"]}, reverse=True)
     cells = {
         (row["checkpoint"], row["signal"], row["allocation"], row["importance"], row["asked"],
@@ -248,7 +166,7 @@ def _allocations() -> str:
             row["checkpoint"],
             "",
             "dense",
-            *[f"{_percent(row['accuracy'])}, {row['loss']}"] * len(budgets),
+            *[f"{percent(row['accuracy'])}, {row['loss']}"] * len(budgets),
         )
         for row in rows
         if row["step"] == "dense"
@@ -262,7 +180,7 @@ def _allocations() -> str:
         for budget in budgets:
             cut, norm = (cells.get((*key, budget, step)) for step in ("cut", "bn"))
             found.append(
-                f"{_percent(cut['accuracy'])} / {_percent(norm['accuracy'])}, {norm['loss']}"
+                f"{percent(cut['accuracy'])} / {percent(norm['accuracy'])}, {norm['loss']}"
                 if cut and norm
                 else ""
             )
@@ -274,15 +192,15 @@ def _allocations() -> str:
 
 def _weights() -> str:
     """Return accuracy right after zeroing weights, as they are / with batch norm estimated anew."""
-    rows = [row for row in _read("weights.csv") if not row["training"]]
+    rows = [row for row in read("weights.csv") if not row["training"]]
     cells = [
         (
             row["checkpoint"],
             row["signal"] or "dense",
             row["allocation"],
-            _percent(row["sparsity"]),
-            _percent(row["masked"]),
-            _percent(row["bn"]),
+            percent(row["sparsity"]),
+            percent(row["masked"]),
+            percent(row["bn"]),
             f"{int(row['bytes']) / 1000:.0f} kB",
         )
         for row in rows
@@ -293,9 +211,9 @@ def _weights() -> str:
 
 def _weights_trained() -> str:
     rows = [
-        (row["checkpoint"], row["allocation"], _percent(row["sparsity"]), row["training"],
-         _percent(row["trained"]), f"{int(row['bytes']) / 1000:.0f} kB")
-        for row in _read("weights.csv")
+        (row["checkpoint"], row["allocation"], percent(row["sparsity"]), row["training"],
+         percent(row["trained"]), f"{int(row['bytes']) / 1000:.0f} kB")
+        for row in read("weights.csv")
         if row["training"]
     ]  # fmt: skip
     return table(("checkpoint", "allocation", "zero", "zeroed", "accuracy", "file"), rows)
@@ -303,11 +221,11 @@ def _weights_trained() -> str:
 
 def _dead_units() -> str:
     """Return one row per way of removing units: means over the seeds."""
-    found: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for row in _read("dead_units.csv"):
+    found: dict[tuple[str, str], Rows] = {}
+    for row in read("dead_units.csv"):
         found.setdefault((row["method"], row["propagated"]), []).append(row)
 
-    def average(rows: list[dict[str, str]], name: str) -> float:
+    def average(rows: Rows, name: str) -> float:
         return mean(float(row[name] or "nan") for row in rows)
 
     body = [
@@ -334,7 +252,7 @@ SCOPES = ("per_layer", "pooled", "pooled_l2")
 
 def _oracle() -> str:
     """Return one row per signal: its correlations with the size of the loss change, by network."""
-    found = [row for row in _read("oracle.csv") if row["against"] == "size"]
+    found = [row for row in read("oracle.csv") if row["against"] == "size"]
     networks = dict.fromkeys(row["checkpoint"] for row in found)
     cells = {
         (row["signal"], row["checkpoint"]): " / ".join(
@@ -351,7 +269,7 @@ def _oracle() -> str:
 
 def _alignment() -> str:
     found: dict[tuple[str, str, str], list[float]] = {}
-    for row in _read("alignment.csv"):
+    for row in read("alignment.csv"):
         if row["experiment"] == "network" and row["threads"] == "1":
             key = (row["align"], row["network"], row["batch"])
             found.setdefault(key, []).append(float(row["dense_ms"]) / float(row["ms"]))
@@ -365,7 +283,7 @@ def _alignment() -> str:
 
 
 def _networks() -> str:
-    rows = _read("networks.csv")
+    rows = read("networks.csv")
     proven = [row for row in rows if row["outcome"] == "proven"]
     if not proven:
         return "not measured yet"
@@ -388,7 +306,7 @@ KINDS = (
 
 def _zoo() -> str:
     """Return the totals of the zoos, with those of Torch-Pruning on the same models."""
-    ours, peer = _read("zoo.csv"), _read("zoo_torch_pruning.csv")
+    ours, peer = read("zoo.csv"), read("zoo_torch_pruning.csv")
     rows = []
     for source, kind in KINDS:
         own = [row for row in ours if (row["source"], row["kind"]) == (source, kind)]
@@ -413,7 +331,7 @@ def _zoo() -> str:
 
 
 def _zoo_missed() -> str:
-    missed = [row for row in _read("zoo.csv") if row["outcome"] != "proven"]
+    missed = [row for row in read("zoo.csv") if row["outcome"] != "proven"]
     if not missed:
         return "None ended otherwise."
     return "\n".join(f"- `{row['model']}`: {row['outcome']}, {row['note'][:120]}" for row in missed)
@@ -421,7 +339,7 @@ def _zoo_missed() -> str:
 
 def _zoo_peer() -> str:
     """Return how the models ended that Torch-Pruning was run on."""
-    rows = _read("zoo_torch_pruning.csv")
+    rows = read("zoo_torch_pruning.csv")
     counts = Counter(row["outcome"] for row in rows)
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
     kept = [float(row["kept_flops"]) for row in rows if row["outcome"] == "runs"]
@@ -433,7 +351,7 @@ def _coupling() -> str:
     rows = [
         (row["model"], f"{float(row['parameters']) / 1e6:.0f} M", row["nodes"],
          row["trace_s"], row["couple_s"], row["cost_s"], row["allocate_s"], row["peak_gib"])
-        for row in _read("coupling_scale.csv")
+        for row in read("coupling_scale.csv")
     ]  # fmt: skip
     head = ("network", "parameters", "graph nodes", "trace, s", "coupling, s", "costs, s",
             "allocation, s", "peak GiB")  # fmt: skip
@@ -441,7 +359,7 @@ def _coupling() -> str:
 
 
 def _speed() -> str:
-    rows = _read("speed.csv")
+    rows = read("speed.csv")
     names = ("command", "seconds", "peak_gib", "trace_to_cut_s", "couple_s", "prove_s")
     head = ("command", "seconds", "peak GiB", "trace to cut, s", "coupling, s", "proof, s")
     return table(head, [tuple(row[name] for name in names) for row in rows])
@@ -449,9 +367,9 @@ def _speed() -> str:
 
 def _latency() -> str:
     rows = [
-        (row["network"], row["budget"], _percent(row["kept_flops"]), _percent(row["predicted"]),
-         _percent(row["real"]), f"{1 / float(row['real']):.2f}", row["dense_ms"], row["slim_ms"])
-        for row in _read("latency.csv")
+        (row["network"], row["budget"], percent(row["kept_flops"]), percent(row["predicted"]),
+         percent(row["real"]), f"{1 / float(row['real']):.2f}", row["dense_ms"], row["slim_ms"])
+        for row in read("latency.csv")
     ]  # fmt: skip
     head = ("network", "budget", "FLOPs kept", "time kept, predicted", "real", "speed-up",
             "dense ms", "slim ms")  # fmt: skip
@@ -462,7 +380,7 @@ def _listing() -> str:
     """Return what it takes to find out about very many files."""
     rows = [
         (row["what"], f"{int(row['files']):,}", row["seconds"], row["peak_mb"])
-        for row in _read("listing.csv")
+        for row in read("listing.csv")
     ]
     return table(("what", "files", "seconds", "MB more"), rows)
 
@@ -470,7 +388,7 @@ def _listing() -> str:
 def _expected_error() -> str:
     """Return, per way of measuring, the paper's form and the one that is taken."""
     rows = []
-    for row in _read("expected_error_fits.csv"):
+    for row in read("expected_error_fits.csv"):
         if row["form"] == "csg" or row["taken"] == "1":
             form = FORMS.get(row["form"])
             size = " + c log10(images)" if row["form"] == "overlap-and-size" else ""
@@ -489,13 +407,13 @@ def _expected_error() -> str:
 
 def _kept_flops() -> str:
     """Return the loss in points at every budget, and the least that loses one point."""
-    lines: dict[str, list[dict[str, str]]] = {}
-    for row in _read("kept_flops.csv"):
+    lines: dict[str, Rows] = {}
+    for row in read("kept_flops.csv"):
         lines.setdefault(row["point"], []).append(row)
-    least = {row["point"]: row["least"] for row in _read("kept_flops_least.csv")}
+    least = {row["point"]: row["least"] for row in read("kept_flops_least.csv")}
     keeps = [row["asked"] for row in next(iter(lines.values()), [])]
     rows = [
-        (name, f"{float(found[0]['csg']):.2f}", _percent(found[0]["error"]),
+        (name, f"{float(found[0]['csg']):.2f}", percent(found[0]["error"]),
          *(f"{100 * float(row['lost']):+.1f}" for row in found[1:]), least[name])
         for name, found in sorted(lines.items(), key=lambda item: float(item[1][0]["csg"]))
     ]  # fmt: skip
@@ -509,12 +427,76 @@ def _kept_flops_relation() -> str:
         (row["over"], row["data_sets"], row["by"], row["spearman"], row["p"],
          *(f"x{float(row[name]):.1f}" for name in
            ("left_out", "mean_left_out", "family_left_out", "mean_family_left_out")))
-        for row in _read("kept_flops_relation.csv")
+        for row in read("kept_flops_relation.csv")
     ]  # fmt: skip
     head = ("data sets", "number", "foretold by", "Spearman", "p", "one left out", "by the mean",
             "all of its kind left out", "by the mean")  # fmt: skip
     return table(head, rows)
 
 
-if __name__ == "__main__":
-    README.write_text(write(README.read_text(encoding="utf-8")), encoding="utf-8")
+def headlines() -> str:
+    """Return five figures that stand for the rest, each with its script."""
+    found = (_headline_zoo, _headline_speed, _headline_recovery, _headline_repair, _headline_csg)
+    return table(("what", "measured", "script"), [headline() for headline in found])
+
+
+def _headline_zoo() -> tuple[str, ...]:
+    rows, peer = read("zoo.csv"), read("zoo_torch_pruning.csv")
+    proven = sum(row["outcome"] == "proven" for row in rows)
+    runs = sum(row["outcome"] == "runs" for row in peer)
+    return (
+        "models of torchvision and timm pruned to half of their FLOPs and verified, without a hint",
+        f"{proven} of {len(rows)} (Torch-Pruning: {runs} of {len(peer)} still run)",
+        _script("zoo"),
+    )
+
+
+def _headline_speed() -> tuple[str, ...]:
+    speedup = mean(
+        float(row["dense_ms"]) / float(row["ms"])
+        for row in read("alignment.csv")
+        if (row["experiment"], row["threads"], row["network"], row["batch"], row["align"])
+        == ("network", "1", "resnet18", "1", "16 from 32")
+    )
+    return (
+        "speed-up of a ResNet-18 at half the FLOPs, ONNX Runtime on one CPU thread",
+        f"{speedup:.2f} times",
+        _script("alignment"),
+    )
+
+
+def _headline_recovery() -> tuple[str, ...]:
+    rows = {row["row"]: row for row in read("recovery.csv") if row["seed"] == "0"}
+    dense, pruned = rows["dense"], rows["default, teacher"]
+    kept = percent(pruned["kept_flops"])
+    return (
+        f"accuracy of a ResNet-20, CIFAR-10, {kept} of the FLOPs, 3 epochs with a teacher",
+        f"{percent(pruned['after'])} (original: {percent(dense['after'])})",
+        _script("recovery"),
+    )
+
+
+def _headline_repair() -> tuple[str, ...]:
+    accuracy = {
+        row["step"]: percent(row["accuracy"])
+        for row in read("repair.csv")
+        if (row["signal"], row["kept"]) == ("reconstruction", "0.7")
+    }
+    return (
+        "accuracy of a ResNet-56, CIFAR-10, 70 % of the FLOPs, repaired without any training",
+        f"{accuracy['lstsq']} (original: {accuracy['dense']})",
+        _script("repair"),
+    )
+
+
+def _headline_csg() -> tuple[str, ...]:
+    (row,) = [row for row in read("csg_reference.csv") if row["data"].startswith("CIFAR-10")]
+    return (
+        "complexity (CSG) of CIFAR-10 beside the reference implementation",
+        f"difference {row['largest_difference']}, {row['faster_cpu']} times as fast",
+        _script("csg_reference"),
+    )
+
+
+def _script(name: str) -> str:
+    return f"[{name}.py](tests/benchmarks/{name}.py)"
