@@ -16,7 +16,6 @@ from prunecli.report import (
     SearchReport,
     SweepReport,
     Trial,
-    Verified,
 )
 
 from .table_parts import (
@@ -162,18 +161,14 @@ def _frozen_facts(report: PruneReport) -> dict[str, str]:
 
 def _outcome_facts(report: PruneReport) -> dict[str, str]:
     return {
-        "verified": verified_text(report.verified),
+        "verified": NOT_YET if report.verified is None else report.verified.statement,
         "time": f"{sum(report.seconds.values()):.1f} s",
         "written": "nothing (--dry-run)" if report.output is None else str(report.output),
         **shown_facts(report.page, report.pictures),
     }
 
 
-def verified_text(verified: Verified | None) -> str:
-    """Say what was verified, with the error of the proof."""
-    if verified is None:
-        return "not yet (--dry-run)"
-    return f"equals the masked original (max relative error {verified.max_rel_error:.1e})"
+NOT_YET = "not yet (--dry-run)"
 
 
 def _costs(cost: CutCost) -> Iterator[tuple[str, str, str, str]]:

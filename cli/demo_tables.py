@@ -20,8 +20,7 @@ def demo_parts(report: DemoReport) -> Parts:
     """Return the table of before and after, how it was measured, and what to type next."""
     result = report.result
     facts = {
-        "verified": "equals the masked original "
-        f"(max relative error {result.verified.max_rel_error:.1e})",
+        "verified": result.verified.statement,
         **({"latency": latency_text(result.benchmark)} if result.benchmark else {}),
         "time": f"{report.seconds:.0f} s",
         "files in": f"{report.folder}/",

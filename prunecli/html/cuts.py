@@ -12,11 +12,9 @@ from prunecli.html.page import page
 from prunecli.html.parts import Bar, Cell, Facts, Grid, Numbers, Section
 from prunecli.html.sweeps import trials_grid
 from prunecli.html.words import (
-    MASKED,
     budget_text,
     command_fact,
     dead_sections,
-    error_text,
     folded,
     frozen_sections,
     images_text,
@@ -34,6 +32,7 @@ from prunecli.pictures import (
     removals_picture,
 )
 from prunecli.pictures.candidates import ranked
+from prunecli.report.networks import MASKED
 from prunecli.sparse.granularity import WEIGHT
 from prunecli.wording import counted, verb
 
@@ -97,7 +96,7 @@ def _glance(report: PruneReport, command: str) -> Section:
 def _verified_figure(verified: Verified | None) -> tuple[str, str, str]:
     if verified is None:
         return "Plan only", "nothing was pruned", "the result is verified when it is made"
-    return "Verified", MASKED, f"max relative error {error_text(verified)}"
+    return "Verified", MASKED, f"max relative error {verified.error}"
 
 
 def _accuracy_figures(report: PruneReport) -> list[tuple[str, str, str]]:

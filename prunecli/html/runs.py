@@ -27,7 +27,6 @@ from prunecli.html.words import (
     percent,
     place_text,
     sparsity_sections,
-    verified_text,
 )
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of
@@ -255,7 +254,7 @@ def _step_text(step: RunStep, parity: float | None) -> str:
     if step.chosen:
         parts.append(f"chosen by {step.chosen}")
     if step.verified is not None:
-        parts.append(verified_text(step.verified))
+        parts.append(f"verified: {step.verified.statement}")
     if step.epochs is not None:
         parts.append(f"best epoch {step.best_epoch} of {step.epochs}")
     if step.teacher is not None:

@@ -77,8 +77,6 @@ def share_bar(share: float, largest: float) -> Bar:
     return Bar(share / largest if largest > 0 else 0.0, percent(share, digits=2))
 
 
-MASKED = "equals the masked original"
-
 REFERENCES = {
     "consumer-zero": "the original with every weight set to zero that reads a removed channel",
     "masked-norm": "the original graph with norm statistics taken over the kept channels",
@@ -88,21 +86,11 @@ REFERENCES = {
 """What a pruned model is compared with, by the beginning of the name of the verification."""
 
 
-def verified_text(verified: Verified) -> str:
-    """Say that a pruned model was verified, and how exactly."""
-    return f"verified: {MASKED} (max relative error {error_text(verified)})"
-
-
 def reference_text(verified: Verified) -> str:
     """Say what a pruned model was compared with."""
     found = (text for name, text in REFERENCES.items() if verified.method.startswith(name))
     meaning = next(found, "")
     return f"{meaning} ({verified.method})" if meaning else verified.method
-
-
-def error_text(verified: Verified) -> str:
-    """Write the max relative error of a verification; a plain 0 where no bit differs."""
-    return f"{verified.max_rel_error:.1e}" if verified.max_rel_error else "0"
 
 
 def command_fact(command: str) -> dict[str, str]:

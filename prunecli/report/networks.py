@@ -71,12 +71,26 @@ class FrozenReport:
     flops_share: float = 0.0
 
 
+MASKED = "equals the masked original"
+"""What a proof shows of a pruned model, in the words that every output uses."""
+
+
 @dataclass(frozen=True)
 class Verified:
     """How a pruned model was verified: what it was compared with, and the max relative error."""
 
     method: str
     max_rel_error: float
+
+    @property
+    def error(self) -> str:
+        """The largest relative error as text; a plain 0 where no bit differs."""
+        return f"{self.max_rel_error:.1e}" if self.max_rel_error else "0"
+
+    @property
+    def statement(self) -> str:
+        """What was shown, with the error in small."""
+        return f"{MASKED} (max relative error {self.error})"
 
 
 @dataclass(frozen=True)

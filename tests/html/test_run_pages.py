@@ -13,7 +13,7 @@ from prunecli import report, verbs
 from prunecli.budget import format_quantity, make_budget, parse_sweep
 from prunecli.errors import GateError, InputError
 from prunecli.html import analysis_page, cut_page, export_page, finetune_page, sweep_page
-from prunecli.html.words import error_text, percent
+from prunecli.html.words import percent
 from prunecli.options import AnalyzeOptions, ExportOptions, FinetuneOptions, PruneOptions
 from prunecli_cli.main import main
 from tests.support import browser, fake_verbs, html_checks
@@ -119,9 +119,7 @@ def test_the_page_of_a_cut_says_what_was_asked_kept_and_proven(road):
     assert percent(cut.cost.kept["flops"]) in words
     start = words.rindex(" Result ")  # after the contents
     assert words.index("Verified", start) < words.index("of the FLOPs kept", start)
-    assert f"equals the masked original Verified max relative error {error_text(cut.verified)}" in (
-        words
-    )
+    assert f"equals the masked original Verified max relative error {cut.verified.error}" in (words)
     assert f"accuracy after repair {percent(cut.repair.steps[-1].accuracy)}" in words
     assert cut.candidates.chosen in words
     for layer in cut.layers:
@@ -142,7 +140,7 @@ def test_the_page_of_a_training_says_every_epoch_and_the_teacher(road):
     for share in (tuned.accuracy.before, tuned.accuracy.after, tuned.teacher):
         assert percent(share) in words
     assert f"best epoch {tuned.best_epoch} of 2" in words
-    told = f"verified: equals the masked original (max relative error {error_text(cut.verified)})"
+    told = f"verified: equals the masked original (max relative error {cut.verified.error})"
     assert told in words  # of the cut, from the file
 
 
