@@ -36,9 +36,8 @@ class Needs:
         """Return the error of an option that has no effect."""
         name = next(name for name in self.tests if name in given)
         value = given[name]
-        beside = f"with {flag_of(name)} {value}" if isinstance(value, str) else (
-            f"with {flag_of(name)}" if value else f"without {flag_of(name)}"
-        )  # fmt: skip
+        beside = f"with {flag_of(name)}" if value else f"without {flag_of(name)}"
+        beside += f" {value}" if isinstance(value, str) else ""
         return InputError(
             f"{flag} has no effect {beside}",
             code="OPTION_WITHOUT_EFFECT",
