@@ -17,6 +17,7 @@ from prunecli.report import (
     SweepReport,
     Trial,
 )
+from prunecli.wording import images_text, percent
 
 from .table_parts import (
     Parts,
@@ -26,7 +27,6 @@ from .table_parts import (
     fact_rows,
     frozen_parts,
     grid,
-    percent,
     seconds_text,
     shorten,
     shown_facts,
@@ -131,7 +131,7 @@ def _step_facts(report: PruneReport) -> dict[str, str]:
         cut, *_, last = [step for step in report.repair.steps if step.name != DENSE]
         facts["repaired"] = (
             f"accuracy {percent(cut.accuracy)} -> {percent(last.accuracy)} ({last.name}; "
-            f"{SCORED[report.repair.measured]})"
+            f"scored on {images_text(report.repair.measured)})"
         )
     if report.latency is not None:
         facts["latency"] = _latency_text(report.latency)
@@ -202,7 +202,9 @@ def repair_table(repair: RepairReport) -> Table:
             f"{step.seconds:.1f}" if worked else "",
             ", ".join(f"{count}: {reason}" for reason, count in step.skipped.items()),
         )
-    table.caption = f"repaired on {repair.images} training images, " + SCORED[repair.measured]
+    table.caption = (
+        f"repaired on {repair.images} training images, scored on {images_text(repair.measured)}"
+    )
     return table
 
 
@@ -283,8 +285,8 @@ def candidate_table(search: SearchReport) -> Table:
             "" if final is None else f"{final.calibrated:.3f}",
             *_score_cells(trial, repaired=repaired),
         )
-    table.caption = (
-        f"* selected: the least calibrated loss on {search.images} " + MEASURED[search.measured]
+    table.caption = f"* selected: the least calibrated loss on {search.images} " + images_text(
+        search.measured
     )
     return table
 
@@ -311,7 +313,7 @@ def sweep_table(report: SweepReport) -> Table:
         )
     table.caption = (
         f"keep: share of the {COST_NAMES[report.kind]}; kept and accuracy in %, on {report.images} "
-        + MEASURED[report.measured]
+        + images_text(report.measured)
         + ("" if several else f"; allocation {report.trials[0].allocation}")
     )
     return table
@@ -329,18 +331,6 @@ def _score_cells(trial: Trial, *, repaired: bool) -> list[str]:
         *(after if repaired else []),
         bar,
     ]
-
-
-MEASURED = {
-    "held_out": "images held out from training",
-    "calibration": "images that the channels were selected on",
-}
-
-
-SCORED = {
-    "held_out": "scored on images held out from training",
-    "calibration": "scored on the same images",
-}
 
 
 def group_table(groups: Sequence[GroupReport], rows: int | None) -> Table:

@@ -15,8 +15,9 @@ from prunecli.report import (
     Reduction,
     SamplingReport,
 )
+from prunecli.wording import percent
 
-from .table_parts import BAR, Parts, add_rest, fact_rows, grid, percent, shorten
+from .table_parts import BAR, Parts, add_rest, fact_rows, grid, shorten
 
 
 def _interval(low: float, high: float) -> str:

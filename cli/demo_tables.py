@@ -7,9 +7,10 @@ from rich.text import Text
 
 from prunecli.budget import format_bytes, format_cost
 from prunecli.report import BenchmarkRow
+from prunecli.wording import percent
 
 from .reports import DemoReport, DemoResult
-from .table_parts import Parts, fact_rows, grid, percent
+from .table_parts import Parts, fact_rows, grid
 
 NEXT = "try your own model: prunecli prune model.pt --flops 0.5"
 UNSTEADY = 1.25

@@ -8,7 +8,7 @@ from prunecli.options.declare import REQUIRED, needs
 from prunecli.options.shared import GATES, SPLITS
 
 from . import options as shared
-from .outcome import Outcome, at_least, at_most, first_missed
+from .outcome import Outcome
 from .session import Session
 from .signature import command
 
@@ -29,7 +29,7 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class Gates(shared.AccuracyGate):
+class Accepted(shared.AccuracyGate):
     """What the model has to reach."""
 
     max_drop: float | None = shared.max_drop("against", hint="add --against dense.pt")
@@ -47,7 +47,7 @@ def evaluate(
     model: shared.Model = None,
     *,
     scoring: Scoring,
-    accepted: Gates,
+    accepted: Accepted,
     load: LoadOptions,
 ) -> Outcome:
     """Measure accuracy, top-5 accuracy and loss. With -q, print the accuracy alone.
@@ -72,15 +72,12 @@ def evaluate(
             for each in (path, accepted.against)
             if each is not None
         ]
-    drop = reference[0].accuracy - report.accuracy if reference else 0.0
-    gate = first_missed(
-        at_least(
-            "--min-accuracy",
-            what="accuracy",
-            actual=report.accuracy,
-            required=accepted.min_accuracy,
-        ),
-        at_most("--max-drop", what="the drop in accuracy", actual=drop, allowed=accepted.max_drop),
+    from prunecli.report import Gates, missed_gate
+
+    gate = missed_gate(
+        Gates(accepted.min_accuracy, accepted.max_drop),
+        report,
+        reference=reference[0].accuracy if reference else None,
     )
     brief = f"{report.accuracy:.6g}"
     return Outcome("evaluate", report, brief=brief, gate=gate, warnings=report.warnings)

@@ -1,24 +1,19 @@
 """`prunecli export`: an ONNX file, compared with PyTorch and timed against the original model."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prunecli.errors import GateError
 from prunecli.options import ExportOptions, LoadOptions
 from prunecli.options.export import TIMED
 from prunecli.options.shared import TIMING
 
 from . import options as shared
 from .following import after_export
-from .outcome import Outcome, at_least, first_missed
+from .outcome import Outcome
 from .parsing import output_path, usage_error
 from .session import Session
 from .signature import VerbCommand, command
-
-if TYPE_CHECKING:
-    from prunecli.report import ExportReport
 
 
 class ExportCommand(VerbCommand):
@@ -78,16 +73,17 @@ def export(
     $ prunecli export model.pruned.pt --device cpu,cuda --batch 1,32
     """
     options = session.effective(options)
-    onnx, min_speedup = file.onnx, file.min_speedup
+    onnx = file.onnx
     if onnx and not onnx.endswith(".onnx"):
         raise usage_error(
             f"--onnx {onnx} is not the name of an ONNX file",
             hint="the path behind --onnx is the output and ends in .onnx; the model comes first",
         )
-    gates = None if min_speedup is None else partial(_speed_gate, required=min_speedup)
     path = session.checkpoint(model)
     from prunecli import verbs
+    from prunecli.report import Gates, missed_gate
 
+    gates = Gates(min_speedup=file.min_speedup)
     with session.screen.working() as progress:
         found = verbs.export(
             path,
@@ -100,35 +96,11 @@ def export(
             command=session.command_line,
             progress=progress,
         )
-    gate = None if gates is None else gates(found)
     return Outcome(
         "export",
         found,
         output=found.output,
-        gate=gate,
+        gate=missed_gate(gates, found),
         following=after_export(found),
         warnings=found.warnings,
-    )
-
-
-def _speed_gate(report: "ExportReport", *, required: float) -> GateError | None:
-    """Return the missed gate of `--min-speedup`; a speed-up that was not measured misses it."""
-    if not any(row.speedup is not None for row in report.benchmark):
-        return GateError(
-            "no speed-up was measured: there is no dense network to compare with",
-            code="GATE_NOT_MET",
-            where="--min-speedup",
-            hint="name it: --against dense.pt",
-        )
-    return first_missed(
-        *(
-            at_least(
-                "--min-speedup",
-                what=f"the speed-up on {row.device} at batch {row.batch}",
-                actual=row.speedup,
-                required=required,
-            )
-            for row in report.benchmark
-            if row.speedup is not None
-        )
     )

@@ -1,24 +1,18 @@
 """`prunecli finetune`: fine-tune a pruned model, with the original as teacher if it is given."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from prunecli.errors import GateError
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import REQUIRED, needs, option
 from prunecli.options.shared import DISTILLATION, LEARNABILITY, OUTPUT
 
 from . import options as shared
 from .following import after_training
-from .outcome import Outcome, at_least, at_most, first_missed
+from .outcome import Outcome
 from .parsing import checkpoint_path
 from .session import Session
 from .signature import command
-
-if TYPE_CHECKING:
-    from prunecli.report import FinetuneReport
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Gates(shared.AccuracyGate):
+class Accepted(shared.AccuracyGate):
     """What the result has to reach."""
 
     max_drop: float | None = shared.max_drop("teacher", hint="add --teacher MODEL")
@@ -63,7 +57,7 @@ def finetune(
     *,
     run: Run,
     options: FinetuneOptions,
-    accepted: Gates,
+    accepted: Accepted,
     pages: shared.Pages,
     load: LoadOptions,
 ) -> Outcome:
@@ -80,13 +74,11 @@ def finetune(
     $ prunecli finetune new.pt --data images/ --importance-sampling run.parquet
     """
     options = session.effective(options)
-    lowest, highest_drop = accepted.min_accuracy, accepted.max_drop
-    gates = None
-    if lowest is not None or highest_drop is not None:
-        gates = partial(_accuracy_gates, lowest=lowest, highest_drop=highest_drop)
     path = session.checkpoint(model)
     from prunecli import verbs
+    from prunecli.report import Gates, missed_gate
 
+    gates = Gates(accepted.min_accuracy, accepted.max_drop)
     with session.screen.working() as progress:
         found = verbs.finetune(
             path,
@@ -103,24 +95,11 @@ def finetune(
             command=session.command_line,
             progress=progress,
         )
-    gate = None if gates is None else gates(found)
     return Outcome(
         "finetune",
         found,
         output=found.output,
-        gate=gate,
+        gate=missed_gate(gates, found),
         following=after_training(found, teacher=run.teacher),
         warnings=found.warnings,
-    )
-
-
-def _accuracy_gates(
-    report: "FinetuneReport", *, lowest: float | None, highest_drop: float | None
-) -> GateError | None:
-    """Return the first missed gate; the teacher was scored on the same images as the result."""
-    after = report.accuracy.after
-    drop = 0.0 if report.teacher is None else report.teacher - after
-    return first_missed(
-        at_least("--min-accuracy", what="accuracy", actual=after, required=lowest),
-        at_most("--max-drop", what="the drop in accuracy", actual=drop, allowed=highest_drop),
     )

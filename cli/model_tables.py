@@ -5,6 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from prunecli.report import ImportanceReport, ModelAnalysis, OracleReport
+from prunecli.wording import percent
 
 from .table_parts import (
     BAR,
@@ -15,7 +16,6 @@ from .table_parts import (
     fact_rows,
     frozen_parts,
     grid,
-    percent,
     shorten,
     sparsity_facts,
     sparsity_parts,

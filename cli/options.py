@@ -97,7 +97,7 @@ class Talk:
 
 @dataclass(frozen=True)
 class AccuracyGate:
-    """The lowest accuracy to accept."""
+    """The lowest accuracy to accept, beside gates that a verb adds."""
 
     min_accuracy: float | None = gate(
         None, "Minimum accuracy (0.9 or 90%).", metavar="FRACTION", form="share", basic=True

@@ -11,7 +11,7 @@ from prunecli.options.shared import BUDGET
 
 from . import options as shared
 from .following import after_pruning
-from .outcome import Outcome, latency_gate
+from .outcome import Outcome
 from .parsing import checkpoint_path, usage_error
 from .session import Session
 from .signature import command
@@ -93,6 +93,7 @@ def prune(
     budget = None if by_pattern else make_budget(**limits, needed=not options.dead)
     path = session.checkpoint(model)
     from prunecli import verbs
+    from prunecli.report import NO_GATES, missed_gate
 
     with session.screen.working() as progress:
         found = verbs.prune(
@@ -111,7 +112,7 @@ def prune(
         "prune",
         found,
         output=found.output,
-        gate=latency_gate(found.latency),
+        gate=missed_gate(NO_GATES, found),
         following=after_pruning(found, model=path, data=cut.data),
         warnings=found.warnings,
     )

@@ -1,7 +1,6 @@
 """The only place that prints: data on stdout, talk on stderr."""
 
 import json as json_text
-import math
 import os
 import sys
 import traceback
@@ -158,18 +157,11 @@ def interrupted() -> InterruptedRunError:
     )
 
 
-def plain(value: Any) -> Any:
-    """Return JSON data without numbers that JSON does not have: they become null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _print_json(envelope: dict[str, Any]) -> None:
+    from prunecli.report import finite
+
     indent = 2 if _is_terminal(sys.stdout) else None
-    _write(sys.stdout, json_text.dumps(plain(envelope), indent=indent, allow_nan=False) + "\n")
+    _write(sys.stdout, json_text.dumps(finite(envelope), indent=indent, allow_nan=False) + "\n")
 
 
 def _say_error(error: PruneError) -> None:

@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from prunecli.budget import COST_NAMES, format_bytes, format_quantity
+from prunecli.plan import format_indices
 from prunecli.report import Cost, DeadReport, DeadScores, FrozenReport, SparsityReport
+from prunecli.wording import images_text, percent
 
 Parts = list[RenderableType]
 
@@ -101,23 +103,16 @@ def _stays(dead: DeadReport) -> dict[str, int]:
 
 
 def _scores(scores: DeadScores) -> str:
-    images = "held-out images" if scores.measured == "held_out" else "the same images"
     return (
         f"loss {scores.loss_before:.6f} -> {scores.loss_after:.6f}, accuracy "
         f"{percent(scores.accuracy_before)} -> {percent(scores.accuracy_after)} "
-        f"on {scores.images} {images}"
+        f"on {scores.images} {images_text(scores.measured)}"
     )
 
 
 def _indices(found: Sequence[int], rows: int | None) -> str:
-    """Write indices, runs of them short: `0-3,7`."""
-    runs: list[list[int]] = []
-    for at in found:
-        if runs and runs[-1][1] == at - 1:
-            runs[-1][1] = at
-        else:
-            runs.append([at, at])
-    texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    """Write indices, runs of them short: `0-3,7`; the first runs alone in a short table."""
+    texts = format_indices(found).split(",")
     shown = texts if rows is None else texts[:6]
     return ",".join(shown) + (",..." if len(shown) < len(texts) else "")
 
@@ -166,11 +161,6 @@ def shorten(name: str, width: int = 34) -> str:
         return name
     head = (width - 2) // 2
     return f"{name[:head]}..{name[len(name) - (width - 2 - head) :]}"
-
-
-def percent(fraction: float) -> str:
-    """Write a share in per cent."""
-    return f"{100 * fraction:.1f} %"
 
 
 def shown_facts(page: Path | None, pictures: Sequence[Path]) -> dict[str, str]:

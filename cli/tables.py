@@ -16,6 +16,7 @@ from prunecli.report import (
     PruneReport,
     SweepReport,
 )
+from prunecli.wording import percent
 
 from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
@@ -28,7 +29,6 @@ from .table_parts import (
     cost_line,
     fact_rows,
     grid,
-    percent,
     shorten,
     shown_facts,
     sparsity_facts,

@@ -20,6 +20,7 @@ from prunecli.checkpoint import Checkpoint
 from prunecli.checkpoint import save as save_checkpoint
 from prunecli.data import evaluation_split, load_split, open_source
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import Images
 from prunecli.evaluation.images import evaluate as evaluate_network
 from prunecli.network.traced import read_network
 from prunecli.options import (
@@ -31,11 +32,11 @@ from prunecli.options import (
 )
 from prunecli.options.declare import chosen, declared, refuse_idle, takes, values_of
 from prunecli.options.prune import CHANNEL, ONE_SHOT
-from prunecli.progress import Progress, silent
-from prunecli.pruning.road import PruneResult, prune_network
+from prunecli.progress import Clock, Progress, silent
+from prunecli.pruning.road import PruneResult, check_prune
 from prunecli.pruning.sweep import sweep_network
 from prunecli.pruning.timed import needs_table, prune_timed
-from prunecli.sparse import SparseResult, sparsify_network, weight_layers
+from prunecli.sparse import SparseResult, check_sparsify, sparsify_network, weight_layers
 from prunecli.sparse.granularity import parse_pattern
 from prunecli.sparse.semi_structured import to_semi_structured
 from prunecli.training import FinetuneResult
@@ -47,7 +48,7 @@ from prunecli.verbs.prune_weights import weight_sparsity
 if TYPE_CHECKING:
     from prunecli.budget import Budget
     from prunecli.data import DataSource
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Batches
     from prunecli.report import Evaluation, ModelAnalysis, Parity, SweepReport
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -128,17 +129,17 @@ def prune(
         latency=latency,
         needed=not options.dead and parse_pattern(options.granularity) is None,
     )
+    images, clock = Images(batches, measured_on), Clock(progress)
     if options.granularity != CHANNEL:
-        return sparsify_network(
+        return _sparsified(
             model,
-            _inputs(example_inputs),
+            example_inputs,
             sparsity=weight_sparsity(budget if budget.limits else None),
             options=options,
             masks=masks,
-            batches=batches,
-            measured_on=measured_on,
+            images=images,
             dry_run=dry_run,
-            progress=progress,
+            clock=clock,
         )
     if options.method != ONE_SHOT:
         return _iteratively(
@@ -153,26 +154,15 @@ def prune(
             dry_run=dry_run,
             progress=progress,
         )
-    cut = partial(
-        prune_network,
-        model,
-        _inputs(example_inputs),
+    check_prune(budget, options, images)
+    return prune_timed(
+        read_network(model, _inputs(example_inputs), clock=clock),
+        input=_spec_of(example_inputs) if needs_table(budget, options) else None,
         budget=budget,
         options=options,
-        batches=batches,
-        measured_on=measured_on,
+        images=images,
         dry_run=dry_run,
-        progress=progress,
-    )
-    if not needs_table(budget, options):
-        return cut()
-    return prune_timed(
-        cut,
-        model,
-        input=_spec_of(example_inputs),
-        budget=budget,
-        options=options.latency,
-        progress=progress,
+        clock=clock,
     )
 
 
@@ -237,16 +227,39 @@ def sparsify(
     `prune` raises.
     """
     usual = {} if options is not None else {"granularity": "weight"}
-    return sparsify_network(
+    return _sparsified(
         model,
-        _inputs(example_inputs),
+        example_inputs,
         sparsity=sparsity,
         options=chosen(PruneOptions, options, {**usual, **choices}),
         masks=masks,
-        batches=batches,
-        measured_on=measured_on,
+        images=Images(batches, measured_on),
         dry_run=dry_run,
-        progress=progress,
+        clock=Clock(progress),
+    )
+
+
+def _sparsified(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    sparsity: float | None,
+    options: PruneOptions,
+    masks: Mapping[str, Tensor] | None,
+    images: Images,
+    dry_run: bool,
+    clock: Clock,
+) -> SparseResult:
+    """Check, trace, and zero weights."""
+    check_sparsify(options, sparsity, images)
+    return sparsify_network(
+        read_network(model, _inputs(example_inputs), clock=clock),
+        sparsity=sparsity,
+        options=options,
+        masks=masks,
+        images=images,
+        dry_run=dry_run,
+        clock=clock,
     )
 
 
@@ -276,8 +289,7 @@ def sweep(
         signals=signals or (options.signal,),
         allocations=allocations or (options.allocation,),
         options=options,
-        batches=batches,
-        measured_on=measured_on,
+        images=Images(batches, measured_on),
         architecture=type(model).__name__,
         progress=progress,
     )

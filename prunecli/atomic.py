@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _NEW_FILE_MODE = 0o666  # narrowed by the process's umask, as for any other new file
 
@@ -65,19 +65,65 @@ def unwritable(path: Path, reason: str, *, hint: str | None = None) -> InputErro
     )
 
 
+def check_output(
+    path: Path,
+    *,
+    inputs: Iterable[Path],
+    overwrite: bool,
+    what: str = "output",
+    flag: str = "--out",
+) -> None:
+    """Raise `InputError` for an output that would destroy an input or another file, before work.
+
+    `OUTPUT_IS_INPUT` for one of the inputs or a place inside a folder of them, `OUTPUT_EXISTS`, and
+    `UNWRITABLE_OUTPUT`. `what` names the output, `flag` says by which option another is given.
+    """
+    for given in inputs:
+        over = path.exists() and given.exists() and path.samefile(given)
+        if over or (given.is_dir() and given.resolve() in path.resolve().parents):
+            raise InputError(
+                f"the {what} would be written over or into what it is made of",
+                code="OUTPUT_IS_INPUT",
+                where=str(path),
+                hint=f"give a place beside that: {flag}",
+            )
+    if path.exists() and not path.is_file():
+        raise _no_file(path)
+    if path.exists() and not overwrite:
+        raise InputError(
+            f"the {what} exists already",
+            code="OUTPUT_EXISTS",
+            where=str(path),
+            hint=f"give another name ({flag}) or replace it (--overwrite)",
+        )
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise `InputError` (`UNWRITABLE_OUTPUT`) where a folder does not exist or takes no files."""
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise unwritable(
+            path,
+            f"the folder {path.parent} does not exist",
+            hint=f"make it first: mkdir -p {path.parent}",
+        )
+    if not os.access(folder, os.W_OK):
+        raise unwritable(path, f"the folder {path.parent} cannot be written to")
+
+
+def _no_file(path: Path) -> InputError:
+    return unwritable(path, "there is something else than a file in that place")
+
+
 def _check_target(target: Path) -> int | None:
     """Return the permissions of an existing target; raise when it cannot be replaced."""
-    if not target.parent.is_dir():
-        raise unwritable(
-            target,
-            f"the folder {target.parent} does not exist",
-            hint=f"make it first: mkdir -p {target.parent}",
-        )
+    check_place(target)
     if not target.exists():
         return None
     status = target.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise unwritable(target, "there is something else than a file in that place")
+        raise _no_file(target)
     return stat.S_IMODE(status.st_mode)
 
 

@@ -1,4 +1,4 @@
-"""How counts and lists of names are put into sentences."""
+"""How counts, shares, lists of names and sets of images are put into words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAMES_SHOWN = 5
+
+IMAGES = {
+    "held_out": "images held out from training",
+    "calibration": "calibration images",
+    "test": "test images",
+}
+"""What images are called by where they are from."""
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -36,3 +43,21 @@ def some(names: Sequence[object], shown: int = NAMES_SHOWN) -> str:
     """
     listed = ", ".join(str(name) for name in names[:shown])
     return listed if len(names) <= shown else f"{listed} and {len(names) - shown:,} more"
+
+
+def percent(share: float | None, *, digits: int = 1) -> str:
+    """Return a share in per cent; nothing for none.
+
+    >>> percent(0.712), percent(0.5, digits=0), percent(None)
+    ('71.2 %', '50 %', '')
+    """
+    return "" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def images_text(measured: str) -> str:
+    """Return what images figures are from, by the name that reports have for them.
+
+    >>> images_text("held_out"), images_text("validation"), images_text("")
+    ('images held out from training', 'validation images', 'images')
+    """
+    return IMAGES.get(measured, f"{measured} images" if measured else "images")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,21 @@ from prunecli.report import ClassCount, DatasetAnalysis
 from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import torch
+
+    from prunecli.complexity.estimates import RepeatedCsg
     from prunecli.complexity.neighbours import Floats
     from prunecli.data import DataSource
+    from prunecli.report import Reduction
 
 PAIRS = 10
 """Confused pairs of classes that are reported."""
+
+VOTES = "none"
+"""The volume at which every neighbour has one vote: no box around it weighs it."""
 
 ARRAYS = 8
 """Temporary arrays that live at a time, at most; the memory that may be used is shared by them."""
@@ -69,6 +76,52 @@ def analyze_dataset(
     features = any(isinstance(raw, Arrays) and raw.are_features for raw in source.splits.values())
     found = None if features else survey(source, limit=options.survey, seed=seed, progress=progress)
     seen = see(source, found, options=options, seed=seed, network=network, progress=progress)
+    overlap = _measured(seen, options, seed=seed, device=device, progress=progress)
+    present = [source.classes[int(label)] for label in np.unique(seen.labels)]
+    known = known_for(source, seen, records, options)
+    votes = overlap.by_volume[VOTES]
+    return DatasetAnalysis(
+        path=str(source.path),
+        format=source.format,
+        images=sum(counts.values()),
+        classes=tuple(ClassCount(name, count) for name, count in counts.items()),
+        balance=min(counts.values()) / max(counts.values()),
+        **_surveyed(found),
+        **_overlapping(overlap, seen, options, present),
+        subset=chosen_subset(
+            source, seen, votes, options=options, smaller=overlap.smaller, known=known
+        ),
+        expected=expect(
+            source,
+            seen,
+            overlap.settings,
+            {volume: each.mean for volume, each in overlap.by_volume.items()},
+        ),
+        warnings=(
+            *_findings(found),
+            *seen.warnings,
+            *crowded_labels(len(present), len(seen.labels)),
+            *short_classes(source, seen, options),
+            *_by_name(overlap.by_volume[options.volume].runs[0], present),
+            *(known.warnings if known else ()),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Overlap:
+    """How much the classes overlap, by how neighbourhoods are weighted, and for fewer images."""
+
+    settings: CsgSettings
+    device: torch.device
+    by_volume: Mapping[str, RepeatedCsg]
+    smaller: Reduction | None
+
+
+def _measured(
+    seen: Seen, options: ComplexityOptions, *, seed: int, device: torch.device, progress: Progress
+) -> _Overlap:
+    """Measure the overlap of the classes, and down to how many images it holds where asked."""
     settings = CsgSettings(
         samples=options.samples,
         neighbours=options.neighbours,
@@ -77,64 +130,54 @@ def analyze_dataset(
         seed=seed,
     )
     workspace = max(options.memory // ARRAYS, 2**20)
-    found_by = csg_by_volume(
+    by_volume = csg_by_volume(
         seen.points,
         seen.labels,
-        volumes=(options.volume, "none"),
+        volumes=(options.volume, VOTES),
         repeats=options.repeats,
         settings=settings,
         workspace=workspace,
         device=device,
         progress=progress,
     )
-    boxed, votes = found_by[options.volume], found_by["none"]
-    present = [source.classes[int(label)] for label in np.unique(seen.labels)]
     smaller = None
     if options.reduce:
         smaller = reduction(
             seen.points,
             seen.labels,
-            settings=replace(settings, volume="none"),
+            settings=replace(settings, volume=VOTES),
             tolerance=options.tolerance,
             workspace=workspace,
             device=device,
             progress=progress,
         )
-    known = known_for(source, seen, records, options)
+    return _Overlap(settings, device, by_volume, smaller)
+
+
+def _overlapping(
+    overlap: _Overlap, seen: Seen, options: ComplexityOptions, present: list[str]
+) -> dict[str, Any]:
+    """Return how much the classes overlap, as the report has it."""
+    boxed, votes = overlap.by_volume[options.volume], overlap.by_volume[VOTES]
     places = class_map(votes.similarity)
-    return DatasetAnalysis(
-        path=str(source.path),
-        format=source.format,
-        images=sum(counts.values()),
-        classes=tuple(ClassCount(name, count) for name, count in counts.items()),
-        balance=min(counts.values()) / max(counts.values()),
-        **_surveyed(found),
-        csg=boxed.mean,
-        csg_interval=boxed.interval,
-        csg_settings={**_told(settings, options, seen), "device": str(device)},
-        eigenvalues=tuple(np.mean([run.eigenvalues for run in boxed.runs], axis=0).tolist()),
-        similarity=tuple(tuple(row) for row in boxed.similarity.tolist()),
-        confused_pairs=_confused(votes.similarity, present),
-        csg_votes=votes.mean,
-        csg_votes_interval=votes.interval,
-        csg_deviation=boxed.standard_deviation,
-        difficulty=difficulties(votes, present),
-        class_map={name: (x, y) for name, (x, y) in zip(present, places.tolist(), strict=True)},
-        confusing=confusing_images(votes.runs, present, seen.paths),
-        reduction=smaller,
-        subset=chosen_subset(source, seen, votes, options=options, smaller=smaller, known=known),
-        expected=expect(
-            source, seen, settings, {volume: each.mean for volume, each in found_by.items()}
-        ),
-        warnings=(
-            *_findings(found),
-            *seen.warnings,
-            *crowded_labels(len(present), len(seen.labels)),
-            *short_classes(source, seen, options),
-            *_by_name(boxed.runs[0], present),
-            *(known.warnings if known else ()),
-        ),
-    )
+    return {
+        "csg": boxed.mean,
+        "csg_interval": boxed.interval,
+        "csg_settings": {
+            **_told(overlap.settings, options, seen),
+            "device": str(overlap.device),
+        },
+        "eigenvalues": tuple(np.mean([run.eigenvalues for run in boxed.runs], axis=0).tolist()),
+        "similarity": tuple(tuple(row) for row in boxed.similarity.tolist()),
+        "confused_pairs": _confused(votes.similarity, present),
+        "csg_votes": votes.mean,
+        "csg_votes_interval": votes.interval,
+        "csg_deviation": boxed.standard_deviation,
+        "difficulty": difficulties(votes, present),
+        "class_map": {name: (x, y) for name, (x, y) in zip(present, places.tolist(), strict=True)},
+        "confusing": confusing_images(votes.runs, present, seen.paths),
+        "reduction": overlap.smaller,
+    }
 
 
 def _told(settings: CsgSettings, options: ComplexityOptions, seen: Seen) -> dict[str, Any]:

@@ -28,11 +28,11 @@ from prunecli.report import (
 from prunecli.signals.oracle import agreement, loss_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from prunecli.architectures.reference import InputSpec
     from prunecli.data import ImageSet
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.network.traced import Network
 
 COMPARED = (
@@ -52,7 +52,7 @@ def analyze_network(
     architecture: str,
     images: ImageSet | None = None,
     input: InputSpec | None = None,  # noqa: A002 - the word for it everywhere here
-    batches: Callable[[], Batches] | None = None,
+    batches: BatchSource | None = None,
     progress: Progress = silent,
 ) -> ModelAnalysis:
     """Return costs, saliencies, dead channels and, with `images`, the sensitivity of all groups."""
@@ -121,7 +121,7 @@ def _oracle(
     options: AnalyzeOptions,
     choice: PruneOptions,
     *,
-    batches: Callable[[], Batches] | None,
+    batches: BatchSource | None,
     progress: Progress,
 ) -> OracleReport:
     """Return the loss change of every channel, and how the signals rank them on the same images."""

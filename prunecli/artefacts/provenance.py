@@ -14,7 +14,6 @@ from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
 from prunecli.artefacts.history import cut_step, step_to_json
 from prunecli.checkpoint import Checkpoint, Loaded, load
 from prunecli.cutting.surgery import cut_tensor
-from prunecli.errors import InputError
 from prunecli.options import LoadOptions
 from prunecli.plan import PruningPlan, compose, compose_factors
 
@@ -38,32 +37,6 @@ def read(path: Path, options: LoadOptions | None = None) -> Loaded:
         std=options.std,
         allow_pickle=options.allow_pickle,
     )
-
-
-def check_output(target: Path, *, inputs: list[Path], overwrite: bool) -> None:
-    """Raise `InputError` for an output that would destroy an input or another file, before work."""
-    for given in inputs:
-        if target.exists() and given.exists() and target.samefile(given):
-            raise InputError(
-                "the output is the input",
-                code="OUTPUT_IS_INPUT",
-                where=str(target),
-                hint="give another name: --out slim.pt",
-            )
-    if target.exists() and not overwrite:
-        raise InputError(
-            "the output exists already",
-            code="OUTPUT_EXISTS",
-            where=str(target),
-            hint="give another name (--out) or replace it (--overwrite)",
-        )
-    if not target.parent.is_dir():
-        raise InputError(
-            "the folder of the output does not exist",
-            code="UNWRITABLE_OUTPUT",
-            where=str(target.parent),
-            hint="make it first, or write somewhere else (--out)",
-        )
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

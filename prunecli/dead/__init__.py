@@ -23,19 +23,17 @@ from prunecli.dead.find import (
 from prunecli.dead.readers import Use, uses_of
 from prunecli.dead.trial import Trial, below_threshold, dense_graph, score
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import NO_IMAGES, Images, count_images
 from prunecli.progress import Progress, silent
 from prunecli.report import DeadGroup, DeadReport, DeadScores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.outputs import Batches
-    from prunecli.graph.coupling.groups import ChannelGroup
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.network.traced import Network
-
-    Images = Callable[[], Batches]
 
 __all__ = ["Dead", "Kept", "find_dead", "without_dead"]
 
@@ -45,9 +43,9 @@ ROUNDED = "the width that is left is rounded up"
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays although it is dead: chosen groups, and what makes a width a multiple."""
+    """What stays although it is dead: groups by name, and what makes a width a multiple."""
 
-    group: Callable[[ChannelGroup], bool] = lambda _: False
+    groups: frozenset[str] = frozenset()
     align: int = 1
     min_width: int = 1
 
@@ -68,7 +66,7 @@ class Dead:
 def find_dead(
     network: Network,
     *,
-    batches: Images | None = None,
+    batches: BatchSource | None = None,
     threshold: float | None = None,
     kept: Kept | None = None,
     seed: int = 0,
@@ -85,7 +83,7 @@ def find_dead(
     kept = kept or Kept()
     images = _count(batches)
     seen = _look(network, batches, seed, progress)
-    able = of_groups(network, lambda group: not (why_not(group) or kept.group(group)))
+    able = of_groups(network, lambda group: not (why_not(group) or group.name in kept.groups))
     unread = unread_atoms(network) & able
     constant = constant_atoms(network, seen) & able & ~unread
     if batches is None:
@@ -111,30 +109,31 @@ def find_dead(
 
 
 def without_dead(
-    network: Network,
-    dead: Dead,
-    *,
-    batches: Images | None = None,
-    held_out: bool = False,
+    network: Network, dead: Dead, *, images: Images = NO_IMAGES
 ) -> tuple[Network, DeadReport]:
     """Return the dense network in which nothing reads the dead channels, and what it costs.
 
-    Their constants stand in what is left of their readers. `batches` yields the images that both
-    networks are scored on; `held_out` says that these are others than were looked at. Raises
-    `GraphError` for a model that cannot be copied.
+    Their constants stand in what is left of their readers. Both networks are measured on `images`.
+    Raises `GraphError` for a model that cannot be copied.
     """
     moved = move(network, dead.uses, dead.settled)
     after = compensated(network, dead.settled.gone, moved)
     scores = None
-    if batches is not None:
-        before, then = (score(dense_graph(one), batches) for one in (network, after))
+    if images.judged_on is not None:
+        before, then = (score(dense_graph(one), images.judged_on) for one in (network, after))
         if before is not None and then is not None:
-            measured = "held_out" if held_out else "calibration"
-            scores = DeadScores(before[0], then[0], before[1], then[1], before[2], measured)
+            scores = DeadScores(
+                before.loss,
+                then.loss,
+                before.accuracy,
+                then.accuracy,
+                before.images,
+                images.measured,
+            )
     return after, dataclasses.replace(dead.report, borders=dict(moved.borders), scores=scores)
 
 
-def _check(threshold: float | None, batches: Images | None) -> None:
+def _check(threshold: float | None, batches: BatchSource | None) -> None:
     if threshold is None:
         return
     if not (math.isfinite(threshold) and threshold >= 0):
@@ -151,8 +150,8 @@ def _check(threshold: float | None, batches: Images | None) -> None:
         )
 
 
-def _count(batches: Images | None) -> int:
-    images = 0 if batches is None else sum(len(labels) for _, labels in batches())
+def _count(batches: BatchSource | None) -> int:
+    images = 0 if batches is None else count_images(batches)
     if batches is not None and not images:
         raise InputError(
             "there are no images to look for dead channels on",
@@ -162,7 +161,9 @@ def _count(batches: Images | None) -> int:
     return images
 
 
-def _look(network: Network, batches: Images | None, seed: int, progress: Progress) -> list[Seen]:
+def _look(
+    network: Network, batches: BatchSource | None, seed: int, progress: Progress
+) -> list[Seen]:
     """Return what every place holds: over the images, or for weights alone over random inputs."""
     if batches is not None:
         return look(network, ([images] for images, _ in batches()), progress=progress)

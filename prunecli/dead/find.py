@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prunecli.dead.activations import Seen
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.graph.coupling.groups import Atoms, ChannelGroup
     from prunecli.network.traced import Network
     from prunecli.progress import Progress
@@ -77,7 +77,7 @@ def silent_atoms(network: Network) -> NDArray[np.bool_]:
 def penalties(
     network: Network,
     seen: Sequence[Seen],
-    batches: Callable[[], Batches],
+    batches: BatchSource,
     *,
     progress: Progress,
 ) -> NDArray[np.float64]:

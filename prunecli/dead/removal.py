@@ -13,14 +13,11 @@ from prunecli.network.patterns import matches
 from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from prunecli.allocation import Saliency
     from prunecli.budget import Budget
-    from prunecli.evaluation.outputs import Batches
-    from prunecli.graph.coupling.groups import ChannelGroup
+    from prunecli.evaluation.batches import Images
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
     from prunecli.progress import Clock
@@ -76,8 +73,7 @@ def living_network(
     options: PruneOptions,
     *,
     limited: bool,
-    batches: Callable[[], Batches] | None,
-    measured_on: Callable[[], Batches] | None,
+    images: Images,
     clock: Clock,
 ) -> WithoutDead:
     """Return the network without its dead channels; as it is where they are not asked for.
@@ -89,14 +85,15 @@ def living_network(
     if not options.dead:
         return WithoutDead(network, nothing)
 
-    def stays(group: ChannelGroup) -> bool:
-        named = bool(options.only) and not matches(group, options.only)
-        return named or matches(group, options.exclude)
-
+    stays = frozenset(
+        group.name
+        for group in network.coupling.groups
+        if (options.only and not matches(group, options.only)) or matches(group, options.exclude)
+    )
     with clock.stage("dead"):
         dead = find_dead(
             network,
-            batches=batches,
+            batches=images.scored_on,
             threshold=options.dead_threshold,
             kept=Kept(stays, options.align or 1, options.min_width),
             seed=options.seed,
@@ -106,12 +103,7 @@ def living_network(
             if not limited:
                 raise _nothing_dead(dead)
             return WithoutDead(network, nothing, dead.report, (f"no dead channel: {_found(dead)}",))
-        after, report = without_dead(
-            network,
-            dead,
-            batches=measured_on or batches,
-            held_out=measured_on is not None,
-        )
+        after, report = without_dead(network, dead, images=images)
     return WithoutDead(after, dead.gone, report, dead=dead)
 
 

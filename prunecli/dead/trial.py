@@ -8,21 +8,25 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.func import functional_call
 
 from prunecli.dead.compensate import Settled, changed_tensors, move, settle
-from prunecli.evaluation.outputs import first_tensor, image_losses
+from prunecli.evaluation.scores import (
+    NO_TENSORS,
+    Scores,
+    UnscorableError,
+    exact_sum,
+    score_on,
+)
 from prunecli.progress import Progress, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from prunecli.dead.readers import Use
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.network.traced import Network
 
 TOGETHER = "with the others gone the loss would change by more than the threshold"
@@ -34,7 +38,7 @@ class Trial:
 
     network: Network
     uses: Sequence[Use]
-    batches: Callable[[], Batches]
+    batches: BatchSource
     threshold: float
     progress: Progress
 
@@ -45,14 +49,14 @@ class Trial:
     @cached_property
     def _loss(self) -> float:
         found = score(self._dense, self.batches)
-        return float("nan") if found is None else found[0]
+        return float("nan") if found is None else found.loss
 
     def change(self, settled: Settled) -> float:
         """Return how the mean loss changes without the channels that are settled to go."""
         moved = move(self.network, self.uses, settled)
         changed = changed_tensors(self.network, settled.gone, moved)
         found = score(self._dense, self.batches, changed)
-        return float("nan") if found is None else found[0] - self._loss
+        return float("nan") if found is None else found.loss - self._loss
 
 
 def below_threshold(
@@ -110,19 +114,13 @@ def dense_graph(network: Network) -> nn.Module:
 
 
 def score(
-    module: nn.Module, batches: Callable[[], Batches], changed: Mapping[str, Tensor] | None = None
-) -> tuple[float, float, int] | None:
-    """Return the mean loss, the accuracy and the images; None for what is no classifier.
+    module: nn.Module, batches: BatchSource, changed: Mapping[str, Tensor] = NO_TENSORS
+) -> Scores | None:
+    """Return the scores of a network; None for what is no classifier.
 
     `changed` holds tensors that take the place of the module's own.
     """
-    loss, right, count = 0.0, 0, 0
-    with torch.no_grad():
-        for images, labels in batches():
-            logits = first_tensor(functional_call(module, dict(changed or {}), (images,)))
-            if logits.dim() != 2 or labels.dim() != 1:
-                return None
-            loss += float(image_losses(logits, labels).double().sum())
-            right += int((logits.argmax(-1) == labels).sum())
-            count += len(labels)
-    return (loss / count, right / count, count) if count else None
+    try:
+        return score_on(module, batches, tensors=changed, summed=exact_sum)
+    except UnscorableError:
+        return None

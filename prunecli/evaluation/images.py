@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from prunecli.report import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from prunecli.architectures.reference import InputSpec
 
@@ -109,34 +111,64 @@ def tally_logits(logits: Tensor, labels: Tensor) -> Tally:
 def to_evaluation(tally: Tally, images: ImageSet) -> Evaluation:
     """Return the scores that sums stand for; raise `NO_IMAGES` when they are sums over nothing."""
     count = int(tally.images.sum())
-    if not count:
-        raise InputError(
-            f"there is no image to evaluate in the {images.split} split",
-            code="NO_IMAGES",
-            hint="give a data set with images to test on",
-        )
-    shares = (tally.hits / tally.images).tolist()
-    seen = tally.images.bool().tolist()
-    return Evaluation(
-        accuracy=float(tally.hits.sum()) / count,
+    check_any(count, images.split)
+    return summed_up(
+        hits=tally.hits.tolist(),
+        counts=tally.images.tolist(),
         top5=float(tally.top5) / count,
         loss=float(tally.loss) / count,
-        count=count,
-        per_class={
-            name: share
-            for name, share, any_ in zip(images.classes, shares, seen, strict=True)
-            if any_
-        },
+        names=images.classes,
         split=images.split,
         warnings=images.found(),
     )
 
 
-def check_outputs(logits: Tensor, classes: int) -> None:
-    """Raise `CLASS_COUNT_MISMATCH` unless there is one logit per class."""
-    if logits.shape[1] != classes:
+def summed_up(
+    *,
+    hits: Sequence[float],
+    counts: Sequence[float],
+    top5: float,
+    loss: float,
+    names: Sequence[str],
+    split: str,
+    warnings: tuple[str, ...],
+) -> Evaluation:
+    """Return the scores of images by class: how many were right, and how many there are.
+
+    `top5` is a share and `loss` a mean over all of them, `names` are those of the classes.
+    """
+    count = int(sum(counts))
+    return Evaluation(
+        accuracy=float(sum(hits)) / count,
+        top5=top5,
+        loss=loss,
+        count=count,
+        per_class={
+            name: right / every
+            for name, right, every in zip(names, hits, counts, strict=True)
+            if every
+        },
+        split=split,
+        warnings=warnings,
+    )
+
+
+def check_any(count: int, split: str) -> None:
+    """Raise `NO_IMAGES` where there is nothing to evaluate on."""
+    if not count:
         raise InputError(
-            f"the network tells {logits.shape[1]} classes apart, the data has {classes}",
+            f"there is no image to evaluate in the {split} split",
+            code="NO_IMAGES",
+            hint="give a data set with images to test on",
+        )
+
+
+def check_outputs(logits: Tensor | NDArray[Any], classes: int) -> None:
+    """Raise `CLASS_COUNT_MISMATCH` unless there is one logit per class."""
+    if logits.ndim != 2 or logits.shape[1] != classes:
+        raise InputError(
+            f"the network tells {'x'.join(map(str, logits.shape[1:]))} classes apart, the data has "
+            f"{classes}",
             code="CLASS_COUNT_MISMATCH",
             hint="give the data that the network was made for",
         )

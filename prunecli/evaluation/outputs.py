@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
 from prunecli.errors import InputError
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""Normalised images `[n, channels, height, width]` with their labels `[n]`."""
 
 
 def class_logits(output: Any) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -2,6 +2,7 @@
 
 from prunecli.html.analysis import analysis_page
 from prunecli.html.cuts import cut_page
+from prunecli.html.of_reports import page_of
 from prunecli.html.page import page
 from prunecli.html.parts import (
     Bar,
@@ -44,6 +45,7 @@ __all__ = [
     "export_page",
     "finetune_page",
     "page",
+    "page_of",
     "sweep_page",
     "write_page",
 ]

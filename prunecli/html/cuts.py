@@ -17,9 +17,7 @@ from prunecli.html.words import (
     dead_sections,
     folded,
     frozen_sections,
-    images_text,
     number,
-    percent,
     place_text,
     reference_text,
     share_bar,
@@ -34,7 +32,7 @@ from prunecli.pictures import (
 from prunecli.pictures.candidates import ranked
 from prunecli.report.networks import MASKED
 from prunecli.sparse.granularity import WEIGHT
-from prunecli.wording import counted, verb
+from prunecli.wording import counted, images_text, percent, verb
 
 if TYPE_CHECKING:
     from prunecli.report import (

@@ -12,12 +12,11 @@ from prunecli.html.words import (
     folded,
     frozen_sections,
     number,
-    percent,
     share_bar,
     sparsity_sections,
 )
 from prunecli.pictures import layers_picture, oracle_picture, sensitivity_picture
-from prunecli.wording import counted, verb
+from prunecli.wording import counted, percent, verb
 
 if TYPE_CHECKING:
     from prunecli.report import GroupAnalysis, ImportanceReport, ModelAnalysis, OracleReport

@@ -23,15 +23,14 @@ from prunecli.html.words import (
     budget_text,
     folded,
     gates_fact,
-    images_text,
-    percent,
     place_text,
     sparsity_sections,
 )
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of
 from prunecli.pictures.timings import row_name
-from prunecli.wording import counted
+from prunecli.report import NO_GATES, Gates, gates_text
+from prunecli.wording import counted, images_text, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
     from prunecli.report import BenchmarkRow, ExportReport, FinetuneReport, RunStep, SamplingReport
 
 
-def finetune_page(report: FinetuneReport, *, gates: str = "") -> str:
-    """Return the page of a training; `gates` says whether the stated ones are met."""
+def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
+    """Return the page of a training, which says whether `gates` are met."""
     accuracy = report.accuracy
     on = f"on {images_text(accuracy.split)}"
     figures = [
@@ -55,7 +54,7 @@ def finetune_page(report: FinetuneReport, *, gates: str = "") -> str:
         "model": report.architecture,
         "held-out accuracy": f"{percent(report.held_out.before)} before, "
         f"{percent(report.held_out.after)} after, on the images that choose the best epoch",
-        **gates_fact(gates),
+        **gates_fact(gates_text(gates, report)),
         "best epoch": f"{report.best_epoch} of {len(report.epochs)}",
         "seconds": f"{report.seconds:,.0f}",
         "log": "none" if report.log is None else place_text(report.log),
@@ -116,10 +115,10 @@ def _epochs(report: FinetuneReport) -> Section:
     return Section("Epochs", text, parts, rank=1)
 
 
-def export_page(report: ExportReport, *, gates: str = "") -> str:
+def export_page(report: ExportReport, *, gates: Gates = NO_GATES) -> str:
     """Return the page of an export, and of the whole run that led to it.
 
-    `gates` says whether the stated ones are met.
+    It says whether `gates` are met.
     """
     timed = [row for row in report.benchmark if row.speedup is not None]
     error = f"{report.parity.max_rel_error:.1e}"
@@ -134,7 +133,7 @@ def export_page(report: ExportReport, *, gates: str = "") -> str:
     facts = {
         "model": report.architecture,
         "compared with": f"PyTorch, on {counted(report.parity.inputs, 'random input')}",
-        **gates_fact(gates),
+        **gates_fact(gates_text(gates, report)),
         "seconds": f"{report.seconds:,.1f}",
         "written to": place_text(report.output),
     }

@@ -9,8 +9,9 @@ from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.drawing import drawing
 from prunecli.html.page import page
 from prunecli.html.parts import Bar, Cell, Facts, Grid, Numbers, Part, Section
-from prunecli.html.words import command_fact, images_text, percent
+from prunecli.html.words import command_fact
 from prunecli.pictures import sweep_picture
+from prunecli.wording import images_text, percent
 
 if TYPE_CHECKING:
     from prunecli.report import SweepReport, Trial

@@ -10,6 +10,7 @@ from prunecli.budget import COST_NAMES, format_bytes, format_cost
 from prunecli.html.drawing import drawing
 from prunecli.html.parts import Bar, Folded, Grid, Section
 from prunecli.pictures import weights_picture
+from prunecli.wording import images_text, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,27 +21,10 @@ if TYPE_CHECKING:
 FAR = 2
 """Folders up to which a path leads from where the command ran; beyond, it is absolute."""
 
-MEASURED = {
-    "held_out": "images held out from training",
-    "calibration": "the calibration images",
-    "test": "test images",
-}
-"""What images are called by where they are from."""
-
-
-def percent(share: float | None, *, digits: int = 1) -> str:
-    """Write a share in per cent; nothing for none."""
-    return "" if share is None else f"{100 * share:.{digits}f} %"
-
 
 def number(value: float | None, digits: int = 3) -> str:
     """Write a number with so many digits that count; nothing for none."""
     return "" if value is None else f"{value:.{digits}g}"
-
-
-def images_text(measured: str) -> str:
-    """Say which images figures are from."""
-    return MEASURED.get(measured, f"{measured} images" if measured else "images")
 
 
 def place_text(path: str | Path, *, start: Path | None = None) -> str:

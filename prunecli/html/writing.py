@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from prunecli.atomic import atomic_write, unwritable
+from prunecli.atomic import atomic_write, check_output
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,11 +15,7 @@ SUFFIXES = (".html", ".htm")
 
 
 def check_page(path: Path, *, inputs: Iterable[Path], overwrite: bool) -> None:
-    """Raise `InputError` where a page cannot be put at `path`, before work.
-
-    `UNWRITABLE_OUTPUT`, `OUTPUT_EXISTS`, and `OUTPUT_IS_INPUT` for one of the inputs or a place
-    inside a folder of them.
-    """
+    """Raise `InputError` where a page cannot be put at `path`, before work: see `check_output`."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
             "a report is an HTML file",
@@ -28,32 +23,7 @@ def check_page(path: Path, *, inputs: Iterable[Path], overwrite: bool) -> None:
             where=str(path),
             hint=f"end its name in {SUFFIXES[0]}: --report {path.with_suffix('.html').name}",
         )
-    target = path.resolve()
-    for given in (each.resolve() for each in inputs if each.exists()):
-        if given == target or (given.is_dir() and given in target.parents):
-            raise InputError(
-                "the report would be written over or into what it is about",
-                code="OUTPUT_IS_INPUT",
-                where=str(path),
-                hint="write it beside that: --report ../report.html",
-            )
-    if path.exists() and not path.is_file():
-        raise unwritable(path, "there is something else than a file in that place")
-    if path.exists() and not overwrite:
-        raise InputError(
-            "the report exists already",
-            code="OUTPUT_EXISTS",
-            where=str(path),
-            hint="give another name (--report) or replace it (--overwrite)",
-        )
-    if not target.parent.is_dir():
-        raise unwritable(
-            path,
-            f"the folder {path.parent} does not exist",
-            hint=f"make it first: mkdir -p {path.parent}",
-        )
-    if not os.access(target.parent, os.W_OK):
-        raise unwritable(path, f"the folder {path.parent} cannot be written to")
+    check_output(path, inputs=inputs, overwrite=overwrite, what="report", flag="--report")
 
 
 def write_page(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from prunecli.allocation import Saliency
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Batches, BatchSource
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
 
@@ -35,7 +35,7 @@ class Measured:
 
     network: Network
     saliency: Saliency
-    batches: Callable[[], Batches] | None
+    batches: BatchSource | None
     progress: Progress = silent
 
     def images(self) -> Batches:
@@ -82,7 +82,7 @@ def importance_of(
     network: Network,
     saliency: Saliency,
     options: PruneOptions,
-    batches: Callable[[], Batches] | None,
+    batches: BatchSource | None,
     *,
     progress: Progress = silent,
 ) -> Numbers | None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from prunecli.report import CutCost, FrozenReport, GroupReport
+from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
     from prunecli.cost.model import CostModel, Widths
     from prunecli.network.traced import Network
+    from prunecli.options import PruneOptions
+    from prunecli.report import Verified
 
 
 def cut_cost(cost: CostModel, widths: Widths) -> CutCost:
@@ -88,4 +92,35 @@ def group_reports(
             None if importance is None else float(importance[at]),
         )
         for at, group in enumerate(network.coupling.groups)
+    )
+
+
+def prune_report(
+    network: Network,
+    options: PruneOptions,
+    *,
+    plan: Mapping[str, Any],
+    cost: CutCost,
+    frozen: tuple[FrozenReport, ...],
+    mode: str,
+    seconds: Mapping[str, float],
+    architecture: str = "",
+    verified: Verified | None = None,
+    warnings: Iterable[str] = (),
+) -> PruneReport:
+    """Return what every report of a pruned network says, whatever was taken out of it."""
+    return PruneReport(
+        output=None,
+        plan=plan,
+        cost=cost,
+        verified=verified,
+        groups=(),
+        frozen=frozen,
+        architecture=architecture or type(network.model).__name__,
+        mode=mode,
+        signal=options.signal,
+        allocation=options.allocation,
+        align="auto" if options.align is None else str(options.align),
+        seconds=dict(seconds),
+        warnings=tuple(warnings),
     )

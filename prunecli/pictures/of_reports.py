@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from prunecli.pictures import (
+    agreement_picture,
+    balance_picture,
+    class_map_picture,
+    difficulty_picture,
+    layers_picture,
+    learned_picture,
+    oracle_picture,
+    reduction_picture,
+    relation_picture,
+    sensitivity_picture,
+    similarity_picture,
+    spectrum_picture,
+)
 from prunecli.pictures.candidates import candidates_picture
 from prunecli.pictures.layers import kept_picture, weights_picture
 from prunecli.pictures.runs import run_picture
@@ -13,6 +27,12 @@ from prunecli.pictures.sweeps import sweep_picture
 from prunecli.pictures.timings import benchmark_picture, latency_picture
 from prunecli.pictures.training import removals_picture, training_picture
 from prunecli.report import ExportReport, FinetuneReport, PruneReport, SweepReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prunecli.options import AnalyzeOptions
+    from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
 
 NAMES = {
     "prune": ("layers", "removals", "latency", "candidates"),
@@ -66,3 +86,64 @@ def _(report: ExportReport) -> dict[str, Picture]:
     if report.benchmark:
         found["benchmark"] = benchmark_picture(report.benchmark)
     return found
+
+
+OF_MODEL: dict[str, Callable[[ModelAnalysis], Picture]] = {
+    "layers": layers_picture,
+    "sensitivity": sensitivity_picture,
+    "oracle": oracle_picture,
+}
+
+OF_DATA: dict[str, Callable[[DatasetAnalysis], Picture]] = {
+    "class-map": class_map_picture,
+    "similarity": similarity_picture,
+    "difficulty": difficulty_picture,
+    "balance": balance_picture,
+    "spectrum": spectrum_picture,
+    "reduction": reduction_picture,
+}
+
+PAIRS = 4
+"""Pairs of runs whose agreement is drawn."""
+
+
+def picture_names(options: AnalyzeOptions, *, model: bool, data: bool) -> list[str]:
+    """Return the names of the pictures that an analysis may give, before it is made."""
+    with_both = model and data
+    asked = {
+        **dict.fromkeys(OF_DATA, data),
+        "layers": model,
+        "sensitivity": with_both and options.sensitivity,
+        "oracle": with_both and options.oracle,
+        "reduction": data and options.complexity.reduce,
+        "expected-error": data,
+        "learned": bool(options.learnability),
+    }
+    runs = len(options.learnability)
+    pairs = min(runs * (runs - 1) // 2, PAIRS)
+    return [name for name, wanted in asked.items() if wanted] + _agreements(pairs)
+
+
+def analysis_pictures(report: AnalyzeReport, options: AnalyzeOptions) -> dict[str, Picture]:
+    """Return the pictures of an analysis by name: `options` say which of them were asked for."""
+    model, dataset, learned = report.model, report.dataset, report.learnability
+    names = picture_names(options, model=model is not None, data=dataset is not None)
+    found: dict[str, Picture] = {}
+    if model is not None:
+        found |= {name: draw(model) for name, draw in OF_MODEL.items() if name in names}
+    if dataset is not None:
+        found |= {name: draw(dataset) for name, draw in OF_DATA.items() if name in names}
+        expected = dataset.expected
+        if expected is not None and expected.error is not None and expected.relation is not None:
+            classes = len(dataset.difficulty)
+            found["expected-error"] = relation_picture(expected.relation, expected, classes=classes)
+    if learned is not None:
+        found["learned"] = learned_picture(learned)
+        pairs = learned.pairs[:PAIRS]
+        agreements = map(agreement_picture, pairs)
+        found |= dict(zip(_agreements(len(pairs)), agreements, strict=True))
+    return found
+
+
+def _agreements(pairs: int) -> list[str]:
+    return [f"agreement-{at}" for at in range(1, pairs + 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,9 +30,47 @@ if TYPE_CHECKING:
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
     from prunecli.progress import Clock
-    from prunecli.report import Verified
+    from prunecli.report import FrozenReport, Verified
 
 GRAPH = "graph"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is kept of a network: one boolean per atom, and the widths of the groups.
+
+    `whole` are the groups that could have been cut and were not. `model` is the network that was
+    cut and proven, None for a plan; `program` is its graph where graph mode was needed.
+    """
+
+    plan: PruningPlan
+    keep: NDArray[np.bool_]
+    widths: Widths
+    whole: tuple[FrozenReport, ...]
+    model: nn.Module | None = None
+    program: Mapping[str, Any] | None = None
+    verified: Verified | None = None
+
+
+def planned_cut(
+    network: Network,
+    keep: NDArray[np.bool_],
+    widths: Widths,
+    *,
+    whole: tuple[FrozenReport, ...],
+    budget: Budget,
+    options: PruneOptions,
+) -> Cut:
+    """Return the cut that keeps these atoms, not yet made."""
+    plan = plan_of(network, keep, widths, budget=budget, options=options)
+    return Cut(plan, keep, widths, whole)
+
+
+def proven(network: Network, cut: Cut, options: PruneOptions, clock: Clock) -> Cut:
+    """Return the cut as it was made and proven; raises `GraphError` and `ProofError`."""
+    slim, program, verified = cut_and_prove(network, cut.plan, cut.keep, options, clock)
+    plan = cut.plan if program is None else in_graph_mode(cut.plan)
+    return dataclasses.replace(cut, plan=plan, model=slim, program=program, verified=verified)
 
 
 def plan_of(

@@ -1,4 +1,4 @@
-"""The road of one cut: trace, couple, cost, score, allocate, cut, prove. No files, no screen."""
+"""The road of one cut of a traced network: score, allocate, cut, prove. No files, no screen."""
 
 from __future__ import annotations
 
@@ -11,39 +11,31 @@ import numpy as np
 from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
 from prunecli.dead.removal import WithoutDead, check_dead, living_network, slow_widths
 from prunecli.errors import InputError, ProofError
+from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
-from prunecli.importance import (
-    check_importance,
-    chosen_importance,
-    importance_of,
-)
-from prunecli.network.described import cut_cost, frozen_reports, group_reports, trace_warnings
-from prunecli.network.layers import cut_layers
+from prunecli.importance import check_importance, chosen_importance, importance_of
+from prunecli.network.described import trace_warnings
 from prunecli.network.patterns import check_patterns
-from prunecli.network.traced import Network, read_network
 from prunecli.options import PruneOptions
-from prunecli.progress import Clock, Progress, silent
-from prunecli.pruning.proven_cut import cut_and_prove, in_graph_mode, newly_held, plan_of
-from prunecli.pruning.scoring import check_signal, score_signals
+from prunecli.progress import Clock, silent
+from prunecli.pruning.described import cut_report
+from prunecli.pruning.proven_cut import Cut, newly_held, planned_cut, proven
+from prunecli.pruning.scoring import check_signal, score_living
 from prunecli.pruning.search import AUTO, asked_signals, best_signal, check_search, search_warnings
 from prunecli.pruning.selection import select
 from prunecli.repair import check_repair, repair_
-from prunecli.report import (
-    FrozenReport,
-    PruneReport,
-    SearchReport,
-)
 from prunecli.signals import AGGREGATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
+    from numpy.typing import NDArray
     from torch import nn
 
     from prunecli.budget import Budget
-    from prunecli.evaluation.outputs import Batches
-    from prunecli.graph.tracing.trace import Example
+    from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
+    from prunecli.report import FrozenReport, PruneReport, RepairReport, SearchReport
 
 
 @dataclass(frozen=True)
@@ -65,126 +57,67 @@ class PruneResult:
 
 
 def prune_network(
-    model: nn.Module,
-    example: Example,
+    network: Network,
     *,
     budget: Budget,
     options: PruneOptions | None = None,
-    batches: Callable[[], Batches] | None = None,
-    measured_on: Callable[[], Batches] | None = None,
-    prepare: Callable[[Network], Network] = lambda network: network,
+    images: Images = NO_IMAGES,
     dry_run: bool = False,
     architecture: str = "",
-    progress: Progress = silent,
+    clock: Clock | None = None,
 ) -> PruneResult:
-    """Cut `model` until it keeps `budget`, and prove the cut; `model` itself is left untouched.
+    """Cut a network until it keeps `budget`, and prove the cut; its model is left untouched.
 
-    `example` holds the inputs of one forward (any batch size); `batches` yields normalised images
-    and labels for signals and repairs that look at data, `measured_on` those that the repairs are
-    scored on (else the same). `prepare` adds to the traced network what only the caller knows
-    (earlier cuts, a latency table). With `options.dead` channels that do nothing go first, at no
-    cost; then the budget may have no limit. Raises `GraphError` (cannot be traced, nothing can be
-    cut), `GateError` (infeasible budget), `InputError` and `ProofError`.
+    `images.scored_on` gives normalised images and labels for signals and repairs that look at data,
+    `images.measured_on` those that repairs and candidates are measured on. With `options.dead`
+    channels that do nothing go first, at no cost; then the budget may have no limit. Raises
+    `GraphError` (nothing can be cut), `GateError` (infeasible budget), `InputError` and
+    `ProofError`.
     """
-    options = options or PruneOptions()
-    check_search(options, batches)
-    check_options(options)
-    check_repair(options.repair, batches)
-    check_importance(options, batches)
-    check_dead(budget, options)
-    clock = Clock(progress)
-    network = prepare(read_network(model, example, clock=clock))
+    options, clock = options or PruneOptions(), clock or Clock(silent)
+    check_prune(budget, options, images)
     check_patterns(network, options)
-    warnings = trace_warnings(network)
     with clock.stage("cost"):
         cost = network.cost
     living = living_network(
-        network,
-        options,
-        limited=bool(budget.limits),
-        batches=batches,
-        measured_on=measured_on,
-        clock=clock,
+        network, options, limited=bool(budget.limits), images=images, clock=clock
     )
-    network = living.network
-    with clock.stage("score"):
-        options, saliency, candidates = _scored(
-            network,
-            budget,
-            options,
-            living=living,
-            batches=batches,
-            measured_on=measured_on,
-            progress=progress,
-        )
-    warnings.extend([] if candidates is None else search_warnings(candidates))
-    with clock.stage("importance"):
-        importance = importance_of(network, saliency, options, batches, progress=progress)
-    held: dict[str, str] = {}
-    slim, program, verified = None, None, None
-    while True:
-        with clock.stage("allocate"):
-            selection = select(
-                network,
-                saliency,
-                budget,
-                options,
-                held=held,
-                importance=importance,
-                gone=living.gone,
-            )
-        widths = selection.widths
-        ranked = np.where(living.gone, -np.inf, np.nan_to_num(saliency, nan=np.inf))
-        keep = keep_mask(network.coupling.groups, ranked, widths)
-        plan = plan_of(network, keep, widths, budget=budget, options=options)
-        if dry_run:
-            break
-        try:
-            slim, program, verified = cut_and_prove(network, plan, keep, options, clock)
-            break
-        except ProofError as error:
-            held = newly_held(network, keep, held, error)
-    if program is not None:
-        plan = in_graph_mode(plan)
-    repaired = None
-    if slim is not None and options.repair and batches is not None:
-        with clock.stage("repair"), evaluating(slim):
-            repaired = repair_(
-                slim,
-                network,
-                plan,
-                keep,
-                names=options.repair,
-                batches=batches,
-                measured_on=measured_on,
-                progress=progress,
-            )
-    report = PruneReport(
-        output=None,
-        plan=plan.to_json(),
-        cost=cut_cost(cost, widths),
-        verified=verified,
-        groups=group_reports(network, widths, importance),
-        frozen=(*frozen_reports(network), *selection.whole),
-        architecture=architecture or type(model).__name__,
-        mode=plan.mode,
-        signal=options.signal,
-        allocation=options.allocation,
-        align="auto" if options.align is None else str(options.align),
+    ranking = _ranked(living, budget, options, images, clock)
+    cut, gave_way = _cut(living, ranking, budget, dry_run=dry_run, clock=clock)
+    repaired = _repaired(living.network, cut, options, images, clock)
+    report = cut_report(
+        living.network,
+        cut,
+        ranking.options,
+        cost=cost,
         seconds=clock.seconds,
+        architecture=architecture or type(network.model).__name__,
+        importance=ranking.importance,
         warnings=(
-            *warnings,
+            *trace_warnings(network),
+            *([] if ranking.candidates is None else search_warnings(ranking.candidates)),
             *living.warnings,
-            *slow_widths(living, widths, options),
-            *selection.warnings,
+            *slow_widths(living, cut.widths, options),
+            *gave_way,
         ),
-        repair=repaired,
-        importance=chosen_importance(options, data=batches is not None),
-        candidates=candidates,
-        dead=living.report,
-        layers=cut_layers(network, keep, widths, whole=selection.whole),
     )
-    return PruneResult(slim, plan, report, program)
+    report = dataclasses.replace(
+        report,
+        repair=repaired,
+        importance=chosen_importance(options, data=images.scored_on is not None),
+        candidates=ranking.candidates,
+        dead=living.report,
+    )
+    return PruneResult(cut.model, cut.plan, report, cut.program)
+
+
+def check_prune(budget: Budget, options: PruneOptions, images: Images) -> None:
+    """Raise `InputError` for what a cut cannot do, before any work."""
+    check_search(options, images.scored_on)
+    check_options(options)
+    check_repair(options.repair, images.scored_on)
+    check_importance(options, images.scored_on)
+    check_dead(budget, options)
 
 
 def check_options(options: PruneOptions) -> None:
@@ -198,32 +131,86 @@ def check_options(options: PruneOptions) -> None:
             raise InputError(f"--{name} {value} is below 1", code="BAD_OPTION")
 
 
-def _scored(
-    network: Network,
-    budget: Budget,
-    options: PruneOptions,
-    *,
-    living: WithoutDead,
-    batches: Callable[[], Batches] | None,
-    measured_on: Callable[[], Batches] | None,
-    progress: Progress,
-) -> tuple[PruneOptions, Saliency, SearchReport | None]:
-    """Return the saliencies, and under `auto` the options with the signal that was found best."""
+@dataclass(frozen=True)
+class _Ranking:
+    """What every channel and every group is worth, and the options by which it was found."""
 
-    def score(signals: Sequence[str]) -> dict[str, Saliency]:
-        found = score_signals(network, signals, options, batches=batches, progress=progress)
-        return {name: living.ranked(saliency) for name, saliency in found.items()}
+    options: PruneOptions
+    saliency: Saliency
+    importance: NDArray[np.float64] | None
+    candidates: SearchReport | None
 
-    if options.signal != AUTO or batches is None:
-        return options, score([options.signal])[options.signal], None
-    candidates, found = best_signal(
-        network,
-        budget,
-        options,
-        score=score,
-        gone=living.gone,
-        batches=batches,
-        measured_on=measured_on,
-        progress=progress,
-    )
-    return dataclasses.replace(options, signal=candidates.chosen), found, candidates
+
+def _ranked(
+    living: WithoutDead, budget: Budget, options: PruneOptions, images: Images, clock: Clock
+) -> _Ranking:
+    """Score channels and groups; under `auto` the options get the signal that was found best."""
+    batches, candidates = images.scored_on, None
+    with clock.stage("score"):
+        if options.signal == AUTO and batches is not None:
+            candidates, saliency = best_signal(
+                living, budget, options, images=images, progress=clock.progress
+            )
+            options = dataclasses.replace(options, signal=candidates.chosen)
+        else:
+            found = score_living(
+                living, [options.signal], options, batches=batches, progress=clock.progress
+            )
+            saliency = found[options.signal]
+    with clock.stage("importance"):
+        importance = importance_of(
+            living.network, saliency, options, batches, progress=clock.progress
+        )
+    return _Ranking(options, saliency, importance, candidates)
+
+
+def _cut(
+    living: WithoutDead, ranking: _Ranking, budget: Budget, *, dry_run: bool, clock: Clock
+) -> tuple[Cut, tuple[str, ...]]:
+    """Return the cut, and what had to give way for it; groups whose cut has no proof stay whole."""
+    network, options, held = living.network, ranking.options, dict[str, str]()
+    ranked = np.where(living.gone, -np.inf, np.nan_to_num(ranking.saliency, nan=np.inf))
+    while True:
+        with clock.stage("allocate"):
+            selection = select(
+                network,
+                ranking.saliency,
+                budget,
+                options,
+                held=held,
+                importance=ranking.importance,
+                gone=living.gone,
+            )
+        keep = keep_mask(network.coupling.groups, ranked, selection.widths)
+        cut = planned_cut(
+            network,
+            keep,
+            selection.widths,
+            whole=selection.whole,
+            budget=budget,
+            options=options,
+        )
+        if dry_run:
+            return cut, selection.warnings
+        try:
+            return proven(network, cut, options, clock), selection.warnings
+        except ProofError as error:
+            held = newly_held(network, keep, held, error)
+
+
+def _repaired(
+    network: Network, cut: Cut, options: PruneOptions, images: Images, clock: Clock
+) -> RepairReport | None:
+    """Repair the cut network in place, where that was asked for."""
+    if cut.model is None or not options.repair or images.scored_on is None:
+        return None
+    with clock.stage("repair"), evaluating(cut.model):
+        return repair_(
+            cut.model,
+            network,
+            cut.plan,
+            cut.keep,
+            names=options.repair,
+            images=images,
+            progress=clock.progress,
+        )

@@ -8,10 +8,11 @@ from prunecli.progress import Progress, silent
 from prunecli.signals import PRESETS, needs_data, parse_signal, score_many
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from prunecli.allocation import Saliency
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.dead.removal import WithoutDead
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
 
@@ -28,7 +29,7 @@ def score_network(
     network: Network,
     options: PruneOptions,
     *,
-    batches: Callable[[], Batches] | None = None,
+    batches: BatchSource | None = None,
     progress: Progress = silent,
 ) -> Saliency:
     """Return one saliency per atom; NaN where the signal cannot see it."""
@@ -41,7 +42,7 @@ def score_signals(
     signals: Sequence[str],
     options: PruneOptions,
     *,
-    batches: Callable[[], Batches] | None = None,
+    batches: BatchSource | None = None,
     progress: Progress = silent,
 ) -> dict[str, Saliency]:
     """Return one saliency per atom under every signal, in one pass over the images."""
@@ -59,3 +60,16 @@ def score_signals(
         seed=options.seed,
         progress=progress,
     )
+
+
+def score_living(
+    living: WithoutDead,
+    signals: Sequence[str],
+    options: PruneOptions,
+    *,
+    batches: BatchSource | None = None,
+    progress: Progress = silent,
+) -> dict[str, Saliency]:
+    """Return the saliencies as a budget should see them where dead channels are gone."""
+    found = score_signals(living.network, signals, options, batches=batches, progress=progress)
+    return {name: living.ranked(saliency) for name, saliency in found.items()}

@@ -8,21 +8,19 @@ import time
 from typing import TYPE_CHECKING
 
 from prunecli.errors import GateError, InputError
+from prunecli.evaluation.batches import CALIBRATION, Images, count_images, first_images
 from prunecli.importance import importance_of
 from prunecli.progress import Progress, Step, silent
-from prunecli.pruning.trial import dense_trial, first_images, try_cut
+from prunecli.pruning.scoring import score_living
+from prunecli.pruning.trial import dense_trial, try_cut
 from prunecli.report import SearchReport, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from prunecli.allocation import Saliency
     from prunecli.budget import Budget
-    from prunecli.evaluation.outputs import Batches
-    from prunecli.network.traced import Network
+    from prunecli.dead.removal import WithoutDead
     from prunecli.options import PruneOptions
 
 AUTO = "auto"
@@ -71,37 +69,37 @@ def check_search(options: PruneOptions, batches: object) -> None:
 
 
 def best_signal(
-    network: Network,
+    living: WithoutDead,
     budget: Budget,
     options: PruneOptions,
     *,
-    score: Callable[[Sequence[str]], Mapping[str, Saliency]],
-    batches: Callable[[], Batches],
-    gone: NDArray[np.bool_] | None = None,
-    measured_on: Callable[[], Batches] | None = None,
+    images: Images,
     progress: Progress = silent,
 ) -> tuple[SearchReport, Saliency]:
     """Return the trials of all candidates with the best one named, and its saliencies.
 
-    What the user will get is compared: with `options.repair` the loss after it. `score` computes
-    saliencies under several signals in one pass over `batches`; the loss is that of `measured_on`,
-    or else of the same images. Atoms that are `gone` go first. Raises `GateError`
-    (`INFEASIBLE_BUDGET`) where no candidate reaches the budget.
+    What the user will get is compared: with `options.repair` the loss after it. All saliencies are
+    computed in one pass over `images.scored_on`; the loss is that of `images.judged_on`. Atoms that
+    are gone from `living` go first. Raises `GateError` (`INFEASIBLE_BUDGET`) where no candidate
+    reaches the budget.
     """
     start = time.perf_counter()
-    names = asked_signals(options)
-    scored_on = measured_on or batches
-    dense = dense_trial(network, scored_on)
+    network, names = living.network, asked_signals(options)
+    batches, judged_on = images.scored_on, images.judged_on
+    assert batches is not None
+    assert judged_on is not None
+    dense = dense_trial(network, judged_on)
     assert dense.score is not None
     announced: dict[str, float | str] = {
         "images": float(dense.score.images),
-        "about": f"{_seconds(dense, scored=_count(batches), candidates=len(names)):.0f} s",
+        "about": f"{_seconds(dense, scored=count_images(batches), candidates=len(names)):.0f} s",
     }
     if options.repair:
         announced["and"] = "repairs"
     stage = f"try {len(names)} signals"
     progress(Step(stage, 0, len(names), announced))
-    saliencies = score(names)
+    saliencies = score_living(living, names, options, batches=batches, progress=progress)
+    tried_on = Images(lambda: first_images(batches, REPAIRED_ON), judged_on)
     trials: list[Trial] = []
     for name in names:
         tried = try_cut(
@@ -109,10 +107,9 @@ def best_signal(
             saliencies[name],
             budget=budget,
             options=dataclasses.replace(options, signal=name),
-            measured_on=scored_on,
+            images=tried_on,
             importance=importance_of(network, saliencies[name], options, batches),
-            gone=gone,
-            repaired_on=lambda: first_images(batches, REPAIRED_ON),
+            gone=living.gone,
             progress=progress,
         )
         trials.append(tried)
@@ -124,7 +121,7 @@ def best_signal(
         dense=dense,
         trials=tuple(trials),
         images=dense.score.images,
-        measured="calibration" if measured_on is None else "held_out",
+        measured=images.measured,
         seconds=round(time.perf_counter() - start, 3),
     )
     return report, saliencies[best.signal]
@@ -165,7 +162,7 @@ def search_warnings(search: SearchReport) -> list[str]:
             f"{_figures(control)}; {rest}: no candidate tells the channels apart here, and random "
             "ones were cut"
         )
-    if search.measured == "calibration":
+    if search.measured == CALIBRATION:
         said.append(
             "the candidates were measured on the images that they had been scored on, for want of "
             "others"
@@ -177,10 +174,6 @@ def _figures(trial: Trial) -> str:
     assert trial.final is not None
     loss, accuracy = trial.final.calibrated, trial.final.accuracy
     return f"{trial.signal} has a calibrated loss of {loss:.4f} and {accuracy:.1%} accuracy"
-
-
-def _count(batches: Callable[[], Batches]) -> int:
-    return sum(len(labels) for _, labels in batches())
 
 
 def _seconds(dense: Trial, *, scored: int, candidates: int) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import CALIBRATION
 from prunecli.importance import check_importance, importance_of
 from prunecli.progress import Progress, Step, silent
 from prunecli.pruning.road import check_options
@@ -19,11 +20,11 @@ from prunecli.repair import check_repair
 from prunecli.report import SweepReport, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from prunecli.allocation import Saliency
     from prunecli.budget import Sweep
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Images
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
 
@@ -38,19 +39,18 @@ def sweep_network(
     signals: Sequence[str],
     allocations: Sequence[str],
     options: PruneOptions,
-    batches: Callable[[], Batches] | None,
-    measured_on: Callable[[], Batches] | None = None,
+    images: Images,
     architecture: str = "",
     progress: Progress = silent,
 ) -> SweepReport:
     """Cut to every budget by every signal and allocation, and by random channels, and score it.
 
     `signals` and `allocations` stand for those of `options`; `auto` among the signals stands for
-    all candidates. The network is read and its signals are computed once. `batches` are the images
-    of signals and repairs, `measured_on` those of the scores, or else the same.
+    all candidates. The network is read and its signals are computed once.
     """
     start = time.perf_counter()
-    if batches is None:
+    batches, judged_on = images.scored_on, images.judged_on
+    if batches is None or judged_on is None:
         raise no_images()
     names = sweep_signals(signals, options)
     ways = [
@@ -61,8 +61,7 @@ def sweep_network(
         check_options(way)
     check_repair(options.repair, batches)
     _check_choices(signals, ways, options)
-    scored_on = measured_on or batches
-    dense = dense_trial(network, scored_on)
+    dense = dense_trial(network, judged_on)
     assert dense.score is not None
     total = len(sweep.budgets) * len(ways)
     announced: dict[str, float | str] = {
@@ -73,9 +72,7 @@ def sweep_network(
         announced["and"] = "repairs"
     progress(Step("sweep", 0, total, announced))
     saliencies = score_signals(network, names, options, batches=batches, progress=progress)
-    trials = _tried(
-        network, sweep, ways, saliencies, scored_on=scored_on, batches=batches, progress=progress
-    )
+    trials = _tried(network, sweep, ways, saliencies, images=images, progress=progress)
     return SweepReport(
         architecture=architecture,
         kind=sweep.kind,
@@ -83,11 +80,11 @@ def sweep_network(
         dense=dense,
         trials=tuple(trials),
         images=dense.score.images,
-        measured="calibration" if measured_on is None else "held_out",
+        measured=images.measured,
         repair=options.repair,
         suggested=_suggested(dense, trials, sweep.kind),
         seconds=round(time.perf_counter() - start, 3),
-        warnings=tuple(_warnings(trials, measured_on)),
+        warnings=tuple(_warnings(trials, images)),
     )
 
 
@@ -130,14 +127,13 @@ def _tried(
     ways: Sequence[PruneOptions],
     saliencies: Mapping[str, Saliency],
     *,
-    scored_on: Callable[[], Batches],
-    batches: Callable[[], Batches],
+    images: Images,
     progress: Progress,
 ) -> list[Trial]:
     """Return the trials of every budget, one for each way of choosing channels."""
     trials = []
     importances = {
-        way: importance_of(network, saliencies[way.signal], way, batches) for way in ways
+        way: importance_of(network, saliencies[way.signal], way, images.scored_on) for way in ways
     }
     for budget, way in product(sweep.budgets, ways):
         tried = try_cut(
@@ -145,9 +141,8 @@ def _tried(
             saliencies[way.signal],
             budget=budget,
             options=way,
-            measured_on=scored_on,
+            images=images,
             importance=importances[way],
-            repaired_on=batches,
             progress=progress,
         )
         trials.append(tried)
@@ -174,13 +169,13 @@ def _suggested(dense: Trial, trials: Sequence[Trial], kind: str) -> Trial | None
     return max(able, key=lambda item: item[0])[1] if able else None
 
 
-def _warnings(trials: Sequence[Trial], measured_on: Callable[[], Batches] | None) -> list[str]:
+def _warnings(trials: Sequence[Trial], images: Images) -> list[str]:
     said = []
     missed = sum(trial.score is None for trial in trials)
     if missed:
         first = next(trial.problem for trial in trials if trial.score is None)
         said.append(f"{missed} of {len(trials)} cuts could not be made, such as: {first}")
-    if measured_on is None:
+    if images.measured == CALIBRATION:
         said.append(
             "the cuts were measured on the images that their channels had been chosen on, for want "
             "of others"

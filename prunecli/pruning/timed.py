@@ -7,13 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunecli.atomic import check_place
 from prunecli.cost.latency import bind
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.progress import Clock, Progress, silent
+from prunecli.pruning.road import PruneResult, prune_network
 from prunecli.report import BenchmarkRow, LatencyReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     from torch import nn
 
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from prunecli.budget import Budget
     from prunecli.network.traced import Network
     from prunecli.options import LatencyOptions, PruneOptions
-    from prunecli.pruning.road import PruneResult
 
 RUNS, SECONDS = 50, 10.0
 """Rounds in which the cut network is timed beside the dense one, and how long at most."""
@@ -40,45 +42,51 @@ def needs_table(budget: Budget, options: PruneOptions) -> bool:
 
 
 def prune_timed(
-    cut: Callable[..., PruneResult],
-    dense: nn.Module,
+    network: Network,
     *,
-    input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
+    input: InputSpec | None,  # noqa: A002 - the name that the rest of the library uses
     budget: Budget,
-    options: LatencyOptions,
-    prepare: Callable[[Network], Network] = lambda network: network,
-    progress: Progress = silent,
+    options: PruneOptions,
+    images: Images = NO_IMAGES,
+    dry_run: bool = False,
+    architecture: str = "",
+    clock: Clock | None = None,
 ) -> PruneResult:
-    """Return what `cut(prepare=...)` makes of `dense` with a latency table, measured beside it.
+    """Do what `prune_network` does, and predict and measure milliseconds where these matter.
 
-    `cut` is `prune_network` with everything but `prepare`. Raises what it raises, and `InputError`
-    for a table that is none, or is that of another network or setting.
+    `input` is only needed then. Raises what `prune_network` raises, and `InputError` for a table
+    that is none, or is that of another network or setting.
     """
-    clock, warnings = Clock(progress), list[str]()
-
-    def with_table(network: Network) -> Network:
+    check_latency(options.latency)
+    clock = clock or Clock(silent)
+    timed = needs_table(budget, options)
+    bound, notes = network, list[str]()
+    if timed:
+        assert input is not None
         with clock.stage("latency table"):
-            return with_latency(
-                prepare(network),
-                input=input,
-                options=options,
-                warnings=warnings,
-                progress=progress,
+            bound, notes = with_latency(
+                network, input=input, options=options.latency, progress=clock.progress
             )
-
-    check_latency(options)
-    result = cut(prepare=with_table)
-    found = _predicted(result, options)
-    if result.model is not None:
-        with clock.stage("measure"):
-            found = judged(found, _measured(dense, result.model, input, found, progress), budget)
-    report = dataclasses.replace(
-        result.report,
-        latency=found,
-        seconds={**result.report.seconds, **clock.seconds},
-        warnings=(*warnings, *result.report.warnings, *_missed(found)),
+    result = prune_network(
+        bound,
+        budget=budget,
+        options=options,
+        images=images,
+        dry_run=dry_run,
+        architecture=architecture,
+        clock=clock,
     )
-    return dataclasses.replace(result, report=report)
+    if not timed or input is None:
+        return result
+    return _with_measured(
+        result,
+        network.model,
+        input,
+        budget=budget,
+        options=options.latency,
+        clock=clock,
+        notes=notes,
+    )
 
 
 def with_latency(
@@ -86,10 +94,9 @@ def with_latency(
     *,
     input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
     options: LatencyOptions,
-    warnings: list[str],
     progress: Progress = silent,
-) -> Network:
-    """Return the network with predicted milliseconds; adds to `warnings`.
+) -> tuple[Network, list[str]]:
+    """Return the network with predicted milliseconds, and what there is to know about the table.
 
     Reads the table that `options` names if it exists, else measures one and writes it there. Raises
     `InputError` for a table that is none, or is that of another network or setting.
@@ -97,10 +104,10 @@ def with_latency(
     from prunecli.exporting.timing import latency_table
 
     machine = latency_table.this_machine(threads=options.threads, batch=options.batch)
-    path = options.table
+    path, notes = options.table, list[str]()
     if path is not None and path.exists():
         table = latency_table.read_table(path)
-        warnings += latency_table.check_table(table, network, machine, path)
+        notes = latency_table.check_table(table, network, machine, path)
     else:
         table = latency_table.measure_table(
             network, input=input, machine=machine, progress=progress
@@ -108,7 +115,32 @@ def with_latency(
         if path is not None:
             latency_table.write_table(table, path)
     latency = bind(table, network.trace, network.coupling)
-    return dataclasses.replace(network, latency=latency)
+    return dataclasses.replace(network, latency=latency), notes
+
+
+def _with_measured(
+    result: PruneResult,
+    dense: nn.Module,
+    input: InputSpec,  # noqa: A002
+    *,
+    budget: Budget,
+    options: LatencyOptions,
+    clock: Clock,
+    notes: Iterable[str],
+) -> PruneResult:
+    """Return a cut with its latency in the report: as predicted, and measured beside `dense`."""
+    found = _predicted(result, options)
+    if result.model is not None:
+        with clock.stage("measure"):
+            row = _measured(dense, result.model, input, found, clock.progress)
+            found = judged(found, row, budget)
+    report = dataclasses.replace(
+        result.report,
+        latency=found,
+        seconds=dict(clock.seconds),
+        warnings=(*notes, *result.report.warnings, *_missed(found)),
+    )
+    return dataclasses.replace(result, report=report)
 
 
 def check_latency(options: LatencyOptions) -> None:
@@ -116,13 +148,8 @@ def check_latency(options: LatencyOptions) -> None:
     for flag, value in (("--threads", options.threads), ("--latency-batch", options.batch)):
         if value is not None and value < 1:
             raise InputError(f"{flag} {value} is below 1", code="BAD_OPTION")
-    if options.table is not None and not options.table.parent.is_dir():
-        raise InputError(
-            "the folder of the latency table does not exist",
-            code="UNWRITABLE_OUTPUT",
-            where=str(options.table.parent),
-            hint="make it first, or name another file (--latency-table)",
-        )
+    if options.table is not None and not options.table.exists():
+        check_place(options.table)
 
 
 def _predicted(result: PruneResult, options: LatencyOptions) -> LatencyReport:

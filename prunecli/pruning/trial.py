@@ -11,12 +11,11 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from prunecli.allocation import Saliency, keep_mask
-from prunecli.errors import GateError, GraphError, InputError
-from prunecli.evaluation.outputs import first_tensor
+from prunecli.errors import GateError, GraphError
+from prunecli.evaluation.batches import Images, first_images
+from prunecli.evaluation.scores import TEMPERATURES, score_on
 from prunecli.plan import PruningPlan
 from prunecli.progress import Progress, silent
 from prunecli.pruning.selection import select
@@ -24,64 +23,27 @@ from prunecli.repair import repair_
 from prunecli.report import Score, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
     from prunecli.budget import Budget
     from prunecli.cost.model import Widths
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
 
 DENSE = "dense"
 """The name under which the uncut network stands among trials."""
 
-TEMPERATURES = torch.logspace(-2, 8, 41, base=2, dtype=torch.float64)
-"""What logits are divided by to find the calibrated loss: a quarter of an octave apart."""
 
-
-def score_on(module: nn.Module, batches: Callable[[], Batches]) -> Score:
-    """Return loss and accuracy of a network in evaluation mode on normalised images.
+def calibrated_score(network: nn.Module, batches: BatchSource) -> Score:
+    """Return loss, accuracy and calibrated loss of a network in evaluation mode.
 
     Raises `InputError`: `NOT_A_CLASSIFIER`, `CLASS_COUNT_MISMATCH`, `NO_IMAGES`.
     """
-    loss, right, count = 0.0, 0, 0
-    tempered = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
-    with torch.no_grad():
-        for images, labels in batches():
-            logits = first_tensor(module(images)).float()
-            _check_answers(logits, labels)
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-            for at, temperature in enumerate(TEMPERATURES.tolist()):
-                cooled = functional.cross_entropy(logits / temperature, labels, reduction="sum")
-                tempered[at] += cooled.double().cpu()
-            right += int((logits.argmax(-1) == labels).sum())
-            count += len(labels)
-    if not count:
-        raise InputError(
-            "there are no images to score the network on",
-            code="NO_IMAGES",
-            hint="give a data set with images to train on",
-        )
-    return Score(loss / count, right / count, float(tempered.min()) / count, count)
-
-
-def _check_answers(logits: Tensor, labels: Tensor) -> None:
-    if logits.dim() != 2 or labels.dim() != 1:
-        raise InputError(
-            "loss and accuracy need logits [images, classes]; this network's first output is "
-            f"{list(logits.shape)}",
-            code="NOT_A_CLASSIFIER",
-            hint="name a signal and a budget; only classifiers can be tried on images",
-        )
-    if len(labels) and int(labels.max()) >= logits.shape[1]:
-        raise InputError(
-            f"the network tells {logits.shape[1]} classes apart, and the data has more",
-            code="CLASS_COUNT_MISMATCH",
-            hint="give the data that the network was made for",
-        )
+    found = score_on(network, batches, temperatures=TEMPERATURES)
+    assert found.calibrated is not None
+    return Score(found.loss, found.accuracy, found.calibrated, found.images)
 
 
 def cut_to(network: Network, keep: NDArray[np.bool_]) -> nn.Module:
@@ -100,10 +62,11 @@ def cut_to(network: Network, keep: NDArray[np.bool_]) -> nn.Module:
     return slim
 
 
-def dense_trial(network: Network, batches: Callable[[], Batches]) -> Trial:
+def dense_trial(network: Network, batches: BatchSource) -> Trial:
     """Return the score of the uncut network, to compare trials with."""
     start = time.perf_counter()
-    score = score_on(cut_to(network, np.ones(network.coupling.atom_count, np.bool_)), batches)
+    whole = np.ones(network.coupling.atom_count, np.bool_)
+    score = calibrated_score(cut_to(network, whole), batches)
     return Trial(
         signal=DENSE,
         allocation="",
@@ -131,21 +94,20 @@ def try_cut(
     *,
     budget: Budget,
     options: PruneOptions,
-    measured_on: Callable[[], Batches],
+    images: Images,
     importance: NDArray[np.float64] | None = None,
     gone: NDArray[np.bool_] | None = None,
-    repaired_on: Callable[[], Batches] | None = None,
     progress: Progress = silent,
 ) -> Trial:
-    """Cut to `budget` by `saliency` (one number per atom) and score the cut on `measured_on`.
+    """Cut to `budget` by `saliency` (one number per atom) and measure the cut on `images`.
 
     `importance` is one number per group, for allocations that look at it; atoms that are `gone` go
-    first.
-    `repaired_on` yields the images of `options.repair`, after which the cut is scored once more;
+    first. `options.repair` looks at `images.scored_on`, after which the cut is measured once more;
     without them nothing is repaired. A budget that cannot be reached is a trial with a `problem`
     and without a score.
     """
-    start = time.perf_counter()
+    start, judged_on = time.perf_counter(), images.judged_on
+    assert judged_on is not None
     tried = Trial(
         signal=options.signal,
         allocation=options.allocation,
@@ -163,26 +125,17 @@ def try_cut(
     ranked = saliency if gone is None else np.where(gone, -np.inf, saliency)
     keep, kept = kept_at(network, ranked, selection.widths)
     slim = cut_to(network, keep)
-    tried = dataclasses.replace(tried, kept=kept, score=score_on(slim, measured_on))
-    if repaired_on is not None and options.repair:
+    tried = dataclasses.replace(tried, kept=kept, score=calibrated_score(slim, judged_on))
+    if images.scored_on is not None and options.repair:
         repair_(
             slim,
             network,
             PruningPlan(network.coupling.fingerprint, {}, {}, mode="graph"),
             keep,
             names=options.repair,
-            batches=repaired_on,
-            measured_on=lambda: first_images(measured_on, 1),  # its own scores are not needed
+            # Its own scores are not needed: one image will do.
+            images=Images(images.scored_on, lambda: first_images(judged_on, 1)),
             progress=progress,
         )
-        tried = dataclasses.replace(tried, repaired=score_on(slim, measured_on))
+        tried = dataclasses.replace(tried, repaired=calibrated_score(slim, judged_on))
     return dataclasses.replace(tried, seconds=round(time.perf_counter() - start, 3))
-
-
-def first_images(batches: Callable[[], Batches], count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches until they hold `count` images; of the last one as many as are missing."""
-    for images, labels in batches():
-        yield images[:count], labels[:count]
-        count -= len(labels)
-        if count <= 0:
-            return

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,20 +12,22 @@ from torch import Tensor, fx, nn
 from prunecli.cutting.surgery import cut_tensor, slices_of
 from prunecli.cutting.temperature import scaled
 from prunecli.errors import GraphError, InputError
-from prunecli.evaluation.outputs import image_losses
+from prunecli.evaluation.batches import BatchSource, Images, count_images
+from prunecli.evaluation.scores import score_on, sum_of_images
 from prunecli.progress import Progress, silent
 from prunecli.repair.layers import layers_of
 from prunecli.repair.steps import NOTHING, REPAIRS, Done, Patient
 from prunecli.report import RepairReport, RepairStep
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.outputs import Batches
     from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
 
-__all__ = ["REPAIRS", "check_repair", "repair_"]
+__all__ = ["REPAIRS", "check_repair", "count_calibration", "repair_"]
 
 
 def check_repair(names: Sequence[str], batches: object) -> None:
@@ -41,6 +42,18 @@ def check_repair(names: Sequence[str], batches: object) -> None:
         )
 
 
+def count_calibration(batches: BatchSource) -> int:
+    """Return the number of images; raise `InputError` where there is none to repair on."""
+    images = count_images(batches)
+    if not images:
+        raise InputError(
+            "there are no images to repair the network on",
+            code="REPAIR_NEEDS_DATA",
+            hint="give a data set with images to train on",
+        )
+    return images
+
+
 def repair_(
     slim: nn.Module,
     network: Network,
@@ -48,22 +61,23 @@ def repair_(
     keep: NDArray[np.bool_],
     *,
     names: Sequence[str],
-    batches: Callable[[], Batches],
-    measured_on: Callable[[], Batches] | None = None,
+    images: Images,
     progress: Progress = silent,
 ) -> RepairReport:
     """Repair the cut network `slim` in place by `names`, in their order, and measure each step.
 
-    `batches` yields the calibration images; loss and accuracy are those of `measured_on`, or else
-    of the calibration images. Raises `GraphError` for a network that was only recorded.
+    `images.scored_on` gives the calibration images; loss and accuracy are those of
+    `images.judged_on`. Raises `GraphError` for a network that was only recorded.
     """
-    images = _check(network, batches)
+    batches, scores = images.scored_on, images.judged_on
+    assert batches is not None
+    assert scores is not None
+    count = _check(network, batches)
     with torch.no_grad():
         dense, graph = (_graph(network, mask) for mask in (np.ones_like(keep), keep))
         before = {name: value.clone() for name, value in graph.state_dict().items()}
         layers = layers_of(network, graph, keep)
-        patient = Patient(dense, graph, before, layers, batches, images, progress)
-        scores = measured_on or batches
+        patient = Patient(dense, graph, before, layers, batches, count, progress)
         steps = [_step("dense", dense, scores), _step("cut", graph, scores)]
         for name in names:
             start = time.perf_counter()
@@ -75,14 +89,10 @@ def repair_(
             name: value for name, value in after.items() if not torch.equal(value, before[name])
         }
         _write_(slim, changed, network, plan, keep)
-    return RepairReport(
-        steps=tuple(steps),
-        images=images,
-        measured="held_out" if measured_on is not None else "calibration",
-    )
+    return RepairReport(steps=tuple(steps), images=count, measured=images.measured)
 
 
-def _check(network: Network, batches: Callable[[], Batches]) -> int:
+def _check(network: Network, batches: BatchSource) -> int:
     """Return the number of images; raise for a network or for data that cannot be used."""
     if network.trace.recorded:
         raise GraphError(
@@ -91,13 +101,7 @@ def _check(network: Network, batches: Callable[[], Batches]) -> int:
             code="RECORDED_ONLY",
             hint="cut it without --repair",
         )
-    images = sum(len(inputs) for inputs, _ in batches())
-    if not images:
-        raise InputError(
-            "there are no images to repair the network on",
-            code="REPAIR_NEEDS_DATA",
-            hint="give a data set with images to train on",
-        )
+    images = count_calibration(batches)
     if len(network.trace.inputs) != 1:
         raise GraphError(
             f"a network with {len(network.trace.inputs)} inputs cannot be repaired on images",
@@ -116,37 +120,13 @@ def _graph(network: Network, keep: NDArray[np.bool_]) -> fx.GraphModule:
 def _step(
     name: str,
     network: nn.Module,
-    batches: Callable[[], Batches],
+    batches: BatchSource,
     *,
     done: Done = NOTHING,
     seconds: float = 0.0,
 ) -> RepairStep:
-    loss, right, count = 0.0, 0, 0
-    for images, labels in batches():
-        logits = _first(network(images)).float()
-        if logits.dim() != 2 or labels.dim() != 1:
-            raise InputError(
-                f"loss and accuracy need logits [images, classes]; this network's first output is "
-                f"{list(logits.shape)}",
-                code="NOT_A_CLASSIFIER",
-                hint="cut it without --repair",
-            )
-        loss += float(image_losses(logits, labels).sum())
-        right += int((logits.argmax(-1) == labels).sum())
-        count += len(labels)
-    if not count:
-        raise InputError(
-            "there are no images to score the repair on",
-            code="NO_IMAGES",
-            hint="leave measured_on out, or let it yield images",
-        )
-    return RepairStep(name, loss / count, right / count, seconds, done.layers, done.skipped)
-
-
-def _first(output: Any) -> Tensor:
-    while not isinstance(output, Tensor):
-        output = next(iter(output.values() if isinstance(output, Mapping) else output))
-    return output
+    found = score_on(network, batches, summed=sum_of_images)
+    return RepairStep(name, found.loss, found.accuracy, seconds, done.layers, done.skipped)
 
 
 def _write_(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, fx
 
+from prunecli.cost.sizes import tensor_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
@@ -68,8 +70,7 @@ class Store:
 
 
 def _bytes(values: Mapping[str, Any]) -> int:
-    tensors = [value for value in values.values() if isinstance(value, Tensor)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return tensor_bytes(value for value in values.values() if isinstance(value, Tensor))
 
 
 class Lockstep(fx.Interpreter):

@@ -19,7 +19,7 @@ from prunecli.repair.layers import Affine, BatchNorm, Layer, Layers, affine_of, 
 from prunecli.repair.lockstep import Lockstep, Store
 
 if TYPE_CHECKING:
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import BatchSource
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Patient:
     slim: fx.GraphModule
     cut: Mapping[str, Tensor]
     layers: Layers
-    batches: Callable[[], Batches]
+    batches: BatchSource
     images: int
     progress: Progress
 

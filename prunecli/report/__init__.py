@@ -1,6 +1,6 @@
 """What every command returns: frozen data with a JSON form, and no word about how it is shown."""
 
-from prunecli.report.as_json import to_json
+from prunecli.report.as_json import finite, to_json
 from prunecli.report.cuts import (
     DeadGroup,
     DeadReport,
@@ -32,6 +32,7 @@ from prunecli.report.datasets import (
     Relation,
     Subset,
 )
+from prunecli.report.gates import NO_GATES, Gates, gates_text, missed_gate
 from prunecli.report.measured import AccuracyChange, BenchmarkRow, Evaluation, Parity
 from prunecli.report.models import (
     GroupAnalysis,
@@ -46,6 +47,7 @@ from prunecli.report.runs import EpochReport, ExportReport, FinetuneReport, RunS
 from prunecli.report.searches import Score, SearchReport, SweepReport, Trial
 
 __all__ = [
+    "NO_GATES",
     "AccuracyChange",
     "AnalyzeReport",
     "BenchmarkRow",
@@ -65,6 +67,7 @@ __all__ = [
     "FinetuneReport",
     "FittedPoint",
     "FrozenReport",
+    "Gates",
     "GroupAnalysis",
     "GroupReport",
     "HardImage",
@@ -98,5 +101,8 @@ __all__ = [
     "SweepReport",
     "Trial",
     "Verified",
+    "finite",
+    "gates_text",
+    "missed_gate",
     "to_json",
 ]

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, fx
 
+from prunecli.cost.sizes import tensor_bytes
 from prunecli.evaluation.outputs import image_losses
 from prunecli.graph.emitting.emit import emit
 from prunecli.graph.emitting.program import build, traced_name
@@ -17,11 +18,11 @@ from prunecli.progress import Progress, Step, silent
 from prunecli.signals.places import Tap, read_taps, samples_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.graph.coupling.groups import ChannelGroup, CouplingGraph
     from prunecli.graph.tracing.trace import Trace
 
@@ -33,7 +34,7 @@ def loss_changes(
     trace: Trace,
     coupling: CouplingGraph,
     tensors: Mapping[str, Tensor],
-    batches: Callable[[], Batches],
+    batches: BatchSource,
     *,
     constants: Mapping[tuple[str, int], Tensor] | None = None,
     memory: int = MEMORY,
@@ -99,10 +100,12 @@ class _Copies(fx.Interpreter):
         if not taps:
             return np.full(group.width, np.nan)
         first = min(self.place[tap.node] for tap in taps)
-        largest = max(
-            (value.numel() * value.element_size() for node, value in self.values.items()
-             if isinstance(value, Tensor) and self.place[node.name] >= first), default=1,
-        )  # fmt: skip
+        later = (
+            value
+            for node, value in self.values.items()
+            if isinstance(value, Tensor) and self.place[node.name] >= first
+        )
+        largest = max((tensor_bytes([value]) for value in later), default=1)
         count = int(min(max(self.memory // max(largest, 1), 1), group.width))
         if any(tap.samples is None for tap in taps) or self._fixed_batch():
             count = 1

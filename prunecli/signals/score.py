@@ -28,7 +28,7 @@ from prunecli.signals.subject import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.graph.coupling.groups import CouplingGraph
     from prunecli.graph.tracing.trace import Trace
 
@@ -79,7 +79,7 @@ def score(
     weights_removed: NDArray[np.float64],
     flops_removed: NDArray[np.float64] | None = None,
     latency_removed: NDArray[np.float64] | None = None,
-    batches: Callable[[], Batches] | None = None,
+    batches: BatchSource | None = None,
     aggregate: str = PruneOptions.aggregate,
     seed: int = 0,
     progress: Progress = silent,
@@ -114,7 +114,7 @@ def score_many(
     flops_removed: NDArray[np.float64] | None = None,
     latency_removed: NDArray[np.float64] | None = None,
     dense_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    batches: Callable[[], Batches] | None = None,
+    batches: BatchSource | None = None,
     aggregate: str = PruneOptions.aggregate,
     seed: int = 0,
     progress: Progress = silent,

@@ -13,11 +13,11 @@ from prunecli.errors import InputError
 from prunecli.signals.components import AGGREGATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.graph.coupling.groups import CouplingGraph
     from prunecli.graph.tracing.trace import Trace
     from prunecli.progress import Progress
@@ -39,7 +39,7 @@ class Subject:
     flops_removed: NDArray[np.float64]
     latency_removed: NDArray[np.float64]
     dense_shapes: Mapping[str, tuple[int, ...]]
-    batches: Callable[[], Batches] | None
+    batches: BatchSource | None
     aggregate: str
     seed: int
     progress: Progress

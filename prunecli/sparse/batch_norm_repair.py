@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from prunecli.errors import InputError
-from prunecli.evaluation.outputs import first_tensor
+from prunecli.evaluation.scores import score_on
 from prunecli.progress import Progress, Step
-from prunecli.repair import check_repair
+from prunecli.repair import check_repair, count_calibration
 from prunecli.report import RepairReport, RepairStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Images
     from prunecli.network.traced import Network
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the base of every batch norm
@@ -42,17 +41,19 @@ def repair_norms_(
     model: nn.Module,
     network: Network,
     *,
-    batches: Callable[[], Batches],
-    measured_on: Callable[[], Batches] | None = None,
+    images: Images,
     progress: Progress,
 ) -> RepairReport:
-    """Set the statistics of every batch norm to those over `batches`, in place, in one pass.
+    """Set the statistics of every batch norm to those over the calibration images, in place.
 
     Every batch is normalised by its own statistics meanwhile; their means over batches are kept.
     Source: Li et al. 2020 (EagleEye). Both networks are in evaluation mode, and stay so.
     """
-    scores = measured_on or batches
-    steps = [_scored("dense", network.model, scores), _scored("cut", model, scores)]
+    batches, judged_on = images.scored_on, images.judged_on
+    assert batches is not None
+    assert judged_on is not None
+    count = count_calibration(batches)
+    dense, cut = score_on(network.model, judged_on), score_on(model, judged_on)
     start = time.perf_counter()
     norms = [
         module
@@ -64,38 +65,19 @@ def repair_norms_(
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
         norm.train()
-    images = 0
+    done = 0
     for inputs, _ in batches():
         model(inputs)
-        images += len(inputs)
-        progress(Step("repair bn", images))
+        done += len(inputs)
+        progress(Step("repair bn", done, count))
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
         norm.eval()
     seconds = round(time.perf_counter() - start, 3)
-    step = _scored(POSSIBLE, model, scores, seconds=seconds, layers=len(norms))
-    measured = "held_out" if measured_on is not None else "calibration"
-    return RepairReport((*steps, step), images, measured)
-
-
-def _scored(
-    name: str,
-    model: nn.Module,
-    batches: Callable[[], Batches],
-    *,
-    seconds: float = 0.0,
-    layers: int = 0,
-) -> RepairStep:
-    loss, right, count = 0.0, 0, 0
-    for inputs, labels in batches():
-        logits = first_tensor(model(inputs)).float()
-        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-        right += int((logits.argmax(-1) == labels).sum())
-        count += len(labels)
-    if not count:
-        raise InputError(
-            "there are no images to repair the network on",
-            code="REPAIR_NEEDS_DATA",
-            hint="give a data set with images",
-        )
-    return RepairStep(name, loss / count, right / count, seconds, layers)
+    after = score_on(model, judged_on)
+    steps = (
+        RepairStep("dense", dense.loss, dense.accuracy, 0.0, 0),
+        RepairStep("cut", cut.loss, cut.accuracy, 0.0, 0),
+        RepairStep(POSSIBLE, after.loss, after.accuracy, seconds, len(norms)),
+    )
+    return RepairReport(steps, count, images.measured)

@@ -1,16 +1,19 @@
-"""The road of single weights: trace, score, allocate, mask, prove. No files, no screen."""
+"""The road of single weights: score, allocate, mask, prove. No files, no screen."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunecli.checkpoint.compact import pack
+from prunecli.cost.sizes import tensor_bytes
 from prunecli.cutting.surgery import cut_module
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
-from prunecli.network.traced import Network, read_network
-from prunecli.progress import Clock, Progress, silent
+from prunecli.network.described import prune_report
+from prunecli.progress import Clock, silent
 from prunecli.report import CutCost, FrozenReport, PruneReport, SparsityReport
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.batch_norm_repair import check_norms_repair, repair_norms_
@@ -28,14 +31,13 @@ from prunecli.sparse.proof import prove_masked
 from prunecli.sparse.saliency import RANDOM, weight_saliencies, weight_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
-    from prunecli.evaluation.outputs import Batches
-    from prunecli.graph.tracing.trace import Example
+    from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
-    from prunecli.report import Cost
+    from prunecli.report import Cost, RepairReport, Verified
 
 
 @dataclass(frozen=True)
@@ -51,87 +53,132 @@ class SparseResult:
 
 
 def sparsify_network(
-    model: nn.Module,
-    example: Example,
+    network: Network,
     *,
     sparsity: float | None,
     options: PruneOptions,
     masks: Mapping[str, Tensor] | None = None,
-    batches: Callable[[], Batches] | None = None,
-    measured_on: Callable[[], Batches] | None = None,
+    images: Images = NO_IMAGES,
     dry_run: bool = False,
     architecture: str = "",
-    progress: Progress = silent,
+    clock: Clock | None = None,
 ) -> SparseResult:
-    """Zero the least salient weights of a copy of `model`, and prove it equal to dense x mask.
+    """Zero the least salient weights of a copy of a network, and prove it equal to dense x mask.
 
     `sparsity` is the share of the weights of all convolutions and linear layers that is zero
     afterwards; a pattern such as 2:4 (`options.granularity`) has its own, and takes None. `masks`
     are those that the network has already. Raises what `prune_network` raises.
     """
     pattern = parse_pattern(options.granularity)
-    check_weight_options(options, sparsity)
-    check_norms_repair(options.repair, batches)
-    clock, before = Clock(progress), masks or {}
-    network = read_network(model, example, clock=clock)
+    check_sparsify(options, sparsity, images)
+    clock, before = clock or Clock(silent), masks or {}
     layers = weight_layers(network)
     held = held_fast(layers, exclude=options.exclude, only=options.only)
     if pattern is not None:
         held = {**unfit(layers, pattern), **held}
         _check_any(layers, held, pattern)
-    with clock.stage("score"):
-        saliencies = weight_saliencies(
-            network, layers, options.signal, batches=batches, seed=options.seed, progress=progress
-        )
-    with clock.stage("allocate"):
-        chosen = (
-            masks_of_pattern(layers, saliencies, pattern, held=held, before=before)
-            if pattern is not None
-            else masks_of_sparsity(
-                layers,
-                saliencies,
-                network.tensors,
-                sparsity=sparsity or 0.0,
-                allocation=options.allocation,
-                held=held,
-                before=before,
-            )
-        )
-    everything = with_all_names(model, {**before, **chosen})
+    chosen = _chosen(
+        network,
+        layers,
+        held,
+        sparsity=sparsity,
+        options=options,
+        before=before,
+        images=images,
+        clock=clock,
+    )
+    everything = with_all_names(network.model, {**before, **chosen})
     slim, verified, repaired = None, None, None
     if not dry_run:
-        with clock.stage("cut"):
-            slim = cut_module(model, {})
-            apply_masks_(slim, chosen)
-        with clock.stage("prove"):
-            verified = prove_masked(model, slim, everything, network.trace.example)
-        if options.repair and batches is not None:
-            with clock.stage("repair"), evaluating(slim, model):
-                repaired = repair_norms_(
-                    slim, network, batches=batches, measured_on=measured_on, progress=progress
-                )
+        slim, verified = _masked(network, chosen, everything, clock)
+        repaired = _repaired(slim, network, options, images, clock)
     found = sparsity_report(
         layers, everything, granularity=options.granularity,
         point=str(weight_signal(options.signal) or RANDOM), held=held,
     )  # fmt: skip
-    report = PruneReport(
-        output=None,
+    report = prune_report(
+        network,
+        options,
         plan=_plan(found, options),
-        cost=sparse_cost(network, slim or model, everything, found),
-        verified=verified,
-        groups=(),
+        cost=sparse_cost(network, slim or network.model, everything, found),
         frozen=_left_dense(network, found),
-        architecture=architecture or type(model).__name__,
         mode=options.granularity,
-        signal=options.signal,
+        seconds=clock.seconds,
+        architecture=architecture,
+        verified=verified,
+        warnings=_warnings(found, pattern),
+    )
+    report = dataclasses.replace(
+        report,
         allocation=options.allocation if pattern is None else options.granularity,
         align="none",
-        seconds=clock.seconds,
-        warnings=_warnings(found, pattern),
         repair=repaired,
         sparsity=found,
     )
     return SparseResult(slim, everything, report)
+
+
+def check_sparsify(options: PruneOptions, sparsity: float | None, images: Images) -> None:
+    """Raise `InputError` for what zeroing weights cannot do, before any work."""
+    check_weight_options(options, sparsity)
+    check_norms_repair(options.repair, images.scored_on)
+
+
+def _chosen(
+    network: Network,
+    layers: Sequence[WeightLayer],
+    held: Mapping[str, str],
+    *,
+    sparsity: float | None,
+    options: PruneOptions,
+    before: Mapping[str, Tensor],
+    images: Images,
+    clock: Clock,
+) -> dict[str, Tensor]:
+    """Return the masks of the weights that are kept, by parameter."""
+    with clock.stage("score"):
+        saliencies = weight_saliencies(
+            network,
+            layers,
+            options.signal,
+            batches=images.scored_on,
+            seed=options.seed,
+            progress=clock.progress,
+        )
+    pattern = parse_pattern(options.granularity)
+    with clock.stage("allocate"):
+        if pattern is not None:
+            return masks_of_pattern(layers, saliencies, pattern, held=held, before=before)
+        return masks_of_sparsity(
+            layers,
+            saliencies,
+            network.tensors,
+            sparsity=sparsity or 0.0,
+            allocation=options.allocation,
+            held=held,
+            before=before,
+        )
+
+
+def _masked(
+    network: Network, chosen: Mapping[str, Tensor], everything: Mapping[str, Tensor], clock: Clock
+) -> tuple[nn.Module, Verified]:
+    """Return a copy of the model with the chosen masks, proven equal to dense x all masks."""
+    with clock.stage("cut"):
+        slim = cut_module(network.model, {})
+        apply_masks_(slim, chosen)
+    with clock.stage("prove"):
+        return slim, prove_masked(network.model, slim, everything, network.trace.example)
+
+
+def _repaired(
+    slim: nn.Module, network: Network, options: PruneOptions, images: Images, clock: Clock
+) -> RepairReport | None:
+    """Estimate batch norm anew in place, where that was asked for."""
+    if not options.repair or images.scored_on is None:
+        return None
+    with clock.stage("repair"), evaluating(slim, network.model):
+        return repair_norms_(slim, network, images=images, progress=clock.progress)
 
 
 def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
@@ -176,7 +223,7 @@ def sparse_cost(
     zeroed = found.weights - found.kept
     tensors = model.state_dict()
     packed, _ = pack(tensors, masks)
-    saved = _bytes(tensors) - _bytes(packed)
+    saved = tensor_bytes(tensors.values()) - tensor_bytes(packed.values())
     after = _replaced(before, params=before.params - zeroed, bytes=before.bytes - saved)
     return CutCost(
         before=before,
@@ -191,10 +238,6 @@ def sparse_cost(
 
 def _replaced(cost: Cost, **changed: float) -> Cost:
     return type(cost)(**{**vars(cost), **changed})
-
-
-def _bytes(tensors: Mapping[str, Tensor]) -> int:
-    return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
 def _plan(found: SparsityReport, options: PruneOptions) -> dict[str, Any]:

@@ -30,11 +30,11 @@ from prunecli.signals.derive import derived, needs_of_tensors
 from prunecli.signals.subject import Subject, no_images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.network.traced import Network
     from prunecli.signals.derive import Batch
     from prunecli.sparse.layers import WeightLayer
@@ -107,7 +107,7 @@ def weight_saliencies(
     layers: Sequence[WeightLayer],
     name: str,
     *,
-    batches: Callable[[], Batches] | None = None,
+    batches: BatchSource | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[NDArray[np.float64]]:
@@ -147,7 +147,7 @@ def _sums(
     network: Network,
     layers: Sequence[WeightLayer],
     signal: Signal,
-    batches: Callable[[], Batches] | None,
+    batches: BatchSource | None,
     *,
     progress: Progress,
 ) -> list[Tensor]:

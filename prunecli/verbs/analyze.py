@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prunecli.artefacts.dense import dense_shapes
-from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import dense_architecture, example_input, read
 from prunecli.artefacts.sparse import stored_sparsity
 from prunecli.data import DataSource, check_classes, load_split, open_source, unlike_classes
-from prunecli.html import analysis_page, check_page, write_page
-from prunecli.network.traced import read_network
+from prunecli.html import analysis_page, write_page
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
-from prunecli.pictures import check_folder, save_pictures
-from prunecli.pictures.of_analysis import analysis_pictures, picture_names
+from prunecli.pictures import save_pictures
+from prunecli.pictures.of_reports import analysis_pictures, picture_names
 from prunecli.progress import Clock, Progress, Step, silent
 from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
-from prunecli.verbs.images import features_of, scoring_batches
+from prunecli.verbs.images import features_of, images_for
+from prunecli.verbs.opened import open_model
+from prunecli.verbs.showing import Show, check_show
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def analyze(
@@ -40,12 +41,9 @@ def analyze(
     """
     start = time.perf_counter()
     options = options or AnalyzeOptions()
-    if page is not None:
-        inputs = [model, None if data is None else Path(data), *options.learnability]
-        check_page(page, inputs=[each for each in inputs if each], overwrite=overwrite)
-    if plots is not None:
-        names = picture_names(options, model=model is not None, data=data is not None)
-        check_folder(plots, names, overwrite=overwrite)
+    names = picture_names(options, model=model is not None, data=data is not None)
+    inputs = [model, data, *options.learnability]
+    check_show(Show(page, plots), names, inputs=inputs, overwrite=overwrite)
     from prunecli.learnability import compare_records, unlike_runs
 
     warnings: list[str] = []
@@ -90,14 +88,10 @@ def _analyze_model(
 ) -> ModelAnalysis:
     from prunecli.analysis.network import analyze_network
 
-    loaded = read(path, load)
-    checkpoint = loaded.checkpoint
-    warnings.extend(loaded.warnings)
-    model = instantiate(checkpoint)
-    network = dataclasses.replace(
-        read_network(model, [example_input(checkpoint.input)], clock=Clock(progress)),
-        dense_shapes=dense_shapes(checkpoint, load),
-    )
+    opened = open_model(path, load)
+    checkpoint = opened.checkpoint
+    warnings.extend(opened.loaded.warnings)
+    network = opened.network(Clock(progress))
     images, batches = None, None
     if source is not None:
         check_classes(network.outputs, source, names=checkpoint.classes)
@@ -111,11 +105,12 @@ def _analyze_model(
             progress=progress,
         )
         choice = PruneOptions(signal=options.signal, seed=options.seed, limit=options.limit)
-        batches = scoring_batches(checkpoint, str(source.path), choice, progress, wanted=True)
+        where = str(source.path)
+        batches = images_for(checkpoint, where, choice, progress, scored=True).scored_on
     found = analyze_network(
         network,
         options=options,
-        architecture=str(dense_architecture(checkpoint)),
+        architecture=opened.architecture,
         images=images,
         input=checkpoint.input,
         batches=batches,
@@ -138,10 +133,10 @@ def _analyze_data(
     network = None
     chain = parse_embedding(options.complexity.embedding or "raw")
     if model is not None and chain[0][0] == "model":
-        loaded = read(model, load)
-        spec = loaded.checkpoint.input
-        features = features_of(instantiate(loaded.checkpoint), spec)
-        network = NetworkFeatures(spec, features, loaded.sha256)
+        opened = open_model(model, load)
+        spec = opened.checkpoint.input
+        features = features_of(opened.model, spec)
+        network = NetworkFeatures(spec, features, opened.loaded.sha256)
     return analyze_dataset(
         source,
         options=options.complexity,

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunecli.artefacts.dense import dense_network, flops_ratio
 from prunecli.artefacts.history import history_of
-from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import check_output, dense_architecture, provenance, read
+from prunecli.artefacts.provenance import provenance
 from prunecli.artefacts.sparse import stored_sparsity
-from prunecli.html import export_page
+from prunecli.atomic import check_output
 from prunecli.options import ExportOptions, LoadOptions
 from prunecli.options.declare import check_effect
+from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, Step, silent
-from prunecli.report import BenchmarkRow, ExportReport, RunStep
-from prunecli.verbs.showing import Show, check_show, gates_text, shown
+from prunecli.report import NO_GATES, BenchmarkRow, ExportReport, Gates, RunStep
+from prunecli.verbs.opened import Opened, open_model
+from prunecli.verbs.showing import Show, check_show, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from torch import nn
 
     from prunecli.checkpoint import Checkpoint, Loaded
-    from prunecli.errors import GateError
 
 
 def export(
@@ -37,7 +36,7 @@ def export(
     page: Path | None = None,
     plots: Path | None = None,
     overwrite: bool = False,
-    gates: Callable[[ExportReport], GateError | None] | None = None,
+    gates: Gates = NO_GATES,
     command: str = "",
     progress: Progress = silent,
 ) -> ExportReport:
@@ -45,7 +44,7 @@ def export(
 
     The dense network is `against`; without it, the architecture that the artefact was cut from,
     with random weights (its speed does not depend on them). `page` is an HTML file, `plots` a
-    folder for pictures; the page says whether `gates` found anything missing.
+    folder for pictures; the page says whether `gates` are met.
     """
     from prunecli import exporting
 
@@ -54,53 +53,29 @@ def export(
     check_effect(options)
     target = output or Path(f"{model.stem}.onnx")
     check_output(target, inputs=[model], overwrite=overwrite)
-    show = Show(page, plots)
-    check_show(show, "export", inputs=[model, against], overwrite=overwrite)
+    show = Show(page, plots, gates=gates)
+    check_show(show, NAMES["export"], inputs=[model, against], overwrite=overwrite)
     if options.benchmark:
         exporting.check_devices(options.devices)
-    loaded = read(model, load)
-    checkpoint = loaded.checkpoint
-    network = instantiate(checkpoint)
+    opened = open_model(model, load)
+    checkpoint = opened.checkpoint
     progress(Step("export", 0))
     file, parity = exporting.to_proven_onnx(
-        network,
+        opened.model,
         target,
         input=checkpoint.input,
         opset=options.opset,
         classes=checkpoint.classes,
-        metadata=_onnx_metadata(loaded, model, command, options.seed),
+        metadata=_onnx_metadata(opened.loaded, model, command, options.seed),
         tolerance=options.tolerance,
         seed=options.seed,
     )
-    warnings = [*loaded.warnings, *_about_zeros(checkpoint)]
+    warnings = [*opened.loaded.warnings, *_about_zeros(checkpoint)]
     rows: tuple[BenchmarkRow, ...] = ()
     if options.benchmark:
-        with tempfile.TemporaryDirectory() as folder:
-            dense = dense_network(checkpoint, against, load, warnings)
-            dense_file = Path(folder) / "dense.onnx"
-            if dense is not None:
-                progress(Step("export dense", 0))
-                exporting.to_onnx(dense, dense_file, input=checkpoint.input, opset=options.opset)
-            rows = exporting.benchmark(
-                target,
-                None if dense is None else dense_file,
-                input=checkpoint.input,
-                devices=options.devices,
-                batches=options.batches,
-                threads=options.threads,
-                flops_ratio=flops_ratio(network, dense, checkpoint.input),
-                slim_model=network,
-                dense_model=dense,
-                runs=options.runs,
-                seed=options.seed,
-                progress=progress,
-            )
-        warnings.extend(
-            f"the slim network is slower than the dense one on {row.device} at batch {row.batch}: "
-            f"{row.speedup:.2f}x"
-            for row in rows
-            if row.speedup is not None and row.speedup < 1
-        )
+        dense = dense_network(checkpoint, against, load, warnings)
+        rows = _timed(target, opened, dense, options, progress)
+        warnings.extend(_slower(rows))
     report = ExportReport(
         output=target,
         opset=file.opset,
@@ -109,10 +84,53 @@ def export(
         benchmark=rows,
         seconds=round(time.perf_counter() - start, 3),
         warnings=tuple(warnings),
-        architecture=str(dense_architecture(checkpoint)),
+        architecture=opened.architecture,
         history=(*history_of(checkpoint), RunStep("export", command, model.name)),
     )
-    return shown(report, show, partial(export_page, gates=gates_text(gates, report)))
+    return shown(report, show)
+
+
+def _timed(
+    target: Path,
+    opened: Opened,
+    dense: nn.Module | None,
+    options: ExportOptions,
+    progress: Progress,
+) -> tuple[BenchmarkRow, ...]:
+    """Time the file beside the dense network, where there is one."""
+    from prunecli import exporting
+
+    spec = opened.checkpoint.input
+    with tempfile.TemporaryDirectory() as folder:
+        dense_file = None
+        if dense is not None:
+            dense_file = Path(folder) / "dense.onnx"
+            progress(Step("export dense", 0))
+            exporting.to_onnx(dense, dense_file, input=spec, opset=options.opset)
+        return exporting.benchmark(
+            target,
+            dense_file,
+            input=spec,
+            devices=options.devices,
+            batches=options.batches,
+            threads=options.threads,
+            flops_ratio=flops_ratio(opened.model, dense, spec),
+            slim_model=opened.model,
+            dense_model=dense,
+            runs=options.runs,
+            seed=options.seed,
+            progress=progress,
+        )
+
+
+def _slower(rows: tuple[BenchmarkRow, ...]) -> list[str]:
+    """Say where a cut network is not faster than the dense one."""
+    return [
+        f"the slim network is slower than the dense one on {row.device} at batch {row.batch}: "
+        f"{row.speedup:.2f}x"
+        for row in rows
+        if row.speedup is not None and row.speedup < 1
+    ]
 
 
 def _about_zeros(checkpoint: Checkpoint) -> list[str]:

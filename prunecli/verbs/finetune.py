@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunecli.artefacts.history import history_of
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import (
-    check_output,
     dense_architecture,
-    example_input,
     provenance,
-    read,
     state_of,
     versions,
 )
 from prunecli.artefacts.sparse import keeping_zeros, save_proven, stored_sparsity
+from prunecli.atomic import check_output
 from prunecli.checkpoint import Loaded, save
 from prunecli.data import (
     DataSource,
@@ -30,8 +28,7 @@ from prunecli.data import (
     names_of,
     open_source,
 )
-from prunecli.errors import InputError
-from prunecli.html import finetune_page
+from prunecli.evaluation.batches import HELD_OUT
 from prunecli.learnability import (
     Record,
     check_continuation,
@@ -39,22 +36,56 @@ from prunecli.learnability import (
     read_record,
     write_record,
 )
-from prunecli.network.traced import read_network
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import check_effect
-from prunecli.progress import Progress, silent
-from prunecli.report import AccuracyChange, FinetuneReport, RunStep
+from prunecli.pictures.of_reports import NAMES
+from prunecli.progress import Clock, Progress, silent
+from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
 from prunecli.sparse.layers import weight_layers
 from prunecli.verbs.images import class_count
-from prunecli.verbs.showing import Show, check_show, gates_text, shown
+from prunecli.verbs.opened import Opened, open_model
+from prunecli.verbs.showing import Show, check_show, shown
+from prunecli.verbs.unfinished import check_no_run
 from prunecli.verbs.warnings import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from prunecli.checkpoint import Checkpoint
-    from prunecli.data import ImageSet
-    from prunecli.errors import GateError
+    from prunecli.sparse.layers import WeightLayer
+    from prunecli.training import FinetuneResult
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is asked of a training: the arguments of `finetune`, with its defaults filled in."""
+
+    model: Path
+    data: str
+    target: Path
+    teacher: Path | None
+    options: FinetuneOptions
+    load: LoadOptions | None
+    record: Path | None
+    continue_record: bool
+    resume: bool
+    overwrite: bool
+    command: str
+    progress: Progress
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the log and the state that a run goes on from lie."""
+        return self.target.with_suffix(".run")
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """What the model and its teacher score on the images that the result is reported on."""
+
+    accuracy: AccuracyChange
+    teacher: float | None
+    warnings: tuple[str, ...]
 
 
 def finetune(
@@ -71,7 +102,7 @@ def finetune(
     continue_record: bool = False,
     resume: bool = False,
     overwrite: bool = False,
-    gates: Callable[[FinetuneReport], GateError | None] | None = None,
+    gates: Gates = NO_GATES,
     command: str = "",
     progress: Progress = silent,
 ) -> FinetuneReport:
@@ -83,143 +114,180 @@ def finetune(
     epochs are added to a record that is there, of the same network on the same images. `page` is
     an HTML file, `plots` a folder for pictures; the page says whether `gates` are met.
     """
-    from prunecli import training
-    from prunecli.evaluation import images as on_images
-
-    start = time.perf_counter()
-    options = dataclasses.replace(
-        options or FinetuneOptions(), record_learnability=record is not None
-    )
-    check_effect(options, teacher=teacher)
-    target = output or Path(f"{model.stem}.finetuned.pt")
-    check_output(target, inputs=[model, *([teacher] if teacher else [])], overwrite=overwrite)
-    show = Show(page, plots)
-    check_show(show, "finetune", inputs=[model, data, teacher], overwrite=overwrite)
-    if record is not None:
-        check_output(record, inputs=[model, target], overwrite=overwrite or continue_record)
-    training.check_options(options)
-    for file in (*options.curriculum, *options.importance_sampling):
-        read_record(file)
-    run_dir = target.with_suffix(".run")
-    if not (resume or overwrite):
-        _check_unused(run_dir)
-    loaded = read(model, load)
-    checkpoint, source = loaded.checkpoint, open_source(data)
-    network = instantiate(checkpoint)
-    taught = None if teacher is None else read(teacher, load)
-    check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
-    earlier = _earlier(record, loaded, source, options) if continue_record else None
-    split = evaluation_split(source, trained=True)
-    test = load_split(source, split, input=checkpoint.input, seed=options.seed, progress=progress)
-    layers = (
-        weight_layers(read_network(network, [example_input(checkpoint.input)]))
-        if options.sparsity is not None
-        else ()
-    )
-    before = on_images.evaluate(network, test, input=checkpoint.input, progress=progress)
-    result = training.finetune(
-        network,
-        source,
-        input=checkpoint.input,
-        options=options,
-        teacher=None if taught is None else instantiate(taught.checkpoint),
-        teacher_input=None if taught is None else taught.checkpoint.input,
-        masks=checkpoint.masks,
-        layers=layers,
-        run_dir=run_dir,
+    run = _Run(
+        model,
+        data,
+        target=output or Path(f"{model.stem}.finetuned.pt"),
+        teacher=teacher,
+        options=dataclasses.replace(
+            options or FinetuneOptions(), record_learnability=record is not None
+        ),
+        load=load,
+        record=record,
+        continue_record=continue_record,
         resume=resume,
+        overwrite=overwrite,
+        command=command,
         progress=progress,
     )
-    after = on_images.evaluate(result.model, test, input=checkpoint.input, progress=progress)
-    accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
-    dense = None
-    if taught is not None:
-        images = test if taught.checkpoint.input == checkpoint.input else None
-        dense = _accuracy_of(
-            taught.checkpoint, source, split, images=images, seed=options.seed, progress=progress
-        )
+    show = Show(page, plots, gates=gates)
+    report = _tuned(run, show)
+    from prunecli import training
+
+    return shown(report, show) if training.is_main_process() else report
+
+
+def _tuned(run: _Run, show: Show) -> FinetuneReport:
+    """Check, read, train, score and write."""
+    start = time.perf_counter()
+    _check(run, show)
+    opened, source = open_model(run.model, run.load), open_source(run.data)
+    checkpoint = opened.checkpoint
+    taught = None if run.teacher is None else open_model(run.teacher, run.load)
+    check_classes(class_count(opened.model, checkpoint.input), source, names=checkpoint.classes)
+    earlier = _earlier(run, opened.loaded, source)
+    layers = (
+        weight_layers(opened.network(Clock(silent))) if run.options.sparsity is not None else ()
+    )
+    result, scores = _trained(run, opened, taught, source, layers)
     step = RunStep(
         verb="finetune",
-        command=command,
-        input=model.name,
-        sparsity=options.sparsity,
-        accuracy=accuracy,
-        teacher=dense,
+        command=run.command,
+        input=run.model.name,
+        sparsity=run.options.sparsity,
+        accuracy=scores.accuracy,
+        teacher=scores.teacher,
         epochs=len(result.epochs),
         best_epoch=result.best_epoch,
     )
-    trained = dataclasses.replace(
-        checkpoint,
-        tensors=state_of(result.model),
-        classes=source.classes,
-        metadata=provenance(
-            loaded,
-            model,
-            command=command,
-            seed=options.seed,
-            facts={"accuracy": dataclasses.asdict(accuracy), "data": data},
-            step=step,
-        ),
-    )
-    trained = keeping_zeros(trained, result.model, result.masks, layers=layers, options=options)
-    if training.is_main_process():
-        save_proven(trained, target) if trained.masks else save(trained, target)
-        if record is not None and result.record is not None:
-            facts = {**_facts(loaded, options), "data": data, "command": command}
-            _write_record(record, result.record, earlier=earlier, facts=facts)
-    report = FinetuneReport(
-        output=target,
-        accuracy=accuracy,
+    trained = _checkpoint(run, opened.loaded, result, step, layers=layers, classes=source.classes)
+    _write(run, opened.loaded, trained, result, earlier)
+    return FinetuneReport(
+        output=run.target,
+        accuracy=scores.accuracy,
         held_out=AccuracyChange(
-            result.held_out_before.accuracy, result.held_out_after.accuracy, "held_out"
+            result.held_out_before.accuracy, result.held_out_after.accuracy, HELD_OUT
         ),
         epochs=result.epochs,
         best_epoch=result.best_epoch,
         log=result.log,
-        record=record,
+        record=run.record,
         seconds=round(time.perf_counter() - start, 3),
-        warnings=merged(loaded.warnings, result.warnings, test.warnings),
-        sparsity=stored_sparsity(trained, before=model, after=target),
+        warnings=merged(opened.loaded.warnings, result.warnings, scores.warnings),
+        sparsity=stored_sparsity(trained, before=run.model, after=run.target),
         sampling=result.sampling,
-        architecture=str(dense_architecture(checkpoint)),
-        teacher=dense,
+        architecture=opened.architecture,
+        teacher=scores.teacher,
         history=(*history_of(checkpoint), step),
     )
-    if not training.is_main_process():
-        return report
-    return shown(report, show, partial(finetune_page, gates=gates_text(gates, report)))
 
 
-def _check_unused(run_dir: Path) -> None:
-    """Raise `InputError` (`UNFINISHED_RUN`) where a stopped run could still go on."""
+def _check(run: _Run, show: Show) -> None:
+    """Raise `InputError` for outputs and options that cannot be, before any work."""
     from prunecli import training
 
-    if training.has_state(run_dir):
-        raise InputError(
-            "a run that was stopped lies in the folder of this one",
-            code="UNFINISHED_RUN",
-            where=str(run_dir),
-            hint="go on with it (--resume), or start from the beginning (--overwrite)",
-        )
+    check_effect(run.options, teacher=run.teacher)
+    given = [run.model, *([run.teacher] if run.teacher else [])]
+    check_output(run.target, inputs=given, overwrite=run.overwrite)
+    check_show(
+        show,
+        NAMES["finetune"],
+        inputs=[run.model, run.data, run.teacher],
+        overwrite=run.overwrite,
+    )
+    if run.record is not None:
+        fine = run.overwrite or run.continue_record
+        check_output(run.record, inputs=[run.model, run.target], overwrite=fine)
+    training.check_options(run.options)
+    for file in (*run.options.curriculum, *run.options.importance_sampling):
+        read_record(file)
+    if not (run.resume or run.overwrite):
+        check_no_run(run.run_dir)
 
 
-def _accuracy_of(
-    checkpoint: Checkpoint,
+def _trained(
+    run: _Run,
+    opened: Opened,
+    taught: Opened | None,
     source: DataSource,
-    split: str,
-    *,
-    images: ImageSet | None,
-    seed: int,
-    progress: Progress,
-) -> float:
-    """Return the accuracy of another network on a split; `images` are those of it, if at hand."""
-    from prunecli.evaluation import images as on_images
+    layers: Sequence[WeightLayer],
+) -> tuple[FinetuneResult, _Scores]:
+    """Train, and score before and after on images that no choice was made on, if there are any."""
+    from prunecli import training
+    from prunecli.evaluation.images import evaluate
 
-    spec = checkpoint.input
-    if images is None:
-        images = load_split(source, split, input=spec, seed=seed, progress=progress)
-    network = instantiate(checkpoint)
-    return on_images.evaluate(network, images, input=spec, progress=progress).accuracy
+    spec, seed, progress = opened.checkpoint.input, run.options.seed, run.progress
+    split = evaluation_split(source, trained=True)
+    test = load_split(source, split, input=spec, seed=seed, progress=progress)
+    before = evaluate(opened.model, test, input=spec, progress=progress)
+    result = training.finetune(
+        opened.model,
+        source,
+        input=spec,
+        options=run.options,
+        teacher=None if taught is None else taught.model,
+        teacher_input=None if taught is None else taught.checkpoint.input,
+        masks=opened.checkpoint.masks,
+        layers=layers,
+        run_dir=run.run_dir,
+        resume=run.resume,
+        progress=progress,
+    )
+    after = evaluate(result.model, test, input=spec, progress=progress)
+    dense = None
+    if taught is not None:
+        own = taught.checkpoint.input
+        images = (
+            test
+            if own == spec
+            else load_split(source, split, input=own, seed=seed, progress=progress)
+        )
+        teacher = instantiate(taught.checkpoint)  # as it is stored, whatever training made of it
+        dense = evaluate(teacher, images, input=own, progress=progress).accuracy
+    accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
+    return result, _Scores(accuracy, dense, test.warnings)
+
+
+def _checkpoint(
+    run: _Run,
+    loaded: Loaded,
+    result: FinetuneResult,
+    step: RunStep,
+    *,
+    layers: Sequence[WeightLayer],
+    classes: tuple[str, ...],
+) -> Checkpoint:
+    """Return what was trained as it is to be stored, with where it comes from."""
+    assert step.accuracy is not None
+    facts = {"accuracy": dataclasses.asdict(step.accuracy), "data": run.data}
+    trained = dataclasses.replace(
+        loaded.checkpoint,
+        tensors=state_of(result.model),
+        classes=classes,
+        metadata=provenance(
+            loaded,
+            run.model,
+            command=run.command,
+            seed=run.options.seed,
+            facts=facts,
+            step=step,
+        ),
+    )
+    return keeping_zeros(trained, result.model, result.masks, layers=layers, options=run.options)
+
+
+def _write(
+    run: _Run, loaded: Loaded, trained: Checkpoint, result: FinetuneResult, earlier: Record | None
+) -> None:
+    """Write the checkpoint, and what was learned when; one process of several does."""
+    from prunecli import training
+
+    if not training.is_main_process():
+        return
+    save_proven(trained, run.target) if trained.masks else save(trained, run.target)
+    if run.record is not None and result.record is not None:
+        facts = {**_facts(loaded, run.options), "data": run.data, "command": run.command}
+        _write_record(run.record, result.record, earlier=earlier, facts=facts)
 
 
 def _write_record(
@@ -231,11 +299,10 @@ def _write_record(
     write_record(found if earlier is None else continued(earlier, found, where=path), path)
 
 
-def _earlier(
-    record: Path | None, loaded: Loaded, source: DataSource, options: FinetuneOptions
-) -> Record | None:
+def _earlier(run: _Run, loaded: Loaded, source: DataSource) -> Record | None:
     """Return the record that this run goes on with, checked before any work; None for none yet."""
-    if record is None or not record.exists():
+    record, options = run.record, run.options
+    if not run.continue_record or record is None or not record.exists():
         return None
     earlier = read_record(record)
     images = choose(

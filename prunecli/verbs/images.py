@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunecli.artefacts.provenance import example_input
 from prunecli.data import check_classes, load_split, open_source
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
 from prunecli.pruning.search import AUTO
 from prunecli.signals import needs_data
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from prunecli.architectures.reference import InputSpec
     from prunecli.checkpoint import Checkpoint
     from prunecli.data import ImageSet
+    from prunecli.evaluation.batches import BatchSource
     from prunecli.options import PruneOptions
     from prunecli.progress import Progress
 
@@ -94,60 +96,39 @@ class _LastRead(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def scoring_batches(
+def images_for(
     checkpoint: Checkpoint,
     data: str | None,
     options: PruneOptions,
     progress: Progress,
     *,
-    wanted: bool = False,
-) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
-    """Return the training images that a signal or a repair looks at; None where none is needed.
+    scored: bool = False,
+    measured: bool = False,
+) -> Images:
+    """Return the images that are needed: training images to look at, held-out ones to measure on.
 
-    Dead channels are looked for on them too. `wanted` asks for them whatever the signal.
+    Repairs, dead channels and `auto` need both, many signals the first. `scored` and `measured` ask
+    for them whatever the options.
     """
     if data is None:
-        return None
-    if not (
-        wanted
-        or options.repair
-        or options.dead
-        or options.signal == AUTO
-        or needs_data(options.signal)
-    ):
-        return None
-    return _images(checkpoint, data, "train", options, progress)
+        return NO_IMAGES
+    both = bool(options.repair) or options.dead or options.signal == AUTO
 
+    def source(split: str) -> BatchSource:
+        images = load_split(
+            open_source(data),
+            split,
+            input=checkpoint.input,
+            seed=options.seed,
+            limit=options.limit,
+            progress=progress,
+        )
+        return lambda: normalised(images, checkpoint.input)
 
-def measuring_batches(
-    checkpoint: Checkpoint,
-    data: str | None,
-    options: PruneOptions,
-    progress: Progress,
-    *,
-    wanted: bool = False,
-) -> Callable[[], Iterator[tuple[Tensor, Tensor]]] | None:
-    """Return the held-out images that repairs and candidates are scored on; None without any.
-
-    `wanted` asks for them whatever the options.
-    """
-    if data is None or not (wanted or options.repair or options.dead or options.signal == AUTO):
-        return None
-    return _images(checkpoint, data, "held_out", options, progress)
-
-
-def _images(
-    checkpoint: Checkpoint, data: str, split: str, options: PruneOptions, progress: Progress
-) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
-    images = load_split(
-        open_source(data),
-        split,
-        input=checkpoint.input,
-        seed=options.seed,
-        limit=options.limit,
-        progress=progress,
+    return Images(
+        source("train") if scored or both or needs_data(options.signal) else None,
+        source("held_out") if measured or both else None,
     )
-    return lambda: normalised(images, checkpoint.input)
 
 
 def normalised(images: ImageSet, spec: InputSpec) -> Iterator[tuple[Tensor, Tensor]]:

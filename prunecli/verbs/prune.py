@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
-from prunecli.html import cut_page
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.options.declare import check_effect
+from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, silent
 from prunecli.pruning.search import AUTO
 from prunecli.pruning.timed import needs_table
@@ -85,9 +84,9 @@ def prune(
     check_effect(job.options, latency=_has_latency(budget))
     road = _road(job)
     teacher = job.options.iterative.teacher
-    show = Show(page, plots)
-    check_show(show, "prune", inputs=[model, data, teacher], overwrite=overwrite)
-    return shown(road(job), show, partial(cut_page, command=command))
+    show = Show(page, plots, command)
+    check_show(show, NAMES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
+    return shown(road(job), show)
 
 
 def _has_latency(budget: Budget | None) -> bool:

@@ -5,24 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import (
-    check_output,
-    cut_checkpoint,
-    dense_architecture,
-    example_input,
-    read,
-)
-from prunecli.checkpoint import save
+from prunecli.artefacts.provenance import cut_checkpoint, example_input
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
-from prunecli.progress import Clock
+from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import class_count
-from prunecli.verbs.warnings import filled_masks, merged
+from prunecli.verbs.opened import open_model
+from prunecli.verbs.unfinished import check_no_run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from prunecli.report import PruneReport
     from prunecli.verbs.job import Job
 
@@ -36,60 +27,38 @@ def iterative(job: Job) -> PruneReport:
     from prunecli.methods.iterative import iterative_prune
 
     assert job.budget is not None
-    own, target = job.options.iterative, job.target
-    run_dir = target.with_suffix(".run")
-    if not job.dry_run:
-        given = [job.model, *([own.teacher] if own.teacher else [])]
-        check_output(target, inputs=given, overwrite=job.overwrite)
-        _check_no_run(run_dir, fine=own.resume or job.overwrite)
+    own, run_dir = job.options.iterative, job.target.with_suffix(".run")
+    check_target(job, own.teacher)
+    if not (job.dry_run or own.resume or job.overwrite):
+        check_no_run(run_dir)
     if job.data is None:
         raise InputError(
             "an iterative cut trains the network, and no images were given",
             code="SIGNAL_NEEDS_DATA",
             hint="add --data DIR",
         )
-    clock = Clock(job.progress)
-    with clock.stage("load"):
-        loaded = read(job.model, job.load)
-        network = instantiate(loaded.checkpoint)
-        taught = None if own.teacher is None else read(own.teacher, job.load)
-    checkpoint, source = loaded.checkpoint, open_source(job.data)
-    check_classes(class_count(network, checkpoint.input), source, names=checkpoint.classes)
+    started = start(job)
+    opened, source = started.opened, open_source(job.data)
+    taught = None if own.teacher is None else open_model(own.teacher, job.load)
+    checkpoint = opened.checkpoint
+    check_classes(class_count(opened.model, checkpoint.input), source, names=checkpoint.classes)
     result = iterative_prune(
-        network,
+        opened.model,
         [example_input(checkpoint.input)],
         source,
         input=checkpoint.input,
         budget=job.budget,
         options=job.options,
-        teacher=None if taught is None else instantiate(taught.checkpoint),
+        teacher=None if taught is None else taught.model,
         teacher_input=None if taught is None else taught.checkpoint.input,
         run_dir=run_dir,
         dry_run=job.dry_run,
-        architecture=str(dense_architecture(checkpoint)),
+        architecture=opened.architecture,
         progress=job.progress,
     )
-    report = dataclasses.replace(
-        result.report,
-        seconds={**clock.seconds, **result.report.seconds},
-        warnings=merged(loaded.warnings, result.report.warnings),
-    )
+    report = reported(started, result.report)
     if result.model is None:
         return report
-    with clock.stage("save"):
-        cut = cut_checkpoint(loaded, result, job.model, command=job.command)
-        save(dataclasses.replace(cut, classes=source.classes), target)
-    lost = filled_masks(checkpoint, cut, by="training")
-    return dataclasses.replace(report, output=target, warnings=(*report.warnings, *lost))
-
-
-def _check_no_run(run_dir: Path, *, fine: bool) -> None:
-    from prunecli.training import has_state
-
-    if not fine and has_state(run_dir):
-        raise InputError(
-            "a run that was stopped lies in the folder of this one",
-            code="UNFINISHED_RUN",
-            where=str(run_dir),
-            hint="go on with it (--resume), or start from the beginning (--overwrite)",
-        )
+    cut = cut_checkpoint(opened.loaded, result, job.model, command=job.command)
+    trained = dataclasses.replace(cut, classes=source.classes)
+    return written(started, report, trained, by="training")

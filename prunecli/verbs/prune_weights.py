@@ -6,25 +6,19 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from prunecli.artefacts.history import cut_step
-from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import (
-    check_output,
-    dense_architecture,
-    example_input,
-    provenance,
-    read,
-    state_of,
-)
+from prunecli.artefacts.provenance import provenance, state_of
 from prunecli.artefacts.sparse import save_proven
 from prunecli.errors import InputError
-from prunecli.progress import Clock
-from prunecli.sparse.road import sparsify_network
+from prunecli.sparse.road import check_sparsify, sparsify_network
 from prunecli.sparse.saliency import weight_signal
-from prunecli.verbs.images import check_labels, measuring_batches, scoring_batches
+from prunecli.verbs.file_road import check_target, reported, start
+from prunecli.verbs.images import check_labels, images_for
 
 if TYPE_CHECKING:
     from prunecli.budget import Budget
     from prunecli.report import PruneReport
+    from prunecli.sparse.road import SparseResult
+    from prunecli.verbs.file_road import Started
     from prunecli.verbs.job import Job
 
 
@@ -34,62 +28,61 @@ def sparsify(job: Job) -> PruneReport:
     The file holds the kept weights and their places alone. Nothing is written for a dry run, nor
     when anything fails.
     """
-    target = job.target
-    if not job.dry_run:
-        check_output(target, inputs=[job.model], overwrite=job.overwrite)
-    clock = Clock(job.progress)
-    sparsity = weight_sparsity(job.budget)
-    signal = weight_signal(job.options.signal)
-    with clock.stage("load"):
-        loaded = read(job.model, job.load)
-        network = instantiate(loaded.checkpoint)
-    checkpoint = loaded.checkpoint
+    options, sparsity = job.options, weight_sparsity(job.budget)
+    check_target(job)
+    signal = weight_signal(options.signal)
+    started = start(job)
+    opened, checkpoint, clock = started.opened, started.opened.checkpoint, started.clock
     if job.data is not None:
-        check_labels(network, checkpoint, job.data)
-    needed = signal is not None and signal.needs_data
+        check_labels(opened.model, checkpoint, job.data)
+    wanted = signal is not None and signal.needs_data
+    images = images_for(checkpoint, job.data, options, job.progress, scored=wanted)
+    check_sparsify(options, sparsity, images)
     result = sparsify_network(
-        network,
-        [example_input(checkpoint.input)],
+        opened.network(clock),
         sparsity=sparsity,
-        options=job.options,
+        options=options,
         masks=checkpoint.masks,
-        batches=scoring_batches(checkpoint, job.data, job.options, job.progress, wanted=needed),
-        measured_on=measuring_batches(checkpoint, job.data, job.options, job.progress),
+        images=images,
         dry_run=job.dry_run,
-        architecture=str(dense_architecture(checkpoint)),
-        progress=job.progress,
+        architecture=opened.architecture,
+        clock=clock,
     )
-    report = dataclasses.replace(
-        result.report,
-        seconds={**clock.seconds, **result.report.seconds},
-        warnings=(*loaded.warnings, *result.report.warnings),
-    )
-    if job.dry_run or result.model is None:
+    report = reported(started, result.report)
+    if result.model is None:
         return report
+    return _written(started, result, report)
+
+
+def _written(started: Started, result: SparseResult, report: PruneReport) -> PruneReport:
+    """Write the zeroed network, and prove that the file gives it back."""
+    job, checkpoint, clock = started.job, started.opened.checkpoint, started.clock
+    assert result.model is not None
     assert report.sparsity is not None
-    facts = {"sparsity": {**report.plan, "weights": report.sparsity.weights}}
     sparse = dataclasses.replace(
         checkpoint,
         tensors=state_of(result.model),
         masks=dict(result.masks),
         metadata=provenance(
-            loaded,
+            started.opened.loaded,
             job.model,
             command=job.command,
             seed=job.options.seed,
-            facts=facts,
+            facts={"sparsity": {**report.plan, "weights": report.sparsity.weights}},
             step=cut_step(report, command=job.command, source=job.model.name),
         ),
     )
     with clock.stage("save"):
         dense = None if job.options.repair else checkpoint
-        verified = save_proven(sparse, target, dense=dense)
+        verified = save_proven(sparse, job.target, dense=dense)
     sizes = dataclasses.replace(
-        report.sparsity, bytes_before=job.model.stat().st_size, bytes_after=target.stat().st_size
+        report.sparsity,
+        bytes_before=job.model.stat().st_size,
+        bytes_after=job.target.stat().st_size,
     )
     return dataclasses.replace(
         report,
-        output=target,
+        output=job.target,
         verified=verified,
         sparsity=sizes,
         seconds={**report.seconds, "save": clock.seconds["save"]},

@@ -6,52 +6,58 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from prunecli.html import check_page, write_page
+from prunecli.html import check_page, page_of, write_page
 from prunecli.pictures import check_folder, save_pictures
-from prunecli.pictures.of_reports import NAMES, pictures_of
-from prunecli.report import ExportReport, FinetuneReport, PruneReport, SweepReport
+from prunecli.pictures.of_reports import pictures_of
+from prunecli.report import (
+    NO_GATES,
+    ExportReport,
+    FinetuneReport,
+    Gates,
+    PruneReport,
+    SweepReport,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from prunecli.errors import GateError
+    from collections.abc import Iterable
 
 Shown = TypeVar("Shown", PruneReport, SweepReport, FinetuneReport, ExportReport)
 
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """Where to put what is for people: `page` is an HTML file, `plots` a folder of pictures."""
+    """Where to put what is for people: `page` is an HTML file, `plots` a folder of pictures.
+
+    A page says by which `command` it was made, and whether `gates` are met.
+    """
 
     page: Path | None
     plots: Path | None
+    command: str = ""
+    gates: Gates = NO_GATES
 
 
 def check_show(
-    show: Show, verb: str, *, inputs: Iterable[Path | str | None], overwrite: bool
+    show: Show,
+    pictures: Iterable[str],
+    *,
+    inputs: Iterable[Path | str | None],
+    overwrite: bool,
 ) -> None:
     """Raise `InputError` where a page or pictures cannot be put, before any work."""
     if show.page is not None:
         given = [Path(each) for each in inputs if each is not None]
         check_page(show.page, inputs=given, overwrite=overwrite)
     if show.plots is not None:
-        check_folder(show.plots, NAMES[verb], overwrite=overwrite)
+        check_folder(show.plots, list(pictures), overwrite=overwrite)
 
 
-def gates_text(gates: Callable[[Shown], GateError | None] | None, report: Shown) -> str:
-    """Say whether the stated gates are met by a report; nothing where none was stated."""
-    if gates is None:
-        return ""
-    missed = gates(report)
-    return "met" if missed is None else f"not met: {missed.message}"
-
-
-def shown(report: Shown, show: Show, page: Callable[[Shown], str]) -> Shown:
+def shown(report: Shown, show: Show) -> Shown:
     """Write what was asked for of a report, and return it with the files named."""
     pictures: tuple[Path, ...] = ()
     if show.plots is not None:
         pictures = save_pictures(show.plots, pictures_of(report))
     report = dataclasses.replace(report, pictures=pictures, page=show.page)
     if show.page is not None:
-        write_page(show.page, page(report))
+        write_page(show.page, page_of(report, command=show.command, gates=show.gates))
     return report

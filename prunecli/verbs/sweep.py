@@ -5,25 +5,22 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import math
-from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from prunecli.artefacts.dense import dense_shapes
-from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import check_output, dense_architecture, example_input, read
-from prunecli.atomic import atomic_write
+from prunecli.atomic import atomic_write, check_output
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
-from prunecli.html import sweep_page
-from prunecli.network.traced import read_network
 from prunecli.options import LoadOptions, PruneOptions
+from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.sweep import no_images, sweep_network
-from prunecli.report import to_json
-from prunecli.verbs.images import measuring_batches, scoring_batches
+from prunecli.report import finite, to_json
+from prunecli.verbs.images import images_for
+from prunecli.verbs.opened import open_model
 from prunecli.verbs.showing import Show, check_show, shown
+from prunecli.verbs.suggesting import next_command
+from prunecli.verbs.warnings import merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +42,6 @@ def sweep(
     table: Path | None = None,
     page: Path | None = None,
     plots: Path | None = None,
-    suggest: Callable[[SweepReport], str] = lambda _: "",
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
@@ -53,7 +49,8 @@ def sweep(
     """Cut the network in `model` to every budget, score the cuts on held-out images of `data`.
 
     No network is written: `table` (.csv or .json) gets the figures, `page` is an
-    HTML file, `plots` a folder for pictures. `suggest` writes the command for the suggested cut.
+    HTML file, `plots` a folder for pictures. `command` is what was typed: the report suggests what
+    to type next.
     """
     options = options or PruneOptions()
     if data is None:
@@ -61,38 +58,33 @@ def sweep(
     if table is not None:
         _writer(table)
         check_output(table, inputs=[model], overwrite=overwrite)
-    show = Show(page, plots)
-    check_show(show, "sweep", inputs=[model, data, table], overwrite=overwrite)
-    loaded = read(model, load)
-    checkpoint = loaded.checkpoint
-    module = instantiate(checkpoint)
-    network = dataclasses.replace(
-        read_network(module, [example_input(checkpoint.input)], clock=Clock(progress)),
-        dense_shapes=dense_shapes(checkpoint, load),
-    )
-    check_classes(network.outputs, open_source(data), names=checkpoint.classes)
+    show = Show(page, plots, command)
+    check_show(show, NAMES["sweep"], inputs=[model, data, table], overwrite=overwrite)
+    opened = open_model(model, load)
+    network = opened.network(Clock(progress))
+    check_classes(network.outputs, open_source(data), names=opened.checkpoint.classes)
+    images = images_for(opened.checkpoint, data, options, progress, scored=True, measured=True)
     report = sweep_network(
         network,
         sweep,
         signals=signals,
         allocations=allocations,
         options=options,
-        batches=scoring_batches(checkpoint, data, options, progress, wanted=True),
-        measured_on=measuring_batches(checkpoint, data, options, progress, wanted=True),
-        architecture=str(dense_architecture(checkpoint)),
+        images=images,
+        architecture=opened.architecture,
         progress=progress,
     )
     report = dataclasses.replace(
         report,
         table=table,
-        next_command=suggest(report),
-        warnings=tuple(dict.fromkeys((*loaded.warnings, *report.warnings))),
+        next_command=next_command(command, report, model=model, importance=options.importance),
+        warnings=merged(opened.loaded.warnings, report.warnings),
     )
     if table is not None:
         text = _writer(table)(report)
         with atomic_write(table) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return shown(report, show, partial(sweep_page, command=command))
+    return shown(report, show)
 
 
 COLUMNS = (
@@ -140,16 +132,7 @@ def _as_csv(report: SweepReport) -> str:
 
 
 def _as_json(report: SweepReport) -> str:
-    return json.dumps(_plain(to_json(report)), indent=1, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON data without numbers that JSON does not have: they become null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(to_json(report)), indent=1, allow_nan=False) + "\n"
 
 
 WRITERS: dict[str, Callable[[SweepReport], str]] = {".csv": _as_csv, ".json": _as_json}

@@ -36,7 +36,7 @@ from prunecli.exporting.timing.benchmark import (
     find_cpu,
     ratio_interval,
 )
-from prunecli.network.traced import Network, read_network
+from prunecli.network.traced import read_network
 from prunecli.pruning.road import prune_network
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -73,15 +73,8 @@ def measured(name: str, *, seconds: float) -> list[dict[str, object]]:
     start = time.perf_counter()
     table = latency_table.measure_table(network, input=spec, machine=machine, seconds=seconds)
     took = time.perf_counter() - start
-
-    def prepare(read: Network) -> Network:
-        latency = bind(table, read.trace, read.coupling)
-        return dataclasses.replace(read, latency=latency)
-
-    cuts = [
-        prune_network(model, [example], budget=make_budget(**budget), prepare=prepare)
-        for budget in BUDGETS
-    ]
+    timed = dataclasses.replace(network, latency=bind(table, network.trace, network.coupling))
+    cuts = [prune_network(timed, budget=make_budget(**budget)) for budget in BUDGETS]
     with tempfile.TemporaryDirectory() as folder:
         runners = []
         for at, each in enumerate([model, *(cut.model for cut in cuts)]):

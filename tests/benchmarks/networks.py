@@ -22,6 +22,7 @@ from prunecli.artefacts import provenance
 from prunecli.budget import make_budget
 from prunecli.cost.flops import count_flops
 from prunecli.errors import PruneError
+from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.pruning.road import prune_network
 
@@ -65,7 +66,7 @@ def run(name: str) -> dict[str, object]:
     start = time.perf_counter()
     try:
         result = prune_network(
-            model, [example], budget=make_budget(flops=0.5), options=PruneOptions()
+            read_network(model, [example]), budget=make_budget(flops=0.5), options=PruneOptions()
         )
     except PruneError as error:
         return {"outcome": error.code, "note": f"{error.message} ({error.where})"}

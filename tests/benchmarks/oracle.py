@@ -20,7 +20,7 @@ from prunecli.network.traced import read_network
 from prunecli.options import AnalyzeOptions, PruneOptions
 from prunecli.progress import silent
 from prunecli.report import SignalAgreement
-from prunecli.verbs.images import scoring_batches
+from prunecli.verbs.images import images_for
 
 TABLE = Path(__file__).with_suffix(".csv")
 FIELDS = (
@@ -52,7 +52,7 @@ def rows(path: Path, data: str, options: AnalyzeOptions) -> list[dict[str, objec
     checkpoint = provenance.read(path, None).checkpoint
     network = read_network(instantiate(checkpoint), [provenance.example_input(checkpoint.input)])
     choice = PruneOptions(limit=options.limit)
-    batches = scoring_batches(checkpoint, data, choice, silent, wanted=True)
+    batches = images_for(checkpoint, data, choice, silent, scored=True).scored_on
     model = analyze_network(network, options=options, architecture="", batches=batches).oracle
     assert model is not None
     about = {"checkpoint": path.name, "images": model.images, "channels": model.channels}

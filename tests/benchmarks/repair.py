@@ -25,6 +25,8 @@ from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
+from prunecli.evaluation.batches import Images
+from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.pruning.road import prune_network
 from prunecli.verbs.images import normalised
@@ -117,8 +119,7 @@ def repaired(
 
     start = [clock() for clock in clocks]
     result = prune_network(
-        instantiate(checkpoint),
-        [provenance.example_input(spec)],
+        read_network(instantiate(checkpoint), [provenance.example_input(spec)]),
         budget=make_budget(flops=kept),
         options=PruneOptions(
             signal=choice.signal,
@@ -128,8 +129,7 @@ def repaired(
             exclude=() if choice.stream else STREAM,
             repair=("bias", "bn", "lstsq"),
         ),
-        batches=lambda: normalised(train, spec),
-        measured_on=scored,
+        images=Images(lambda: normalised(train, spec), scored),
     )
     # A score is taken while its generator waits: that is no part of the repair.
     seconds, cpu_seconds = (

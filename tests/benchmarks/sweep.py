@@ -22,6 +22,7 @@ from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget, parse_sweep
 from prunecli.data import load_split, open_source
+from prunecli.evaluation.batches import Images
 from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.pictures import save_figure, sweep_picture
@@ -86,7 +87,8 @@ def searched(arguments: argparse.Namespace, options: PruneOptions) -> None:
         for keep in BUDGETS:
             held_out, test = (
                 [try_cut(network, saliencies[name], budget=make_budget(flops=keep),
-                         options=replace(options, signal=name), measured_on=batches[split])
+                         options=replace(options, signal=name),
+                         images=Images(measured_on=batches[split]))
                  for name in names]
                 for split in ("held_out", "test")
             )  # fmt: skip

@@ -23,6 +23,7 @@ from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.checkpoint import save
 from prunecli.data import load_split, open_source
+from prunecli.evaluation.batches import Images
 from prunecli.evaluation.images import evaluate
 from prunecli.network.traced import read_network
 from prunecli.options import FinetuneOptions, PruneOptions
@@ -84,14 +85,12 @@ def masked(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obje
             for share in arguments.sparsities for signal, rule in CHOICES]  # fmt: skip
     for signal, rule, share, granularity in [*cuts, ("l1", "uniform", None, "2:4")]:
         result = sparsify_network(
-            model,
-            [provenance.example_input(spec)],
+            read_network(model, [provenance.example_input(spec)]),
             sparsity=share,
             options=PruneOptions(
                 signal=signal, allocation=rule, granularity=granularity, repair=("bn",)
             ),
-            batches=lambda: normalised(images, spec),
-            measured_on=lambda: normalised(test, spec),
+            images=Images(lambda: normalised(images, spec), lambda: normalised(test, spec)),
         )
         steps = {step.name: step.accuracy for step in result.report.repair.steps}
         tensors = provenance.state_of(result.model)

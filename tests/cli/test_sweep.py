@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import shlex
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from prunecli_cli.main import main
-from prunecli_cli.sweep import next_command
 from prunecli_cli.tables import view
 from tests.support import fake_verbs
 from tests.support.command_line import envelope, run
@@ -142,34 +140,6 @@ def test_a_budget_in_the_settings_is_no_contradiction_to_a_sweep(verbs, capsys, 
     (tmp_path / "pyproject.toml").write_text("[tool.prunecli.prune]\nflops = 0.5\n")
     assert main([*SWEEP]) == 0
     assert verbs.calls[0][0] == "sweep"
-
-
-def test_the_next_command_is_what_was_typed_with_the_suggested_cut():
-    report = fake_verbs.sweep_report()
-    typed = shlex.split(
-        "prune m.pt --sweep=flops=0.3:0.9:0.1 --signal l1,taylor --plots p --out t.csv "
-        "--report r.html --exclude 'layer1.*' --data d --overwrite"
-    )
-    assert next_command(typed, report, model=Path("m.pt")) == (
-        "prunecli prune m.pt --exclude 'layer1.*' --data d --flops 0.9 --signal taylor "
-        "--allocation greedy"
-    )
-
-
-def test_the_next_command_names_a_model_that_came_from_elsewhere():
-    report = fake_verbs.sweep_report()
-    found = next_command(["prune", "--sweep", "flops=0.3:0.9:0.1"], report, model=Path("m.pt"))
-    assert found.startswith("prunecli prune m.pt --flops 0.9")
-    nothing = dataclasses.replace(report, suggested=None)
-    assert next_command(["prune"], nothing, model=Path("m.pt")) == ""
-
-
-def test_a_suggested_sparsity_is_the_share_to_remove():
-    trial = dataclasses.replace(
-        fake_verbs.trial("l1", 0.5, 0.5), budget={"channels": {"fraction": 0.7}}
-    )
-    report = dataclasses.replace(fake_verbs.sweep_report(), suggested=trial)
-    assert "--sparsity 0.3 --signal l1" in next_command(["prune"], report, model=Path("m.pt"))
 
 
 def test_what_a_search_costs_is_shown_in_a_log_before_it_starts():

@@ -10,13 +10,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from prunecli.analysis.dataset import analyze_dataset
 from prunecli.architectures.reference import InputSpec
 from prunecli.complexity import (
     SUBSET_RULES,
     Candidates,
     CsgSettings,
     NetworkFeatures,
-    analyze_dataset,
     csg_repeated,
 )
 from prunecli.complexity.classes import class_map, confusing_images, difficulties

@@ -324,11 +324,9 @@ def test_every_rule_keeps_a_latency_that_does_not_fall_with_the_width(allocation
 
 def test_a_latency_budget_is_kept_and_the_plan_says_so() -> None:
     model = chain()
-    table = made_up(read(model), multiply_adds, rest=0.01)
-    result = prune_network(
-        model, [IMAGE], budget=make_budget(latency=0.5),
-        prepare=lambda network: timed(network, table),
-    )  # fmt: skip
+    network = read(model)
+    table = made_up(network, multiply_adds, rest=0.01)
+    result = prune_network(timed(network, table), budget=make_budget(latency=0.5))
     cost = result.report.cost
     assert 0 < cost.kept["latency"] <= 0.5
     assert cost.after.latency == pytest.approx(cost.kept["latency"] * table.dense_ms)
@@ -340,10 +338,7 @@ def test_a_latency_out_of_reach_says_the_lowest_in_reach() -> None:
     network = read(chain())
     table = made_up(network, lambda *_: 1.0, rest=0.1)
     with pytest.raises(GateError, match=r"the lowest reachable is 0\.9") as caught:
-        prune_network(
-            network.model, [IMAGE], budget=make_budget(latency="1ms"),
-            prepare=lambda read: timed(read, table),
-        )  # fmt: skip
+        prune_network(timed(network, table), budget=make_budget(latency="1ms"))
     assert "--latency 0.9" in caught.value.hint
 
 
@@ -351,14 +346,13 @@ def test_a_latency_that_is_kept_already_is_said_with_its_unit() -> None:
     network = read(chain())
     with pytest.raises(InputError, match=r"3 ms latency, already within 50 ms"):
         prune_network(
-            network.model, [IMAGE], budget=make_budget(latency="50ms"),
-            prepare=lambda read: timed(read, made_up(read, lambda *_: 1.0)),
-        )  # fmt: skip
+            timed(network, made_up(network, lambda *_: 1.0)), budget=make_budget(latency="50ms")
+        )
 
 
 def test_a_latency_budget_without_a_table_is_an_error() -> None:
     with pytest.raises(InputError) as caught:
-        prune_network(chain(), [IMAGE], budget=make_budget(latency=0.5))
+        prune_network(read(chain()), budget=make_budget(latency=0.5))
     assert caught.value.code == "NO_LATENCY_TABLE"
 
 

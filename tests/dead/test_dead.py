@@ -18,6 +18,7 @@ from prunecli.dead.compensate import BORDER, CARRIES, NO_SINK
 from prunecli.dead.find import penalties
 from prunecli.dead.trial import TOGETHER
 from prunecli.errors import GraphError, InputError
+from prunecli.evaluation.batches import Images
 from prunecli.network.traced import read_network
 from tests.support.random_networks import SIDE, draw, network
 from tests.support.weights import randomize_
@@ -104,7 +105,7 @@ def test_constants_are_followed_through_sums_joins_pools_norms_and_flattened_map
     found = {group.name: group.constant for group in dead.report.groups}
     assert found == {"stem": (2,), "inner": (5,), "side": (3,), "joined": (1,), "hidden": (4,)}
     assert dead.report.removable == 5
-    after, report = without_dead(network, dead, batches=partial(iter, batches))
+    after, report = without_dead(network, dead, images=Images(partial(iter, batches)))
     assert all(
         torch.allclose(after.model(x), y, atol=1e-10)
         for (x, _), y in zip(batches, before, strict=False)
@@ -233,7 +234,7 @@ def test_a_border_is_accepted_and_reported_where_its_measured_penalty_is_small()
     batches = images(*SHAPE)
     network, dead = dead_of(model, batches, threshold=1e-2)
     assert dead.gone[2]
-    _after, report = without_dead(network, dead, batches=partial(iter, batches))
+    _after, report = without_dead(network, dead, images=Images(partial(iter, batches)))
     (error,) = report.borders.values()
     x = torch.full((1, 1, 6, 6), 1e-3, dtype=F64)
     weight = model.middle.weight.detach()[:, 2:3]
@@ -503,7 +504,7 @@ def test_a_threshold_holds_for_all_channels_together_too() -> None:
     alone = np.abs(penalties(network, seen, partial(iter, batches), progress=lambda _: None))
     threshold = float(np.median(alone))
     dead = find_dead(network, batches=partial(iter, batches), threshold=threshold)
-    _, report = without_dead(network, dead, batches=partial(iter, batches))
+    _, report = without_dead(network, dead, images=Images(partial(iter, batches)))
     below = sum(len(group.below) for group in report.groups)
     assert below == (alone <= threshold).sum()
     assert 0 < dead.gone.sum() < below
@@ -621,7 +622,7 @@ def test_analyze_lists_dead_channels_with_and_without_images() -> None:
 
 
 def test_kept_groups_are_not_searched() -> None:
-    _network, dead = dead_of(many_dead(3), None, kept=Kept(lambda group: group.name == "stem"))
+    _network, dead = dead_of(many_dead(3), None, kept=Kept(frozenset({"stem"})))
     assert not dead.gone.any()
     assert dead.report.groups == ()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunecli.atomic import atomic_write
+from prunecli.atomic import atomic_write, check_output
 from prunecli.checkpoint import load, save
 from prunecli.checkpoint.writing import save_torch
 from prunecli.errors import InputError
@@ -211,3 +211,37 @@ def digest(path: Path) -> str:
 def test_a_full_disk_is_an_error_of_the_system_and_not_of_torch():
     with pytest.raises(OSError, match="space"):
         save_torch({"weight": torch.zeros(1000)}, Path("/dev/full"))
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_an_output_is_never_one_of_the_inputs_or_inside_a_folder_of_them(tmp_path, overwrite):
+    model, data = tmp_path / "model.pt", tmp_path / "images"
+    model.write_text("weights")
+    (data / "cat").mkdir(parents=True)
+    same = tmp_path / "same.pt"
+    same.hardlink_to(model)
+    link = tmp_path / "link.pt"
+    link.symlink_to(model)
+    for place in (model, same, link, data / "slim.pt", data / "cat" / "slim.pt"):
+        with pytest.raises(InputError) as caught:
+            check_output(place, inputs=[model, data], overwrite=overwrite)
+        assert caught.value.code == "OUTPUT_IS_INPUT"
+    check_output(tmp_path / "beside.pt", inputs=[model, data], overwrite=overwrite)
+
+
+def test_another_file_is_replaced_only_where_that_was_asked_for(tmp_path):
+    there = tmp_path / "there.pt"
+    there.write_text("wanted")
+    check_output(there, inputs=[], overwrite=True)
+    with pytest.raises(InputError, match="the table exists already") as caught:
+        check_output(there, inputs=[], overwrite=False, what="table", flag="--table")
+    assert caught.value.code == "OUTPUT_EXISTS"
+    assert "(--table)" in caught.value.hint
+
+
+def test_a_place_that_takes_no_file_is_told_before_any_work(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "folder", tmp_path / "absent" / "slim.pt"):
+        with pytest.raises(InputError) as caught:
+            check_output(place, inputs=[], overwrite=True)
+        assert caught.value.code == "UNWRITABLE_OUTPUT"

@@ -11,10 +11,10 @@ import pytest
 
 from prunecli import report, verbs
 from prunecli.budget import format_quantity, make_budget, parse_sweep
-from prunecli.errors import GateError, InputError
+from prunecli.errors import InputError
 from prunecli.html import analysis_page, cut_page, export_page, finetune_page, sweep_page
-from prunecli.html.words import percent
 from prunecli.options import AnalyzeOptions, ExportOptions, FinetuneOptions, PruneOptions
+from prunecli.wording import percent
 from prunecli_cli.main import main
 from tests.support import browser, fake_verbs, html_checks
 from tests.support.hostile import HOSTILE
@@ -190,7 +190,7 @@ def test_a_sweep_has_a_page_with_all_trials_and_the_command_for_one(tmp_path):
         data="digits",
         page=page,
         plots=tmp_path / "pictures",
-        suggest=lambda report: f"prunecli prune --signal {report.suggested.signal}",
+        command=f"prunecli prune {VGG} --sweep flops=0.5:0.9:0.4 --data digits",
     )
     words = words_of(page)
     assert found.page == page
@@ -198,7 +198,7 @@ def test_a_sweep_has_a_page_with_all_trials_and_the_command_for_one(tmp_path):
         assert percent(trial.kept["flops"]) in words
         assert f"{trial.score.loss:.4f}" in words
         assert percent(trial.score.accuracy) in words
-    assert found.next_command == f"prunecli prune --signal {found.suggested.signal}"
+    assert found.next_command.startswith(f"prunecli prune {VGG} --data digits --flops 0.")
     assert found.next_command in words
     assert {path.name for path in found.pictures} == {"sweep.svg", "sweep.png"}
 
@@ -303,19 +303,20 @@ def test_the_way_names_the_file_that_a_command_took_from_a_pipe():
 
 
 def test_a_page_says_whether_the_stated_gates_were_met(tmp_path):
-    missed = GateError("accuracy is 0.9, and 0.95 was asked for", code="GATE_NOT_MET")
-    for error, told in ((None, "gates met"), (missed, f"gates not met: {missed.message}")):
-        page = tmp_path / f"{error is None}.html"
-        verbs.export(
-            VGG,
-            output=page.with_suffix(".onnx"),
-            options=ExportOptions(benchmark=False),
-            page=page,
-            gates=lambda _, error=error: error,
-        )
-        assert told in words_of(page)
+    page = tmp_path / "untimed.html"
+    verbs.export(
+        VGG,
+        output=page.with_suffix(".onnx"),
+        options=ExportOptions(benchmark=False),
+        page=page,
+        gates=report.Gates(min_speedup=1.5),
+    )
+    assert "gates not met: no speed-up was measured" in words_of(page)
     tuned = fake_verbs.finetune_report(Path("x.pt"))
-    assert "gates met" in " ".join(html_checks.read(finetune_page(tuned, gates="met")).words)
+    reached = tuned.accuracy.after
+    for lowest, told in ((reached, "gates met"), (reached + 0.01, "gates not met: accuracy is")):
+        text = finetune_page(tuned, gates=report.Gates(min_accuracy=lowest))
+        assert told in " ".join(html_checks.read(text).words)
     assert "gates" not in " ".join(html_checks.read(finetune_page(tuned)).words)
 
 

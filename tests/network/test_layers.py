@@ -103,7 +103,8 @@ def test_what_is_kept_of_a_layer_is_what_the_cut_network_has(seed):
     model = randomize_(random_network(steps, head=head), seed=seed).eval()
     budget = make_budget(flops="0.6")
     example = torch.randn(2, 3, SIDE, SIDE)
-    result = prune_network(model, [example], budget=budget, options=PruneOptions(align=1))
+    network = read_network(model, [example])
+    result = prune_network(network, budget=budget, options=PruneOptions(align=1))
     sizes = {name: value.shape for name, value in result.model.state_dict().items()}
     report = result.report
     for layer in report.layers:
@@ -120,8 +121,7 @@ def test_what_is_kept_of_a_layer_is_what_the_cut_network_has(seed):
 def test_a_layer_that_options_hold_says_so():
     model = randomize_(models.resnet18(num_classes=10))
     result = prune_network(
-        model,
-        [torch.randn(2, 3, 64, 64)],
+        read_network(model, [torch.randn(2, 3, 64, 64)]),
         budget=make_budget(flops="0.8"),
         options=PruneOptions(exclude=("layer1.*",)),
         dry_run=True,

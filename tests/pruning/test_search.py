@@ -16,7 +16,7 @@ from prunecli.data import load_split, open_source
 from prunecli.errors import GateError, InputError
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pruning.search import asked_signals, least_loss, search_warnings
-from prunecli.pruning.trial import score_on
+from prunecli.pruning.trial import calibrated_score
 from prunecli.report import Score, SearchReport, Trial
 from prunecli.signals import PRESETS
 from prunecli.signals.score import Adjusted
@@ -68,7 +68,7 @@ def test_the_candidate_with_the_least_loss_is_the_one_that_is_cut(planted, tmp_p
     # What was written scores on the held-out images as its trial did.
     checkpoint = read(VGG, LoadOptions()).checkpoint
     held_out = load_split(open_source("digits"), "held_out", input=checkpoint.input, limit=200)
-    score = score_on(prunecli.load(written), lambda: normalised(held_out, checkpoint.input))
+    score = calibrated_score(prunecli.load(written), lambda: normalised(held_out, checkpoint.input))
     trial = next(trial for trial in found.trials if trial.signal == "taylor-share")
     assert score.loss == pytest.approx(trial.score.loss, rel=1e-4)
     assert found.images == trial.score.images == score.images == len(held_out)
@@ -144,7 +144,7 @@ def test_the_calibrated_loss_is_the_least_over_one_factor_on_the_logits():
 
     search.step(loss)
     for scale in (0.3, 1.0, 40.0):
-        score = score_on(_Times(scale), lambda: [(logits[:150], labels[:150]),
+        score = calibrated_score(_Times(scale), lambda: [(logits[:150], labels[:150]),
                                                  (logits[150:], labels[150:])])  # fmt: skip
         assert score.loss == pytest.approx(
             functional.cross_entropy(scale * logits, labels).item(), rel=1e-5

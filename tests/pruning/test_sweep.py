@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,11 @@ from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget, parse_sweep
 from prunecli.data import load_split, open_source
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import Images
 from prunecli.network.traced import read_network
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pruning.sweep import _suggested, sweep_network, sweep_signals
-from prunecli.pruning.trial import score_on
+from prunecli.pruning.trial import calibrated_score
 from prunecli.report import Score, Trial
 from prunecli.verbs.images import normalised
 from prunecli.verbs.sweep import COLUMNS
@@ -59,7 +59,9 @@ def test_every_row_is_the_cut_that_prune_makes(swept, tmp_path):
             data="digits",
             overwrite=True,
         )
-        score = score_on(prunecli.load(written), lambda: normalised(held_out, checkpoint.input))
+        score = calibrated_score(
+            prunecli.load(written), lambda: normalised(held_out, checkpoint.input)
+        )
         assert trial.kept == pytest.approx(single.cost.kept)
         assert trial.score.loss == pytest.approx(score.loss, rel=1e-4)
         assert trial.score.accuracy == score.accuracy
@@ -122,8 +124,7 @@ def test_the_score_after_the_repair_stands_beside_that_of_the_cut():
         signals=["l1"],
         allocations=["uniform"],
         options=dataclasses.replace(OPTIONS, repair=("bn",)),
-        batches=images(96),
-        measured_on=images(40),
+        images=Images(images(96), images(40)),
     )
     assert report.kind == "params"
     assert report.repair == ("bn",)
@@ -245,9 +246,3 @@ def test_a_table_or_picture_that_exists_is_kept(tmp_path):
             verbs.sweep(VGG, **words, **change)
         assert caught.value.code == "OUTPUT_EXISTS"
     assert (tmp_path / "table.csv").read_text() == "mine"
-
-
-def test_a_loss_that_is_no_number_is_null_in_the_table():
-    from prunecli.verbs.sweep import _plain
-
-    assert _plain({"loss": [math.nan, math.inf, 1.0]}) == {"loss": [None, None, 1.0]}

@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from prunecli.budget import make_budget
 from prunecli.errors import GraphError, InputError
+from prunecli.evaluation.batches import Images
 from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.pruning.road import prune_network
 from prunecli.pruning.scoring import score_network
-from prunecli.pruning.trial import cut_to, dense_trial, kept_at, score_on, try_cut
+from prunecli.pruning.trial import calibrated_score, cut_to, dense_trial, kept_at, try_cut
 from tests.support.samples import images, sample
 
 OPTIONS = PruneOptions(signal="l2", align=1)
@@ -43,9 +44,9 @@ def test_a_trial_scores_what_the_proven_cut_scores(name, allocation):
         score_network(network, options),
         budget=budget,
         options=options,
-        measured_on=batches,
+        images=Images(measured_on=batches),
     )
-    result = prune_network(model, [torch.randn(2, 1, 8, 8)], budget=budget, options=options)
+    result = prune_network(network, budget=budget, options=options)
     loss, accuracy = by_hand(result.model, batches)
     assert tried.score.loss == pytest.approx(loss, rel=1e-5)
     assert tried.score.accuracy == accuracy
@@ -63,12 +64,9 @@ def test_a_trial_with_a_repair_scores_what_the_repaired_cut_scores():
         score_network(network, options),
         budget=budget,
         options=options,
-        measured_on=batches,
-        repaired_on=batches,
+        images=Images(batches, batches),
     )
-    result = prune_network(
-        model, [torch.randn(2, 1, 8, 8)], budget=budget, options=options, batches=batches
-    )
+    result = prune_network(network, budget=budget, options=options, images=Images(batches))
     loss, accuracy = by_hand(result.model, batches)
     assert tried.final is tried.repaired is not tried.score
     assert tried.final.loss == pytest.approx(loss, rel=1e-4)
@@ -88,8 +86,7 @@ def test_a_trial_leaves_the_network_that_was_read_as_it_was():
             saliency,
             budget=make_budget(flops=0.4),
             options=options,
-            measured_on=images(),
-            repaired_on=images(),
+            images=Images(images(), images()),
         )
         for _ in range(2)
     ]
@@ -116,7 +113,7 @@ def test_any_mask_can_be_scored():
     keep, kept = kept_at(network, saliency, widths)
     slim = cut_to(network, keep)
     assert int(keep.sum()) == int(widths.sum())
-    assert score_on(slim, batches).images == 40
+    assert calibrated_score(slim, batches).images == 40
     assert kept["params"] == pytest.approx(
         sum(value.numel() for value in slim.parameters())
         / sum(value.numel() for value in model.parameters())
@@ -131,7 +128,7 @@ def test_a_budget_out_of_reach_is_a_trial_with_the_lowest_reachable_and_no_score
         score_network(network, options),
         budget=make_budget(flops=0.001),
         options=options,
-        measured_on=images(),
+        images=Images(measured_on=images()),
     )
     assert tried.score is None
     assert tried.final is None
@@ -141,20 +138,20 @@ def test_a_budget_out_of_reach_is_a_trial_with_the_lowest_reachable_and_no_score
 def test_what_is_no_classifier_is_refused():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     with pytest.raises(InputError, match="logits") as caught:
-        score_on(model, images())
+        calibrated_score(model, images())
     assert caught.value.code == "NOT_A_CLASSIFIER"
 
 
 def test_more_classes_than_the_network_tells_apart_are_refused():
     batches = [(torch.randn(4, 3), torch.tensor([0, 1, 2, 3]))]
-    with pytest.raises(InputError, match="the data has more") as caught:
-        score_on(nn.Identity(), lambda: batches)
+    with pytest.raises(InputError, match="a label is 3") as caught:
+        calibrated_score(nn.Identity(), lambda: batches)
     assert caught.value.code == "CLASS_COUNT_MISMATCH"
 
 
 def test_no_images_are_refused():
     with pytest.raises(InputError, match="no images") as caught:
-        score_on(nn.Identity(), list)
+        calibrated_score(nn.Identity(), list)
     assert caught.value.code == "NO_IMAGES"
 
 

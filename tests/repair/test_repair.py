@@ -431,7 +431,7 @@ def test_the_steps_are_shown_with_what_was_left(tmp_path: Path) -> None:
         repair=reports.RepairReport(steps, 256, "held_out"),
     )
     console = Console(width=80, record=True, file=io.StringIO())
-    for part in view(found, rows=5):
+    for part in view(found, rows=None):
         console.print(part)
     text = " ".join(console.export_text().split())
     assert "dense 0.4400 86.7 %" in text

@@ -13,8 +13,8 @@ from prunecli import verbs
 from prunecli.budget import make_budget, parse_sweep
 from prunecli.errors import InputError
 from prunecli.options import IterativeOptions, PruneOptions
+from prunecli.verbs.suggesting import next_command
 from prunecli_cli.main import main
-from prunecli_cli.sweep import next_command
 from prunecli_sample_models import make
 
 VGG = make.FOLDER / "digits_vgg.safetensors"
@@ -140,7 +140,7 @@ def test_the_next_command_names_the_model_once_and_its_importance_where_it_count
         options=PruneOptions(limit=64, importance="energy"),
         data="digits",
     )
-    typed = ["prune", f"./{VGG.name}", "--sweep", "flops=0.6:0.6:0.1", "--importance", "energy"]
+    typed = f"prunecli prune ./{VGG.name} --sweep flops=0.6:0.6:0.1 --importance energy"
     command = next_command(typed, report, model=Path(VGG.name), importance="energy")
     assert command.count(VGG.name) == 1
     assert command.endswith("--allocation proportional-importance --importance energy")

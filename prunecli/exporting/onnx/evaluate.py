@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecli.errors import InputError
+from prunecli.evaluation.images import check_any, check_outputs, summed_up
 from prunecli.exporting.onnx.metadata import read_metadata
 from prunecli.exporting.onnx.runtime import open_session, run
 from prunecli.progress import Progress, Step, silent
-from prunecli.report import Evaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from prunecli.architectures.reference import InputSpec
     from prunecli.data import ImageSet
+    from prunecli.report import Evaluation
 
 _TOP = 5
 
@@ -68,14 +68,23 @@ def evaluate_onnx(
         if len(labels) == 0:
             continue
         logits = _predict(session, normalise(pixels.numpy(), spec))
-        _check_classes(logits, images, path)
+        check_outputs(logits, len(images.classes))
         parts.append(score(logits, order[labels.numpy()]))
         done += len(labels)
         progress(Step(f"evaluate {images.split}", done, len(images)))
-    if not parts:
-        raise InputError("there is no image to evaluate on", code="NO_IMAGES", where=images.split)
+    check_any(done, images.split)
+    known = np.concatenate([part.labels for part in parts])
+    first = np.concatenate([part.first for part in parts])
     names = dict(zip(order.tolist(), images.classes, strict=True))
-    return _report(parts, names, split=images.split, warnings=(*images.warnings, *warnings))
+    return summed_up(
+        hits=np.bincount(known[first], minlength=len(names)).tolist(),
+        counts=np.bincount(known, minlength=len(names)).tolist(),
+        top5=float(np.concatenate([part.top for part in parts]).mean()),
+        loss=float(np.concatenate([part.loss for part in parts]).mean()),
+        names=[name for _, name in sorted(names.items())],
+        split=images.split,
+        warnings=(*images.warnings, *warnings),
+    )
 
 
 def normalise(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
@@ -131,25 +140,6 @@ def score(logits: NDArray[Any], labels: NDArray[np.int64]) -> _Scores:
     )
 
 
-def _report(
-    parts: list[_Scores], names: Mapping[int, str], *, split: str, warnings: tuple[str, ...]
-) -> Evaluation:
-    labels = np.concatenate([part.labels for part in parts])
-    first = np.concatenate([part.first for part in parts])
-    return Evaluation(
-        accuracy=float(first.mean()),
-        top5=float(np.concatenate([part.top for part in parts]).mean()),
-        loss=float(np.concatenate([part.loss for part in parts]).mean()),
-        count=len(labels),
-        per_class={
-            names[label]: float(first[labels == label].mean())
-            for label in sorted(set(labels.tolist()))
-        },
-        split=split,
-        warnings=warnings,
-    )
-
-
 def _predict(session: Any, inputs: NDArray[np.float32]) -> NDArray[Any]:
     fixed = _fixed_batch(session)
     if fixed is None or fixed == len(inputs):
@@ -166,14 +156,3 @@ def _fixed_batch(session: Any) -> int | None:
     """Return the only batch size that a file of another tool takes; None for any."""
     size = session.get_inputs()[0].shape[0]
     return size if isinstance(size, int) else None
-
-
-def _check_classes(logits: NDArray[Any], images: ImageSet, path: Path) -> None:
-    if logits.ndim != 2 or logits.shape[1] != len(images.classes):
-        raise InputError(
-            f"the network's output is {list(logits.shape[1:])}, "
-            f"the data has {len(images.classes)} classes",
-            code="CLASS_COUNT_MISMATCH",
-            where=str(path),
-            hint="evaluate on data with the classes that the network was trained on",
-        )

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from prunecli.atomic import atomic_write
+from prunecli.cost.sizes import tensor_bytes
 from prunecli.errors import GraphError, InputError, LoadRefusedError
 from prunecli.exporting.onnx.metadata import encode_metadata
 from prunecli.exporting.onnx.parity import check_parity, device_of, dtype_of
@@ -142,8 +143,7 @@ def build_proto(model: nn.Module, *, input: InputSpec, opset: int) -> Any:  # no
 
 def model_bytes(model: nn.Module) -> int:
     """Return the bytes of all parameters and buffers, shared ones counted once."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return tensor_bytes((*model.parameters(), *model.buffers()))
 
 
 def initializer_bytes(graph: Any) -> int:

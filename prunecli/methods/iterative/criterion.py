@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunecli.allocation import Saliency
-    from prunecli.evaluation.outputs import Batches
+    from prunecli.evaluation.batches import Batches
     from prunecli.graph.coupling.groups import CouplingGraph
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions

@@ -25,13 +25,13 @@ from prunecli.methods.iterative.planning import (
 from prunecli.methods.iterative.removal import widths_of
 from prunecli.methods.iterative.session import Session, score
 from prunecli.methods.iterative.stage import Setup
-from prunecli.network.described import cut_cost, frozen_reports, group_reports, trace_warnings
-from prunecli.network.layers import cut_layers
+from prunecli.network.described import trace_warnings
 from prunecli.network.traced import read_network
 from prunecli.progress import Clock, Progress, silent
-from prunecli.pruning.proven_cut import cut_and_prove, in_graph_mode, plan_of
+from prunecli.pruning.described import cut_report
+from prunecli.pruning.proven_cut import planned_cut, proven
 from prunecli.pruning.road import PruneResult, check_options, prune_network
-from prunecli.report import AccuracyChange, IterativeReport, PruneReport
+from prunecli.report import AccuracyChange, IterativeReport
 from prunecli.training.devices import make_accelerator
 from prunecli.training.finetune import (
     interruptible,
@@ -91,8 +91,7 @@ def iterative_prune(
     with clock.stage("rehearse"):
         # What cannot be reached or proven is known before any training.
         first = prune_network(
-            student,
-            example,
+            network,
             budget=budget,
             options=rehearsal_options(options),
             architecture=architecture or type(model).__name__,
@@ -189,7 +188,7 @@ def _dry(
 
 def _finished(
     session: Session,
-    planned: IterativeReport,
+    run: IterativeReport,
     architecture: str,
     warnings: list[str],
     clock: Clock,
@@ -200,27 +199,30 @@ def _finished(
     assert chosen is not None
     network, options, keep = setup.network, setup.options, session.slim.keep
     widths = widths_of(network.coupling.groups, keep)
-    plan = plan_of(network, keep, widths, budget=setup.budget, options=options)
-    slim, program, verified = cut_and_prove(network, plan, keep, options, clock)
-    plan = plan if program is None else in_graph_mode(plan)
-    after = score(setup, slim.to(setup.recipe.accelerator.device))
-    report = PruneReport(
-        output=None,
-        plan=plan.to_json(),
-        cost=cut_cost(network.cost, widths),
-        verified=verified,
-        groups=group_reports(network, widths),
-        frozen=(*frozen_reports(network), *chosen.whole),
-        architecture=architecture,
-        mode=plan.mode,
-        signal=options.signal,
-        allocation=options.allocation,
-        align="auto" if options.align is None else str(options.align),
+    planned = planned_cut(
+        network,
+        keep,
+        widths,
+        whole=chosen.whole,
+        budget=setup.budget,
+        options=options,
+    )
+    cut = proven(network, planned, options, clock)
+    assert cut.model is not None
+    after = score(setup, cut.model.to(setup.recipe.accelerator.device))
+    report = cut_report(
+        network,
+        cut,
+        options,
+        cost=network.cost,
         seconds=clock.seconds,
+        architecture=architecture,
         warnings=(*trace_warnings(network), *chosen.warnings, *warnings),
-        layers=cut_layers(network, keep, widths, whole=chosen.whole),
+    )
+    report = dataclasses.replace(
+        report,
         iterative=dataclasses.replace(
-            planned,
+            run,
             removals=session.removals,
             accuracy=AccuracyChange(before.accuracy, after.accuracy, before.split),
             loss=(before.loss, after.loss),
@@ -229,4 +231,4 @@ def _finished(
             log=session.log,
         ),
     )
-    return PruneResult(slim.cpu().eval(), plan, report, program)
+    return PruneResult(cut.model.cpu().eval(), cut.plan, report, cut.program)

@@ -1,0 +1,160 @@
+"""Gates: what a user demands of a result, and the one place that judges whether it is met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+from prunecli.errors import GateError
+from prunecli.report.cuts import LatencyReport, PruneReport
+from prunecli.report.measured import Evaluation
+from prunecli.report.runs import ExportReport, FinetuneReport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KEPT = "the output and the figures are kept; only the gate was not met"
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What is demanded; None demands nothing.
+
+    `min_accuracy` is the lowest accuracy, `max_drop` the highest loss of accuracy against a teacher
+    or another model, `min_speedup` the lowest speed-up on every device and batch size. A budget in
+    milliseconds is a gate of its own.
+    """
+
+    min_accuracy: float | None = None
+    max_drop: float | None = None
+    min_speedup: float | None = None
+
+
+NO_GATES = Gates()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What of a report gates look at; None is what it does not speak of.
+
+    `reference` is the accuracy of what the result is compared with, `speedups` are the factors by
+    where they were measured.
+    """
+
+    accuracy: float | None = None
+    reference: float | None = None
+    speedups: Mapping[str, float] | None = None
+    latency: LatencyReport | None = None
+
+
+def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) -> GateError | None:
+    """Return the first gate that a report does not meet; None where it meets all.
+
+    `reference` is the accuracy to compare with where the report holds none of its own.
+    """
+    figures = figures_of(report)
+    against = figures.reference if reference is None else reference
+    accuracy, errors = figures.accuracy, list[GateError | None]()
+    if accuracy is not None:
+        errors.append(_accuracy_error(accuracy, gates.min_accuracy))
+    if accuracy is not None and against is not None:
+        errors.append(_drop_error(against - accuracy, gates.max_drop))
+    if figures.speedups is not None and gates.min_speedup is not None:
+        errors.append(_speedup_error(figures.speedups, gates.min_speedup))
+    errors.append(_latency_error(figures.latency))
+    return next((error for error in errors if error is not None), None)
+
+
+def gates_text(gates: Gates, report: Any) -> str:
+    """Say whether the stated gates are met by a report; nothing where none was stated."""
+    if gates == NO_GATES:
+        return ""
+    missed = missed_gate(gates, report)
+    return "met" if missed is None else f"not met: {missed.message}"
+
+
+@singledispatch
+def figures_of(report: Any) -> Figures:
+    """Return what gates look at in a report."""
+    raise NotImplementedError(type(report).__name__)
+
+
+@figures_of.register
+def _(report: PruneReport) -> Figures:
+    return Figures(latency=report.latency)
+
+
+@figures_of.register
+def _(report: Evaluation) -> Figures:
+    return Figures(accuracy=report.accuracy)
+
+
+@figures_of.register
+def _(report: FinetuneReport) -> Figures:
+    return Figures(accuracy=report.accuracy.after, reference=report.teacher)
+
+
+@figures_of.register
+def _(report: ExportReport) -> Figures:
+    return Figures(
+        speedups={
+            f"{row.device} at batch {row.batch}": row.speedup
+            for row in report.benchmark
+            if row.speedup is not None
+        }
+    )
+
+
+def _accuracy_error(actual: float, required: float | None) -> GateError | None:
+    return _below("--min-accuracy", "accuracy", actual, required)
+
+
+def _drop_error(actual: float, allowed: float | None) -> GateError | None:
+    if allowed is None or actual <= allowed:
+        return None
+    return _error(
+        "--max-drop",
+        f"the drop in accuracy is {actual:.4g}, and --max-drop allows {allowed:.4g}",
+    )
+
+
+def _speedup_error(speedups: Mapping[str, float], required: float) -> GateError | None:
+    """Return the error of a speed-up that is too small, or that was not measured at all."""
+    if not speedups:
+        return _error(
+            "--min-speedup",
+            "no speed-up was measured: there is no dense network to compare with",
+            hint="name it: --against dense.pt",
+        )
+    errors = (
+        _below("--min-speedup", f"the speed-up on {where}", actual, required)
+        for where, actual in speedups.items()
+    )
+    return next((error for error in errors if error is not None), None)
+
+
+def _latency_error(latency: LatencyReport | None) -> GateError | None:
+    """Return the error of a cut network that is too slow beyond any doubt of the timing."""
+    if latency is None or latency.met is not False:
+        return None
+    assert latency.measured_kept is not None
+    assert latency.asked is not None
+    tighter = latency.asked * latency.kept / latency.measured_kept
+    return _error(
+        "--latency",
+        f"the cut network takes {latency.measured_kept:.3f} of the dense one's time, and --latency "
+        f"asks for {latency.asked:.3f} or less",
+        hint=f"the output is written; --latency {tighter:.2f} makes up for what was predicted "
+        "wrong, and a quiet machine predicts better",
+    )
+
+
+def _below(flag: str, what: str, actual: float, required: float | None) -> GateError | None:
+    if required is None or actual >= required:
+        return None
+    return _error(flag, f"{what} is {actual:.4g}, and {flag} asks for {required:.4g} or more")
+
+
+def _error(flag: str, message: str, *, hint: str = KEPT) -> GateError:
+    return GateError(message, code="GATE_NOT_MET", where=flag, hint=hint)

@@ -1,0 +1,23 @@
+"""Runs that were stopped: their state must not be lost by accident."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check_no_run(run_dir: Path) -> None:
+    """Raise `InputError` (`UNFINISHED_RUN`) where a stopped run could still go on."""
+    from prunecli.training import has_state
+
+    if has_state(run_dir):
+        raise InputError(
+            "a run that was stopped lies in the folder of this one",
+            code="UNFINISHED_RUN",
+            where=str(run_dir),
+            hint="go on with it (--resume), or start from the beginning (--overwrite)",
+        )
