@@ -1,232 +1,55 @@
-"""`prunecli analyze`: what a model can lose, what a data set is like."""
+"""`prunecli analyze`: how far a model can be pruned, what a data set is like."""
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from prunecli.options import AnalyzeOptions, ComplexityOptions
+from prunecli.options import AnalyzeOptions, ComplexityOptions, LoadOptions
+from prunecli.options.shared import DATA
 
 from . import options as shared
 from .following import after_analysis
 from .outcome import Outcome
-from .parsing import byte_count, count_or_all, load_options, names, refuse_idle, usage_error
-from .session import Session, start
+from .parsing import usage_error
+from .session import Session
+from .signature import command
 
 BUILT_IN_DATA = "digits"
 DATA_FILES = (".csv", ".tsv", ".txt", ".npz")
-DATA_SET = "A data set"
-OF_DATA = (
-    "embedding", "epochs", "samples", "neighbours", "volume", "variant", "repeats", "memory",
-    "survey", "device", "reduce", "tolerance", "write_subset", "subset_rule", "per_class",
-)  # fmt: skip
-OF_MODELS = ("oracle", "signals", "importance", "dead_threshold", "aggregate", "signal")
 
 
+@dataclass(frozen=True)
+class Subject:
+    """The model and the data, where PATH is the other of the two."""
+
+    data: str | None = shared.data(None)
+    model: Path | None = shared.model(
+        help="Checkpoint, if PATH is the data.", panel=DATA, basic=True
+    )
+
+
+@command
 def analyze(
-    context: typer.Context,
+    session: Session,
     path: Annotated[
         Path | None,
         typer.Argument(
             metavar="PATH",
             show_default=False,
-            help="A checkpoint, a folder of images, a .csv or .npz, or 'digits'. Without it: the "
-            "checkpoint from piped stdin, else this folder's newest output.",
+            help="Checkpoint, folder of images, .csv, .npz, or 'digits' (default: the checkpoint "
+            "on piped stdin, else the newest output in this folder).",
         ),
     ] = None,
     *,
-    data: shared.Data = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="MODEL", show_default=False, help="The checkpoint, where PATH is the data."
-        ),
-    ] = None,
-    signal: shared.Signal = AnalyzeOptions.signal,
-    signals: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,C",
-            show_default=False,
-            help="With --oracle: the signals to compare. Without: some well-known ones.",
-        ),
-    ] = None,
-    oracle: Annotated[
-        bool,
-        typer.Option(
-            "--oracle",
-            help="With data: the loss change of removing each channel alone, and how signals rank "
-            "the channels beside it.",
-        ),
-    ] = AnalyzeOptions.oracle,
-    importance: Annotated[
-        bool,
-        typer.Option(
-            "--importance",
-            help="With data: how important each layer is by three measures, and how much they "
-            "agree.",
-        ),
-    ] = AnalyzeOptions.importance,
-    dead_threshold: shared.DeadThreshold = AnalyzeOptions.dead_threshold,
-    aggregate: shared.Aggregate = AnalyzeOptions.aggregate,
-    sensitivity: Annotated[
-        bool,
-        typer.Option(
-            "--sensitivity/--no-sensitivity",
-            help="With data: loss and accuracy after cutting 25, 50, 75 % of each group alone.",
-        ),
-    ] = AnalyzeOptions.sensitivity,
-    limit: shared.Limit = None,
-    embedding: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            show_default=False,
-            help="What the images are seen through: raw, pca-N, tsne, autoencoder, model, or a "
-            "chain (autoencoder+tsne). Default: pca-5.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.embedding,
-    epochs: Annotated[
-        int,
-        typer.Option(
-            "--embedding-epochs",
-            min=1,
-            metavar="N",
-            help="Epochs of the autoencoder (the paper: 100).",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.epochs,
-    learnability: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="Compare records of 'finetune --record-learnability'; repeatable.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = None,
-    samples: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="M", help="Images drawn of every class.", rich_help_panel=DATA_SET
-        ),
-    ] = ComplexityOptions.samples,
-    neighbours: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="K", help="Neighbours of every image.", rich_help_panel=DATA_SET
-        ),
-    ] = ComplexityOptions.neighbours,
-    volume: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="box (as the reference), or none: plain votes.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.volume,
-    variant: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="csg, or auls: the area under the same spectrum.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.variant,
-    repeats: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Draws that are averaged.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.repeats,
-    memory: Annotated[
-        str,
-        typer.Option(
-            metavar="BYTES",
-            help="Memory for temporary arrays, such as 512MB.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = "1GB",
-    survey: Annotated[
-        str,
-        typer.Option(
-            metavar="N|all",
-            help="Images opened to find broken, odd, equal and nearly equal ones.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = str(ComplexityOptions.survey),
-    device: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Where neighbours are looked for: auto (a GPU if there is one), cpu, cuda. The "
-            "same are found on all.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.device,
-    reduce: Annotated[
-        bool,
-        typer.Option(
-            "--reduce",
-            help="How small the data set could be: complexity against images per class.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.reduce,
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE",
-            help="With --reduce: how far the score may move.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.tolerance,
-    write_subset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|LIST.txt",
-            show_default=False,
-            help="Write a class-balanced part: a folder of hard links, or a list.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.subset,
-    subset_rule: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="How its images are chosen: random, confusion, or hardest (the easiest by "
-            "--learnability are dropped).",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.subset_rule,
-    per_class: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            show_default=False,
-            help="Its images of every class. Default: what --reduce finds.",
-            rich_help_panel=DATA_SET,
-        ),
-    ] = ComplexityOptions.per_class,
-    seed: shared.Seed = AnalyzeOptions.seed,
-    arch: shared.Arch = None,
-    arch_arg: shared.ArchArg = None,
-    input_size: shared.InputSize = None,
-    mean: shared.Mean = None,
-    std: shared.Std = None,
-    allow_pickle: shared.AllowPickle = False,
-    plots: shared.Plots = None,
-    report: shared.Report = None,
-    overwrite: shared.Overwrite = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
+    subject: Subject,
+    options: AnalyzeOptions,
+    pages: shared.Pages,
+    load: LoadOptions,
 ) -> Outcome:
-    """Show what a model can lose, how hard a data set is, or both.
+    """Show how far a model can be pruned, layer by layer, and how hard a data set is.
 
     Examples:
     $ prunecli analyze resnet56.th
@@ -241,51 +64,19 @@ def analyze(
     $ prunecli analyze resnet56.th --data images/ --importance --no-sensitivity
     $ prunecli analyze resnet20.th --data images/ --oracle --plots pictures/
     """
-    session = start(context, json=json, quiet=quiet, verbose=verbose)
-    load = load_options(
-        arch=arch,
-        arch_arg=arch_arg,
-        input_size=input_size,
-        mean=mean,
-        std=std,
-        allow_pickle=allow_pickle,
-    )
     checkpoint, images = _sort_out(
-        session, path, model=model, data=data, records_alone=bool(learnability)
+        session,
+        path,
+        model=subject.model,
+        data=subject.data,
+        records_alone=bool(options.learnability),
     )
-    if signals is not None and not oracle:
-        raise usage_error("--signals are compared with the oracle", hint="add --oracle")
-    _refuse_idle(context, checkpoint, images)
-    choices = AnalyzeOptions(
-        signal=signal,
-        signals=() if signals is None else names("--signals", signals),
-        oracle=oracle,
-        aggregate=aggregate,
-        seed=seed,
-        limit=limit or AnalyzeOptions.limit,
-        sensitivity=sensitivity,
-        importance=importance,
-        dead_threshold=dead_threshold,
-        learnability=tuple(learnability or ()),
-        complexity=ComplexityOptions(
-            embedding=embedding,
-            epochs=epochs,
-            samples=samples,
-            neighbours=neighbours,
-            volume=volume,
-            variant=variant,
-            repeats=repeats,
-            # How small a set could be is asked of the whole of it.
-            limit=limit or (None if reduce or write_subset else ComplexityOptions.limit),
-            memory=byte_count("--memory", memory),
-            survey=count_or_all("--survey", survey),
-            device=device,
-            reduce=reduce,
-            tolerance=tolerance,
-            subset=write_subset,
-            subset_rule=subset_rule,
-            per_class=per_class,
-        ),
+    options = session.effective(options, model=checkpoint, data=images)
+    # How small a set could be is asked of the whole of it.
+    whole = options.complexity.reduce or options.complexity.subset is not None
+    limit = None if whole else ComplexityOptions.limit
+    complexity = dataclasses.replace(
+        options.complexity, limit=options.limit if session.is_said("limit") else limit
     )
     from prunecli import verbs
 
@@ -293,11 +84,9 @@ def analyze(
         found = verbs.analyze(
             model=checkpoint,
             data=images,
-            options=choices,
+            options=dataclasses.replace(options, complexity=complexity),
             load=load,
-            plots=plots,
-            page=report,
-            overwrite=overwrite,
+            **pages.arguments,
             command=session.command_line,
             progress=progress,
         )
@@ -310,35 +99,6 @@ def analyze(
         following=after_analysis(found.model, model=checkpoint),
         warnings=found.warnings,
     )
-
-
-def _refuse_idle(context: typer.Context, model: Path | None, data: str | None) -> None:
-    """Raise the usage error of an option that nothing here would follow."""
-    options = context.params
-    if data is None:
-        refuse_idle(
-            context, OF_DATA, "is about a data set, and none is named", hint="add --data images/"
-        )
-    if model is None:
-        refuse_idle(
-            context, OF_MODELS, "is about a model, and none is named", hint="add --model FILE"
-        )
-    if not options["reduce"]:
-        refuse_idle(context, ["tolerance"], "is that of --reduce", hint="add --reduce")
-    if options["write_subset"] is None:
-        refuse_idle(
-            context,
-            ["subset_rule", "per_class"],
-            "says what --write-subset writes",
-            hint="add --write-subset smaller/",
-        )
-    if "autoencoder" not in (options["embedding"] or ""):
-        refuse_idle(
-            context,
-            ["epochs"],
-            "trains an autoencoder, and none is asked for",
-            hint="add --embedding autoencoder",
-        )
 
 
 def _sort_out(

@@ -6,28 +6,29 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import InputError
-from prunecli.report import (
-    AccuracyChange,
-    Evaluation,
-    ExportReport,
-    FinetuneReport,
-    PruneReport,
-    to_json,
-)
 
-from . import options as shared
 from .find_model import FOLDER, record
+from .options import output
 from .outcome import Outcome
 from .render import Screen, interrupted
 from .reports import DemoReport, DemoResult, DemoStep
-from .session import Session, start
+from .session import Session
+from .signature import command
+
+if TYPE_CHECKING:
+    from prunecli.report import (
+        Evaluation,
+        ExportReport,
+        FinetuneReport,
+        PruneReport,
+    )
+
 
 MODEL = "digits_wide_resnet.safetensors"
 TUNED = "tuned.pt"
@@ -42,32 +43,30 @@ WIDTH = 80  # columns of a terminal that has not been widened
 WRITING = ("prune", "finetune", "export")
 
 
-def demo(
-    context: typer.Context,
-    *,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", metavar="DIR", help="Folder to work in.", rich_help_panel=shared.OUTPUT
-        ),
-    ] = Path("prunecli-demo"),
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
-) -> Outcome:
+@dataclass(frozen=True)
+class Place:
+    """Where the demo works."""
+
+    out: Path = output(
+        Path("prunecli-demo"), "Folder to work in.", metavar="DIR", flags="--out -o", basic=True
+    )
+
+
+@command
+def demo(session: Session, *, place: Place) -> Outcome:
     """Analyze, prune, fine-tune, export and evaluate a small network on handwritten digits.
 
     Examples:
     $ prunecli demo
     $ prunecli demo --out /tmp/demo
     """
-    screen = start(context, json=json, quiet=quiet, verbose=verbose).screen
+    screen, out = session.screen, place.out
     began = time.perf_counter()
     is_again = (out / FOLDER).exists()
     prepare_folder(out)
     screen.note(f"working in {out}/ on {MODEL},\na residual network for handwritten digits")
     with chdir(out), _one_thread():
-        done = [_run(context, screen, _typed(step, again=is_again)) for step in STEPS]
+        done = [_run(session, screen, _typed(step, again=is_again)) for step in STEPS]
         _analyzed, *reports = (report for _, report in done)
         result = _result(*reports)
     steps = tuple(step for step, _ in done)
@@ -92,9 +91,11 @@ def prepare_folder(folder: Path) -> None:
 
 
 def _result(
-    pruned: PruneReport, tuned: FinetuneReport, exported: ExportReport, scored: Evaluation
+    pruned: "PruneReport", tuned: "FinetuneReport", exported: "ExportReport", scored: "Evaluation"
 ) -> DemoResult:
     """Put together what the steps came to, in the folder that they worked in."""
+    from prunecli.report import AccuracyChange
+
     assert pruned.verified is not None  # not a dry run
     assert tuned.teacher is not None  # the step names one: the model before
     return DemoResult(
@@ -137,13 +138,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(context: typer.Context, screen: Screen, text: str) -> tuple[DemoStep, Any]:
+def _run(session: Session, screen: Screen, text: str) -> tuple[DemoStep, Any]:
     """Run one command in this process, as if it had been typed, and show what it shows."""
+    from prunecli.report import to_json
+
     words = shlex.split(text)
     screen.heading(f"\n{_shown(text)}")
     began = time.perf_counter()
     inner = Screen(quiet=not screen.talks, verbose=screen.verbose)
-    outcome = context.find_root().command.main(
+    assert session.context is not None
+    outcome = session.context.find_root().command.main(
         words, prog_name="prunecli", standalone_mode=False, obj=Session(tuple(words), inner)
     )
     if not isinstance(outcome, Outcome):  # the parser turns Ctrl-C into an exit code

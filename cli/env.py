@@ -1,16 +1,14 @@
-"""`prunecli env`: versions and devices, for a report of a fault."""
+"""`prunecli env`: versions and devices, for bug reports."""
 
 import os
 import platform
 import sys
 from importlib import metadata
 
-import typer
-
-from . import options as shared
 from .outcome import Outcome
 from .reports import EnvReport
-from .session import start
+from .session import Session
+from .signature import command
 
 PACKAGES = (
     "prunecli",
@@ -31,20 +29,14 @@ PACKAGES = (
 )
 
 
-def env(
-    context: typer.Context,
-    *,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
-) -> Outcome:
-    """Show versions, devices, and which ONNX Runtime providers really load.
+@command
+def env(session: Session) -> Outcome:
+    """Show versions, devices, and which ONNX Runtime providers load.
 
     Examples:
     $ prunecli env
     $ prunecli env --json
     """
-    session = start(context, json=json, quiet=quiet, verbose=verbose)
     with session.screen.working():
         report = EnvReport(
             python=sys.version.split()[0],

@@ -1,24 +1,22 @@
-"""`prunecli export`: an ONNX file, compared with torch and timed against the dense network."""
+"""`prunecli export`: an ONNX file, compared with PyTorch and timed against the original model."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperCommand
-
-from prunecli.options import ExportOptions
-from prunecli.report import Gates, missed_gate
+from prunecli.options import ExportOptions, LoadOptions
+from prunecli.options.export import TIMED
+from prunecli.options.shared import TIMING
 
 from . import options as shared
 from .following import after_export
 from .outcome import Outcome
-from .parsing import CHECKPOINTS, counts, load_options, names, output_path, usage_error
-from .session import start
+from .parsing import CHECKPOINTS, output_path, usage_error
+from .session import Session
+from .signature import VerbCommand, command
 
-TIMING = "Timing"
 
-
-class ExportCommand(TyperCommand):
+class ExportCommand(VerbCommand):
     """A command whose `--onnx` may stand without a path: the default name is taken then."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -31,83 +29,42 @@ class ExportCommand(TyperCommand):
         return super().parse_args(ctx, completed)
 
 
+@dataclass(frozen=True)
+class File:
+    """Where `export` writes, and what it compares with."""
+
+    onnx: str | None = shared.out(
+        help="Output file; its ending names the format (default: <stem>.onnx, in this folder).",
+        metavar="[PATH]",
+        flags="--onnx --out -o",
+    )
+    against: Path | None = shared.model(
+        help="Original checkpoint to time beside the exported model.",
+        panel=TIMING,
+        basic=True,
+        needs=(TIMED,),
+    )
+    min_speedup: float | None = shared.gate(
+        None,
+        "Minimum measured speed-up on every device and batch size.",
+        metavar="FACTOR",
+        minimum=0,
+        basic=True,
+        needs=(TIMED,),
+    )
+
+
+@command
 def export(
-    context: typer.Context,
+    session: Session,
     model: shared.Model = None,
     *,
-    onnx: Annotated[
-        str | None,
-        typer.Option(
-            "--onnx",
-            "--out",
-            "-o",
-            metavar="[PATH]",
-            show_default=False,
-            help="Where to write; its ending names the format. Default: <stem>.onnx, here.",
-            rich_help_panel=shared.OUTPUT,
-        ),
-    ] = None,
-    opset: Annotated[
-        int | None, typer.Option(min=7, metavar="N", help="ONNX opset (default: the exporter's).")
-    ] = ExportOptions.opset,
-    tolerance: Annotated[
-        float, typer.Option(min=0, metavar="X", help="Largest relative error against torch.")
-    ] = ExportOptions.tolerance,
-    seed: shared.Seed = ExportOptions.seed,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="MODEL",
-            help="The dense checkpoint to be timed beside it.",
-            rich_help_panel=TIMING,
-        ),
-    ] = None,
-    benchmark: Annotated[
-        bool,
-        typer.Option("--benchmark/--no-benchmark", help="Time the result.", rich_help_panel=TIMING),
-    ] = ExportOptions.benchmark,
-    batch: Annotated[
-        str, typer.Option(metavar="N,N", help="Batch sizes to time.", rich_help_panel=TIMING)
-    ] = ",".join(map(str, ExportOptions.batches)),
-    device: Annotated[
-        str,
-        typer.Option(metavar="NAME,NAME", help="cpu, cuda, or both.", rich_help_panel=TIMING),
-    ] = ",".join(ExportOptions.devices),
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="CPU threads (default: one per physical core).",
-            rich_help_panel=TIMING,
-        ),
-    ] = ExportOptions.threads,
-    runs: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Timed runs.", rich_help_panel=TIMING)
-    ] = ExportOptions.runs,
-    min_speedup: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="FACTOR",
-            help="Lowest measured speed-up to accept, on every device and batch size.",
-            rich_help_panel=shared.GATES,
-        ),
-    ] = None,
-    arch: shared.Arch = None,
-    arch_arg: shared.ArchArg = None,
-    input_size: shared.InputSize = None,
-    mean: shared.Mean = None,
-    std: shared.Std = None,
-    allow_pickle: shared.AllowPickle = False,
-    report: shared.Report = None,
-    plots: shared.Plots = None,
-    overwrite: shared.Overwrite = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
+    file: File,
+    options: ExportOptions,
+    pages: shared.Pages,
+    load: LoadOptions,
 ) -> Outcome:
-    """Write an ONNX file, check it against torch, and time it beside the dense network.
+    """Export to ONNX, verify the outputs against PyTorch, and benchmark against the original.
 
     Examples:
     $ prunecli export resnet56.pruned.pt --onnx
@@ -115,56 +72,35 @@ def export(
     $ prunecli export slim.pt --onnx --against dense.pt --report run.html
     $ prunecli export model.pruned.pt --device cpu,cuda --batch 1,32
     """
-    session = start(context, json=json, quiet=quiet, verbose=verbose)
+    options = session.effective(options)
+    onnx = file.onnx
     if onnx and onnx.endswith(CHECKPOINTS):
         raise usage_error(
             f"--onnx {onnx} is not the name of an ONNX file",
             hint="the path behind --onnx is the output and ends in .onnx; the model comes first",
         )
-    if min_speedup is not None and not benchmark:
-        raise usage_error("--min-speedup needs the timing", hint="leave --no-benchmark out")
-    load = load_options(
-        arch=arch,
-        arch_arg=arch_arg,
-        input_size=input_size,
-        mean=mean,
-        std=std,
-        allow_pickle=allow_pickle,
-    )
-    choices = ExportOptions(
-        opset=opset,
-        devices=names("--device", device),
-        batches=counts("--batch", batch),
-        threads=threads,
-        runs=runs,
-        benchmark=benchmark,
-        tolerance=tolerance,
-        seed=seed,
-    )
-    gates = Gates(min_speedup=min_speedup)
     path = session.checkpoint(model)
     from prunecli import verbs
+    from prunecli.report import Gates, missed_gate
 
+    gates = Gates(min_speedup=file.min_speedup)
     with session.screen.working() as progress:
         found = verbs.export(
             path,
             output=output_path(Path(onnx) if onnx else None, model=path, ending=".onnx"),
-            against=against,
-            options=choices,
+            against=file.against,
+            options=options,
             load=load,
-            page=report,
-            plots=plots,
-            overwrite=overwrite,
+            **pages.arguments,
             gates=gates,
             command=session.command_line,
             progress=progress,
         )
-    gate = missed_gate(gates, found)
     return Outcome(
         "export",
         found,
         output=found.output,
-        gate=gate,
+        gate=missed_gate(gates, found),
         following=after_export(found),
         warnings=found.warnings,
     )

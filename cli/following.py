@@ -2,14 +2,17 @@
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prunecli.report import ExportReport, FinetuneReport, ModelAnalysis, PruneReport
+if TYPE_CHECKING:
+    from prunecli.report import ExportReport, FinetuneReport, ModelAnalysis, PruneReport
+
 
 IMAGES = "images/"
 """What stands for a folder of images where none was named."""
 
 
-def after_analysis(analysis: ModelAnalysis | None, *, model: Path | None) -> str | None:
+def after_analysis(analysis: "ModelAnalysis | None", *, model: Path | None) -> str | None:
     """Return the pruning to half of the FLOPs, or to what can be reached."""
     if analysis is None or model is None:
         return None
@@ -20,7 +23,7 @@ def after_analysis(analysis: ModelAnalysis | None, *, model: Path | None) -> str
     return _command("prune", str(model), "--flops", f"{reachable:g}")
 
 
-def after_pruning(report: PruneReport, *, model: Path, data: str | None) -> str | None:
+def after_pruning(report: "PruneReport", *, model: Path, data: str | None) -> str | None:
     """Return the fine-tuning of what was written; the export where training was part of it."""
     if report.output is None:
         return None
@@ -30,12 +33,12 @@ def after_pruning(report: PruneReport, *, model: Path, data: str | None) -> str 
     return _command("finetune", str(report.output), *words)
 
 
-def after_training(report: FinetuneReport, *, teacher: Path | None) -> str:
+def after_training(report: "FinetuneReport", *, teacher: Path | None) -> str:
     """Return the export of what was written, beside the model that taught it."""
     return _export(report.output, against=teacher)
 
 
-def after_export(report: ExportReport) -> str:
+def after_export(report: "ExportReport") -> str:
     """Return the evaluation of the exported file."""
     return _command("evaluate", str(report.output), "--data", IMAGES)
 

@@ -9,10 +9,10 @@ import typer
 
 from prunecli.registry import Registry
 
-from . import options as shared
 from .outcome import Outcome
 from .reports import GuideEntry, GuideList, GuideText
-from .session import start
+from .session import Session
+from .signature import command
 
 TOPICS = {
     "how-to": (
@@ -41,8 +41,9 @@ def _complete(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+@command
 def guide(
-    context: typer.Context,
+    session: Session,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -51,10 +52,6 @@ def guide(
             autocompletion=_complete,
         ),
     ] = None,
-    *,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
 ) -> Outcome | None:
     """Read the manual: how-to guides, explanations and reference.
 
@@ -63,7 +60,7 @@ def guide(
     $ prunecli guide budgets
     $ prunecli guide proof > proof.md
     """
-    screen = start(context, json=json, quiet=quiet, verbose=verbose).screen
+    screen = session.screen
     if name is not None:
         found = guides().get(name)
         if screen.talks and not sys.stdout.isatty():

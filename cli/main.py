@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from prunecli.errors import InputError, PruneError
+from prunecli.options.shared import OUTPUT
 
 from . import config
 from .analyze import analyze
@@ -28,26 +28,27 @@ from .parsing import usage_error
 from .prune import prune
 from .render import Screen, interrupted
 from .session import Session
+from .signature import VerbCommand
 
 EXIT_CODES = {
     0: "done",
     1: "a gate was not met, or the budget cannot be reached",
     2: "usage, bad input, or an internal error",
-    3: "the network cannot be traced, or holds nothing to cut",
+    3: "the model cannot be traced, or has nothing to prune",
     4: "the file was refused: it would run code, or it is damaged",
-    5: "a proof failed: a cut, or an exported network",
+    5: "the verification of a pruned or exported model failed",
     6: "a device or provider is missing",
     130: "interrupted",
 }
 
 HELP = (
-    "Take a pretrained vision checkpoint to a smaller, faster, proven network.\n\n"
+    "Prune a pretrained vision model: smaller, faster, and verified.\n\n"
     "$ prunecli prune model.pt --flops 0.5 -o slim.pt\n"
     "$ prunecli finetune slim.pt --data images/ --teacher model.pt -o tuned.pt\n"
     "$ prunecli export tuned.pt --onnx slim.onnx --against model.pt\n\n"
-    "Paths and data go to stdout, all talk to stderr; the verbs can be piped into each other. "
-    "Every option is also a variable (--seed: PRUNECLI_SEED) and a key of \\[tool.prunecli] in "
-    "pyproject.toml; flags win over variables, variables over the file."
+    "Results go to stdout, messages to stderr, so commands can be piped into each other. "
+    "Every option can also be set by a variable (PRUNECLI_SEED for --seed) or in "
+    "\\[tool.prunecli] of pyproject.toml. Flags win over variables, variables over the file."
 )
 
 app = typer.Typer(
@@ -61,21 +62,19 @@ app = typer.Typer(
 
 # Every verb reads its options from PRUNECLI_<OPTION>, so that one variable serves all verbs.
 _SETTINGS = {"auto_envvar_prefix": "PRUNECLI", "help_option_names": ["-h", "--help"]}
-_ROAD, _ABOUT = "The road", "Besides"
+_WORKFLOW, _OTHER = "Workflow", "Other commands"
 
-app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD)(analyze)
-app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD)(prune)
-app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD)(finetune)
-app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD)(evaluate)
-app.command(context_settings=_SETTINGS, rich_help_panel=_ROAD, cls=ExportCommand)(export)
-app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(demo)
-app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(methods)
-app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(guide)
-app.command(context_settings=_SETTINGS, rich_help_panel=_ABOUT)(env)
+for verb in (analyze, prune, finetune, evaluate):
+    app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=VerbCommand)(verb)
+app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=ExportCommand)(export)
+for verb in (demo, methods, guide, env):
+    app.command(context_settings=_SETTINGS, rich_help_panel=_OTHER, cls=VerbCommand)(verb)
 
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib import metadata
+
         Screen().print_text(f"prunecli {metadata.version('prunecli')}")
         raise typer.Exit
 
@@ -87,7 +86,7 @@ def prepare(
     version: Annotated[  # noqa: ARG001 - handled by the callback
         bool,
         typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
+            "--version", help="Show the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:
@@ -104,7 +103,7 @@ def command_options() -> dict[str, frozenset[str]]:
         name: frozenset(
             parameter.name
             for parameter in command.params
-            if parameter.param_type_name == "option" and parameter.name
+            if parameter.param_type_name == "option" and parameter.expose_value and parameter.name
         )
         for name, command in root_command().commands.items()
     }
@@ -117,13 +116,15 @@ def root_command() -> TyperGroup:
     for command in (root, *root.commands.values()):
         context = command.context_class(command, **command.context_settings)
         for parameter in command.get_params(context):  # with --help, which `params` leaves out
-            _declutter(parameter)
+            _declutter(parameter, help_panel=None if command is root else OUTPUT)
     return root
 
 
-def _declutter(parameter: Any) -> None:
+def _declutter(parameter: Any, *, help_panel: str | None) -> None:
     """Keep the help short: the variables follow one rule, and a switch needs no type."""
     parameter.show_envvar = False
+    if parameter.name == "help":
+        parameter.rich_help_panel = help_panel
     if getattr(parameter, "is_flag", False):
         parameter.metavar = ""
 

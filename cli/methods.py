@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from prunecli.options.shared import OUTPUT
 from prunecli.registry import Registry
 
-from . import options as shared
 from .outcome import Outcome
 from .reports import Method, MethodsReport
-from .session import start
+from .session import Session
+from .signature import command
 
 # The kinds that an option chooses from come first, in the order of the road.
 FIRST = (
@@ -34,28 +35,25 @@ FIRST = (
 )
 
 
+@command
 def methods(
-    context: typer.Context,
+    session: Session,
     kind: Annotated[
         str | None,
-        typer.Argument(show_default=False, help="One kind alone, such as 'signal'."),
+        typer.Argument(show_default=False, help="One kind only, such as 'signal'."),
     ] = None,
     *,
     markdown: Annotated[
         bool,
-        typer.Option("--markdown", help="Print Markdown tables.", rich_help_panel=shared.OUTPUT),
+        typer.Option("--markdown", help="Print Markdown tables.", rich_help_panel=OUTPUT),
     ] = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
 ) -> Outcome | None:
-    """List all signals, allocations, optimisers and formats, each with its source.
+    """List all signals, allocations, optimizers and formats, with their sources.
 
     Examples:
     $ prunecli methods
     $ prunecli methods signal --json
     """
-    session = start(context, json=json, quiet=quiet, verbose=verbose)
     with session.screen.working():
         known = {registry.kind: registry for registry in sorted(registries(), key=_rank)}
     if kind is not None:

@@ -2,14 +2,11 @@
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import typer
-
 from prunecli.errors import InputError
-from prunecli.options import LoadOptions
 
 CHECKPOINTS = (".pt", ".pth", ".safetensors")
 _BYTES = re.compile(r"^([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?b|)$", re.IGNORECASE)
@@ -21,27 +18,12 @@ def usage_error(message: str, *, hint: str) -> InputError:
     return InputError(message, code="USAGE", hint=hint)
 
 
-def is_typed(context: typer.Context, name: str) -> bool:
-    """Tell whether an option was typed; a setting of the project is no contradiction."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def refuse_idle(context: typer.Context, names: Collection[str], what: str, *, hint: str) -> None:
-    """Raise the usage error of an option that was typed where it does nothing."""
-    for parameter in context.command.params:
-        if parameter.name in names and is_typed(context, parameter.name):
-            raise usage_error(f"{parameter.opts[0]} {what}", hint=hint)
-
-
-def share(option: str, text: str | None) -> float | None:
+def share(option: str, text: str) -> float:
     """Read `0.9` or `90%` as a fraction between 0 and 1.
 
     >>> share("--min-accuracy", "90%")
     0.9
     """
-    if text is None:
-        return None
     number = _number(option, text.removesuffix("%"))
     fraction = number / 100 if text.endswith("%") else number
     if not 0 <= fraction <= 1:
@@ -49,19 +31,17 @@ def share(option: str, text: str | None) -> float | None:
     return fraction
 
 
-def size(option: str, text: str | None) -> tuple[int, int] | None:
+def size(option: str, text: str) -> tuple[int, int]:
     """Read `224` or `224x192` as height and width."""
-    if text is None:
-        return None
     match = _SIZE.match(text.strip().lower())
     if match is None or int(match[1]) == 0 or match[2] == "0":
         _misfit(option, text, "one number (224) or height x width (224x192)")
     return int(match[1]), int(match[2] or match[1])
 
 
-def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+def numbers(option: str, text: str) -> tuple[float, ...]:
     """Read `0.5,0.5,0.5` as numbers."""
-    return None if text is None else tuple(_number(option, part) for part in text.split(","))
+    return tuple(_number(option, part) for part in text.split(","))
 
 
 def counts(option: str, text: str) -> tuple[int, ...]:
@@ -93,6 +73,16 @@ def byte_count(option: str, text: str) -> int:
     return int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
 
 
+def bytes_text(count: int) -> str:
+    """Write an amount of bytes as `byte_count` reads it.
+
+    >>> bytes_text(10**9)
+    '1GB'
+    """
+    power = next(power for power in (4, 3, 2, 1, 0) if count % 1000**power == 0)
+    return f"{count // 1000**power}{' KMGT'[power].strip()}B"
+
+
 def count_or_all(option: str, text: str) -> int | None:
     """Read a whole number above 0, or `all` as None.
 
@@ -105,41 +95,19 @@ def count_or_all(option: str, text: str) -> int | None:
     return None if word == "all" else int(word)
 
 
-def arguments(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:
+def arguments(option: str, pairs: Sequence[str]) -> dict[str, Any]:
     """Read `width=64` pairs; a value that is JSON is taken as such, all else as text.
 
     >>> arguments("--arch-arg", ["width=64", "norm=batch", "bias=false"])
     {'width': 64, 'norm': 'batch', 'bias': False}
     """
     found: dict[str, Any] = {}
-    for pair in pairs or ():
+    for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip().isidentifier():
             _misfit(option, pair, "name=value, such as num_classes=10")
         found[key.strip()] = _json_or_text(value.strip())
     return found
-
-
-def load_options(
-    *,
-    arch: str | None,
-    arch_arg: Sequence[str] | None,
-    input_size: str | None,
-    mean: str | None,
-    std: str | None,
-    allow_pickle: bool,
-) -> LoadOptions:
-    """Gather the options that say how a checkpoint is read."""
-    if arch_arg and arch is None:
-        raise usage_error("--arch-arg was given without --arch", hint="add --arch NAME")
-    return LoadOptions(
-        architecture=arch,
-        architecture_args=arguments("--arch-arg", arch_arg),
-        input_size=size("--input-size", input_size),
-        mean=numbers("--mean", mean),
-        std=numbers("--std", std),
-        allow_pickle=allow_pickle,
-    )
 
 
 def output_path(given: Path | None, *, model: Path, ending: str) -> Path:

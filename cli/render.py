@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from prunecli.errors import InterruptedRunError, PruneError
 from prunecli.progress import Progress
-from prunecli.report import finite, to_json
 
 from .outcome import Outcome
 
@@ -111,6 +110,8 @@ class Screen:
         return bars(_console(sys.stderr)) if _is_animated(sys.stderr) else lines(self.note)
 
     def _show_envelope(self, outcome: Outcome) -> None:
+        from prunecli.report import to_json
+
         data = to_json(outcome.report)
         data.pop("warnings", None)
         envelope = {
@@ -157,6 +158,8 @@ def interrupted() -> InterruptedRunError:
 
 
 def _print_json(envelope: dict[str, Any]) -> None:
+    from prunecli.report import finite
+
     indent = 2 if _is_terminal(sys.stdout) else None
     _write(sys.stdout, json_text.dumps(finite(envelope), indent=indent, allow_nan=False) + "\n")
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prunecli.report import AccuracyChange, BenchmarkRow, Cost, Verified
+if TYPE_CHECKING:
+    from prunecli.report import AccuracyChange, BenchmarkRow, Cost, Verified
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,13 @@ class DemoResult:
     """
 
     model: str
-    before: Cost
-    after: Cost
+    before: "Cost"
+    after: "Cost"
     file_bytes: tuple[int, int]
-    benchmark: tuple[BenchmarkRow, ...]
-    accuracy: AccuracyChange
+    benchmark: tuple["BenchmarkRow", ...]
+    accuracy: "AccuracyChange"
     images: int
-    verified: Verified
+    verified: "Verified"
 
 
 @dataclass(frozen=True)

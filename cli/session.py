@@ -1,22 +1,35 @@
 """One run of the command line: what was typed, and the screen to talk on."""
 
+import dataclasses
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import typer
 
+from prunecli.options.declare import Declared, assembled, declared, idle, refuse_idle
+
 from .find_model import find_checkpoint
+from .options import Talk
 from .parsing import usage_error
 from .render import Screen
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Session:
-    """What every verb is handed: the words that were typed, and the screen."""
+    """What every verb is handed: the words that were typed, and the screen.
+
+    While a verb runs, `context` is the parser's, and `known` are the options of the verb.
+    """
 
     words: tuple[str, ...]
     screen: Screen
+    context: typer.Context | None = None
+    known: Sequence[Declared] = ()
 
     @property
     def command_line(self) -> str:
@@ -27,12 +40,35 @@ class Session:
         """Return the model to work on: the one given, piped in, or the newest in this folder."""
         return find_checkpoint(given, say=self.screen.note, exported=exported)
 
+    def is_said(self, name: str) -> bool:
+        """Tell whether a flag, a variable or the settings say something about an option."""
+        return self._source(name) not in {"", "DEFAULT"}
 
-def start(context: typer.Context, *, json: bool, quiet: bool, verbose: bool) -> Session:
+    def effective(self, options: T, **given: Any) -> T:
+        """Return the options of a verb that have an effect, and those without at their defaults.
+
+        Raises the error of one that was typed and that nothing follows; a setting of the project
+        is no contradiction. `given` is what the verb knows better than the parser.
+        """
+        assert self.context is not None
+        typed = {known.name for known in self.known if self._source(known.name) == "COMMANDLINE"}
+        known = {**self.context.params, **given}
+        refuse_idle(self.known, typed, known)
+        own = declared(type(options))
+        return assembled(
+            type(options), {each.name: each.default for each, _ in idle(own, known)}, options
+        )
+
+    def _source(self, name: str) -> str:
+        source = None if self.context is None else self.context.get_parameter_source(name)
+        return "" if source is None else str(source.name)
+
+
+def start(context: typer.Context, talk: Talk, *, known: Sequence[Declared] = ()) -> Session:
     """Return the session of a verb, its screen set as the verb's own options say."""
-    if json and quiet:
+    if talk.json and talk.quiet:
         raise usage_error("--json and --quiet exclude each other", hint="choose one of the two")
     session = context.find_object(Session)
     assert session is not None
-    session.screen.configure(json=json, quiet=quiet, verbose=verbose)
-    return session
+    session.screen.configure(json=talk.json, quiet=talk.quiet, verbose=talk.verbose)
+    return dataclasses.replace(session, context=context, known=known)

@@ -3,20 +3,16 @@
 import dataclasses
 from pathlib import Path
 
-import typer
-
 from prunecli.budget import parse_sweep
 from prunecli.options import LoadOptions, PruneOptions
 
+from .options import Pages
 from .outcome import Outcome
-from .parsing import is_typed, names, usage_error
+from .parsing import names
 from .session import Session
-
-BUDGETS = ("flops", "params", "activations", "bytes", "sparsity", "latency")
 
 
 def sweeping(
-    context: typer.Context,
     session: Session,
     model: Path | None,
     *,
@@ -25,22 +21,9 @@ def sweeping(
     load: LoadOptions,
     data: str | None,
     table: Path | None,
-    report: Path | None,
-    plots: Path | None,
-    overwrite: bool,
+    pages: Pages,
 ) -> Outcome:
-    """Run a sweep; what was typed for one cut alone is a usage error."""
-    of_one_cut = (
-        *BUDGETS, "dead", "dead_threshold", "latency_table", "latency_batch", "threads", "method",
-        "granularity", "dry_run",
-    )  # fmt: skip
-    typed = [name for name in of_one_cut if is_typed(context, name)]
-    if typed:
-        flag = typed[0].replace("_", "-")
-        raise usage_error(
-            f"--sweep takes its own budgets and writes no network: --{flag} has no place beside it",
-            hint=f"leave --{flag} out",
-        )
+    """Run a sweep over the budgets in `sweep`."""
     budgets = parse_sweep(sweep)
     path = session.checkpoint(model)
     from prunecli import verbs
@@ -52,14 +35,12 @@ def sweeping(
             signals=names("--signal", options.signal),
             allocations=names("--allocation", options.allocation),
             options=dataclasses.replace(
-                options, signal=PruneOptions.signal, allocation=PruneOptions.allocation
+                options, signal=PruneOptions().signal, allocation=PruneOptions.allocation
             ),
             load=load,
             data=data,
             table=table,
-            page=report,
-            plots=plots,
-            overwrite=overwrite,
+            **pages.arguments,
             command=session.command_line,
             progress=progress,
         )

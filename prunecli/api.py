@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -24,27 +25,52 @@ from prunecli.evaluation.images import evaluate as evaluate_network
 from prunecli.network.traced import read_network
 from prunecli.options import (
     AnalyzeOptions,
+    ExportOptions,
     FinetuneOptions,
-    LatencyOptions,
     LoadOptions,
     PruneOptions,
 )
+from prunecli.options.declare import chosen, declared, refuse_idle, takes, values_of
+from prunecli.options.prune import CHANNEL, ONE_SHOT
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.road import PruneResult, check_prune
 from prunecli.pruning.sweep import sweep_network
 from prunecli.pruning.timed import needs_table, prune_timed
 from prunecli.sparse import SparseResult, check_sparsify, sparsify_network, weight_layers
+from prunecli.sparse.granularity import parse_pattern
 from prunecli.sparse.semi_structured import to_semi_structured
 from prunecli.training import FinetuneResult
 from prunecli.training import finetune as finetune_network
+from prunecli.verbs.images import normalised
+from prunecli.verbs.prune import METHODS
+from prunecli.verbs.prune_weights import weight_sparsity
 
 if TYPE_CHECKING:
+    from prunecli.budget import Budget
+    from prunecli.data import DataSource
     from prunecli.evaluation.batches import Batches
     from prunecli.report import Evaluation, ModelAnalysis, Parity, SweepReport
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
+@overload
+def prune(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    granularity: Literal["channel"] = "channel",
+    **choices: Any,
+) -> PruneResult: ...
+
+
+@overload
+def prune(
+    model: nn.Module, example_inputs: Example, *, granularity: str, **choices: Any
+) -> PruneResult | SparseResult: ...
+
+
+@takes(PruneOptions)
 def prune(
     model: nn.Module,
     example_inputs: Example,
@@ -55,43 +81,45 @@ def prune(
     bytes: float | str | None = None,  # noqa: A002 - the option is called --bytes
     sparsity: float | str | None = None,
     latency: float | str | None = None,
-    latency_options: LatencyOptions | None = None,
-    signal: str = PruneOptions.signal,
-    candidates: Sequence[str] = (),
-    allocation: str = PruneOptions.allocation,
-    aggregate: str = PruneOptions.aggregate,
-    align: int | None = None,
-    min_width: int = 1,
-    exclude: Sequence[str] = (),
-    only: Sequence[str] = (),
-    seed: int = 0,
-    repair: Sequence[str] = (),
-    importance: str | None = None,
-    dead: bool = False,
-    dead_threshold: float | None = None,
+    options: PruneOptions | None = None,
     batches: Callable[[], Batches] | None = None,
     measured_on: Callable[[], Batches] | None = None,
+    data: str | Path | None = None,
+    input: InputSpec | None = None,  # noqa: A002 - the word for it everywhere here
+    teacher: nn.Module | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    run_dir: Path | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
-) -> PruneResult:
-    """Return a narrower copy of any module that keeps a budget, proven equal to its mask.
+    **choices: Any,
+) -> PruneResult | SparseResult:
+    """Return a smaller copy of any module that meets a budget, verified against its mask.
 
     `example_inputs` is one input, a sequence of them or a mapping by name, with the batch first;
     an input may itself hold tensors, as `[[image, image]]` does. `flops=0.5` keeps at most half;
-    `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels. `batches` yields
-    normalised images and labels for signals that look at data. `signal="auto"` cuts by each of
-    `candidates` and takes the one with the least loss on `measured_on`. `latency="5ms"`, or a
-    share, is a ceiling on the time of a forward in ONNX Runtime on this machine's CPU, as
-    `latency_options` has it, predicted from measured operators (that takes a minute, unless these
-    name a table that exists); `example_inputs` is one batch of images then. `repair=("bn", "bias",
-    "lstsq")` names what is done right after the cut on the images of `batches`, in this order; the
-    report scores each step on `measured_on`, or else on the same images. `importance` is what
-    allocations by importance look at. `dead` removes first what does nothing: channels that are
-    constant on those images (without any: by their weights), and with `dead_threshold` those whose
-    replacement by their mean changes the loss by no more; then no other budget is needed. `model`
-    is left untouched. Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and
-    `ProofError`.
+    `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels; `latency="5ms"`, or a
+    fraction, is a ceiling on the time of a forward in ONNX Runtime on this machine's CPU, predicted
+    from measured operators (`example_inputs` is one batch of images then).
+
+    Everything else that can be chosen is a keyword of its own, or stands in `options`, or both:
+    keywords change `options`. One that nothing follows is refused. Images come from `batches`,
+    which yields normalised images and labels, and `measured_on`, whose images repairs and
+    candidates are scored on (without it: the same); or both from `data`, a folder or another data
+    set, prepared as `input` says. `method="iterative"` trains on `data`, from `teacher` if there is
+    one, with its log and state in `run_dir`. `granularity="weight"` and patterns such as `"2:4"`
+    return a `SparseResult`, and keep the zeros of `masks`. `model` is left untouched.
+
+    Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
     """
+    options = chosen(PruneOptions, options, choices, latency=latency)
+    if teacher is not None:
+        refuse_idle(declared(PruneOptions), {"teacher"}, values_of(options))
+    source = None if data is None else open_source(data)
+    if source is not None:
+        input = _needed(input)  # noqa: A001
+        if options.method == ONE_SHOT:
+            batches = batches or _images(source, "train", input, options, progress)
+            measured_on = measured_on or _images(source, "held_out", input, options, progress)
     budget = make_budget(
         flops=flops,
         params=params,
@@ -99,30 +127,37 @@ def prune(
         bytes=bytes,
         sparsity=sparsity,
         latency=latency,
-        needed=not dead,
-    )
-    options = PruneOptions(
-        signal=signal,
-        candidates=tuple(candidates),
-        allocation=allocation,
-        aggregate=aggregate,
-        align=align,
-        min_width=min_width,
-        exclude=tuple(exclude),
-        only=tuple(only),
-        seed=seed,
-        repair=tuple(repair),
-        importance=importance,
-        latency=latency_options or LatencyOptions(),
-        dead=dead,
-        dead_threshold=dead_threshold,
+        needed=not options.dead and parse_pattern(options.granularity) is None,
     )
     images, clock = Images(batches, measured_on), Clock(progress)
+    if options.granularity != CHANNEL:
+        return _sparsified(
+            model,
+            example_inputs,
+            sparsity=weight_sparsity(budget if budget.limits else None),
+            options=options,
+            masks=masks,
+            images=images,
+            dry_run=dry_run,
+            clock=clock,
+        )
+    if options.method != ONE_SHOT:
+        return _iteratively(
+            model,
+            example_inputs,
+            source,
+            input=input,
+            budget=budget,
+            options=options,
+            teacher=teacher,
+            run_dir=run_dir,
+            dry_run=dry_run,
+            progress=progress,
+        )
     check_prune(budget, options, images)
-    spec = _spec_of(example_inputs) if needs_table(budget, options) else None
     return prune_timed(
         read_network(model, _inputs(example_inputs), clock=clock),
-        input=spec,
+        input=_spec_of(example_inputs) if needs_table(budget, options) else None,
         budget=budget,
         options=options,
         images=images,
@@ -131,41 +166,91 @@ def prune(
     )
 
 
+def _iteratively(
+    model: nn.Module,
+    example_inputs: Example,
+    source: DataSource | None,
+    *,
+    input: InputSpec | None,  # noqa: A002
+    budget: Budget,
+    options: PruneOptions,
+    teacher: nn.Module | None,
+    run_dir: Path | None,
+    dry_run: bool,
+    progress: Progress,
+) -> PruneResult:
+    """Return what the method `iterative` makes of a module; it trains on `source`."""
+    from prunecli.methods.iterative import iterative_prune
+
+    METHODS.get(options.method)
+    if source is None:
+        raise InputError(
+            f"the method {options.method} trains the model, and no images were given",
+            code="SIGNAL_NEEDS_DATA",
+            hint="add data='images/' and input=InputSpec(...)",
+        )
+    file = options.iterative.teacher
+    return iterative_prune(
+        model,
+        _inputs(example_inputs),
+        source,
+        input=_needed(input),
+        budget=budget,
+        options=options,
+        teacher=teacher if teacher is not None or file is None else load(file),
+        run_dir=run_dir,
+        dry_run=dry_run,
+        progress=progress,
+    )
+
+
+@takes(PruneOptions)
 def sparsify(
     model: nn.Module,
     example_inputs: Example,
     *,
     sparsity: float | None = None,
-    granularity: str = "weight",
-    signal: str = PruneOptions.signal,
-    allocation: str = PruneOptions.allocation,
-    exclude: Sequence[str] = (),
-    only: Sequence[str] = (),
-    seed: int = 0,
-    repair: Sequence[str] = (),
+    options: PruneOptions | None = None,
     masks: Mapping[str, Tensor] | None = None,
     batches: Callable[[], Batches] | None = None,
     measured_on: Callable[[], Batches] | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
+    **choices: Any,
 ) -> SparseResult:
-    """Return a copy of any module with single weights zeroed, proven equal to dense x mask.
+    """Return a copy of any module with single weights zeroed, verified to equal dense x mask.
 
     `sparsity=0.9` zeroes nine in ten weights of all convolutions and linear layers, the least
     salient ones; `granularity="2:4"` keeps 2 of every 4 along a layer's inputs, and takes no
-    `sparsity`. `masks` are those that the network has already, `repair=("bn",)` estimates batch
-    norm anew on `batches`. `model` is left untouched. Raises what `prune` raises.
+    `sparsity`. `masks` are those that the model has already, `repair=("bn",)` estimates batch
+    norm anew on `batches`. Keywords change `options`. `model` is left untouched. Raises what
+    `prune` raises.
     """
-    options = PruneOptions(
-        signal=signal,
-        allocation=allocation,
-        exclude=tuple(exclude),
-        only=tuple(only),
-        seed=seed,
-        repair=tuple(repair),
-        granularity=granularity,
+    usual = {} if options is not None else {"granularity": "weight"}
+    return _sparsified(
+        model,
+        example_inputs,
+        sparsity=sparsity,
+        options=chosen(PruneOptions, options, {**usual, **choices}),
+        masks=masks,
+        images=Images(batches, measured_on),
+        dry_run=dry_run,
+        clock=Clock(progress),
     )
-    images, clock = Images(batches, measured_on), Clock(progress)
+
+
+def _sparsified(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    sparsity: float | None,
+    options: PruneOptions,
+    masks: Mapping[str, Tensor] | None,
+    images: Images,
+    dry_run: bool,
+    clock: Clock,
+) -> SparseResult:
+    """Check, trace, and zero weights."""
     check_sparsify(options, sparsity, images)
     return sparsify_network(
         read_network(model, _inputs(example_inputs), clock=clock),
@@ -185,65 +270,58 @@ def sweep(
     *,
     batches: Callable[[], Batches],
     measured_on: Callable[[], Batches] | None = None,
-    signals: Sequence[str] = (PruneOptions.signal,),
-    allocations: Sequence[str] = (PruneOptions.allocation,),
+    signals: Sequence[str] = (),
+    allocations: Sequence[str] = (),
     options: PruneOptions | None = None,
     progress: Progress = silent,
 ) -> SweepReport:
     """Return loss and accuracy over `budgets` (`flops=0.3:0.9:0.1`) for signals and allocations.
 
-    Nothing is proven and no network is returned; random channels are always tried beside the
-    `signals`. `batches` are for signals and repairs, `measured_on` for the scores, or else the
-    same; `options` holds everything else that `prune` can choose.
+    Nothing is verified and no model is returned; random channels are always tried beside the
+    `signals`. Signals and allocations are by default the one of `options`, which holds everything
+    else that `prune` can choose. `batches` are for signals and repairs, `measured_on` for the
+    scores, or else the same.
     """
+    options = options or PruneOptions()
     return sweep_network(
         read_network(model, _inputs(example_inputs)),
         parse_sweep(budgets),
-        signals=signals,
-        allocations=allocations,
-        options=options or PruneOptions(),
+        signals=signals or (options.signal,),
+        allocations=allocations or (options.allocation,),
+        options=options,
         images=Images(batches, measured_on),
         architecture=type(model).__name__,
         progress=progress,
     )
 
 
+@takes(AnalyzeOptions)
 def analyze(
     model: nn.Module,
     example_inputs: Example,
     *,
-    signal: str = AnalyzeOptions.signal,
-    signals: Sequence[str] = (),
-    oracle: bool = AnalyzeOptions.oracle,
-    importance: bool = AnalyzeOptions.importance,
-    dead_threshold: float | None = AnalyzeOptions.dead_threshold,
+    options: AnalyzeOptions | None = None,
     batches: Callable[[], Batches] | None = None,
     progress: Progress = silent,
+    **choices: Any,
 ) -> ModelAnalysis:
-    """Return every channel group of a module, what is frozen and why, and what it can be cut to.
+    """Return every channel group of a module, what is frozen and why, how far it can be pruned.
 
     `oracle` measures, over `batches`, what removing each channel alone does to the loss, and
     compares `signals` with that; `importance` measures every importance of the layers on them.
     Dead channels are looked for on `batches` (with `dead_threshold`: see `prune`), without any by
-    the weights.
+    the weights. Keywords change `options`.
     """
-    network = read_network(model, _inputs(example_inputs))
     return analyze_network(
-        network,
-        options=AnalyzeOptions(
-            signal=signal,
-            signals=tuple(signals),
-            oracle=oracle,
-            sensitivity=False,
-            importance=importance,
-            dead_threshold=dead_threshold,
-        ),
+        read_network(model, _inputs(example_inputs)),
+        options=chosen(AnalyzeOptions, options, choices, model=True, data=None),
         architecture=type(model).__name__,
         batches=batches,
         progress=progress,
     )
 
 
+@takes(FinetuneOptions)
 def finetune(
     model: nn.Module,
     data: str | Path,
@@ -255,12 +333,14 @@ def finetune(
     run_dir: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
+    **choices: Any,
 ) -> FinetuneResult:
     """Return a trained copy of `model`, its best epoch chosen on images held out from training.
 
-    What `masks` leave out (those of `sparsify`) stays zero.
+    What `masks` leave out (those of `sparsify`) stays zero. Keywords change `options`.
     """
-    grows = options is not None and options.sparsity is not None
+    options = chosen(FinetuneOptions, options, choices, teacher=teacher is not None)
+    grows = options.sparsity is not None
     layers = weight_layers(read_network(model, [example_input(input)])) if grows else ()
     return finetune_network(
         model,
@@ -290,30 +370,34 @@ def evaluate(
     return evaluate_network(model, images, input=input, progress=progress)
 
 
+@takes(ExportOptions)
 def export(
     model: nn.Module,
     path: str | Path,
     *,
     input: InputSpec,  # noqa: A002
-    opset: int | None = None,
+    options: ExportOptions | None = None,
     classes: tuple[str, ...] | None = None,
-    tolerance: float = 1e-4,
+    **choices: Any,
 ) -> Parity:
     """Write `model` in the format that the ending of `path` names (`.onnx`).
 
-    Nothing is written unless the file computes what torch computes.
+    Nothing is written unless the file computes what PyTorch computes. Keywords change `options`.
+    Nothing is timed here, so the options of the benchmark are refused.
     """
     from prunecli.exporting import format_of, write_proven
 
     target = Path(path)
+    options = chosen(ExportOptions, options, choices, benchmark=False)
     _, parity = write_proven(
         format_of(target),
         model,
         target,
         input=input,
-        opset=opset,
+        opset=options.opset,
         classes=classes,
-        tolerance=tolerance,
+        tolerance=options.tolerance,
+        seed=options.seed,
     )
     return parity
 
@@ -378,6 +462,39 @@ def _spec_of(example: Example) -> InputSpec:
         )
     channels, height, width = example.shape[1:]
     return InputSpec(channels, height, width, (0.0,) * channels, (1.0,) * channels)
+
+
+def _needed(spec: InputSpec | None) -> InputSpec:
+    """Return how images of a data set are prepared for a model."""
+    if spec is None:
+        raise InputError(
+            "images were named, and not how they are prepared for the model",
+            code="BAD_OPTION",
+            hint="add input=InputSpec(channels, height, width, mean, std)",
+        )
+    return spec
+
+
+def _images(
+    source: DataSource,
+    split: str,
+    input: InputSpec,  # noqa: A002
+    options: PruneOptions,
+    progress: Progress,
+) -> Callable[[], Batches]:
+    """Return a function that yields the images of a split, which are read at the first call."""
+    read = cache(
+        partial(
+            load_split,
+            source,
+            split,
+            input=input,
+            seed=options.seed,
+            limit=options.limit,
+            progress=progress,
+        )
+    )
+    return lambda: normalised(read(), input)
 
 
 def _inputs(example: Example) -> Sequence[Any] | Mapping[str, Any]:

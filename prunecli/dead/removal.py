@@ -60,12 +60,6 @@ class WithoutDead:
 
 def check_dead(budget: Budget, options: PruneOptions) -> None:
     """Raise `InputError` where there is neither a limit nor a search for dead channels."""
-    if options.dead_threshold is not None and not options.dead:
-        raise InputError(
-            "a threshold for dead channels was given, but they are not to be removed",
-            code="BAD_OPTION",
-            hint="add --dead",
-        )
     if not budget.limits and not options.dead:
         raise InputError(
             "no budget was given",

@@ -100,14 +100,7 @@ def uses_images(options: PruneOptions, *, data: bool) -> bool:
 
 
 def check_importance(options: PruneOptions, batches: object) -> None:
-    """Raise `InputError` for an importance that nobody uses, or that has no images to look at."""
-    if options.importance is not None and options.allocation not in BY_IMPORTANCE:
-        IMPORTANCES.get(options.importance)
-        raise InputError(
-            f"--importance {options.importance} is not used by the allocation {options.allocation}",
-            code="BAD_OPTION",
-            hint=f"take --allocation {' or '.join(BY_IMPORTANCE)}",
-        )
+    """Raise `InputError` for an importance that has no images to look at."""
     name = chosen_importance(options, data=batches is not None)
     if name is not None and IMPORTANCES.get(name).needs_data and batches is None:
         raise InputError(

@@ -53,12 +53,6 @@ def asked_signals(options: PruneOptions) -> tuple[str, ...]:
 def check_search(options: PruneOptions, batches: object) -> None:
     """Raise `InputError` for candidates that cannot be tried, before any work."""
     if options.signal != AUTO:
-        if options.candidates:
-            raise InputError(
-                f"candidates were named beside the signal {options.signal}",
-                code="BAD_OPTION",
-                hint="let the best of them be taken: --signal auto",
-            )
         return
     if AUTO in options.candidates or set(options.candidates) == {CONTROL}:
         raise InputError(

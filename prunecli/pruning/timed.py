@@ -11,7 +11,6 @@ from prunecli.atomic import check_place
 from prunecli.cost.latency import bind
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
-from prunecli.options import LatencyOptions
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.road import PruneResult, prune_network
 from prunecli.report import BenchmarkRow, LatencyReport
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from prunecli.architectures.reference import InputSpec
     from prunecli.budget import Budget
     from prunecli.network.traced import Network
-    from prunecli.options import PruneOptions
+    from prunecli.options import LatencyOptions, PruneOptions
 
 RUNS, SECONDS = 50, 10.0
 """Rounds in which the cut network is timed beside the dense one, and how long at most."""
@@ -40,13 +39,6 @@ def needs_table(budget: Budget, options: PruneOptions) -> bool:
     """Tell whether milliseconds matter: for the budget, or because the user names a table."""
     limited = any(limit.kind == "latency" for limit in budget.limits)
     return limited or options.latency.table is not None
-
-
-def unused(budget: Budget, options: PruneOptions) -> list[str]:
-    """Return a warning about options of a latency that nobody asks for."""
-    if needs_table(budget, options) or options.latency == LatencyOptions():
-        return []
-    return ["--threads and --latency-batch change nothing without --latency or --latency-table"]
 
 
 def prune_timed(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunecli.options import PruneOptions
 from prunecli.progress import Progress, silent
 from prunecli.registry import Registry
 from prunecli.signals.components import LATENCY_REMOVED, Signal, parse_signal
@@ -79,7 +80,7 @@ def score(
     flops_removed: NDArray[np.float64] | None = None,
     latency_removed: NDArray[np.float64] | None = None,
     batches: BatchSource | None = None,
-    aggregate: str = "mean",
+    aggregate: str = PruneOptions.aggregate,
     seed: int = 0,
     progress: Progress = silent,
 ) -> NDArray[np.float64]:
@@ -114,7 +115,7 @@ def score_many(
     latency_removed: NDArray[np.float64] | None = None,
     dense_shapes: Mapping[str, tuple[int, ...]] | None = None,
     batches: BatchSource | None = None,
-    aggregate: str = "mean",
+    aggregate: str = PruneOptions.aggregate,
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, NDArray[np.float64]]:

@@ -13,7 +13,6 @@ from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
 from prunecli.network.described import prune_report
-from prunecli.options import PruneOptions
 from prunecli.progress import Clock, silent
 from prunecli.report import Cost, CutCost, FrozenReport, PruneReport, SparsityReport
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
@@ -37,12 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunecli.network.traced import Network
+    from prunecli.options import PruneOptions
     from prunecli.report import RepairReport, Verified
-
-MEANT = {
-    "signal", "allocation", "exclude", "only", "seed", "limit", "repair", "granularity",
-}  # fmt: skip
-"""The options that single weights have; the others are those of channels."""
 
 
 @dataclass(frozen=True)
@@ -186,37 +181,12 @@ def _repaired(
         return repair_norms_(slim, network, images=images, progress=clock.progress)
 
 
-LATENCY_FLAGS = {"table": "--latency-table", "batch": "--latency-batch", "threads": "--threads"}
-
-
-def _flag(name: str, options: PruneOptions) -> str:
-    """Return what the command line calls an option that is not as usual."""
-    if name != "latency":
-        return f"--{name.replace('_', '-')}"
-    usual = PruneOptions().latency
-    return next(
-        flag
-        for part, flag in LATENCY_FLAGS.items()
-        if getattr(options.latency, part) != getattr(usual, part)
-    )
-
-
 def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
     """Raise `InputError` for a choice that means nothing for single weights, before any work."""
     weight_signal(options.signal)
     pattern = parse_pattern(options.granularity)
     if pattern is None:
         WEIGHT_ALLOCATIONS.get(options.allocation)
-    meant = MEANT - ({"allocation"} if pattern is not None else set())
-    usual = PruneOptions()
-    for field in dataclasses.fields(options):
-        if field.name not in meant and getattr(options, field.name) != getattr(usual, field.name):
-            raise InputError(
-                f"{_flag(field.name, options)} has no meaning at --granularity "
-                f"{options.granularity}",
-                code="OPTION_WITHOUT_EFFECT",
-                hint="leave it away",
-            )
     if options.granularity == CHANNEL or (pattern is None) != (sparsity is not None):
         raise InputError(
             f"--granularity {options.granularity} "

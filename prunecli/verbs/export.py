@@ -13,6 +13,7 @@ from prunecli.artefacts.provenance import provenance
 from prunecli.artefacts.sparse import stored_sparsity
 from prunecli.atomic import check_output
 from prunecli.options import ExportOptions, LoadOptions
+from prunecli.options.declare import check_effect
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import NO_GATES, BenchmarkRow, ExportReport, Gates, RunStep
@@ -51,6 +52,7 @@ def export(
 
     start = time.perf_counter()
     options = options or ExportOptions()
+    check_effect(options)
     target = output or Path(f"{model.stem}.onnx")
     check_output(target, inputs=[model], overwrite=overwrite)
     show = Show(page, plots, gates=gates)

@@ -13,7 +13,6 @@ from prunecli.verbs.opened import Opened, open_model
 from prunecli.verbs.warnings import filled_masks, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from prunecli.checkpoint import Checkpoint
@@ -48,15 +47,15 @@ def start(job: Job) -> Started:
     return Started(job, opened, clock)
 
 
-def reported(started: Started, report: PruneReport, *, notes: Iterable[str] = ()) -> PruneReport:
-    """Return a report with all seconds so far, and with what the file and the options gave rise to.
+def reported(started: Started, report: PruneReport) -> PruneReport:
+    """Return a report with all seconds so far, and with what the file gave rise to.
 
     That is all for a dry run.
     """
     return dataclasses.replace(
         report,
         seconds={**started.clock.seconds, **report.seconds},
-        warnings=merged(started.opened.loaded.warnings, tuple(notes), report.warnings),
+        warnings=merged(started.opened.loaded.warnings, report.warnings),
     )
 
 

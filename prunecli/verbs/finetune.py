@@ -37,6 +37,7 @@ from prunecli.learnability import (
     write_record,
 )
 from prunecli.options import FinetuneOptions, LoadOptions
+from prunecli.options.declare import check_effect
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
@@ -186,6 +187,7 @@ def _check(run: _Run, show: Show) -> None:
     """Raise `InputError` for outputs and options that cannot be, before any work."""
     from prunecli import training
 
+    check_effect(run.options, teacher=run.teacher)
     given = [run.model, *([run.teacher] if run.teacher else [])]
     check_output(run.target, inputs=given, overwrite=run.overwrite)
     check_show(

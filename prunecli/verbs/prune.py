@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions, PruneOptions
+from prunecli.options.declare import check_effect
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, silent
 from prunecli.pruning.search import AUTO
@@ -80,6 +81,7 @@ def prune(
         command=command,
         progress=progress,
     )
+    check_effect(job.options, latency=_has_latency(budget))
     road = _road(job)
     teacher = job.options.iterative.teacher
     show = Show(page, plots, command)
@@ -95,6 +97,10 @@ def _writes() -> bool:
     from prunecli.training import is_main_process
 
     return is_main_process()
+
+
+def _has_latency(budget: Budget | None) -> bool:
+    return budget is not None and any(limit.kind == "latency" for limit in budget.limits)
 
 
 def _road(job: Job) -> Road:

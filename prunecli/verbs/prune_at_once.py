@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.importance import uses_images
 from prunecli.pruning.road import check_prune
-from prunecli.pruning.timed import check_latency, prune_timed, unused
+from prunecli.pruning.timed import check_latency, prune_timed
 from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import check_labels, images_for
 
@@ -43,7 +43,7 @@ def one_shot(job: Job) -> PruneReport:
         architecture=opened.architecture,
         clock=clock,
     )
-    report = reported(started, result.report, notes=unused(job.budget, options))
+    report = reported(started, result.report)
     if result.model is None:
         return report
     slim = cut_checkpoint(opened.loaded, result, job.model, command=job.command)

@@ -79,6 +79,7 @@ def main() -> None:
 def run(row: Row, arguments: argparse.Namespace) -> tuple[str, ...]:
     """Cut and train once; return what the table says about it."""
     start, clock = time.perf_counter(), Clock(arguments.updates)
+    own = {"limit": arguments.images, "iterative": IterativeOptions(updates=arguments.updates)}
     with tempfile.TemporaryDirectory() as folder:
         cut = verbs.prune(
             arguments.checkpoint,
@@ -88,7 +89,7 @@ def run(row: Row, arguments: argparse.Namespace) -> tuple[str, ...]:
                 method=row.method,
                 signal=row.signal,
                 seed=arguments.seed,
-                iterative=IterativeOptions(updates=arguments.updates, limit=arguments.images),
+                **(own if row.method == "iterative" else {}),
             ),
             data=arguments.data,
             progress=clock,

@@ -19,7 +19,7 @@ WATCHED = """
 import atexit, sys
 HEAVY = {
     "torch", "torchvision", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "accelerate",
-    "matplotlib",
+    "matplotlib", "prunecli.report",
 }  # fmt: skip
 atexit.register(lambda: print("imported:", *sorted(HEAVY & set(sys.modules)), file=sys.stderr))
 from prunecli_cli.main import run
@@ -49,6 +49,7 @@ INSTANT = [
     (["--help"], {}),
     (["--version"], {}),
     *(([verb, "--help"], {}) for verb in root_command().commands),
+    (["prune", "--help-all"], {}),
     ([], {"_PRUNECLI_COMPLETE": "complete_bash", "COMP_WORDS": "prunecli pr", "COMP_CWORD": "1"}),
     (
         [],
@@ -81,6 +82,9 @@ def test_every_option_of_a_verb_is_explained_in_its_help(verb):
     code, out, _ = finish(start(verb, "--help"))
     assert code == 0
     assert "Examples:" in out
+    if "--help-all" in out:
+        code, out, _ = finish(start(verb, "--help-all"))
+        assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     assert "<bool>" not in out  # a switch takes no value
     for parameter in root_command().commands[verb].params:

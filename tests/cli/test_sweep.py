@@ -97,8 +97,8 @@ def test_candidates_are_handed_on(verbs, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "hint"),
     [
-        ((*SWEEP, "--flops", "0.5"), "USAGE", "leave --flops out"),
-        ((*SWEEP, "--dry-run"), "USAGE", "leave --dry-run out"),
+        ((*SWEEP, "--flops", "0.5"), "OPTION_WITHOUT_EFFECT", "leave --flops out"),
+        ((*SWEEP, "--dry-run"), "OPTION_WITHOUT_EFFECT", "leave --dry-run out"),
         (("prune", "m.pt", "--sweep", "flops=0.3:0.9"), "BAD_SWEEP", "first:last:step"),
         (("prune", "m.pt", "--sweep", "0.3:0.9:0.1"), "BAD_SWEEP", "first:last:step"),
         (("prune", "m.pt", "--sweep", "flops=a:b:c"), "BAD_SWEEP", "first:last:step"),

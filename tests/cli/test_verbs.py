@@ -216,7 +216,8 @@ def test_quiet_evaluate_prints_the_accuracy_alone(verbs, capsys):
 
 def test_every_prune_flag_arrives_in_the_library(verbs, capsys):
     words = shlex.split(
-        "prune m.pt --flops 0.5 --params 1M --signal taylor --allocation global --aggregate max"
+        "prune m.pt --flops 0.5 --params 1M --signal taylor --allocation inverse-importance"
+        " --aggregate max"
         " --importance energy"
         " --align 4 --min-width 2 --exclude a.* --exclude b --only c --data d --limit 7 --seed 3"
         " --arch net --arch-arg width=64 --arch-arg kind=x --input-size 32x48 --mean 0.1,0.2,0.3"
@@ -227,7 +228,7 @@ def test_every_prune_flag_arrives_in_the_library(verbs, capsys):
     assert str(given["budget"]) == "flops <= 0.5, params <= 1M"
     assert given["options"] == PruneOptions(
         "taylor",
-        "global",
+        "inverse-importance",
         "max",
         4,
         2,
@@ -312,7 +313,6 @@ def test_every_flag_of_an_iterative_cut_arrives_in_the_library(verbs, capsys):
             schedule="cosine",
             ema=0.9,
             teacher=Path("t.pt"),
-            limit=900,
             resume=True,
         ),
     )
@@ -324,7 +324,8 @@ def test_an_iterative_cut_takes_all_images_and_its_own_signal_unless_told(verbs,
     run(capsys, *words, "--signal", "l1")
     signals = [given["options"].signal for _, given in verbs.calls]
     assert signals == ["fisher", "l1"]
-    assert verbs.calls[0][1]["options"].iterative.limit is None
+    assert verbs.calls[0][1]["options"].limit is None
+    assert PruneOptions(method="iterative") == verbs.calls[0][1]["options"]
 
 
 def test_an_iterative_cut_counts_its_removals_and_with_verbose_lists_them(verbs, capsys):
@@ -365,11 +366,13 @@ def test_every_finetune_flag_arrives_in_the_library(verbs, capsys):
 def test_every_export_flag_arrives_in_the_library(verbs, capsys):
     words = shlex.split(
         "export m.pt --opset 18 --device cpu,cuda --batch 1,32 --threads 2 --runs 9"
-        " --no-benchmark --tolerance 0.01 --seed 2 --against d.pt --overwrite"
+        " --tolerance 0.01 --seed 2 --against d.pt --overwrite"
     )
     assert run(capsys, *words)[0] == 0
-    ((_, given),) = verbs.calls
-    expected = ExportOptions(18, ("cpu", "cuda"), (1, 32), 2, 9, False, 0.01, 2)
+    assert run(capsys, "export", "m.pt", "--no-benchmark")[0] == 0
+    (_, given), (_, untimed) = verbs.calls
+    expected = ExportOptions(18, ("cpu", "cuda"), (1, 32), 2, 9, True, 0.01, 2)
+    assert untimed["options"] == ExportOptions(benchmark=False)
     assert given["options"] == expected
     assert (given["against"], given["overwrite"]) == (Path("d.pt"), True)
 

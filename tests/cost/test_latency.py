@@ -29,7 +29,7 @@ from prunecli.options import LatencyOptions, PruneOptions
 from prunecli.pruning.road import prune_network
 from prunecli.pruning.scoring import score_network
 from prunecli.pruning.selection import weight_shapes
-from prunecli.pruning.timed import _missed, check_latency, judged, unused
+from prunecli.pruning.timed import _missed, check_latency, judged
 from prunecli.report import BenchmarkRow, LatencyReport
 from prunecli_cli.main import main
 from tests.support.fake_verbs import FakeVerbs, latency_report
@@ -510,8 +510,8 @@ def test_a_network_is_measured_cut_and_measured_again(tmp_path, monkeypatch) -> 
     quick(monkeypatch)
     # Large enough that its time can be told from a tick of the clock.
     model, image, path = chain(64, 128), torch.zeros(2, 3, 32, 32), tmp_path / "t.json"
-    options = LatencyOptions(table=path, threads=1)
-    result = prunecli.prune(model, image, latency=0.8, latency_options=options)
+    options = PruneOptions(latency=LatencyOptions(table=path))
+    result = prunecli.prune(model, image, latency=0.8, options=options, threads=1)
     table = latency_table.read_table(path)
     assert table.machine == latency_table.this_machine(threads=1)
     assert len(table.grids) == 3
@@ -524,12 +524,12 @@ def test_a_network_is_measured_cut_and_measured_again(tmp_path, monkeypatch) -> 
     assert found.asked == 0.8
     # The table is read, not measured again; a dry run says what would be.
     monkeypatch.setattr(latency_table, "measure_table", None)
-    again = prunecli.prune(model, image, latency=0.8, latency_options=options, dry_run=True)
+    again = prunecli.prune(model, image, latency=0.8, latency_table=path, threads=1, dry_run=True)
     assert again.plan.keep == result.plan.keep
     assert again.report.latency.measured is None
     signal = "weight/value/l1/latency-removed"
-    other = prunecli.prune(model, image, flops=0.5, signal=signal, latency_options=options,
-                           dry_run=True)  # fmt: skip
+    choices = {"signal": signal, "latency_table": path, "threads": 1}
+    other = prunecli.prune(model, image, flops=0.5, **choices, dry_run=True)
     assert other.report.latency.asked is None
 
 
@@ -539,12 +539,11 @@ def test_only_networks_of_images_have_a_latency(example) -> None:
         prunecli.prune(chain(), example, latency=0.5)
 
 
-def test_options_of_a_latency_that_nobody_asks_for_are_warned_of() -> None:
-    threads = PruneOptions(latency=LatencyOptions(threads=2))
-    (said,) = unused(make_budget(flops=0.5), threads)
-    assert "change nothing" in said
-    assert unused(make_budget(flops=0.5), PruneOptions()) == []
-    assert unused(make_budget(latency=0.5), threads) == []
+@pytest.mark.parametrize("choices", [{"threads": 2}, {"latency_batch": 8}])
+def test_options_of_a_latency_that_nobody_asks_for_are_refused(choices) -> None:
+    with pytest.raises(InputError, match="has no effect without --latency") as caught:
+        prunecli.prune(chain(), IMAGE, flops=0.5, **choices)
+    assert caught.value.code == "OPTION_WITHOUT_EFFECT"
 
 
 # --- on the command line -------------------------------------------------------------------------

@@ -559,7 +559,7 @@ def test_a_network_without_dead_channels_is_said_to_have_none() -> None:
         ({"dead": True, "dead_threshold": 0.1}, "DEAD_NEEDS_DATA"),
         ({"dead": True, "dead_threshold": -1.0}, "BAD_OPTION"),
         ({"dead": True, "dead_threshold": float("nan")}, "BAD_OPTION"),
-        ({"flops": 0.5, "dead_threshold": 0.1}, "BAD_OPTION"),
+        ({"flops": 0.5, "dead_threshold": 0.1}, "OPTION_WITHOUT_EFFECT"),
         ({}, "NO_BUDGET"),
         ({"dead": True, "batches": lambda: iter(())}, "DEAD_NEEDS_DATA"),
     ],

@@ -23,18 +23,17 @@ from prunecli.data import load_split, open_source
 from prunecli.errors import GraphError, InputError, InterruptedRunError
 from prunecli.evaluation.images import evaluate
 from prunecli.methods.iterative import iterative_prune
-from prunecli.options import IterativeOptions, PruneOptions
+from prunecli.options import METHOD_DEFAULTS, IterativeOptions, PruneOptions
 from prunecli.report import to_json
 from prunecli.verbs.prune import METHODS
-from prunecli_cli import options as cli_options
 from tests.support.samples import VGG
 
-SHORT = IterativeOptions(updates=2, remove_per_step=12, batch_size=32, limit=300, amp="no")
+SHORT = IterativeOptions(updates=2, remove_per_step=12, batch_size=32, amp="no")
 
 
 def options(signal: str = "fisher", **changes) -> PruneOptions:
     own = dataclasses.replace(SHORT, **changes)
-    return PruneOptions(method="iterative", signal=signal, iterative=own)
+    return PruneOptions(method="iterative", signal=signal, limit=300, iterative=own)
 
 
 def prune(folder: Path, *, name: str = "slim.pt", flops: float = 0.5, given=None, **arguments):
@@ -377,4 +376,4 @@ def test_an_unknown_method_is_answered_with_the_known_ones(tmp_path):
 
 
 def test_the_command_line_completes_the_methods_that_there_are():
-    assert METHODS.names() == cli_options.METHODS
+    assert METHODS.names() == tuple(METHOD_DEFAULTS)

@@ -178,7 +178,7 @@ def test_every_signal_that_is_tried_by_default_exists():
         (auto("l1"), None, "SIGNAL_NEEDS_DATA"),
         (auto("random"), "digits", "BAD_OPTION"),
         (auto("auto", "l1"), "digits", "BAD_OPTION"),
-        (PruneOptions(signal="l1", candidates=("l2",)), "digits", "BAD_OPTION"),
+        (PruneOptions(signal="l1", candidates=("l2",)), "digits", "OPTION_WITHOUT_EFFECT"),
         (auto("no-such-signal"), "digits", "UNKNOWN_SIGNAL"),
     ],
 )

@@ -60,7 +60,7 @@ def training_options(options: PruneOptions) -> FinetuneOptions:
         batch_size=own.batch_size,
         amp=own.amp,
         ema=own.ema,
-        limit=own.limit,
+        limit=options.limit,
         seed=options.seed,
     )
     check_training(training)

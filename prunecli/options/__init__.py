@@ -1,0 +1,30 @@
+"""The choices behind every verb, as frozen data without torch, each declared once.
+
+A field holds its default, its help and what it needs to have an effect (`declare.option`). The
+command line is made from these fields, and so are the keywords of the Python API.
+"""
+
+from prunecli.options.analyze import AnalyzeOptions, ComplexityOptions
+from prunecli.options.export import ExportOptions
+from prunecli.options.finetune import FinetuneOptions
+from prunecli.options.load import LoadOptions
+from prunecli.options.prune import (
+    METHOD_DEFAULTS,
+    BudgetOptions,
+    IterativeOptions,
+    LatencyOptions,
+    PruneOptions,
+)
+
+__all__ = [
+    "METHOD_DEFAULTS",
+    "AnalyzeOptions",
+    "BudgetOptions",
+    "ComplexityOptions",
+    "ExportOptions",
+    "FinetuneOptions",
+    "IterativeOptions",
+    "LatencyOptions",
+    "LoadOptions",
+    "PruneOptions",
+]

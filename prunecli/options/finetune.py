@@ -1,0 +1,123 @@
+"""What `finetune` can be asked for."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from prunecli.options import shared
+from prunecli.options.declare import needs, option
+
+_training = partial(option, panel=shared.TRAINING)
+_distilling = partial(
+    option, panel=shared.DISTILLATION, needs=(needs("teacher", hint="add --teacher MODEL"),)
+)
+_zeroing = partial(
+    option, panel=shared.SPARSITY, needs=(needs("sparsity", hint="add --sparsity 0.9"),)
+)
+_learning = partial(option, panel=shared.LEARNABILITY, metavar="FILE.parquet")
+_RECORDED = needs("record_learnability", hint="add --record-learnability FILE.parquet")
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How a model is trained; `lr=None` takes the optimizer's own default.
+
+    With a `sparsity`, weights are zeroed during training: from what the model has at the start,
+    by `sparsity_schedule`, every `sparsity_every` steps over the first `sparsity_until` of them.
+    `record_learnability` looks at every training image after every epoch, or, in the mode
+    `training`, takes what was right as it was trained on (`prunecli.learnability`).
+    `curriculum` and `importance_sampling` are such records: what is trained on follows their mean,
+    with as many updates as without (`prunecli.training.sampling`).
+    """
+
+    epochs: int = _training(3, "Training epochs.", metavar="N", minimum=1, basic=True)
+    lr: float | None = _training(
+        None,
+        "Peak learning rate (default: the optimizer's own).",
+        metavar="X",
+        basic=True,
+    )
+    optimizer: str = shared.optimizer(panel=shared.TRAINING, basic=True)
+    schedule: str = shared.schedule("one-cycle", panel=shared.TRAINING, basic=True)
+    batch_size: int = shared.batch_size(minimum=1, basic=True)
+    weight_decay: float = _training(5e-4, "Weight decay.", metavar="X", minimum=0)
+    momentum: float = _training(0.9, "SGD momentum.", metavar="X", minimum=0, maximum=1)
+    temperature: float = _distilling(4.0, "Distillation temperature.", metavar="X", minimum=0.01)
+    alpha: float = _distilling(
+        0.9,
+        "Weight of the distillation loss against the loss on labels.",
+        metavar="X",
+        minimum=0,
+        maximum=1,
+    )
+    amp: str = shared.amp(panel=shared.TRAINING)
+    ema: float = shared.ema(panel=shared.TRAINING)
+    augment: str = _training(
+        "auto", "Data augmentation. See 'prunecli methods augmentation'.", metavar="NAME"
+    )
+    label_smoothing: float = _training(0.0, "Label smoothing.", metavar="X", minimum=0, maximum=1)
+    clip: float = _training(0.0, "Gradient clipping norm. 0 disables it.", metavar="X", minimum=0)
+    held_out: float = _training(
+        0.1,
+        "Fraction of the training images held out to choose the best epoch.",
+        metavar="X",
+        minimum=0,
+        maximum=0.9,
+    )
+    limit: int | None = option(
+        None,
+        "Maximum number of training images.",
+        metavar="N",
+        minimum=1,
+        panel=shared.DATA,
+    )
+    seed: int = shared.seed()
+    granularity: str = _zeroing("weight", "What --sparsity zeroes: weight.", metavar="KIND")
+    sparsity: float | None = option(
+        None,
+        "Zero this fraction of the weights during training (0.9 or 90%).",
+        metavar="FRACTION",
+        panel=shared.SPARSITY,
+        form="share",
+    )
+    sparsity_schedule: str = _zeroing(
+        "cubic",
+        "How the sparsity grows. See 'prunecli methods \"sparsity schedule\"'.",
+        metavar="NAME",
+    )
+    sparsity_every: int = _zeroing(
+        100, "Steps between two updates of the masks.", metavar="N", minimum=1
+    )
+    sparsity_until: float = _zeroing(
+        0.6,
+        "Fraction of the steps during which the sparsity grows.",
+        metavar="FRACTION",
+        minimum=0,
+        maximum=1,
+    )
+    allocation: str = _zeroing(
+        "uniform",
+        "How the zeros are distributed over layers. See 'prunecli methods \"weight allocation\"'.",
+        metavar="NAME",
+    )
+    record_learnability: bool = False
+    record_learnability_mode: str = option(
+        "evaluation",
+        "When predictions are recorded. 'evaluation': in an extra pass after each epoch. "
+        "'training': on the augmented images during training, at no cost.",
+        metavar="KIND",
+        panel=shared.LEARNABILITY,
+        choices=("evaluation", "training"),
+        needs=(_RECORDED,),
+    )
+    curriculum: tuple[Path, ...] = _learning(
+        (),
+        "Curriculum learning: train on the easiest 30 % of each class first, on all images from "
+        "half of the epochs on. The number of updates stays the same. Takes a learnability "
+        "record. Repeatable.",
+    )
+    importance_sampling: tuple[Path, ...] = _learning(
+        (),
+        "Importance sampling: draw hard images more often and weight them less, so that the mean "
+        "loss is unchanged. Takes a learnability record. Repeatable.",
+    )

@@ -1,0 +1,47 @@
+"""How a checkpoint is read that does not say enough about itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from prunecli.options import shared
+from prunecli.options.declare import needs, option
+
+_reading = partial(option, panel=shared.READING)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to read a checkpoint that does not say enough about itself."""
+
+    architecture: str | None = _reading(
+        None,
+        "Architecture, if the file does not name it: 'resnet50', 'timm/NAME', or "
+        "'package.module:function'.",
+        metavar="NAME",
+        flags="--arch",
+    )
+    architecture_args: Mapping[str, Any] = _reading(
+        {},
+        "Argument for the architecture (num_classes=10). Repeatable.",
+        metavar="K=V",
+        flags="--arch-arg",
+        form="pairs",
+        needs=(needs("arch", hint="add --arch NAME"),),
+    )
+    input_size: tuple[int, int] | None = _reading(
+        None,
+        "Input height and width. Usually known from the architecture.",
+        metavar="N|HxW",
+        form="size",
+    )
+    mean: tuple[float, ...] | None = _reading(
+        None, "Mean for input normalisation.", metavar="R,G,B", form="numbers"
+    )
+    std: tuple[float, ...] | None = _reading(
+        None, "Standard deviation for input normalisation.", metavar="R,G,B", form="numbers"
+    )
+    allow_pickle: bool = _reading(
+        False, "Run code stored in a pickled model. Only for files that you made yourself."
+    )

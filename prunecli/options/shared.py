@@ -1,0 +1,106 @@
+"""The options that several verbs share, each declared once, and the names of the help's panels."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from prunecli.options.declare import option
+
+BUDGET = "Budget (at least one, or --dead)"
+CRITERION = "Importance criterion and allocation"
+METHOD = "Iterative pruning (--method iterative)"
+LATENCY = "Latency budget (ONNX Runtime on this CPU)"
+DATA = "Data"
+MODEL = "Model analysis"
+DATASET = "Data set analysis"
+TRAINING = "Training"
+DISTILLATION = "Knowledge distillation"
+SPARSITY = "Sparsity during training (existing zeros are always kept)"
+LEARNABILITY = "Learnability of training images"
+TIMING = "Benchmark"
+GATES = "Gates (exit code 1 if not met)"
+OUTPUT = "Output"
+READING = "Loading the model"
+PANELS = (
+    BUDGET,
+    DATA,
+    CRITERION,
+    METHOD,
+    LATENCY,
+    TRAINING,
+    DISTILLATION,
+    SPARSITY,
+    LEARNABILITY,
+    MODEL,
+    DATASET,
+    TIMING,
+    OUTPUT,
+    GATES,
+    READING,
+)
+"""The panels of a help in their order."""
+
+# The names are repeated here because the registries import torch and completion must be instant;
+# a test compares the two.
+SIGNALS = ("l1", "l2", "bn-gamma", "geometric-median", "taylor", "fisher", "random")
+ALLOCATIONS = (
+    "uniform",
+    "uniform-plus",
+    "global",
+    "greedy",
+    "knapsack",
+    "erdos-renyi",
+    "inverse-importance",
+    "proportional-importance",
+)
+IMPORTANCES = ("probe", "sensitivity", "energy")
+SPLITS = ("auto", "train", "held_out", "test")
+
+AGGREGATE = "sum"
+"""How the scores of coupled layers become one unless somebody says otherwise."""
+
+seed = partial(option, 0, "Random seed.", metavar="N", minimum=0, panel=DATA)
+optimizer = partial(
+    option,
+    "sgd",
+    "Optimizer. See 'prunecli methods optimizer'.",
+    metavar="NAME",
+)
+aggregate = partial(
+    option,
+    AGGREGATE,
+    "How scores of coupled layers are combined. See 'prunecli methods aggregate'.",
+    metavar="NAME",
+    panel=CRITERION,
+)
+dead_threshold = partial(
+    option,
+    None,
+    "Also treat channels as dead if replacing them by their mean changes the loss by at most "
+    "this much, alone and together (0.001). Takes one pass over the images per channel.",
+    metavar="LOSS",
+    minimum=0.0,
+    panel=CRITERION,
+)
+threads = partial(
+    option, None, "CPU threads (default: one per physical core).", metavar="N", minimum=1
+)
+schedule = partial(
+    option, help="Learning-rate schedule. See 'prunecli methods schedule'.", metavar="NAME"
+)
+amp = partial(
+    option,
+    "auto",
+    "Mixed precision: auto, no, fp16 or bf16.",
+    metavar="KIND",
+    choices=("auto", "no", "fp16", "bf16"),
+)
+ema = partial(
+    option,
+    0.0,
+    "Decay of the exponential moving average of the weights. 0 disables it.",
+    metavar="X",
+    minimum=0,
+    maximum=1,
+)
+batch_size = partial(option, 128, "Batch size.", metavar="N", panel=TRAINING)
