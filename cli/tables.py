@@ -117,8 +117,9 @@ def _(report: Evaluation, *, rows: int | None) -> Parts:
 @view.register
 def _(report: ExportReport, *, rows: int | None) -> Parts:
     parity = report.parity
+    opset = "" if report.opset is None else f"opset {report.opset}, "
     facts = {
-        "ONNX": f"opset {report.opset}, {format_bytes(report.bytes)}",
+        report.format: f"{opset}{format_bytes(report.bytes)}",
         "parity": f"largest relative error {parity.max_rel_error:.1e} "
         f"over {parity.inputs} random inputs",
         "written": str(report.output),

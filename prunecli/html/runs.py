@@ -116,6 +116,10 @@ def _epochs(report: FinetuneReport) -> Section:
     return Section("Epochs", text, parts, rank=1)
 
 
+def _opset(report: ExportReport) -> str:
+    return "" if report.opset is None else f"opset {report.opset}"
+
+
 def export_page(report: ExportReport, *, gates: Gates = NO_GATES) -> str:
     """Return the page of an export, and of the whole run that led to it.
 
@@ -130,7 +134,7 @@ def export_page(report: ExportReport, *, gates: Gates = NO_GATES) -> str:
     figures = [
         (f"{row.speedup:.2f}x", "as fast as the original", f"on {row_name(row)}") for row in timed
     ]
-    figures.append((format_bytes(report.bytes), "ONNX file", f"opset {report.opset}"))
+    figures.append((format_bytes(report.bytes), f"{report.format} file", _opset(report)))
     facts = {
         "model": report.architecture,
         "compared with": f"PyTorch, on {counted(report.parity.inputs, 'random input')}",

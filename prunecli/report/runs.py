@@ -127,10 +127,13 @@ class FinetuneReport:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The outcome of `export`; `history` has the steps of the model up to here."""
+    """The outcome of `export`; `history` has the steps of the model up to here.
+
+    `format` is what people call the file's format; `opset` is None where that is not ONNX.
+    """
 
     output: Path
-    opset: int
+    opset: int | None
     bytes: int
     parity: Parity
     benchmark: tuple[BenchmarkRow, ...]
@@ -140,3 +143,4 @@ class ExportReport:
     history: tuple[RunStep, ...] = ()
     pictures: tuple[Path, ...] = ()
     page: Path | None = None
+    format: str = "ONNX"

@@ -82,6 +82,7 @@ VERBS = {
         {
             "output",
             "opset",
+            "format",
             "bytes",
             "parity",
             "benchmark",
