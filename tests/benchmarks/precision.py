@@ -56,7 +56,7 @@ def main() -> None:
         append("training images per CPU second", name, "", str(128 * arguments.steps), threads,
                *(f"{rate:.0f}" for rate in rates[:2]), f"{rates[2]:.2f}")  # fmt: skip
     for seed in range(arguments.seeds):
-        what = f"accuracy, epochs: {arguments.epochs}"
+        what = f"accuracy after epoch {arguments.epochs}"
         if (what, name, str(seed)) not in done():
             full, half = accuracies(arguments, seed)
             append(what, name, str(seed), str(arguments.images), threads,
