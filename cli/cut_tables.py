@@ -39,7 +39,7 @@ UNIFORM, AUTO, DENSE = "uniform", "auto", "dense"
 UNEVEN = 0.98
 """Kept shares that differ by more than the rest of this are not what people call uniform."""
 
-OUTPUT = "output of the network"
+OUTPUT = "output of the model"
 """Why the last layer stays as it is: in every model, so that it is not worth a line."""
 
 

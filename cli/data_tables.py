@@ -102,7 +102,7 @@ def _expected(expected: ExpectedError) -> str:
     chance = "p < 1e-10" if relation.p < 1e-10 else f"p = {relation.p:.1g}"
     error = f"{100 * expected.error:.0f} %" if expected.error >= 0.005 else "under 1 %"
     return (
-        f"{error} of a small network ({100 * low:.0f} to "
+        f"{error} of a small model ({100 * low:.0f} to "
         f"{100 * high:.0f} %), fitted on "
         f"{len(relation.points)} data sets ({relation.embedding}, volume {relation.volume}): "
         f"r = {relation.r:.2f}, {chance}; one left out is missed by "

@@ -430,7 +430,7 @@ def save(
     masks = model.masks if isinstance(model, SparseResult) else {}
     module = model.model if isinstance(model, PruneResult | SparseResult) else model
     if module is None:
-        raise InputError("a dry run has no network to save", code="DRY_RUN")
+        raise InputError("a dry run has no model to save", code="DRY_RUN")
     kinds = (value.dtype for value in module.parameters() if value.is_floating_point())
     example = example_input(input).to(next(kinds, torch.float32))
     network = read_network(module, [example])
@@ -456,7 +456,7 @@ def _spec_of(example: Example) -> InputSpec:
     """Return the input of a network that is to be timed as ONNX."""
     if not isinstance(example, Tensor) or example.dim() != 4:
         raise InputError(
-            "a latency can only be measured of a network with one input, a batch of images",
+            "a latency can only be measured of a model with one input, a batch of images",
             code="BAD_EXAMPLE",
             hint="give a tensor [n, channels, height, width] as example_inputs, or another budget",
         )

@@ -35,7 +35,7 @@ def check_feasible(problem: Problem) -> None:
             continue
         dense = problem.cost.dense[kind]
         raise GateError(
-            f"{kind} cannot go down to {ceiling / dense:.3f} of the network: "
+            f"{kind} cannot go down to {ceiling / dense:.3f} of the model: "
             f"the lowest reachable is {lowest[kind] / dense:.3f}",
             code="INFEASIBLE_BUDGET",
             where=_what_holds(problem, kind),

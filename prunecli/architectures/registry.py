@@ -124,7 +124,7 @@ def build_dense(architecture: ArchitectureRef, *, device: str = "meta") -> nn.Mo
         raise InputError(
             "a re-emitted graph has no dense architecture to build",
             code="GRAPH_ARCHITECTURE",
-            hint="its metadata names the dense network that it was cut from",
+            hint="its metadata names the dense model that it was cut from",
         )
     if architecture.is_factory:
         return call_factory(architecture.name, architecture.kwargs, device=device, with_folder=True)

@@ -85,7 +85,7 @@ def call_factory(
         raise InputError(
             f"{reference} returned a {type(module).__name__}, not a torch.nn.Module",
             code="FACTORY_FAILED",
-            hint="name a function or class that gives the network: package.module:factory",
+            hint="name a function or class that gives the model: package.module:factory",
         )
     return module.to(device).eval()
 
@@ -106,7 +106,7 @@ def _find_factory(reference: str) -> Callable[..., Any]:
         raise InputError(
             f"{reference} cannot be called",
             code="FACTORY_NOT_FOUND",
-            hint="name a function or class that gives the network: package.module:factory",
+            hint="name a function or class that gives the model: package.module:factory",
         )
     factory: Callable[..., Any] = found
     return factory

@@ -33,16 +33,16 @@ def dense_network(
         return instantiate(read(against, load).checkpoint)
     architecture = dense_architecture(checkpoint)
     if architecture.name == GRAPH:
-        warnings.append("no dense network to compare with: give it with --against")
+        warnings.append("no dense model to compare with: give it with --against")
         return None
     if architecture.is_factory and not _is_trusted(architecture, load):
         warnings.append(
-            f"no dense network to compare with: it would take a call of {architecture.name}, which "
+            f"no dense model to compare with: it would take a call of {architecture.name}, which "
             f"the file names; allow it with --arch {architecture.name}, or use --against"
         )
         return None
     warnings.append(
-        f"timed beside {architecture} with random weights; --against names the real dense network"
+        f"timed beside {architecture} with random weights; --against names the real dense model"
     )
     return randomised(build_dense(architecture, device="cpu"))
 

@@ -1,4 +1,4 @@
-"""The way of a network, kept in its file: what every verb did, and what came of it.
+"""The history of a model, kept in its file: what every verb did, and what came of it.
 
 Files are not trusted, and older versions wrote less: what cannot be read is left out.
 """

@@ -81,7 +81,7 @@ def refuse_unsafe(path: Path, scan: PickleScan) -> None:
         code="UNSAFE_PICKLE",
         where=str(path),
         hint="save the weights alone, torch.save(model.state_dict(), 'weights.pt'), and name the "
-        "network with --arch (resnet50, or mypackage.nets:make_net); or, if you trust whoever "
+        "model with --arch (resnet50, or mypackage.nets:make_net); or, if you trust whoever "
         "made the file with your machine, --allow-pickle",
     )
 

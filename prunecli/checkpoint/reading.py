@@ -101,7 +101,7 @@ def _own(
             f"this artefact holds the architecture {name}, not {expected}",
             code="ARCHITECTURE_MISMATCH",
             where=str(path),
-            hint="leave --arch away: an artefact knows its architecture",
+            hint="leave --arch out: an artefact knows its architecture",
         )
     if checkpoint.architecture.is_factory and not trusted:
         raise LoadRefusedError(
@@ -269,7 +269,7 @@ def _check_kinds(tensors: Mapping[str, Tensor], path: Path) -> None:
             f"{len(odd)} tensors are not plain numbers; {name} is {kind}",
             code="UNSUPPORTED_TENSORS",
             where=str(path),
-            hint="save the float32 network",
+            hint="save the float32 model",
         )
 
 
@@ -321,7 +321,7 @@ def _override(
     height, width = input_size or (spec.height, spec.width)
     if input_size is None and height == 0:
         raise InputError(
-            "the size of the images that this network takes is not known",
+            "the size of the images that this model takes is not known",
             code="UNKNOWN_INPUT_SIZE",
             where=str(path),
             hint="say it: --input-size 224 or --input-size 224x320",
@@ -345,7 +345,7 @@ def _override(
                 message,
                 code="BAD_INPUT_SPEC",
                 where=str(path),
-                hint=f"the network takes {spec.channels} channels; one number for each",
+                hint=f"the model takes {spec.channels} channels; one number for each",
             )
     return changed
 

@@ -211,7 +211,7 @@ def _fits_none(unwrapped: Unwrapped, architecture: str | None, *, where: str) ->
     told = [
         describe_difference(shapes, expected_shapes(name, shapes), name=name) for _, name in near
     ]
-    nearest_text = "\n  ".join(["nearest:", *told]) if told else "none is anywhere near"
+    nearest_text = "\n  ".join(["nearest:", *told]) if told else "no known architecture is similar"
     return InputError(
         f"these {len(shapes)} tensors fit no architecture that is known by name; {nearest_text}",
         code="UNKNOWN_ARCHITECTURE",

@@ -121,7 +121,7 @@ def _zip(path: Path, head: bytes, _size: int) -> str | None:
             "this is a TorchScript file: a program with its weights, not a checkpoint",
             code="TORCHSCRIPT",
             where=str(path),
-            hint="save the weights of the original network: torch.save(model.state_dict(), 'm.pt')",
+            hint="save the weights of the original model: torch.save(model.state_dict(), 'm.pt')",
         )
     exported = {"archive_format", "serialized_exported_program.json"}
     if exported & inner or any(name.startswith("models/") for name in inner):
@@ -129,7 +129,7 @@ def _zip(path: Path, head: bytes, _size: int) -> str | None:
             "this is an exported program (.pt2): a traced graph, not a checkpoint",
             code="EXPORTED_PROGRAM",
             where=str(path),
-            hint="save the weights of the original network: torch.save(model.state_dict(), 'm.pt')",
+            hint="save the weights of the original model: torch.save(model.state_dict(), 'm.pt')",
         )
     if "data.pkl" in inner:
         return TORCH_ZIP

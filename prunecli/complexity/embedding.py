@@ -38,7 +38,7 @@ WORDS = {
     "pca": "{size} principal components, not whitened",
     "tsne": "t-SNE in {size} dimensions (perplexity {perplexity:g}, from principal components)",
     "autoencoder": "128 codes of an autoencoder ({epochs} epochs)",
-    "model": "what the last layer of the network reads",
+    "model": "what the last layer of the model reads",
 }
 """What every embedding does, as reports say it."""
 
@@ -240,7 +240,7 @@ def model(images: Tensor, request: Request) -> Points:
     _no_size("model", request)
     if request.features is None:
         raise InputError(
-            "the embedding 'model' takes the features of a network, and none was given",
+            "the embedding 'model' takes the features of a model, and none was given",
             code="EMBEDDING_NEEDS_MODEL",
             hint="name one: --model resnet56.th",
         )

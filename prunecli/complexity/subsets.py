@@ -39,7 +39,7 @@ def check_subset(source: DataSource, records: Sequence[Path], options: Complexit
     SUBSET_RULES.get(options.subset_rule)
     if options.subset_rule == HARDEST and not records:
         raise InputError(
-            "the hardest images are those that networks learned latest, and no record is named",
+            "the hardest images are those that models learned latest, and no record is named",
             code="NO_RECORD",
             hint="add --learnability run.parquet, of finetune --record-learnability",
         )

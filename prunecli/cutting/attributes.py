@@ -80,7 +80,7 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Size]
 
 def _misfit(where: str) -> InputError:
     return InputError(
-        "the plan does not fit this network: it has no such attribute",
+        "the plan does not fit this model: it has no such attribute",
         code="PLAN_MISMATCH",
         where=where,
         hint="use the plan with the checkpoint that it was made for",

@@ -77,7 +77,7 @@ def cut_module(
         cut = copy.deepcopy(model, replaced)
     except RuntimeError as error:
         raise GraphError(
-            f"this network cannot be copied: {str(error).splitlines()[0]}",
+            f"this model cannot be copied: {str(error).splitlines()[0]}",
             code="NOT_COPYABLE",
             where=type(model).__name__,
             hint="a weight that is computed from others may be kept as an attribute (the old "
@@ -95,7 +95,7 @@ def check_factors(tensors: Mapping[str, Tensor], factors: Factors) -> None:
         size = tensors[name].shape[0] if name in tensors and tensors[name].dim() else 0
         if any(not rows or max(rows) >= size for rows, _ in own):
             raise InputError(
-                f"the plan does not fit this network: {name} has no such positions",
+                f"the plan does not fit this model: {name} has no such positions",
                 code="PLAN_MISMATCH",
                 where=name,
                 hint="use the plan with the checkpoint that it was made for",
@@ -109,7 +109,7 @@ def check_slices(tensors: Mapping[str, Tensor], slices: Slices) -> None:
         for dim, kept in (dims or {0: ()}).items():
             if not 0 <= dim < len(shape) or not kept or max(kept) >= shape[dim]:
                 raise InputError(
-                    f"the plan does not fit this network: {name} {shape} has no such channels",
+                    f"the plan does not fit this model: {name} {shape} has no such channels",
                     code="PLAN_MISMATCH",
                     where=name,
                     hint="use the plan with the checkpoint that it was made for",

@@ -1,4 +1,4 @@
-"""Arrays that are dear to compute, kept between runs under the digest of what they came from."""
+"""Cache of expensive arrays, kept between runs under the digest of what they came from."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def mode_for(spec: InputSpec) -> str:
         raise InputError(
             f"images cannot be brought to {spec.channels} channels",
             code="UNSUPPORTED_CHANNELS",
-            hint=f"networks that take images have one of {sorted(MODES)} channels",
+            hint=f"models that take images have one of {sorted(MODES)} channels",
         )
     return mode
 

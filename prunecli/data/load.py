@@ -79,7 +79,7 @@ def _check_images(source: DataSource, raw: RawSplit) -> None:
             f"the data set holds features {list(raw.images.shape)}, no images",
             code="NOT_IMAGES",
             where=str(source.path),
-            hint="prunecli analyze takes it; a network needs images",
+            hint="prunecli analyze takes it; a model needs images",
         )
 
 
@@ -109,18 +109,18 @@ def check_classes(
     """
     if model_classes != len(source.classes):
         raise InputError(
-            f"the network tells {model_classes} classes apart, the data has {len(source.classes)}",
+            f"the model has {model_classes} outputs but the data has {len(source.classes)} classes",
             code="CLASS_COUNT_MISMATCH",
             where=str(source.path),
-            hint=f"the data's classes are {some(source.classes)}; give the data that the network "
-            "was made for, or a network with as many outputs",
+            hint=f"the data's classes are {some(source.classes)}; give the data that the model "
+            "was made for, or a model with as many outputs",
         )
     if names is not None and names != source.classes and sorted(names) == sorted(source.classes):
         raise InputError(
-            "the network and the data have the same classes in a different order",
+            "the model and the data have the same classes in a different order",
             code="CLASS_ORDER_MISMATCH",
             where=str(source.path),
-            hint=f"the network was trained with {some(names)} in this order; rename the class "
+            hint=f"the model was trained with {some(names)} in this order; rename the class "
             "folders so that they sort like this",
         )
 
@@ -130,7 +130,7 @@ def unlike_classes(names: tuple[str, ...] | None, source: DataSource) -> tuple[s
     if names is None or set(names) & set(source.classes):
         return ()
     sentence = (
-        f"the network's classes ({some(names)}) and the data's ({some(source.classes)}) have no "
+        f"the model's classes ({some(names)}) and the data's ({some(source.classes)}) have no "
         "name in common: scores mean something only if they are the same things in the same order"
     )
     return (sentence,)
@@ -231,5 +231,5 @@ def _warnings(
         found.append(f"{images_of(split, len(broken))} cannot be read, left out: {some(broken)}")
     kinds = [f"{count} {kind}" for kind, count in sorted(converted.items()) if kind]
     if kinds:
-        found.append(f"{images_of(split)} converted to the network's channels: {', '.join(kinds)}")
+        found.append(f"{images_of(split)} converted to the model's channels: {', '.join(kinds)}")
     return tuple(found)

@@ -167,10 +167,10 @@ def check_outputs(logits: Tensor | NDArray[Any], classes: int) -> None:
     """Raise `CLASS_COUNT_MISMATCH` unless there is one logit per class."""
     if logits.ndim != 2 or logits.shape[1] != classes:
         raise InputError(
-            f"the network tells {'x'.join(map(str, logits.shape[1:]))} classes apart, the data has "
-            f"{classes}",
+            f"the model has {'x'.join(map(str, logits.shape[1:]))} outputs but the data has "
+            f"{classes} classes",
             code="CLASS_COUNT_MISMATCH",
-            hint="give the data that the network was made for",
+            hint="give the data that the model was made for",
         )
 
 

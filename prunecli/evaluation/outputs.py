@@ -33,7 +33,7 @@ def class_logits(output: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
     if not tensors or tensors[0].ndim != 2:
         described = f"shape {list(tensors[0].shape)}" if tensors else type(output).__name__
         raise InputError(
-            f"the network does not return one row of class scores per image, but {described}",
+            f"the model does not return one row of class scores per image, but {described}",
             code="NO_LOGITS",
             hint="training and evaluation take classifiers with outputs [images, classes]",
         )
@@ -55,9 +55,9 @@ def check_label_range(shape: tuple[int, ...], labels: Tensor) -> None:
     """Raise `InputError` (`CLASS_COUNT_MISMATCH`) for a label that logits of `shape` lack."""
     if labels.numel() and len(shape) == 2 and int(labels.max()) >= shape[1]:
         raise InputError(
-            f"a label is {int(labels.max())}; the network tells {shape[1]} classes apart",
+            f"a label is {int(labels.max())}; the model has {shape[1]} outputs",
             code="CLASS_COUNT_MISMATCH",
-            hint="labels count from 0; give the data that the network was made for",
+            hint="labels count from 0; give the data that the model was made for",
         )
 
 

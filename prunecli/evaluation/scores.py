@@ -88,7 +88,7 @@ def score_on(
             count += len(labels)
     if not count:
         raise UnscorableError(
-            "there are no images to score the network on",
+            "there are no images to score the model on",
             code="NO_IMAGES",
             hint="give a data set with images to train on",
         )
@@ -100,7 +100,7 @@ def check_answers(logits: Tensor, labels: Tensor) -> None:
     """Raise where a batch of outputs is not one row of class scores per image, or lacks a class."""
     if logits.dim() != 2 or labels.dim() != 1:
         raise UnscorableError(
-            "loss and accuracy need logits [images, classes]; this network's first output is "
+            "loss and accuracy need logits [images, classes]; this model's first output is "
             f"{list(logits.shape)}",
             code="NOT_A_CLASSIFIER",
             hint="leave out what is measured on images (--repair, --signal auto, a sweep): only "

@@ -82,7 +82,7 @@ def _glance(dataset: DatasetAnalysis) -> Section:
     if expected is not None and expected.error is not None and expected.interval is not None:
         span = " to ".join(f"{100 * end:.0f}" for end in expected.interval)
         numbers.insert(
-            1, (f"{100 * expected.error:.0f} %", "expected error", f"of a small network: {span} %")
+            1, (f"{100 * expected.error:.0f} %", "expected error", f"of a small model: {span} %")
         )
     if dataset.sizes:
         twins = len(dataset.duplicates) + len(dataset.near_duplicates)
@@ -194,7 +194,7 @@ def _expected(dataset: DatasetAnalysis) -> list[Section]:
     low, high = expected.interval
     text = (
         f"About {100 * expected.error:.0f} % ({100 * low:.0f} to {100 * high:.0f} %) for a small "
-        f"network, estimated from a fit to {len(relation.points)} data sets. It is a rough "
+        f"model, estimated from a fit to {len(relation.points)} data sets. It is a rough "
         "estimate. The table says how far it is off for data of which no variant was fitted."
     )
     rows = tuple(

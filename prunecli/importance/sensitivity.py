@@ -50,7 +50,7 @@ def sensitivity(measured: Measured) -> Numbers:
         raise InputError(
             "the loss does not rise when layers are cut: the sensitivity tells nothing",
             code="NO_SENSITIVITY",
-            hint="are these images and labels what the network was trained for?",
+            hint="are these images and labels what the model was trained for?",
         )
     return np.asarray(np.maximum(rises, SMALLEST * most))
 

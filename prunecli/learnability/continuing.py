@@ -85,6 +85,6 @@ def _mismatch(reason: str, where: Path) -> InputError:
         f"the record cannot be gone on with: {reason}",
         code="RECORD_MISMATCH",
         where=str(where),
-        hint="go on with the same --data, --seed, --limit, --held-out and network, or write "
+        hint="go on with the same --data, --seed, --limit, --held-out and model, or write "
         "another record",
     )

@@ -112,7 +112,7 @@ def read_record(path: Path) -> Record:
         paths = tuple(map(os.fsdecode, table["path"].to_pylist()))
     except FileNotFoundError as error:
         raise InputError(
-            "there is no such record of what a network learned",
+            "there is no such record of what a model learned",
             code="NO_RECORD",
             where=str(path),
             hint="check the path, or make one: prunecli finetune ... --record-learnability "
@@ -142,7 +142,7 @@ def _column(paths: tuple[str, ...]) -> pa.Array:
 
 def _no_record(path: Path, reason: str) -> InputError:
     return InputError(
-        f"the file is no record of what a network learned: {reason}",
+        f"the file is no record of what a model learned: {reason}",
         code="NO_RECORD",
         where=str(path),
         hint="make one: prunecli finetune ... --record-learnability run.parquet",

@@ -16,16 +16,16 @@ def check_network(model: Any) -> None:
     """Raise `InputError` for what is no network in memory with finite weights."""
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"a network is needed, not a {type(model).__name__}",
+            f"a model is needed, not a {type(model).__name__}",
             code="NOT_A_NETWORK",
             hint="give the nn.Module itself; a state dict or a class has no forward to trace",
         )
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise InputError(
-            "this network is spread over several devices",
+            "this model is spread over several devices",
             code="NOT_A_NETWORK",
             where=type(model).__name__,
-            hint="give the network inside it: model.module",
+            hint="give the model inside it: model.module",
         )
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -45,11 +45,11 @@ def _check_values(name: str, value: Tensor) -> None:
             "this layer has no weights yet: its size follows from a first input",
             code="NO_WEIGHTS",
             where=name,
-            hint="run the network once on an input, then prune it",
+            hint="run the model once on an input, then prune it",
         )
     if value.is_meta:
         raise InputError(
-            "this network has no weights: they are on the meta device",
+            "this model has no weights: they are on the meta device",
             code="NO_WEIGHTS",
             where=name,
             hint="load the weights first (model.to_empty, then load_state_dict)",

@@ -29,7 +29,7 @@ def cut_cost(cost: CostModel, widths: Widths) -> CutCost:
 
 
 def frozen_reports(network: Network) -> tuple[FrozenReport, ...]:
-    """Return what the network itself holds fast, with the share of FLOPs of those layers."""
+    """Return what the network itself freezes, with the share of FLOPs of those layers."""
     cost = network.cost
     return tuple(
         FrozenReport(
@@ -47,14 +47,14 @@ def trace_warnings(network: Network) -> list[str]:
     warnings = []
     if network.trace.recorded:
         warnings.append(
-            f"torch.export cannot trace this network ({network.trace.recorded}); one real forward "
-            "was recorded instead: costs are those of that forward, and only the network's own "
+            f"torch.export cannot trace this model ({network.trace.recorded}); one real forward "
+            "was recorded instead: costs are those of that forward, and only the model's own "
             "module can be cut"
         )
     if network.trace.unused and network.trace.recorded:
         warnings.append(
             f"no forward tried reached {len(network.trace.unused)} parameters "
-            f"({network.trace.unused[0]}, ...): an input that does may not fit the cut network"
+            f"({network.trace.unused[0]}, ...): an input that does may not fit the pruned model"
         )
     elif network.trace.unused:
         first = network.trace.unused[0]

@@ -70,7 +70,7 @@ def relation_picture(
     right.set_title("Predicted and measured", loc="left")
     for axes in (left, right):
         axes.set_ylim(bottom=0)
-    title = "Error of a small network against the complexity of the data"
+    title = "Error of a small model against the complexity of the data"
     through = f"{relation.embedding}, volume {relation.volume}, {len(names)} data sets"
     entitle_(figure, f"{title}: {through}", narrow=narrow)
     looks = left.get_legend_handles_labels()

@@ -58,7 +58,7 @@ def relative_error(found: Any, expected: Any) -> float:
     sizes = [float(tensor.abs().max()) for tensor in outputs if tensor.numel()]
     if max(scales, default=0.0) <= TOLERANCE * max(sizes, default=0.0):
         raise ProofError(
-            "the network's output does not depend on its input, so no proof means anything",
+            "the model's output does not depend on its input, so no proof means anything",
             code="EMPTY_PROOF",
             hint="nothing was written; the weights are dead or were never loaded",
         )

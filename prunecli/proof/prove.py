@@ -104,10 +104,10 @@ def prove(
                     if at >= last and (claim is claims[-1] or precision != torch.float64):
                         raise failure from None
     raise ProofError(
-        f"the dense network cannot be run for a proof: {reason}",
+        f"the dense model cannot be run for a proof: {reason}",
         code="DENSE_DOES_NOT_RUN",
         where=type(model).__name__,
-        hint="nothing was written; check that the network runs on a batch of two",
+        hint="nothing was written; check that the model runs on a batch of two",
     ) from reason
 
 
@@ -197,10 +197,10 @@ class _Claim:
         )
         if not equal:
             raise ProofError(
-                f"the cut network differs from the masked one by {error:.2e}",
+                f"the pruned model differs from the masked one by {error:.2e}",
                 code="CUT_NOT_EQUAL",
                 where=f"{self._method(test)}, relative to the difference between two inputs",
-                hint="nothing was written; please report this network",
+                hint="nothing was written; please report this model",
             )
         return error
 
@@ -220,10 +220,10 @@ class _Claim:
         error, equal = test.compare(dense_runs(run_trace), dense_runs(run_own))
         if not (equal and self._is_stored(traced, test.precision)):
             raise ProofError(
-                f"the traced network differs from its own module by {error:.2e}",
+                f"the traced model differs from its own module by {error:.2e}",
                 code="TRACE_NOT_EQUAL",
                 where=type(self.model).__name__,
-                hint="nothing was written; please report this network",
+                hint="nothing was written; please report this model",
             )
 
     def _is_stored(self, traced: Tensors, precision: torch.dtype) -> bool:
@@ -289,10 +289,10 @@ class _Claim:
         ]
         if wrong:
             raise ProofError(
-                f"{len(wrong)} tensors of the cut network are not those of the plan",
+                f"{len(wrong)} tensors of the pruned model are not those of the plan",
                 code="CUT_NOT_EQUAL",
                 where=wrong[0],
-                hint="nothing was written; please report this network",
+                hint="nothing was written; please report this model",
             )
         exact = {name: self._cut_one(name, real[name].double()) for name in self.factors}
         return {**own, **exact}

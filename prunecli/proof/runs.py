@@ -72,10 +72,10 @@ def run_slim(
 
 def _does_not_run(slim: nn.Module, error: Exception) -> ProofError:
     return ProofError(
-        f"the cut network's own forward fails: {_first_line(error)}",
+        f"the pruned model's own forward fails: {_first_line(error)}",
         code="CUT_DOES_NOT_RUN",
         where=type(slim).__name__,
-        hint="nothing was written; please report this network",
+        hint="nothing was written; please report this model",
     )
 
 

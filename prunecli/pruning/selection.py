@@ -53,7 +53,7 @@ def select(
 ) -> Selection:
     """Return the widths under the budget; exact cuts alone where they suffice.
 
-    `held` says why groups stay whole beside those that the options hold fast; `importance` has one
+    `held` says why groups stay whole beside those that the options freeze; `importance` has one
     number per group, for allocations that look at it. Channels that are
     `gone` (one boolean per atom) go first, and without a limit in the budget they alone. Raises
     `InputError` (a pattern matches nothing, the budget is already met), `GraphError`
@@ -168,7 +168,7 @@ def _check_any_left(network: Network, reasons: Mapping[str, str]) -> None:
     if groups and len(reasons) < len(groups):
         return
     raise GraphError(
-        f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them held fast",
+        f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them frozen",
         code="NOTHING_TO_CUT",
         where=next(
             iter((*reasons.values(), *_without_rule(network), *_why_frozen(network))),
@@ -179,7 +179,7 @@ def _check_any_left(network: Network, reasons: Mapping[str, str]) -> None:
 
 
 def _without_rule(network: Network) -> Iterator[str]:
-    """Yield the operators that hold fast what they touch because no rule knows them."""
+    """Yield the operators that freeze what they touch because no rule knows them."""
     for name, count in network.coupling.unknown.items():
         yield f"operator {name} has no rule ({count} times)"
 
@@ -187,7 +187,7 @@ def _without_rule(network: Network) -> Iterator[str]:
 def _why_frozen(network: Network) -> Iterator[str]:
     """Yield what holds layers fast beside being the output, which some layer always is."""
     for item in network.coupling.frozen:
-        if item.reason != "output of the network":
+        if item.reason != "output of the model":
             yield f"{item.name}: {item.reason}"
 
 
@@ -230,7 +230,7 @@ def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
     if all(cost.dense[kind] <= ceiling for kind, ceiling in ceilings.items()):
         kind, ceiling = next(iter(ceilings.items()))
         raise InputError(
-            f"nothing to cut: the network has {format_cost(kind, cost.dense[kind])} {kind}, "
+            f"nothing to cut: the model has {format_cost(kind, cost.dense[kind])} {kind}, "
             f"already within {format_cost(kind, ceiling)}",
             code="ALREADY_WITHIN_BUDGET",
             hint="ask for less",
@@ -259,7 +259,7 @@ def _narrowest(group: ChannelGroup, options: PruneOptions) -> int:
 
 
 def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
-    """Return why a group stays whole, for every group that an option or the signal holds fast."""
+    """Return why a group stays whole, for every group that an option or the signal freezes."""
     reasons: dict[str, str] = {}
     for group in network.coupling.groups:
         if options.exclude and matches(group, options.exclude):

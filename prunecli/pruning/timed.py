@@ -197,7 +197,7 @@ def _missed(found: LatencyReport) -> list[str]:
     if kept is None or asked is None or interval is None or kept <= asked:
         return []
     text = (
-        f"measured, the cut network takes {kept:.3f} of the dense one's time (95 % "
+        f"measured, the pruned model takes {kept:.3f} of the dense one's time (95 % "
         f"{interval[0]:.3f} to {interval[1]:.3f}); {asked:.3f} was asked for, and "
         f"{found.kept:.3f} was predicted"
     )

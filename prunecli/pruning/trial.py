@@ -53,7 +53,7 @@ def cut_to(network: Network, keep: NDArray[np.bool_]) -> nn.Module:
     """
     if network.trace.recorded:
         raise GraphError(
-            "a network of which one forward was recorded cannot be tried on images: "
+            "a model of which one forward was recorded cannot be tried on images: "
             f"{network.trace.recorded}",
             code="RECORDED_ONLY",
             hint="name a signal and a budget, and measure what comes out with prunecli evaluate",

@@ -47,7 +47,7 @@ def count_calibration(batches: BatchSource) -> int:
     images = count_images(batches)
     if not images:
         raise InputError(
-            "there are no images to repair the network on",
+            "there are no images to repair the model on",
             code="REPAIR_NEEDS_DATA",
             hint="give a data set with images to train on",
         )
@@ -96,7 +96,7 @@ def _check(network: Network, batches: BatchSource) -> int:
     """Return the number of images; raise for a network or for data that cannot be used."""
     if network.trace.recorded:
         raise GraphError(
-            "a network of which one forward was recorded cannot be repaired: "
+            "a model of which one forward was recorded cannot be repaired: "
             f"{network.trace.recorded}",
             code="RECORDED_ONLY",
             hint="cut it without --repair",
@@ -104,7 +104,7 @@ def _check(network: Network, batches: BatchSource) -> int:
     images = count_calibration(batches)
     if len(network.trace.inputs) != 1:
         raise GraphError(
-            f"a network with {len(network.trace.inputs)} inputs cannot be repaired on images",
+            f"a model with {len(network.trace.inputs)} inputs cannot be repaired on images",
             code="SEVERAL_INPUTS",
             hint="cut it without --repair",
         )

@@ -124,7 +124,7 @@ def _speedup_error(speedups: Mapping[str, float], required: float) -> GateError 
     if not speedups:
         return _error(
             "--min-speedup",
-            "no speed-up was measured: there is no dense network to compare with",
+            "no speed-up was measured: there is no dense model to compare with",
             hint="name it: --against dense.pt",
         )
     errors = (
@@ -143,7 +143,7 @@ def _latency_error(latency: LatencyReport | None) -> GateError | None:
     tighter = latency.asked * latency.kept / latency.measured_kept
     return _error(
         "--latency",
-        f"the cut network takes {latency.measured_kept:.3f} of the dense one's time, and --latency "
+        f"the pruned model takes {latency.measured_kept:.3f} of the dense one's time, and --latency "
         f"asks for {latency.asked:.3f} or less",
         hint=f"the output is written; --latency {tighter:.2f} makes up for what was predicted "
         "wrong, and a quiet machine predicts better",

@@ -205,7 +205,7 @@ SMALLEST = 0.01
 def by_importance(problem: WeightProblem, rule: str) -> Counts:
     """Return counts by `layer_sparsities`; the importance of a layer is its mean saliency in size.
 
-    Under the signal `l2` that is the energy of its weights. Layers that are held fast take no part.
+    Under the signal `l2` that is the energy of its weights. Layers that are frozen take no part.
     """
     check_reachable(problem, problem.floors, held="every layer keeps one weight at least")
     free = np.flatnonzero(problem.floors < problem.ceilings)

@@ -69,7 +69,7 @@ def weight_layers(network: Network) -> tuple[WeightLayer, ...]:
             f"no weight can be zeroed: {len(found)} layers with weights of their own, all computed "
             "in the forward",
             code="NOTHING_TO_CUT",
-            hint="cut channels instead: leave --granularity away",
+            hint="cut channels instead: leave --granularity out",
         )
     return tuple(found.values())
 
@@ -109,7 +109,7 @@ def held_fast(
             reasons[layer.name] = "not named by --only"
     if len(reasons) == len(layers):
         raise GraphError(
-            f"nothing can be zeroed: all {len(layers)} layers are held fast",
+            f"nothing can be zeroed: all {len(layers)} layers are frozen",
             code="NOTHING_TO_CUT",
             hint="give fewer --exclude patterns, or wider --only ones",
         )

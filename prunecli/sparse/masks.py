@@ -81,7 +81,7 @@ def masks_of_pattern(
     held: Mapping[str, str],
     before: Mapping[str, Tensor],
 ) -> Masks:
-    """Return the masks of n:m sparsity of every layer that is not held fast."""
+    """Return the masks of n:m sparsity of every layer that is not frozen."""
     masks = {}
     for layer, own in zip(layers, saliencies, strict=True):
         if layer.name in held:

@@ -40,7 +40,7 @@ def prove_masked(
         error = output_difference(sparse(*example), reference)
     if wrong or not error <= TOLERANCE:
         raise ProofError(
-            f"the sparse network is not the dense one times its masks: {len(wrong)} tensors "
+            f"the sparse model is not the dense one times its masks: {len(wrong)} tensors "
             f"differ, the outputs by {error:.1e}",
             code="MASK_MISMATCH",
             where=wrong[0] if wrong else None,

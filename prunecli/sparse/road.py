@@ -192,7 +192,7 @@ def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
             f"--granularity {options.granularity} "
             + ("zeroes a share of its own" if pattern else "needs the share of weights to zero"),
             code="BAD_BUDGET",
-            hint="leave --sparsity away" if pattern else "say it: --sparsity 0.9",
+            hint="leave --sparsity out" if pattern else "say it: --sparsity 0.9",
         )
     if sparsity is not None and not 0 < sparsity < 1:
         raise InputError(

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from prunecli.training.method import TrainingMethod
 
 SAVE_SECONDS = 300.0
-"""How much of an epoch a kill may cost; every epoch's end is saved besides."""
+"""How much of an epoch a kill may cost; every epoch's end is saved as well."""
 
 FEWEST_HELD_OUT = 256
 """Held-out images that a limited run still looks at, where there are as many."""
@@ -319,7 +319,7 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
     assert before is not None
     if best.evaluation.accuracy < before.accuracy:
         warnings.append(
-            f"no epoch was as good on the held-out images as the network had been: "
+            f"no epoch was as good on the held-out images as the model had been: "
             f"{best.evaluation.accuracy:.4f} against {before.accuracy:.4f}"
         )
     warnings.extend(note for note in session.recipe.images.found() if note not in warnings)
@@ -366,7 +366,7 @@ def _masked_weights(
         raise InputError(
             f"--sparsity {options.sparsity:g} zeroes nothing: {zero} of {total} weights are zero",
             code="ALREADY_WITHIN_BUDGET",
-            hint="ask for a higher --sparsity, or leave it away to keep the zeros that are there",
+            hint="ask for a higher --sparsity, or leave it out to keep the zeros that are there",
         )
     gradual = Gradual(
         initial=zero / total,

@@ -172,13 +172,13 @@ def teach(teacher: Teacher | None, images: Tensor) -> Tensor | None:
 
 
 def check_teacher(logits: Tensor, taught: Tensor | None) -> None:
-    """Raise `TEACHER_MISMATCH` unless both networks tell the same number of classes apart."""
+    """Raise `TEACHER_MISMATCH` unless both models have the same number of outputs."""
     if taught is not None:
         try:
             check_outputs(taught, logits.shape[1])
         except InputError as error:
             raise InputError(
-                f"the teacher tells {taught.shape[1]} classes apart, the network {logits.shape[1]}",
+                f"the teacher has {taught.shape[1]} outputs, the model {logits.shape[1]}",
                 code="TEACHER_MISMATCH",
                 hint="a teacher has the classes of its student",
             ) from error

@@ -135,7 +135,7 @@ def _placed(masks: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 def _misfit(name: str) -> InputError:
     return InputError(
-        f"there is a mask for {name}, and the network has no such weight",
+        f"there is a mask for {name}, and the model has no such weight",
         code="MASK_MISMATCH",
-        hint="use the masks with the network that they were made for",
+        hint="use the masks with the model that they were made for",
     )

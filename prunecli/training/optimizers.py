@@ -50,7 +50,7 @@ def parameter_groups(
     ]
     if not trainable:
         raise InputError(
-            "no parameter of the network can be trained",
+            "no parameter of the model can be trained",
             code="NOTHING_TO_TRAIN",
             hint="set requires_grad on the parameters to train",
         )

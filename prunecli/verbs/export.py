@@ -135,7 +135,7 @@ def _timed(
 def _slower(rows: tuple[BenchmarkRow, ...]) -> list[str]:
     """Say where a cut network is not faster than the dense one."""
     return [
-        f"the slim network is slower than the dense one on {row.device} at batch {row.batch}: "
+        f"the pruned model is slower than the dense one on {row.device} at batch {row.batch}: "
         f"{row.speedup:.2f}x"
         for row in rows
         if row.speedup is not None and row.speedup < 1
@@ -149,7 +149,7 @@ def _about_zeros(checkpoint: Checkpoint, label: str) -> list[str]:
         return []
     note = (
         f"{sparsity.sparsity:.1%} of the weights are zero; {label} holds and runs them like "
-        "others: the file is as large and as slow as that of the dense network"
+        "others: the file is as large and as slow as that of the dense model"
     )
     return [note]
 

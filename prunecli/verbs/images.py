@@ -67,7 +67,7 @@ def features_of(model: nn.Module, spec: InputSpec) -> Callable[[Tensor], NDArray
                     model(normalise(pixels, spec))
                 if last.value is None:
                     raise InputError(
-                        "the network has no layer with weights to take features from",
+                        "the model has no layer with weights to take features from",
                         code="NO_FEATURES",
                         hint="take another embedding: --embedding pca-10",
                     )

@@ -34,7 +34,7 @@ def iterative(job: Job) -> PruneReport:
         check_no_run(run_dir)
     if job.data is None:
         raise InputError(
-            "an iterative cut trains the network, and no images were given",
+            "an iterative cut trains the model, and no images were given",
             code="SIGNAL_NEEDS_DATA",
             hint="add --data DIR",
         )

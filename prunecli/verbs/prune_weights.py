@@ -96,7 +96,7 @@ def weight_sparsity(budget: Budget | None) -> float | None:
     for limit in budget.limits:
         if limit.kind != "channels" or limit.fraction is None:
             raise InputError(
-                f"--{limit.kind} is no budget for single weights: the network keeps its shape",
+                f"--{limit.kind} is no budget for single weights: the model keeps its shape",
                 code="BAD_BUDGET",
                 hint="give the share of the weights to zero, such as --sparsity 0.9",
             )

@@ -147,7 +147,7 @@ def _writer(table: Path) -> Callable[[SweepReport], str]:
     writer = WRITERS.get(table.suffix.lower())
     if writer is None:
         raise InputError(
-            f"a sweep writes no network, and the suffix {table.suffix!r} names no table",
+            f"a sweep writes no model, and the suffix {table.suffix!r} names no table",
             code="UNWRITABLE_OUTPUT",
             where=str(table),
             hint=f"end the name in one of {', '.join(WRITERS)}, or leave --out out",

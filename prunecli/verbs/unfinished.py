@@ -16,7 +16,7 @@ def check_no_run(run_dir: Path) -> None:
 
     if has_state(run_dir):
         raise InputError(
-            "a run that was stopped lies in the folder of this one",
+            "an unfinished run exists in its folder",
             code="UNFINISHED_RUN",
             where=str(run_dir),
             hint="go on with it (--resume), or start from the beginning (--overwrite)",

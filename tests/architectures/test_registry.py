@@ -223,7 +223,7 @@ def test_a_near_miss_says_what_differs(tmp_path):
 
 def test_a_state_dict_of_nothing_known_is_an_error_without_guesses(tmp_path):
     torch.save({"encoder.weird": torch.zeros(3), "decoder.weird": torch.ones(2)}, tmp_path / "m.pt")
-    with pytest.raises(InputError, match="none is anywhere near") as caught:
+    with pytest.raises(InputError, match="no known architecture is similar") as caught:
         load(tmp_path / "m.pt")
     assert caught.value.code == "UNKNOWN_ARCHITECTURE"
 

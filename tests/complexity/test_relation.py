@@ -348,14 +348,14 @@ def shown(expected) -> str:
 
 def test_the_terminal_shows_the_error_its_interval_and_how_far_to_trust_it():
     said = shown(fake_verbs.EXPECTED)
-    assert "expected error 23 % of a small network (12 to 34 %), fitted on" in said
+    assert "expected error 23 % of a small model (12 to 34 %), fitted on" in said
     assert "fitted on 2 data sets (pca-5, volume none): r = 0.93, p = 2e-07" in said
     assert "one left out is missed by 4.2 points, foreign data by 7.0" in said
 
 
 def test_an_error_of_nothing_is_not_promised():
     easy = replace(fake_verbs.EXPECTED, error=0.0, interval=(0.0, 0.14))
-    assert "expected error under 1 % of a small network (0 to 14 %)" in shown(easy)
+    assert "expected error under 1 % of a small model (0 to 14 %)" in shown(easy)
 
 
 def test_the_terminal_shows_why_there_is_no_expected_error():

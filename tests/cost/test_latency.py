@@ -451,7 +451,7 @@ def test_a_table_of_another_setting_is_refused_and_one_of_another_machine_warned
         with pytest.raises(InputError, match="1 threads and batches of 1") as caught:
             latency_table.check_table(table, network, dataclasses.replace(MACHINE, **change), path)
         assert caught.value.hint.startswith("add --threads 1 --latency-batch 1")
-    with pytest.raises(InputError, match="measured on another network"):
+    with pytest.raises(InputError, match="measured on another model"):
         latency_table.check_table(table, read(chain(16, 64)), MACHINE, path)
 
 

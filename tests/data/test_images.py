@@ -243,7 +243,7 @@ def test_a_streamed_set_leaves_out_what_cannot_be_read(folder, rgb8):
 def test_another_number_of_classes_is_refused(folder):
     source = data.open_source(folder)
     data.check_classes(2, source)
-    with pytest.raises(InputError, match="10 classes apart, the data has 2") as caught:
+    with pytest.raises(InputError, match="10 outputs but the data has 2") as caught:
         data.check_classes(10, source)
     assert caught.value.code == "CLASS_COUNT_MISMATCH"
 

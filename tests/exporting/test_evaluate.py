@@ -91,9 +91,7 @@ def test_classes_in_another_order_are_matched_by_name(path):
 def test_classes_with_other_names_are_taken_in_order_with_a_warning(path):
     result = evaluate_onnx(path, make_images(classes=("a", "b", "c", "d", "e", "f", "x")))
     assert result.accuracy == evaluate_onnx(path, make_images()).accuracy
-    assert (
-        "1 of 7 classes of the data are unknown to the network by name (x)" in result.warnings[-1]
-    )
+    assert "1 of 7 classes of the data are unknown to the model by name (x)" in result.warnings[-1]
 
 
 def test_classes_that_nobody_named_are_not_warned_about():
@@ -108,13 +106,13 @@ def test_only_classes_with_images_have_a_score_of_their_own(path):
 
 
 def test_a_wrong_number_of_classes_is_refused(path):
-    with pytest.raises(InputError, match="tells 7 classes apart, the data has 2") as caught:
+    with pytest.raises(InputError, match="has 7 outputs but the data has 2") as caught:
         evaluate_onnx(path, make_images(classes=("a", "b")))
     assert caught.value.code == "CLASS_COUNT_MISMATCH"
 
 
 def test_images_of_another_size_are_refused(path):
-    with pytest.raises(InputError, match="the network takes") as caught:
+    with pytest.raises(InputError, match="the model takes") as caught:
         evaluate_onnx(path, make_images(size=9))
     assert caught.value.code == "IMAGE_SHAPE_MISMATCH"
 

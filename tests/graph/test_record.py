@@ -311,7 +311,7 @@ def test_inputs_may_hold_tensors_in_a_dictionary() -> None:
 
 
 def test_an_unknown_name_of_an_input_is_refused() -> None:
-    with pytest.raises(InputError, match=r"do not fit the network's forward.*picture"):
+    with pytest.raises(InputError, match=r"do not fit the model's forward.*picture"):
         prunecli.prune(Branches(), {"picture": IMAGES}, flops=0.5)
 
 

@@ -49,7 +49,7 @@ def test_a_chain_has_one_group_per_layer_and_never_cuts_inputs_or_classes() -> N
         ("1.running_var", 0), ("3.weight", 1),
     }  # fmt: skip
     assert [frozen.name for frozen in coupling.frozen] == ["6"]
-    assert coupling.frozen[0].reason == "output of the network"
+    assert coupling.frozen[0].reason == "output of the model"
 
 
 def test_an_addition_ties_its_two_sides() -> None:

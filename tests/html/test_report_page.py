@@ -150,7 +150,7 @@ def test_the_error_to_expect_is_shown_with_its_interval_or_why_there_is_none(mad
     whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=known))
     words = html_checks.read(analysis_page(whole, None)).words
     assert "23 %" in words
-    assert "of a small network: 9 to 37 %" in words
+    assert "of a small model: 9 to 37 %" in words
     none = ExpectedError(None, None, ("it has 3 classes",), None)
     whole = dataclasses.replace(made[0], dataset=dataclasses.replace(dataset, expected=none))
     words = html_checks.read(analysis_page(whole, None)).words

@@ -365,7 +365,7 @@ def test_choices_that_mean_nothing_are_refused(tmp_path, given, code):
 
 
 def test_images_are_needed(tmp_path):
-    with pytest.raises(InputError, match="trains the network"):
+    with pytest.raises(InputError, match="trains the model"):
         verbs.prune(VGG, output=tmp_path / "o.pt", budget=make_budget(flops=0.5), options=options())
 
 

@@ -63,7 +63,7 @@ def test_channels_that_nothing_holds_may_go_and_others_have_a_reason():
     assert layers["conv1"].groups == ("conv1",)
     assert layers["layer1.0.conv2"].groups == ("conv1",)  # tied by the residual sum
     assert layers["fc"].free == 0
-    assert layers["fc"].reason == "output of the network"
+    assert layers["fc"].reason == "output of the model"
     assert layers["fc"].saliency is None
     assert {group.name for group in network.coupling.groups} == {
         name for layer in layers.values() for name in layer.groups
@@ -129,5 +129,5 @@ def test_a_layer_that_options_hold_says_so():
     layers = {layer.name: layer for layer in result.report.layers}
     assert layers["layer1.0.conv1"].kept == 64
     assert "exclude" in layers["layer1.0.conv1"].reason
-    assert layers["fc"].reason == "output of the network"
+    assert layers["fc"].reason == "output of the model"
     assert layers["layer2.0.conv1"].kept < 128

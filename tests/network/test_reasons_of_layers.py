@@ -49,7 +49,7 @@ def test_a_layer_that_is_held_says_why_and_those_beside_it_that_are_cut_do_not()
     layers, kept = cut(exclude=("both",))
     assert (kept["both"], kept["both#2"]) == (8, 8)
     assert (layers["both"].kept, layers["both"].reason) == (16, "--exclude")
-    assert (layers["head"].kept, layers["head"].reason) == (5, "output of the network")
+    assert (layers["head"].kept, layers["head"].reason) == (5, "output of the model")
     for name in ("left", "right"):
         assert (layers[name].kept < 12) == (layers[name].reason == "")
     assert layers["left"].kept + layers["right"].kept < 24

@@ -110,7 +110,7 @@ def test_rows_of_many_layers_keep_to_the_blocks_of_the_network():
 
 def test_what_is_kept_is_drawn_before_the_original():
     cut = report.LayerCut("a", "conv2d", 8, 6, 20.0, 5.0, 9.0, 4.0)
-    whole = report.LayerCut("b", "linear", 4, 4, 20.0, 15.0, 9.0, 8.0, "output of the network")
+    whole = report.LayerCut("b", "linear", 4, 4, 20.0, 15.0, 9.0, 8.0, "output of the model")
     cost = report.CutCost(report.Cost(fake_verbs.COST, flops=40.0), fake_verbs.HALF, {"flops": 0.5})
     made = dataclasses.replace(fake_verbs.prune_report(None), layers=(cut, whole), cost=cost)
     channels, flops = kept_picture(made).figure.axes

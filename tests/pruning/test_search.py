@@ -100,7 +100,7 @@ def test_without_held_out_images_the_same_ones_are_measured_on_and_a_warning_say
         dry_run=True,
     )
     assert result.report.candidates.measured == "calibration"
-    assert any("for want of others" in warning for warning in result.report.warnings)
+    assert any("because there were no others" in warning for warning in result.report.warnings)
 
 
 def test_candidates_are_compared_after_the_repair_where_one_is_asked_for():

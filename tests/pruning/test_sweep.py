@@ -147,7 +147,7 @@ def test_the_same_from_python_on_any_module():
     assert [trial.signal for trial in report.trials] == ["l2", "random"]
     assert report.architecture == "DigitsVgg"
     assert report.measured == "calibration"
-    assert any("for want of others" in warning for warning in report.warnings)
+    assert any("because there were no others" in warning for warning in report.warnings)
 
 
 def test_auto_in_a_sweep_stands_for_all_candidates():

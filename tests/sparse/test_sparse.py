@@ -506,7 +506,7 @@ def test_what_means_nothing_for_single_weights_is_refused(options, code) -> None
 
 
 def test_everything_excluded_leaves_nothing_to_zero() -> None:
-    with pytest.raises(GraphError, match="all 3 layers are held fast"):
+    with pytest.raises(GraphError, match="all 3 layers are frozen"):
         prunecli.sparsify(net(), EXAMPLE, sparsity=0.5, exclude=["*"])
 
 

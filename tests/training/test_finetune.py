@@ -118,7 +118,7 @@ def test_a_teacher_may_want_another_normalisation(digits):
 
 
 def test_a_teacher_of_other_classes_is_refused(digits):
-    with pytest.raises(InputError, match="teacher tells 7 classes apart") as caught:
+    with pytest.raises(InputError, match="teacher has 7 outputs") as caught:
         finetune(make_net(), digits, input=GREY, options=QUICK, teacher=make_net(classes=7))
     assert caught.value.code == "TEACHER_MISMATCH"
 
@@ -448,7 +448,7 @@ def test_a_run_is_not_resumed_with_other_settings_or_another_network(digits, tmp
     with pytest.raises(InputError, match=r"lr was None, is 0\.5") as caught:
         finetune(make_net(), digits, input=GREY, options=other, run_dir=tmp_path, resume=True)
     assert caught.value.code == "RESUME_MISMATCH"
-    with pytest.raises(InputError, match="network was"):
+    with pytest.raises(InputError, match="model was"):
         finetune(make_net(5), digits, input=GREY, options=QUICK, run_dir=tmp_path, resume=True)
     with pytest.raises(InputError, match="teacher was"):
         finetune(
@@ -523,7 +523,7 @@ def test_an_interrupt_after_the_loss_turned_to_nan_does_not_save_it(digits, tmp_
 
 
 def test_a_network_for_other_classes_is_refused_before_training(digits):
-    with pytest.raises(InputError, match="4 classes apart, the data has 10"):
+    with pytest.raises(InputError, match="4 outputs but the data has 10"):
         finetune(make_net(classes=4), digits, input=GREY, options=QUICK)
 
 

@@ -369,7 +369,7 @@ def test_evaluation_reports_its_progress(digits_test):
 
 def test_a_network_for_other_classes_is_refused(digits_test):
     images, spec = digits_test
-    with pytest.raises(InputError, match="4 classes apart, the data has 10") as caught:
+    with pytest.raises(InputError, match="4 outputs but the data has 10") as caught:
         evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), images, input=spec)
     assert caught.value.code == "CLASS_COUNT_MISMATCH"
 

@@ -44,7 +44,7 @@ def prune(model: Path, data: str, options: PruneOptions):
 def test_labels_that_the_network_has_no_output_for_are_refused(
     way: str, digits_checkpoint: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="10 classes apart, the data has 12") as caught:
+    with pytest.raises(InputError, match="10 outputs but the data has 12") as caught:
         prune(digits_checkpoint, images(tmp_path, classes=12), WAYS[way])
     assert caught.value.code == "CLASS_COUNT_MISMATCH"
 

@@ -92,7 +92,7 @@ def find_grid(grids: Mapping[str, tuple[Grid, ...]], operator: Operator) -> Grid
     ]
     if not wide:
         raise InputError(
-            "the latency table lacks an operator of this network",
+            "the latency table lacks an operator of this model",
             code="TABLE_OF_ANOTHER_NETWORK",
             where=f"{operator.node}: {operator.shape.key}",
             hint="name another file: a table that is missing is measured",

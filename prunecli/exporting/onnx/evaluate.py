@@ -94,9 +94,9 @@ def normalise(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]
     """
     if pixels.shape[1:] != spec.shape:
         raise InputError(
-            f"the images are {pixels.shape[1:]}, the network takes {spec.shape}",
+            f"the images are {pixels.shape[1:]}, the model takes {spec.shape}",
             code="IMAGE_SHAPE_MISMATCH",
-            hint="load the images with the network's own input size",
+            hint="load the images with the model's own input size",
         )
     mean = np.array(spec.mean, dtype=np.float32).reshape(-1, 1, 1)
     deviation = np.array(spec.std, dtype=np.float32).reshape(-1, 1, 1)
@@ -119,7 +119,7 @@ def match_classes(
         return np.array([place[name] for name in data], dtype=np.int64), ()
     unknown = sorted(set(data) - set(model))
     warning = (
-        f"{len(unknown)} of {len(data)} classes of the data are unknown to the network by name "
+        f"{len(unknown)} of {len(data)} classes of the data are unknown to the model by name "
         f"({', '.join(unknown[:3])}); labels are taken by their order"
     )
     return same, (warning,)

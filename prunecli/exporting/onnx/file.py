@@ -210,7 +210,7 @@ def _export_failed(error: BaseException) -> GraphError:
         "{}:{} in {}".format(*line[-1]) if line else "",
     ]
     return GraphError(
-        f"the network cannot be exported to ONNX: {type(chain[-1]).__name__}: {reason}",
+        f"the model cannot be exported to ONNX: {type(chain[-1]).__name__}: {reason}",
         code="EXPORT_FAILED",
         where=", ".join(place for place in places if place) or None,
         hint="replace this operation in the forward, or try another --opset",
@@ -314,5 +314,5 @@ def unusable(reason: object) -> GraphError:
     return GraphError(
         f"the exported file cannot be used: {reason}",
         code="EXPORT_FAILED",
-        hint="nothing was written; try another --opset, or report the network",
+        hint="nothing was written; try another --opset, or report the model",
     )

@@ -82,7 +82,7 @@ def decode_metadata(properties: Mapping[str, str], *, where: str) -> OnnxMetadat
             f"the metadata cannot be read: {error!r}",
             code="CORRUPT_FILE",
             where=where,
-            hint="export the network again",
+            hint="export the model again",
         ) from error
 
 

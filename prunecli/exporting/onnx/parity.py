@@ -49,7 +49,7 @@ def check_parity(
             f"ONNX Runtime and torch differ: relative error {worst:.2e}, allowed {tolerance:.0e}",
             code="PARITY_FAILED",
             where=str(path),
-            hint="nothing was written; try another --opset, or report the network",
+            hint="nothing was written; try another --opset, or report the model",
         )
     return Parity(max_rel_error=worst, inputs=inputs)
 

@@ -126,10 +126,10 @@ def check_table(table: LatencyTable, network: Network, machine: Machine, path: P
     """
     if table.fingerprint != network.coupling.fingerprint:
         raise InputError(
-            "the latency table was measured on another network",
+            "the latency table was measured on another model",
             code="TABLE_OF_ANOTHER_NETWORK",
             where=str(path),
-            hint="a cut network needs a table of its own, that of the dense one does not serve: "
+            hint="a pruned model needs a table of its own, that of the dense one does not serve: "
             "name another file, a table that is missing is measured",
         )
     there, here = table.machine, machine

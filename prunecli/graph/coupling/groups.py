@@ -257,7 +257,7 @@ def _report_frozen(
     tensors: Mapping[str, Mapping[int, Roots]],
     producers: set[tuple[str, int]],
 ) -> tuple[Frozen, ...]:
-    """Name every layer whose channels an explicit reason holds fast, once."""
+    """Name every layer whose channels an explicit reason freezes, once."""
     made = [(site, np.unique(tensors[site[0]][site[1]])) for site in sorted(producers)]
     if not made:
         return ()

@@ -36,7 +36,7 @@ def propagate(trace: Trace) -> tuple[dict[str, Annotation], IdSpace, dict[str, i
         elif node.op == "output":
             for value in node.all_input_nodes:
                 for axis in _flat(known.get(value.name)):
-                    ids.freeze(axis, "output of the network")
+                    ids.freeze(axis, "output of the model")
         else:
             known[node.name] = _apply(node, known, ids, trace, unknown)
     return known, ids, unknown

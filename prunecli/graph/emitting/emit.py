@@ -50,9 +50,9 @@ def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict
     """
     if trace.recorded:
         raise GraphError(
-            f"this network cannot be written as a graph: {trace.recorded}",
+            f"this model cannot be written as a graph: {trace.recorded}",
             code="RECORDED_ONLY",
-            hint="what one input made it do was recorded, which does not stand for the network; "
+            hint="what one input made it do was recorded, which does not stand for the model; "
             "cut its own module with a signal of the weights alone (l1, l2, bn-gamma)",
         )
     sizes = Sizes(trace, coupling, keep)
@@ -289,7 +289,7 @@ def encode(value: Any) -> Any:
     raise InputError(
         f"an argument of type {type(value).__name__} cannot be written into a graph",
         code="NOT_WRITABLE",
-        hint="report this network; module mode (a known architecture) does not need it",
+        hint="report this model; module mode (a known architecture) does not need it",
     )
 
 
@@ -311,7 +311,7 @@ def resolve(target: str) -> Any:
         ):
             return found
     raise InputError(
-        f"this file names the operator {target!r}, which a network graph may not use",
+        f"this file names the operator {target!r}, which a model graph may not use",
         code="BAD_PROGRAM",
         hint="the file is damaged or was not written by prunecli",
     )

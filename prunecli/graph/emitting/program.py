@@ -102,7 +102,7 @@ def check_layer_names(names: Iterable[str]) -> None:
         first = name.partition(".")[0]
         if first in _NETWORK_NAMES:
             raise GraphError(
-                f"a network that is rebuilt from its graph cannot have a layer called {first!r}",
+                f"a model that is rebuilt from its graph cannot have a layer called {first!r}",
                 code="RESERVED_NAME",
                 where=name,
                 hint="rename this layer: torch.fx keeps its name for itself",
@@ -280,7 +280,7 @@ def _check_attribute(name: str) -> None:
         if not part.isprintable() or '"' in part or "\\" in part or part in _MODULE_NAMES:
             raise ValueError(f"no tensor can be called {name!r}")
     if parts[0] in _NETWORK_NAMES:
-        raise ValueError(f"{parts[0]!r} is no name for a layer of a rebuilt network")
+        raise ValueError(f"{parts[0]!r} is no name for a layer of a rebuilt model")
 
 
 def _arrange(structure: Any, flat: Any) -> Any:

@@ -89,10 +89,10 @@ def _check_output(model: nn.Module, graph: fx.Graph) -> None:
     (output,) = (node for node in graph.nodes if node.op == "output")
     if not any(tensors_in(node.meta.get("val")) for node in output.all_input_nodes):
         raise InputError(
-            "the network's forward returns no tensor",
+            "the model's forward returns no tensor",
             code="NO_OUTPUT",
             where=type(model).__name__,
-            hint="return the tensors themselves, not numbers taken from them; a network that "
+            hint="return the tensors themselves, not numbers taken from them; a model that "
             "returns its losses in training has to return its predictions in evaluation",
         )
 
@@ -133,7 +133,7 @@ def _recorded(model: nn.Module, example: tuple[Any, ...], reason: str) -> Trace:
     except Exception as error:
         _run_once(model, example)
         raise GraphError(
-            f"torch.export cannot trace this network ({reason}), nor can a forward be recorded: "
+            f"torch.export cannot trace this model ({reason}), nor can a forward be recorded: "
             f"{first_line(error)}",
             code="NOT_TRACEABLE",
             where=type(model).__name__,
@@ -208,7 +208,7 @@ def _by_position(model: nn.Module, example: Example) -> tuple[Any, ...]:
 
 def _bad_names(model: nn.Module, reason: str) -> InputError:
     return InputError(
-        f"these example inputs do not fit the network's forward: {reason}",
+        f"these example inputs do not fit the model's forward: {reason}",
         code="BAD_EXAMPLE",
         where=type(model).__name__,
         hint="give the inputs in the order in which the forward takes them",
@@ -250,7 +250,7 @@ def _run_once(model: nn.Module, example: tuple[Any, ...]) -> None:
     except Exception as error:
         shapes = ", ".join(str(tuple(value.shape)) for value in tensors_in(example))
         raise InputError(
-            f"the network's own forward fails on inputs of shape {shapes}: {error}",
+            f"the model's own forward fails on inputs of shape {shapes}: {error}",
             code="FORWARD_FAILED",
             where=type(model).__name__,
             hint="check the example input's shape, dtype and device (--input-size)",

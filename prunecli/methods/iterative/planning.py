@@ -38,10 +38,10 @@ def check_iterative(options: PruneOptions) -> None:
     """Raise `InputError` for options that an iterative cut cannot follow."""
     if options.repair:
         raise InputError(
-            "a repair refits a network to its dense outputs, and this one has been trained since",
+            "a repair refits a model to its dense outputs, and this one has been trained since",
             code="BAD_OPTION",
             where="--repair",
-            hint="leave --repair away, or use --method one-shot",
+            hint="leave --repair out, or use --method one-shot",
         )
     per_removal, updates = options.iterative.remove_per_step, options.iterative.updates
     for name, value in (("remove-per-step", per_removal), ("updates", updates)):

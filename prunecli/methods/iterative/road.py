@@ -78,7 +78,7 @@ def iterative_prune(
     architecture: str = "",
     progress: Progress = silent,
 ) -> PruneResult:
-    """Remove channels of a copy of `model` in turn with updates until it keeps `budget`.
+    """Alternate removals from a copy of `model` with training updates until it keeps `budget`.
 
     Every removal is a physical cut, proven on the weights of its time, and the result is proven on
     the trained ones: it equals the dense network that holds them, masked. `run_dir` holds the log
@@ -173,7 +173,7 @@ def _check_emits(network: Network) -> None:
         return
     why = trace.recorded or "its forward computes weights from others"
     raise GraphError(
-        f"this network cannot shrink while it trains: {why}",
+        f"this model cannot shrink while it trains: {why}",
         code="ITERATIVE_NEEDS_GRAPH",
         where=type(network.model).__name__,
         hint="use --method one-shot, then prunecli finetune",
