@@ -155,9 +155,10 @@ def prune(
             progress=progress,
         )
     check_prune(budget, options, images)
+    spec = _spec_of(example_inputs) if needs_table(budget, options) else None
     return prune_timed(
         read_network(model, _inputs(example_inputs), clock=clock),
-        input=_spec_of(example_inputs) if needs_table(budget, options) else None,
+        input=spec,
         budget=budget,
         options=options,
         images=images,
