@@ -143,8 +143,8 @@ def _latency_error(latency: LatencyReport | None) -> GateError | None:
     tighter = latency.asked * latency.kept / latency.measured_kept
     return _error(
         "--latency",
-        f"the pruned model takes {latency.measured_kept:.3f} of the dense one's time, and --latency "
-        f"asks for {latency.asked:.3f} or less",
+        f"the pruned model takes {latency.measured_kept:.3f} of the dense one's time, and "
+        f"--latency asks for {latency.asked:.3f} or less",
         hint=f"the output is written; --latency {tighter:.2f} makes up for what was predicted "
         "wrong, and a quiet machine predicts better",
     )
