@@ -76,7 +76,7 @@ def test_the_table_shows_layers_and_sizes_and_json_keeps_its_keys(
 ) -> None:
     monkeypatch.chdir(digits_checkpoint.parent)
     words = ["prune", digits_checkpoint.name, "--granularity", "weight", "--sparsity", "0.75"]
-    assert main([*words, "-o", "a.pt"]) == 0
+    assert main([*words, "-o", "a.pt", "--verbose"]) == 0
     shown = capsys.readouterr().err
     assert "75.0 %" in shown
     assert "conv1" in shown
