@@ -76,7 +76,7 @@ def evaluate(
         std=std,
         allow_pickle=allow_pickle,
     )
-    path = session.checkpoint(model, onnx=True)
+    path = session.checkpoint(model, exported=True)
     from prunecli import verbs
 
     with session.screen.working() as progress:

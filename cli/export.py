@@ -12,7 +12,7 @@ from prunecli.report import Gates, missed_gate
 from . import options as shared
 from .following import after_export
 from .outcome import Outcome
-from .parsing import counts, load_options, names, output_path, usage_error
+from .parsing import CHECKPOINTS, counts, load_options, names, output_path, usage_error
 from .session import start
 
 TIMING = "Timing"
@@ -43,7 +43,7 @@ def export(
             "-o",
             metavar="[PATH]",
             show_default=False,
-            help="Where to write. Default: <stem>.onnx, in this folder.",
+            help="Where to write; its ending names the format. Default: <stem>.onnx, here.",
             rich_help_panel=shared.OUTPUT,
         ),
     ] = None,
@@ -116,7 +116,7 @@ def export(
     $ prunecli export model.pruned.pt --device cpu,cuda --batch 1,32
     """
     session = start(context, json=json, quiet=quiet, verbose=verbose)
-    if onnx and not onnx.endswith(".onnx"):
+    if onnx and onnx.endswith(CHECKPOINTS):
         raise usage_error(
             f"--onnx {onnx} is not the name of an ONNX file",
             hint="the path behind --onnx is the output and ends in .onnx; the model comes first",

@@ -20,7 +20,8 @@ ITERATIVE_SIGNAL = "fisher"
 """What `--method iterative` takes where nobody says: loss per cost, as Theis et al. remove."""
 
 ITERATIVE_OPTIONS = (
-    "updates", "remove_per_step", "lr", "optimizer", "batch_size", "teacher", "resume",
+    "updates", "remove_per_step", "lr", "optimizer", "batch_size", "amp", "schedule", "ema",
+    "teacher", "resume",
 )  # fmt: skip
 
 LATENCY = "Latency (ONNX Runtime on this CPU)"
@@ -224,6 +225,32 @@ def prune(
             min=2, metavar="N", help="Images per update.", rich_help_panel=shared.ITERATIVE
         ),
     ] = IterativeOptions.batch_size,
+    amp: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="Mixed precision: auto, no, fp16 or bf16.",
+            rich_help_panel=shared.ITERATIVE,
+        ),
+    ] = IterativeOptions.amp,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Learning rate over the updates; see 'prunecli methods'.",
+            rich_help_panel=shared.ITERATIVE,
+        ),
+    ] = IterativeOptions.schedule,
+    ema: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="X",
+            help="Decay of the averaged weights; 0: none.",
+            rich_help_panel=shared.ITERATIVE,
+        ),
+    ] = IterativeOptions.ema,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -344,6 +371,9 @@ def prune(
             lr=lr,
             optimizer=optimizer,
             batch_size=batch_size,
+            amp=amp,
+            schedule=schedule,
+            ema=ema,
             teacher=teacher,
             limit=limit if iterative and _is_said(context, "limit") else None,
             resume=resume,

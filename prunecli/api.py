@@ -299,11 +299,21 @@ def export(
     classes: tuple[str, ...] | None = None,
     tolerance: float = 1e-4,
 ) -> Parity:
-    """Write `model` as ONNX, only if ONNX Runtime computes what torch computes."""
-    from prunecli.exporting import to_proven_onnx
+    """Write `model` in the format that the ending of `path` names (`.onnx`).
 
-    _, parity = to_proven_onnx(
-        model, Path(path), input=input, opset=opset, classes=classes, tolerance=tolerance
+    Nothing is written unless the file computes what torch computes.
+    """
+    from prunecli.exporting import format_of, write_proven
+
+    target = Path(path)
+    _, parity = write_proven(
+        format_of(target),
+        model,
+        target,
+        input=input,
+        opset=opset,
+        classes=classes,
+        tolerance=tolerance,
     )
     return parity
 

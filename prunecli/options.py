@@ -28,7 +28,8 @@ class IterativeOptions:
 
     `remove_per_step` channels go after every `updates` mini-batches; None: as many as make about 30
     removals, each of the same fraction of the cost. `lr=None` takes half of the optimiser's own
-    rate, which is a peak. `limit` is the number of images that are trained on
+    rate, which is a peak. `amp`, `schedule` and `ema` are as in `FinetuneOptions`, the schedule
+    over all the updates that are planned. `limit` is the number of images that are trained on
     (None: all); `resume` goes on with a run that was stopped.
     """
 
@@ -37,6 +38,9 @@ class IterativeOptions:
     lr: float | None = None
     optimizer: str = "sgd"
     batch_size: int = 128
+    amp: str = "auto"
+    schedule: str = "constant"
+    ema: float = 0.0
     teacher: Path | None = None
     limit: int | None = None
     resume: bool = False
