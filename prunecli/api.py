@@ -152,7 +152,7 @@ def prune(
             teacher=teacher,
             run_dir=run_dir,
             dry_run=dry_run,
-            progress=progress,
+            clock=clock,
         )
     check_prune(budget, options, images)
     spec = _spec_of(example_inputs) if needs_table(budget, options) else None
@@ -178,10 +178,10 @@ def _iteratively(
     teacher: nn.Module | None,
     run_dir: Path | None,
     dry_run: bool,
-    progress: Progress,
+    clock: Clock,
 ) -> PruneResult:
     """Return what the method `iterative` makes of a module; it trains on `source`."""
-    from prunecli.methods.iterative import iterative_prune
+    from prunecli.methods.iterative import check_iterative_prune, iterative_prune
 
     METHODS.get(options.method)
     if source is None:
@@ -190,10 +190,10 @@ def _iteratively(
             code="SIGNAL_NEEDS_DATA",
             hint="add data='images/' and input=InputSpec(...)",
         )
+    check_iterative_prune(options)
     file = options.iterative.teacher
     return iterative_prune(
-        model,
-        _inputs(example_inputs),
+        read_network(model, _inputs(example_inputs), clock=clock),
         source,
         input=_needed(input),
         budget=budget,
@@ -201,7 +201,7 @@ def _iteratively(
         teacher=teacher if teacher is not None or file is None else load(file),
         run_dir=run_dir,
         dry_run=dry_run,
-        progress=progress,
+        clock=clock,
     )
 
 

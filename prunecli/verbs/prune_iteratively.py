@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from prunecli.artefacts.provenance import cut_checkpoint, example_input
+from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
 from prunecli.verbs.file_road import check_target, reported, start, written
@@ -24,7 +24,7 @@ def iterative(job: Job) -> PruneReport:
     The log, and the state that `options.iterative.resume` goes on from, lie in
     `<output stem>.run/` beside the output.
     """
-    from prunecli.methods.iterative import iterative_prune
+    from prunecli.methods.iterative import check_iterative_prune, iterative_prune
     from prunecli.training import is_main_process
 
     assert job.budget is not None
@@ -38,14 +38,14 @@ def iterative(job: Job) -> PruneReport:
             code="SIGNAL_NEEDS_DATA",
             hint="add --data DIR",
         )
+    check_iterative_prune(job.options)
     started = start(job)
     opened, source = started.opened, open_source(job.data)
     taught = None if own.teacher is None else open_model(own.teacher, job.load)
     checkpoint = opened.checkpoint
     check_classes(class_count(opened.model, checkpoint.input), source, names=checkpoint.classes)
     result = iterative_prune(
-        opened.model,
-        [example_input(checkpoint.input)],
+        opened.network(started.clock),
         source,
         input=checkpoint.input,
         budget=job.budget,
@@ -55,7 +55,7 @@ def iterative(job: Job) -> PruneReport:
         run_dir=run_dir,
         dry_run=job.dry_run,
         architecture=opened.architecture,
-        progress=job.progress,
+        clock=started.clock,
     )
     report = reported(started, result.report)
     if result.model is None:

@@ -23,6 +23,7 @@ from prunecli.data import load_split, open_source
 from prunecli.errors import GraphError, InputError, InterruptedRunError
 from prunecli.evaluation.images import evaluate
 from prunecli.methods.iterative import iterative_prune
+from prunecli.network.traced import read_network
 from prunecli.options import METHOD_DEFAULTS, IterativeOptions, PruneOptions
 from prunecli.report import to_json
 from prunecli.verbs.prune import METHODS
@@ -157,8 +158,7 @@ def test_a_teacher_is_learnt_from(tmp_path, whole):
 def shrink(model: nn.Module, **arguments):
     torch.manual_seed(0)
     return iterative_prune(
-        model.eval(),
-        [torch.randn(2, 1, 8, 8)],
+        read_network(model.eval(), [torch.randn(2, 1, 8, 8)]),
         open_source("digits"),
         input=InputSpec(1, 8, 8, (0.3,), (0.4,)),
         budget=make_budget(flops=0.6),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from prunecli.signals.subject import Subject
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from prunecli.allocation import Saliency
     from prunecli.evaluation.batches import Batches
@@ -72,6 +73,7 @@ def weight_saliency(
         flops_removed=subject.flops_removed,
         aggregate=options.aggregate,
         seed=options.seed,
+        dense_shapes=network.dense_shapes,
     )
     return found[options.signal]
 
@@ -81,14 +83,15 @@ def saliency_between(
     slim: nn.Module,
     options: PruneOptions,
     *,
-    example: tuple[Tensor, ...],
+    network: Network,
     batches: Callable[[], Batches],
 ) -> Saliency:
     """Return the saliency of any signal, by a pass of its own over a fresh trace of `slim`.
 
-    The network is in eval mode for it. `slim` is on the CPU and has no taps.
+    `slim` is what is left of `network`; it is on the CPU, in eval mode for it, and has no taps.
     """
-    traced = read_network(slim, example)
+    traced = read_network(slim, network.trace.example)
+    traced = dataclasses.replace(traced, dense_shapes=network.dense_shapes)
     found = score_signals(traced, [options.signal], options, batches=batches)[options.signal]
     own = {group.name: group for group in traced.coupling.groups}
     result = np.empty(coupling.atom_count)

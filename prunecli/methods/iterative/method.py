@@ -222,7 +222,7 @@ class IterativePruning(PlainMethod):
             stage.coupling,
             graph,
             setup.options,
-            example=setup.network.trace.example,
+            network=setup.network,
             batches=batches,
         )
 

@@ -27,7 +27,6 @@ from prunecli.methods.iterative.planning import (
 )
 from prunecli.methods.iterative.stage import Setup
 from prunecli.network.described import trace_warnings
-from prunecli.network.traced import read_network
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.described import cut_report
 from prunecli.pruning.proven_cut import Cut, proven
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
     from prunecli.architectures.reference import InputSpec
     from prunecli.budget import Budget
     from prunecli.data import DataSource, ImageSet
-    from prunecli.graph.tracing.trace import Example
     from prunecli.network.traced import Network
     from prunecli.options import FinetuneOptions, PruneOptions
     from prunecli.training.recipe import Recipe
@@ -64,8 +62,7 @@ SCORED = 1024
 
 
 def iterative_prune(
-    model: nn.Module,
-    example: Example,
+    network: Network,
     source: DataSource,
     *,
     input: InputSpec,  # noqa: A002 - the word that a network's input goes by everywhere here
@@ -76,20 +73,20 @@ def iterative_prune(
     run_dir: Path | None = None,
     dry_run: bool = False,
     architecture: str = "",
-    progress: Progress = silent,
+    clock: Clock | None = None,
 ) -> PruneResult:
-    """Alternate removals from a copy of `model` with training updates until it keeps `budget`.
+    """Alternate removals from a copy of the model with training updates until it keeps `budget`.
 
     Every removal is a physical cut, proven on the weights of its time, and the result is proven on
     the trained ones: it equals the dense network that holds them, masked. `run_dir` holds the log
     and the state that `options.iterative.resume` goes on from. Raises what `prune_network` and
     `finetune` raise, and `GraphError` for a network that cannot be re-emitted.
     """
-    check_options(options)
-    check_iterative(options)
-    clock = Clock(progress)
-    student = trainable_copy(model).eval()
-    network = read_network(student, example, clock=clock)
+    check_iterative_prune(options)
+    clock = clock or Clock(silent)
+    student = trainable_copy(network.model).eval()
+    architecture = architecture or type(network.model).__name__
+    network = dataclasses.replace(network, model=student)
     _check_emits(network)
     with clock.stage("rehearse"):
         # What cannot be reached or proven is known before any training.
@@ -97,7 +94,7 @@ def iterative_prune(
             network,
             budget=budget,
             options=rehearsal_options(options),
-            architecture=architecture or type(model).__name__,
+            architecture=architecture,
         )
     with reproducible(), interruptible():
         recipe, held_out, warnings = _recipe(
@@ -107,7 +104,7 @@ def iterative_prune(
             updates=options.iterative.updates,
             teacher=teacher,
             teacher_input=teacher_input or input,
-            progress=progress,
+            progress=clock.progress,
         )
         setup = Setup(
             network=network,
@@ -137,6 +134,12 @@ def iterative_prune(
             warnings=warnings,
             clock=clock,
         )
+
+
+def check_iterative_prune(options: PruneOptions) -> None:
+    """Raise `InputError` for what an iterative run cannot do, before any work."""
+    check_options(options)
+    check_iterative(options)
 
 
 def _recipe(
