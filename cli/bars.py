@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prunecli.progress import Progress, Step, silent
+from prunecli.report import SHARES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,7 +97,7 @@ def _is_endless(shown: "RichProgress", task: "TaskID") -> bool:
 def _fact(name: str, value: float | str) -> str:
     if isinstance(value, str):
         return value
-    if "accuracy" in name:
+    if "accuracy" in name or name in SHARES:
         return f"{value:.1%}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from prunecli.budget import COST_NAMES, format_cost
+from prunecli.budget import format_cost
+from prunecli.cost.kinds import cost_label, in_order
 from prunecli.report import (
     CutCost,
     GroupReport,
@@ -173,12 +174,12 @@ NOT_YET = "not yet (--dry-run)"
 
 def _costs(cost: CutCost) -> Iterator[tuple[str, str, str, str]]:
     """Yield name, before, after and share kept of every cost that the report has."""
-    for field, label in COST_NAMES.items():
-        before, after = getattr(cost.before, field), getattr(cost.after, field)
-        if before is not None:
-            kept = cost.kept.get(field)
+    for kind in in_order(cost.before):
+        before, after = cost.before[kind], cost.after.get(kind)
+        if before is not None and after is not None:
+            kept = cost.kept.get(kind)
             share = "" if kept is None else percent(kept)
-            yield label, format_cost(field, before), format_cost(field, after), share
+            yield cost_label(kind), format_cost(kind, before), format_cost(kind, after), share
 
 
 def cut_table(cost: CutCost) -> Table:
@@ -229,7 +230,7 @@ def iterative_parts(report: IterativeReport) -> Parts:
     worst = max(removal.max_rel_error for removal in report.removals)
     facts["cuts"] = f"{len(report.removals)}, each verified (max relative error {worst:.1e})"
     facts["held out"] = f"{percent(report.accuracy.before)} -> {percent(report.accuracy.after)}"
-    facts["one update"] = f"{before * 1e3:.0f} ms -> {after * 1e3:.0f} ms"
+    facts["one update"] = f"{before * 1e3:.0f} ms -> {after * 1e3:.0f} ms, {report.precision}"
     return [table, fact_rows(facts)]
 
 
@@ -312,7 +313,7 @@ def sweep_table(report: SweepReport) -> Table:
             *_score_cells(trial, repaired=bool(repaired)),
         )
     table.caption = (
-        f"keep: share of the {COST_NAMES[report.kind]}; kept and accuracy in %, on {report.images} "
+        f"keep: share of the {cost_label(report.kind)}; kept and accuracy in %, on {report.images} "
         + images_text(report.measured)
         + ("" if several else f"; allocation {report.trials[0].allocation}")
     )

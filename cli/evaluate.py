@@ -58,7 +58,7 @@ def evaluate(
     $ prunecli evaluate slim.pt --data images/ --against dense.pt --max-drop 1%
     """
     load = session.effective(load)
-    path = session.checkpoint(model, onnx=True)
+    path = session.checkpoint(model, exported=True)
     from prunecli import verbs
 
     with session.screen.working() as progress:

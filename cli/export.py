@@ -11,7 +11,7 @@ from prunecli.options.shared import TIMING
 from . import options as shared
 from .following import after_export
 from .outcome import Outcome
-from .parsing import output_path, usage_error
+from .parsing import CHECKPOINTS, output_path, usage_error
 from .session import Session
 from .signature import VerbCommand, command
 
@@ -34,7 +34,7 @@ class File:
     """Where `export` writes, and what it compares with."""
 
     onnx: str | None = shared.out(
-        help="Output file (default: <stem>.onnx, in this folder).",
+        help="Output file. Its suffix names the format (default: <stem>.onnx, in this folder).",
         metavar="[PATH]",
         flags="--onnx --out -o",
     )
@@ -74,7 +74,7 @@ def export(
     """
     options = session.effective(options)
     onnx = file.onnx
-    if onnx and not onnx.endswith(".onnx"):
+    if onnx and onnx.endswith(CHECKPOINTS):
         raise usage_error(
             f"--onnx {onnx} is not the name of an ONNX file",
             hint="the path behind --onnx is the output and ends in .onnx; the model comes first",

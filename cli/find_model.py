@@ -19,11 +19,11 @@ PATIENCE = 30.0  # seconds of silence after which a waiting verb says what it wa
 Say = Callable[[str], None]
 
 
-def find_checkpoint(given: Path | None, *, say: Say, onnx: bool = False) -> Path:
+def find_checkpoint(given: Path | None, *, say: Say, exported: bool = False) -> Path:
     """Return the path that a verb works on.
 
     A path on the command line comes first, then one on piped stdin, then the newest output of this
-    folder that is still there (ONNX files only where `onnx`), which `say` announces.
+    folder that is still there (what `export` wrote only where `exported`), which `say` announces.
     """
     if given is not None and str(given) != "-":
         return given
@@ -31,7 +31,7 @@ def find_checkpoint(given: Path | None, *, say: Say, onnx: bool = False) -> Path
         text = read_pipe(say)
         if text is not None:
             return path_from(text)
-    newest = next((path for path in outputs() if onnx or path.suffix != ".onnx"), None)
+    newest = next(outputs(exported=exported), None)
     if newest is None:
         raise InputError(
             "no model was given, nothing is piped in, and no earlier output is in this folder",
@@ -85,9 +85,14 @@ def path_from(text: str) -> Path:
     return Path(lines[0].rstrip("\r\n"))
 
 
-def outputs(folder: Path | None = None) -> Iterator[Path]:
-    """Yield the outputs recorded in `folder` that are still there, newest first."""
+def outputs(folder: Path | None = None, *, exported: bool = True) -> Iterator[Path]:
+    """Yield the outputs recorded in `folder` that are still there, newest first.
+
+    What `export` wrote can be evaluated only; it comes where `exported`.
+    """
     for entry in reversed(_recorded(_state(folder))):
+        if entry.get("command") == "export" and not exported:
+            continue
         path = Path(entry.get("output", ""))
         if (folder or Path()).joinpath(path).is_file():
             yield path

@@ -36,9 +36,9 @@ class Session:
         """Return the command as it could be typed again, for the artefact's provenance."""
         return shlex.join(("prunecli", *self.words))
 
-    def checkpoint(self, given: Path | None, *, onnx: bool = False) -> Path:
+    def checkpoint(self, given: Path | None, *, exported: bool = False) -> Path:
         """Return the model to work on: the one given, piped in, or the newest in this folder."""
-        return find_checkpoint(given, say=self.screen.note, onnx=onnx)
+        return find_checkpoint(given, say=self.screen.note, exported=exported)
 
     def is_said(self, name: str) -> bool:
         """Tell whether a flag, a variable or the settings say something about an option."""

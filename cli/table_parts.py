@@ -9,7 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prunecli.budget import COST_NAMES, format_bytes, format_quantity
+from prunecli.budget import format_bytes, format_quantity
+from prunecli.cost.kinds import cost_label
 from prunecli.plan import format_indices
 from prunecli.report import Cost, DeadReport, DeadScores, FrozenReport, SparsityReport
 from prunecli.wording import images_text, percent
@@ -120,8 +121,8 @@ def _indices(found: Sequence[int], rows: int | None) -> str:
 def cost_line(cost: Cost) -> str:
     """Write the costs that people ask for first in one line."""
     return ", ".join(
-        f"{format_quantity(getattr(cost, field))} {label}"
-        for field, label in list(COST_NAMES.items())[:4]
+        f"{format_quantity(cost[kind] or 0.0)} {cost_label(kind)}"
+        for kind in ("flops", "params", "activations", "bytes")
     )
 
 

@@ -15,6 +15,8 @@ from prunecli.report import (
     FinetuneReport,
     PruneReport,
     SweepReport,
+    fact_names,
+    fact_text,
 )
 from prunecli.wording import percent
 
@@ -62,7 +64,11 @@ def _(report: SweepReport, *, rows: int | None) -> Parts:
 
 @view.register
 def _(report: FinetuneReport, *, rows: int | None) -> Parts:
-    table = grid("epoch", ">train loss", ">loss", ">accuracy", ">rate", ">images/s", ">seconds")
+    names = fact_names(report.epochs)
+    table = grid(
+        "epoch", ">train loss", ">loss", ">accuracy", *(f">{name}" for name in names),
+        ">rate", ">images/s", ">seconds",
+    )  # fmt: skip
     for epoch in report.epochs:
         mark = " *" if epoch.epoch == report.best_epoch else ""
         table.add_row(
@@ -70,6 +76,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
             f"{epoch.train_loss:.4f}",
             f"{epoch.loss:.4f}",
             percent(epoch.accuracy),
+            *(fact_text(epoch, name) for name in names),
             f"{epoch.learning_rate:.2g}",
             f"{epoch.images_per_second:.0f}",
             f"{epoch.seconds:.1f}",
@@ -79,6 +86,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "accuracy": f"{percent(change.before)} -> {percent(change.after)} on {change.split}",
         "held out": f"{percent(report.held_out.before)} -> {percent(report.held_out.after)}",
         "best epoch": f"{report.best_epoch} (marked *), selected on held-out images",
+        "precision": report.precision,
         "log": str(report.log) if report.log else "none",
         **({} if report.teacher is None else {"teacher": percent(report.teacher)}),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
@@ -109,8 +117,9 @@ def _(report: Evaluation, *, rows: int | None) -> Parts:
 @view.register
 def _(report: ExportReport, *, rows: int | None) -> Parts:
     parity = report.parity
+    opset = "" if report.opset is None else f"opset {report.opset}, "
     facts = {
-        "ONNX": f"opset {report.opset}, {format_bytes(report.bytes)}",
+        report.format: f"{opset}{format_bytes(report.bytes)}",
         "parity": f"largest relative error {parity.max_rel_error:.1e} "
         f"over {parity.inputs} random inputs",
         "written": str(report.output),

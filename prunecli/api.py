@@ -381,16 +381,19 @@ def export(
     classes: tuple[str, ...] | None = None,
     **choices: Any,
 ) -> Parity:
-    """Write `model` as ONNX, only if ONNX Runtime computes what PyTorch computes.
+    """Write `model` in the format that the ending of `path` names (`.onnx`).
 
-    Keywords change `options`. Nothing is timed here, so the options of the benchmark are refused.
+    Nothing is written unless the file computes what PyTorch computes. Keywords change `options`.
+    Nothing is timed here, so the options of the benchmark are refused.
     """
-    from prunecli.exporting import to_proven_onnx
+    from prunecli.exporting import format_of, write_proven
 
     options = chosen(ExportOptions, options, choices, benchmark=False)
-    _, parity = to_proven_onnx(
+    target = Path(path)
+    _, parity = write_proven(
+        format_of(target),
         model,
-        Path(path),
+        target,
         input=input,
         opset=options.opset,
         classes=classes,

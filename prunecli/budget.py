@@ -6,25 +6,13 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
+from prunecli.cost.kinds import COST_KINDS, budget_kinds, kind_of
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-CostKind = Literal["flops", "params", "activations", "bytes", "channels", "latency"]
-COST_KINDS: tuple[str, ...] = get_args(CostKind)
-
-COST_NAMES = {
-    "flops": "FLOPs",
-    "params": "parameters",
-    "activations": "activations",
-    "bytes": "bytes",
-    "channels": "channels",
-    "latency": "predicted latency",
-}
-"""What people call the fields of a cost, in the order in which they are shown."""
+    from collections.abc import Callable, Mapping
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _QUANTITY = re.compile(
@@ -90,47 +78,41 @@ class Budget:
         return ", ".join(str(limit) for limit in self.limits)
 
 
-def make_budget(
-    *,
-    flops: float | str | None = None,
-    params: float | str | None = None,
-    activations: float | str | None = None,
-    bytes: float | str | None = None,  # noqa: A002 - the option is called --bytes
-    sparsity: float | str | None = None,
-    latency: float | str | None = None,
-    needed: bool = True,
-) -> Budget:
-    """Build a budget from what people type.
+def make_budget(*, needed: bool = True, **amounts: float | str | None) -> Budget:
+    """Build a budget from what people type: amounts by the name of the budget.
 
     A number up to 1 is the fraction to keep; `sparsity` is the share of channels to *remove*.
     A number with a unit (`150M`, `1.2G`, `4MB`, a latency of `5ms`) is an absolute ceiling. Unless
-    it is `needed`, a budget may have no limit.
+    it is `needed`, a budget may have no limit. Raises `InputError` for what is no kind of cost.
 
     >>> print(make_budget(flops=0.5, params="1.5M", latency="5ms"))
     flops <= 0.5, params <= 1.5M, latency <= 5 ms
     """
-    given = {"flops": flops, "params": params, "activations": activations, "bytes": bytes}
-    limits = [_limit(kind, value) for kind, value in given.items() if value is not None]
-    if sparsity is not None:
-        removed = _limit("sparsity", sparsity, whole="removes every channel")
-        if removed.fraction is None:
-            raise _bad("sparsity", sparsity, "is a share of channels, not an amount")
-        limits.append(Limit("channels", fraction=1.0 - removed.fraction))
-    if latency is not None:
-        limits.append(_time_limit(latency))
+    kinds = budget_kinds()
+    if unknown := sorted(amounts.keys() - kinds.keys()):
+        raise InputError(
+            f"there is no budget called {unknown[0]!r}",
+            code="BAD_BUDGET",
+            hint=f"limit one of {', '.join(kinds)}",
+        )
+    given = {name: amounts.get(name) for name in kinds}
+    limits = tuple(_limit(name, value) for name, value in given.items() if value is not None)
     if not limits and needed:
         raise InputError(
             "no budget was given",
             code="NO_BUDGET",
             hint="say how much to keep, e.g. --flops 0.5, --params 1.5M or --sparsity 0.3",
         )
-    return Budget(tuple(limits))
+    return Budget(limits)
 
 
 MOST_POINTS = 50
 """A sweep has no more budgets than this: every one of them is a cut and a pass over the images."""
 
-SWEPT = ("flops", "params", "activations", "bytes", "sparsity")
+
+def swept() -> list[str]:
+    """Return the budgets that can be swept: of costs that need no table of measured times."""
+    return [name for name, kind in budget_kinds().items() if COST_KINDS.get(kind).terms is not None]
 
 
 @dataclass(frozen=True)
@@ -152,8 +134,8 @@ def parse_sweep(text: str) -> Sweep:
     """
     name, equals, span = text.partition("=")
     name = name.strip()
-    if not equals or name not in SWEPT:
-        raise _bad_sweep(text, f"says nothing to sweep: {', '.join(SWEPT)}")
+    if not equals or name not in swept():
+        raise _bad_sweep(text, f"says nothing to sweep: {', '.join(swept())}")
     parts = span.split(":")
     if len(parts) != 3:
         raise _bad_sweep(text, "needs three numbers: first, last and step")
@@ -210,21 +192,40 @@ def format_cost(kind: str, amount: float) -> str:
     >>> format_cost("latency", 5.25), format_cost("flops", 4.1e9)
     ('5.25 ms', '4.1G')
     """
-    return f"{amount:.3g} ms" if kind == "latency" else format_quantity(amount)
+    return WRITTEN[kind_of(kind).unit](amount)
 
 
-def _time_limit(value: float | str) -> Limit:
-    """Read a latency: a share to keep, or a time with its unit."""
+WRITTEN: dict[str, Callable[[float], str]] = {
+    "": format_quantity,
+    "ms": lambda amount: f"{amount:.3g} ms",
+}
+"""How amounts are written, by the unit of a kind of cost."""
+
+
+def _limit(name: str, value: float | str) -> Limit:
+    """Read a budget: a share to keep (of some costs, to remove), or an amount with its unit."""
+    kind = budget_kinds()[name]
+    known = COST_KINDS.get(kind)
+    if known.removed_as:
+        removed = _amount(name, value, whole=f"removes every {kind.removesuffix('s')}")
+        if removed.fraction is None:
+            raise _bad(name, value, f"is a share of {kind}, not an amount")
+        return Limit(kind, fraction=1.0 - removed.fraction)
+    return READERS[known.unit](name, value)
+
+
+def _time(kind: str, value: float | str) -> Limit:
+    """Read a time: a share to keep, or a time with its unit."""
     match = _TIME.match(str(value).strip())
     if match is not None and float(match[1]) > 0:
-        return Limit("latency", absolute=float(match[1]) * _MILLISECONDS[match[2].lower()])
-    limit = _limit("latency", value)
+        return Limit(kind, absolute=float(match[1]) * _MILLISECONDS[match[2].lower()])
+    limit = _amount(kind, value)
     if limit.absolute is not None:
-        raise _bad("latency", value, "has no unit of time")
+        raise _bad(kind, value, "has no unit of time")
     return limit
 
 
-def _limit(kind: str, value: float | str, *, whole: str = "leaves nothing to cut") -> Limit:
+def _amount(kind: str, value: float | str, *, whole: str = "leaves nothing to cut") -> Limit:
     text = str(value).strip()
     percent = text.endswith("%")
     match = _QUANTITY.match(text.rstrip("%").strip())
@@ -248,13 +249,20 @@ def _limit(kind: str, value: float | str, *, whole: str = "leaves nothing to cut
     return Limit(kind, fraction=number)
 
 
-def _bad(kind: str, value: float | str, why: str) -> InputError:
-    meaning = "to remove" if kind == "sparsity" else "to keep"
-    amount = "5ms" if kind == "latency" else "150M"
+READERS: dict[str, Callable[[str, float | str], Limit]] = {"": _amount, "ms": _time}
+"""How budgets are read, by the unit of a kind of cost."""
+
+EXAMPLES = {"": "150M", "ms": "5ms"}
+
+
+def _bad(name: str, value: float | str, why: str) -> InputError:
+    kind = budget_kinds()[name]
+    known = COST_KINDS.get(kind)
     return InputError(
-        f"--{kind} {value} {why}",
+        f"--{name.replace('_', '-')} {value} {why}",
         code="BAD_BUDGET",
-        hint=f"give a fraction {meaning} between 0 and 1 (0.5), or an amount with a unit ({amount})"
-        if kind != "sparsity"
-        else "give the share of channels to remove, between 0 and 1 (0.5)",
+        hint=f"give the share of {kind} to remove, between 0 and 1 (0.5)"
+        if known.removed_as
+        else "give a fraction to keep between 0 and 1 (0.5), or an amount with a unit "
+        f"({EXAMPLES[known.unit]})",
     )

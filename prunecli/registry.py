@@ -1,4 +1,14 @@
-"""One generic table for everything that can be added by name: signals, rules, costs, formats."""
+"""One generic table for everything that can be added by name: signals, rules, costs, formats.
+
+An installed package adds entries of its own by naming a module in its entry points:
+
+    [project.entry-points."prunecli.plugins"]
+    my_signals = "my_package.signals"
+
+The module is imported before a registry is first looked at, and registers what it has as the
+modules here do. What is installed beside prunecli is trusted as prunecli itself is; neither a
+setting nor a checkpoint ever names a plugin.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
+
+PLUGINS = "prunecli.plugins"
+"""The group of entry points that name modules with further entries."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ class Registry(Generic[T]):
         return iter(tuple(self._entries.values()))
 
     def __contains__(self, name: object) -> bool:
+        load_plugins()
         return name in self._entries
 
     def names(self) -> tuple[str, ...]:
@@ -82,6 +96,18 @@ class Registry(Generic[T]):
 
 @cache
 def load_plugins() -> None:
-    """Import every module of the entry-point group `prunecli.plugins`, once."""
-    for plugin in entry_points(group="prunecli.plugins"):
-        plugin.load()
+    """Import every module of the entry-point group `prunecli.plugins`, once.
+
+    Raises `InputError` (`BROKEN_PLUGIN`) for one that cannot be imported, which names its package.
+    """
+    for plugin in entry_points(group=PLUGINS):
+        try:
+            plugin.load()
+        except Exception as error:
+            package = plugin.dist.name if plugin.dist is not None else plugin.value
+            raise InputError(
+                f"the plugin {plugin.name!r} cannot be imported: {error!r}",
+                code="BROKEN_PLUGIN",
+                where=plugin.value,
+                hint=f"update the package {package}, or uninstall it",
+            ) from error

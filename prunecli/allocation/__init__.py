@@ -2,14 +2,12 @@
 
 from prunecli.allocation import by_importance, density, greedy, knapsack_rule, threshold
 from prunecli.allocation.by_importance import BY_IMPORTANCE
-from prunecli.allocation.density import erdos_renyi_densities, uniform_plus_densities
 from prunecli.allocation.filling import CLOSE, allocate, check_feasible, fill, refill
 from prunecli.allocation.knapsack import decayed_targets, solve_knapsack
 from prunecli.allocation.layerwise import (
     LAYER_RULES,
     RECONSTRUCTION,
     layer_sparsities,
-    whole_counts,
 )
 from prunecli.allocation.problem import (
     ALLOCATIONS,
@@ -40,7 +38,6 @@ __all__ = [
     "decayed_targets",
     "default_alignment",
     "density",
-    "erdos_renyi_densities",
     "fill",
     "greedy",
     "keep_mask",
@@ -49,6 +46,4 @@ __all__ = [
     "refill",
     "solve_knapsack",
     "threshold",
-    "uniform_plus_densities",
-    "whole_counts",
 ]

@@ -33,7 +33,7 @@ def layer_sparsities(
     `sizes` counts the parameters (or channels) of each layer, `importance` is one positive number
     for each; no layer loses more than `most`. The rules are `inverse` (what goes is proportional to
     1 / importance) and `proportional` (what stays is proportional to the importance). Layers of
-    equal importance get equal shares. `whole_counts` makes integers of it.
+    equal importance get equal shares.
 
     This is *our reconstruction* of a layer-wise allocation from importances: "How Compact?" (Jung
     et al. 2019, arXiv 1901.02757) has the idea, its formulas were not at hand.
@@ -87,22 +87,6 @@ def proportional_shares(
         share = np.clip((total - sums[at - 1]) / (sums[at] - sums[at - 1]), 0.0, 1.0)
         scale = knots[at - 1] + share * (knots[at] - knots[at - 1])
     return np.asarray(np.clip(scale * slopes, low, high), np.float64)
-
-
-def whole_counts(sizes: Sequence[int] | NDArray[np.int64], shares: Numbers) -> NDArray[np.int64]:
-    """Return integers near `sizes * shares` that sum to the rounded sum of these.
-
-    Each is rounded down, and what is missing goes to the largest remainders; ties by lowest index.
-
-    >>> whole_counts([10, 10, 10], np.array([0.25, 0.25, 0.25])).tolist()
-    [3, 3, 2]
-    """
-    exact = np.asarray(sizes, np.float64) * shares
-    counts = np.floor(exact + 1e-9)
-    missing = round(float(exact.sum())) - int(counts.sum())
-    order = np.argsort(-(exact - counts), kind="stable")
-    counts[order[:missing]] += 1
-    return counts.astype(np.int64)
 
 
 def _check(sizes: Numbers, importance: Numbers, sparsity: float, most: float) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import dropwhile
 from typing import TYPE_CHECKING, Any
 
+from prunecli.cost.kinds import in_order
 from prunecli.report import AccuracyChange, Cost, CutCost, RunStep, Verified, to_json
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def history_of(checkpoint: Checkpoint) -> tuple[RunStep, ...]:
     steps = list(dropwhile(lambda step: not step.verb, every))
     plan = checkpoint.plan
     if plan is not None:
-        found = _costs(plan.cost_before, plan.cost_after)
+        found = _costs(_numbers(plan.cost_before), _numbers(plan.cost_after))
         steps = _completed(steps, "prune", cost=found, chosen=f"{plan.signal}, {plan.allocation}")
     accuracy = _accuracy(checkpoint.metadata.get("accuracy"))
     return tuple(_completed(steps, "finetune", accuracy=accuracy))
@@ -141,14 +142,13 @@ def _cut(value: Any) -> CutCost | None:
 
 
 def _costs(before: Mapping[str, float], after: Mapping[str, float]) -> CutCost | None:
-    names = {field.name for field in fields(Cost)}
-    needed = names - {"latency"}
-    if not needed <= before.keys() or not needed <= after.keys():
+    """Return what a file tells of the costs of a cut, kinds that this version does not know too."""
+    shared = in_order(before.keys() & after.keys())
+    if not set(shared) >= {"flops", "params"}:  # what pages and pictures show of every step
         return None
-    shared = sorted(names & before.keys() & after.keys())
     return CutCost(
-        before=Cost(**{name: before[name] for name in shared}),
-        after=Cost(**{name: after[name] for name in shared}),
+        before=Cost({name: before[name] for name in shared}),
+        after=Cost({name: after[name] for name in shared}),
         kept={name: after[name] / before[name] if before[name] else 1.0 for name in shared},
     )
 

@@ -87,7 +87,7 @@ def expected_error(asked: Asked, scores: Mapping[str, float]) -> ExpectedError:
     fits = [(each, fit(each["form"], *measured_of(known, each))) for each in fitted]
     settings, found = min(fits, key=lambda pair: pair[1].half_interval())
     score = scores[settings["volume"]]
-    relation = _report(known, settings, found)
+    relation = relation_of(known, settings, found)
     outside = _outside(known, settings, asked, score)
     if outside:
         return ExpectedError(None, None, outside, relation)
@@ -137,11 +137,6 @@ def measured_of(
     return Setups.of(rows), errors, [each["data"] for each in points]
 
 
-def relation_of(known: Mapping[str, Any], settings: Mapping[str, Any]) -> Relation:
-    """Return the relation that was chosen for one way of measuring, with its points."""
-    return _report(known, settings, fit(settings["form"], *measured_of(known, settings)))
-
-
 def _outside(
     known: Mapping[str, Any], settings: Mapping[str, Any], asked: Asked, score: float
 ) -> tuple[str, ...]:
@@ -177,7 +172,8 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _report(known: Mapping[str, Any], settings: Mapping[str, Any], found: Fit) -> Relation:
+def relation_of(known: Mapping[str, Any], settings: Mapping[str, Any], found: Fit) -> Relation:
+    """Return what is reported of a fit to one way of measuring, with its points."""
     form = FORMS.get(found.form)
     foretold = found.errors - found.family_left_out
     points = tuple(

@@ -164,12 +164,6 @@ def fit(form: str, setups: Setups, errors: Floats, families: Sequence[str]) -> F
     )
 
 
-def best_fit(setups: Setups, errors: Floats, families: Sequence[str]) -> Fit:
-    """Return the fit of the form that foretells families best which it was not fitted to."""
-    fits = [fit(entry.name, setups, errors, families) for entry in FORMS]
-    return min(fits, key=lambda each: spread_of(each.family_left_out, each.families))
-
-
 def spread_of(residuals: Floats, families: Sequence[str]) -> float:
     """Return the root mean square of residuals [n], every family weighing the same."""
     names = np.array(families)

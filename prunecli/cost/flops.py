@@ -15,7 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
-from prunecli.graph.operators import is_pointwise, operator_name, schema_arguments, shape_of
+from prunecli.graph.operators import (
+    ATTENTION,
+    CHANNEL_NORMS,
+    CONCATENATIONS,
+    CONTRACTIONS,
+    CONVOLUTIONS,
+    DEFORMABLE_CONVOLUTIONS,
+    EXPANSIONS,
+    GROUP_NORMS,
+    LAYER_NORMS,
+    LAYERS,
+    LINEAR,
+    MATRIX_PRODUCTS,
+    MOVES,
+    PADS,
+    SUMMED_PRODUCTS,
+    TRANSPOSED_CONVOLUTIONS,
+    is_pointwise,
+    operator_name,
+    schema_arguments,
+    shape_of,
+)
 from prunecli.graph.rules.compute import einsum_letters
 from prunecli.graph.tracing.record import AGAIN
 from prunecli.registry import Registry
@@ -41,21 +62,16 @@ CostRule = Callable[[fx.Node, Mapping[str, Any], Any], list[Term]]
 
 FLOP_RULES: Registry[CostRule] = Registry("flop count")
 
-NOT_COUNTED_BUT_CHEAP = {
-    "alias", "arange", "cat", "chunk", "clone", "contiguous", "detach", "dropout", "expand",
-    "flatten", "getitem", "pad", "constant_pad_nd", "permute", "reshape", "select", "slice",
-    "split",
-    "split_with_sizes", "squeeze", "stack", "sym_size", "t", "to", "transpose", "unbind",
-    "unflatten", "unsqueeze", "view", "_assert_tensor_metadata",
-}  # fmt: skip
+NOT_COUNTED_BUT_CHEAP = (
+    MOVES
+    | CONCATENATIONS
+    | EXPANSIONS
+    | PADS
+    | {"arange", "clone", "dropout", "getitem", "stack", "sym_size", "_assert_tensor_metadata"}
+)
 """Operators that move data without arithmetic; leaving them out is no omission."""
 
-COUNTS_ACTIVATIONS = frozenset(
-    {
-        "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-        "linear", "matmul", "bmm", "mm", "addmm", "baddbmm", "einsum", "deform_conv2d",
-    }
-)  # fmt: skip
+COUNTS_ACTIVATIONS = LAYERS | DEFORMABLE_CONVOLUTIONS | CONTRACTIONS
 """Operators whose outputs count as activations, as in fvcore."""
 
 
@@ -101,7 +117,7 @@ def count_flops(model: nn.Module, example: tuple[Tensor, ...]) -> float:
 
 def _count(*operators: str, summary: str) -> Callable[[CostRule], CostRule]:
     def register(function: CostRule) -> CostRule:
-        for operator in operators:
+        for operator in sorted(operators):
             FLOP_RULES.add(operator, function, summary=summary, source="fvcore.nn.jit_handles")
         return function
 
@@ -109,9 +125,10 @@ def _count(*operators: str, summary: str) -> Callable[[CostRule], CostRule]:
 
 
 @_count(
-    "conv1d", "conv2d", "conv3d", "deform_conv2d",
+    *CONVOLUTIONS,
+    *DEFORMABLE_CONVOLUTIONS,
     summary="Output positions times elements of the weight.",
-)  # fmt: skip
+)
 def _convolution(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     weight = arguments["weight"]
     kernel = shape_of(weight, batch)[2:]
@@ -127,10 +144,7 @@ def _positions(node: fx.Node, rank: int, spatial: int) -> tuple[Dim, ...]:
     return tuple(dim for at, dim in enumerate(_all(node, rank)) if at != rank - spatial - 1)
 
 
-@_count(
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    summary="Input positions times elements of the weight.",
-)  # fmt: skip
+@_count(*TRANSPOSED_CONVOLUTIONS, summary="Input positions times elements of the weight.")
 def _transposed(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     weight = arguments["weight"]
     kernel = shape_of(weight, batch)[2:]
@@ -139,14 +153,14 @@ def _transposed(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list
     return [Term(node.name, math.prod(kernel), ((weight.name, 0), (weight.name, 1), *positions))]
 
 
-@_count("linear", summary="Rows times inputs times outputs.")
+@_count(*LINEAR, summary="Rows times inputs times outputs.")
 def _linear(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     source, weight = arguments["input"], arguments["weight"].name
     rows = _all(source, len(shape_of(source, batch)) - 1)
     return [Term(node.name, 1.0, (*rows, (weight, 0), (weight, 1)))]
 
 
-@_count("matmul", "bmm", "mm", summary="Elements of the first factor times columns of the second.")
+@_count(*MATRIX_PRODUCTS, summary="Elements of the first factor times columns of the second.")
 def _matmul(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     first, second = list(arguments.values())[:2]
     rank = len(shape_of(first, batch))
@@ -154,7 +168,7 @@ def _matmul(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Ter
     return [Term(node.name, 1.0, (*_all(first, rank), (second.name, columns)))]
 
 
-@_count("addmm", "baddbmm", summary="The matrix product, without the sum.")
+@_count(*SUMMED_PRODUCTS, summary="The matrix product, without the sum.")
 def _matmul_and_sum(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     return _matmul(node, dict(list(arguments.items())[1:]), batch)
 
@@ -172,10 +186,7 @@ def _einsum(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Ter
     return [Term(node.name, 1.0, tuple(dims.values()))]
 
 
-@_count(
-    "scaled_dot_product_attention",
-    summary="Its two matrix products (fvcore counts none).",
-)
+@_count(*ATTENTION, summary="Its two matrix products (fvcore counts none).")
 def _attention(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     query, key, value = (arguments[name] for name in ("query", "key", "value"))
     rank = len(shape_of(query, batch))
@@ -192,7 +203,12 @@ def _batch_norm(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list
     return [Term(node.name, scale, _all(node, len(shape_of(node, batch))))]
 
 
-@_count("layer_norm", "group_norm", "instance_norm", "rms_norm", summary="5 per element, else 4.")
+@_count(
+    *LAYER_NORMS,
+    *GROUP_NORMS,
+    *CHANNEL_NORMS - {"batch_norm"},
+    summary="5 per element, else 4.",
+)
 def _norm(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     scale = 4.0 if arguments["weight"] is None else 5.0
     return [Term(node.name, scale, _all(node, len(shape_of(node, batch))))]

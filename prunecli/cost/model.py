@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from prunecli.cost.flops import Dim, Term, graph_terms, operator_terms
+from prunecli.cost.kinds import COST_KINDS, LATENCY, Counted
 from prunecli.graph.coupling.groups import STAYS, CouplingGraph
 from prunecli.graph.operators import schema_arguments, shape_of
 from prunecli.report import Cost
@@ -27,9 +28,6 @@ Widths = NDArray[np.int64]
 
 Monomial = tuple[float, tuple[int, ...]]
 """A coefficient times the sizes with these numbers."""
-
-LATENCY = "latency"
-"""The kind of cost that is predicted from a table of measured milliseconds."""
 
 _STORED = "#stored "
 """Marks the name of a stored tensor: a parameter may be called as a node of the graph is."""
@@ -130,9 +128,7 @@ class CostModel:
 
 
 def _reported(found: Mapping[str, float]) -> Cost:
-    return Cost(
-        **{kind: value if kind == LATENCY else round(value) for kind, value in found.items()}
-    )
+    return Cost({kind: value if kind == LATENCY else round(value) for kind, value in found.items()})
 
 
 def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostModel:
@@ -146,12 +142,18 @@ def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostM
     channels = [
         Term(group.name, 1.0, (dims.group(at),)) for at, group in enumerate(coupling.groups)
     ]
+    counted = Counted(
+        trace,
+        flops=flops,
+        activations=activations,
+        params=params,
+        stored=stored,
+        channels=channels,
+    )
     listed = {
-        "flops": flops,
-        "params": params,
-        "activations": activations,
-        "bytes": stored,
-        "channels": channels,
+        entry.name: entry.value.terms(counted)
+        for entry in COST_KINDS
+        if entry.value.terms is not None
     }
     packed = _pack(listed, dims, coupling, _weights(trace), missing)
     return replace(packed, folded=_folded_away(own, trace))

@@ -9,7 +9,7 @@ from torch import nn
 from prunecli.errors import InputError
 from prunecli.graph.emitting.rewrites import REWRITES
 from prunecli.graph.emitting.sizes import Sizes
-from prunecli.graph.operators import operator_name, schema_arguments
+from prunecli.graph.operators import CHANNEL_NORMS, operator_name, schema_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def mirrored_attributes(
     features: Attributes = {}
     for node in trace.graph.nodes:
         name = operator_name(node.target) if node.op == "call_function" else ""
-        if name in _CHANNEL_NORMS and sizes.is_cut(node, 1):
+        if name in CHANNEL_NORMS and sizes.is_cut(node, 1):
             features.update(_features(model, _innermost(node), sizes.left(node, 1)))
         arguments = schema_arguments(node) if name in REWRITES else {}
         if not arguments or "weight" in arguments:
@@ -51,9 +51,6 @@ def mirrored_attributes(
     return features | {
         path: found for path, wanted in changes.items() if (found := _matching(model, path, wanted))
     }
-
-
-_CHANNEL_NORMS = frozenset({"batch_norm", "instance_norm"})
 
 
 def _features(model: nn.Module, path: str, left: int) -> Attributes:

@@ -14,7 +14,18 @@ import torch
 from torch import Tensor, fx
 
 from prunecli.graph.emitting.sizes import Sizes
-from prunecli.graph.operators import concrete, operator_name, schema_arguments, shape_of
+from prunecli.graph.operators import (
+    ATTENTION,
+    CONVOLUTIONS,
+    IDENTITIES,
+    LAYER_NORMS,
+    LINEAR,
+    MOVES,
+    concrete,
+    operator_name,
+    schema_arguments,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,16 +40,10 @@ if TYPE_CHECKING:
 Factors = Mapping[str, tuple[tuple["Indices", float], ...]]
 """`{tensor: ((positions of dimension 0 before the cut, factor), ...)}`."""
 
-MOVES = frozenset(
-    {
-        "alias", "clone", "contiguous", "detach", "flatten", "getitem", "permute", "reshape",
-        "select", "slice", "split", "split_with_sizes", "chunk", "squeeze", "swapaxes", "to",
-        "transpose", "unbind", "unflatten", "unsqueeze", "view", "_unsafe_view",
-    }
-)  # fmt: skip
-"""Operators that only move what one tensor holds."""
+FOLLOWED = MOVES | {"clone", "getitem"}
+"""Operators through which a query is followed back to the layer that makes it."""
 
-MAKERS = {"linear": -1, "conv1d": 1, "conv2d": 1, "conv3d": 1, "layer_norm": -1, "rms_norm": -1}
+MAKERS = {**dict.fromkeys(LINEAR | LAYER_NORMS, -1), **dict.fromkeys(CONVOLUTIONS, 1)}
 """Operators whose weight scales what they give, and the dimension that its positions make."""
 
 
@@ -51,7 +56,7 @@ def temperature_factors(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.
     sizes = Sizes(trace, coupling, keep)
     found: dict[str, list[tuple[Indices, float]]] = {}
     for node in trace.graph.nodes:
-        if node.op != "call_function" or operator_name(node.target) not in KERNELS:
+        if node.op != "call_function" or operator_name(node.target) not in ATTENTION:
             continue
         arguments = schema_arguments(node)
         query = arguments["query"]
@@ -62,9 +67,6 @@ def temperature_factors(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.
             if (rows, factor) not in found.setdefault(tensor, []):
                 found[tensor].append((rows, factor))
     return {tensor: tuple(factors) for tensor, factors in found.items()}
-
-
-KERNELS = frozenset({"scaled_dot_product_attention"})
 
 
 def scaled(tensor: Tensor, factors: tuple[tuple[Indices, float], ...]) -> Tensor:
@@ -78,7 +80,7 @@ def scaled(tensor: Tensor, factors: tuple[tuple[Indices, float], ...]) -> Tensor
 def _weights(query: fx.Node, trace: Trace) -> Iterator[tuple[str, Indices]]:
     """Yield the weight and bias that make a query, with the positions that it reads."""
     chain = [query]
-    while operator_name(chain[-1].target) in MOVES:
+    while operator_name(chain[-1].target) in FOLLOWED:
         chain.append(chain[-1].all_input_nodes[0])
     maker = chain.pop()
     operator = operator_name(maker.target) if maker.op == "call_function" else ""
@@ -105,6 +107,9 @@ def _positions(maker: fx.Node, chain: list[fx.Node], dim: int, trace: Trace) -> 
         return held.get(argument, argument)
 
     for node in chain:
+        if operator_name(node.target) in IDENTITIES:
+            held[node] = held[node.all_input_nodes[0]]  # positions stay whole numbers
+            continue
         arguments = fx.node.map_aggregate(node.args, value)
         held[node] = node.target(*arguments, **fx.node.map_aggregate(node.kwargs, value))  # type: ignore[operator]
     return tuple(held[chain[-1]].unique().tolist()) if chain else tuple(range(shape[dim]))

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from prunecli.graph.operators import operator_name, schema_arguments, shape_of
+from prunecli.graph.operators import (
+    LAYERS,
+    TRANSPOSED_CONVOLUTIONS,
+    operator_name,
+    schema_arguments,
+    shape_of,
+)
 from prunecli.graph.tracing.folding import stored_tensors
 from prunecli.signals.places import channel_dim
 
@@ -23,14 +29,6 @@ if TYPE_CHECKING:
 
     from prunecli.dead.activations import Seen
     from prunecli.network.traced import Network
-
-LAYERS = frozenset(
-    {
-        "linear", "conv1d", "conv2d", "conv3d",
-        "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    }
-)  # fmt: skip
-"""Layers of which the weight can take a constant from one channel to another."""
 
 NO_BORDER = 1e-12
 """Two positions differ by more than this share of the largest one only where there is a border."""
@@ -64,7 +62,7 @@ class Use:
 
     def columns(self, weight: Tensor) -> Tensor:
         """Return the weight as `[groups, inputs, outputs, kernel]`: a view of a contiguous one."""
-        if "transpose" in operator_name(self.node.target):
+        if operator_name(self.node.target) in TRANSPOSED_CONVOLUTIONS:
             return weight.reshape(self.groups, -1, weight.shape[1], weight[0, 0].numel())
         count = len(weight) // self.groups
         return weight.reshape(self.groups, count, weight.shape[1], -1).transpose(1, 2)

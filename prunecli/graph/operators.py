@@ -1,4 +1,4 @@
-"""Reading one operator call of a traced graph: its name, arguments, sizes and source line."""
+"""Operators: the families that all tables share, and reading one call of a traced graph."""
 
 from __future__ import annotations
 
@@ -13,6 +13,87 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TORCH = str(Path(torch.__file__).parent)
+
+# --- families: operators that all tables treat alike ---------------------------------------------
+
+PLANE_CONVOLUTIONS = frozenset({"conv1d", "conv2d"})
+CONVOLUTIONS = PLANE_CONVOLUTIONS | {"conv3d"}
+TRANSPOSED_CONVOLUTIONS = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+DEFORMABLE_CONVOLUTIONS = frozenset({"deform_conv2d"})
+LINEAR = frozenset({"linear"})
+LAYERS = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS | LINEAR
+"""Layers that multiply what they read by a weight and add a bias, and nothing else."""
+
+MATRIX_PRODUCTS = frozenset({"matmul", "mm", "bmm"})
+SUMMED_PRODUCTS = frozenset({"addmm", "baddbmm"})
+CONTRACTIONS = MATRIX_PRODUCTS | SUMMED_PRODUCTS | {"einsum"}
+"""Products of two tensors, either of which may be a weight."""
+
+ATTENTION = frozenset({"scaled_dot_product_attention"})
+EMBEDDINGS = frozenset({"embedding"})
+
+CHANNEL_NORMS = frozenset({"batch_norm", "instance_norm"})
+"""Norms with statistics of every channel alone."""
+
+LAYER_NORMS = frozenset({"layer_norm", "rms_norm"})
+GROUP_NORMS = frozenset({"group_norm"})
+STATISTICS = frozenset(
+    {"linalg_vector_norm", "mean", "nanmean", "norm", "std", "std_mean", "var", "var_mean"}
+)
+"""Reductions that norms are written with: over channels they are legal to cut, but not exact."""
+
+AVERAGE_POOLS = frozenset(f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg") for n in "123")
+MAX_POOLS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d"})
+OTHER_POOLS = frozenset(
+    {f"max_pool{n}d_with_indices" for n in "123"}
+    | {"adaptive_max_pool1d", "adaptive_max_pool3d", "fractional_max_pool2d"}
+    | {"fractional_max_pool3d", "max_unpool2d", "max_unpool3d"}
+)
+RESIZERS = frozenset(
+    {f"upsample_{kind}{n}d" for n in "123" for kind in ("nearest", "nearest_exact")}
+    | {f"_upsample_nearest_exact{n}d" for n in "123"}
+    | {"upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d"}
+    | {"_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"}
+)
+
+IDENTITIES = frozenset({"alias", "contiguous", "detach", "lift_fresh_copy", "to", "_to_copy"})
+"""Hand on what they read as it is, in another place or of another type."""
+
+SIZED_VIEWS = frozenset({"view", "reshape", "_unsafe_view", "unflatten"})
+"""Views that are told the sizes that they make."""
+
+VIEWS = SIZED_VIEWS | {"flatten", "squeeze", "unsqueeze"}
+PERMUTATIONS = frozenset(
+    {
+        "adjoint", "matrix_H", "mH", "moveaxis", "movedim", "mT", "numpy_T", "permute", "swapaxes",
+        "swapdims", "t", "transpose",
+    }
+)  # fmt: skip
+SPLITS = frozenset(
+    {
+        "chunk", "dsplit", "hsplit", "split", "split_copy", "split_with_sizes",
+        "split_with_sizes_copy", "tensor_split", "unsafe_chunk", "unsafe_split",
+        "unsafe_split_with_sizes", "vsplit",
+    }
+)  # fmt: skip
+UNBINDINGS = frozenset({"unbind", "unbind_copy"})
+SELECTIONS = frozenset({"select", "select_copy"})
+SLICES = frozenset({"slice", "slice_copy"})
+NARROWINGS = frozenset({"narrow", "narrow_copy"})
+INDEXINGS = frozenset({"index", "_unsafe_index"})
+MOVES = IDENTITIES | VIEWS | PERMUTATIONS | SPLITS | UNBINDINGS | SELECTIONS | SLICES | NARROWINGS
+"""Operators that only move what one tensor holds, by positions that are known."""
+
+CONCATENATIONS = frozenset({"cat", "concat", "concatenate"})
+EXPANSIONS = frozenset({"broadcast_to", "expand"})
+FLIPS = frozenset({"flip", "fliplr", "flipud"})
+REPETITIONS = frozenset({"repeat", "tile"})
+CHANNEL_SHUFFLES = frozenset({"channel_shuffle", "native_channel_shuffle"})
+PADS = frozenset({"constant_pad_nd", "pad"})
+"""Padding by a constant, which may add channels."""
+
+
+# --- one call ------------------------------------------------------------------------------------
 
 
 def shape_of(node: fx.Node, batch: Any) -> tuple[int, ...]:

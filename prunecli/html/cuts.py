@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from prunecli.budget import COST_NAMES, format_cost, format_quantity
+from prunecli.budget import format_cost, format_quantity
+from prunecli.cost.kinds import cost_label, in_order
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.drawing import drawing
 from prunecli.html.page import page
@@ -74,7 +74,7 @@ def _glance(report: PruneReport, command: str) -> Section:
     cost, verified = report.cost, report.verified
     leading = [_verified_figure(verified), *_accuracy_figures(report)]
     figures = [
-        (percent(cost.kept.get(kind, 1.0)), f"of the {COST_NAMES[kind]} kept", _change(cost, kind))
+        (percent(cost.kept.get(kind, 1.0)), f"of the {cost_label(kind)} kept", _change(cost, kind))
         for kind in ("flops", "params")
     ]
     facts = {
@@ -128,9 +128,9 @@ def _budget(report: PruneReport) -> dict[str, str]:
         return {"budget": f"{percent(report.plan.get('sparsity'))} of the weights set to zero"}
     text = budget_text(report.plan.get("budget"))
     met = [
-        f"{COST_NAMES[kind]} {percent(report.cost.kept[kind])}"
+        f"{cost_label(kind)} {percent(report.cost.kept[kind])}"
         for kind in report.plan.get("budget", {})
-        if kind in report.cost.kept and kind in COST_NAMES
+        if kind in report.cost.kept
     ]
     return {"budget": f"{text}; kept: {', '.join(met)}"} if text else {}
 
@@ -147,21 +147,20 @@ def _chosen(report: PruneReport) -> dict[str, str]:
 
 
 def _change(cost: CutCost, kind: str) -> str:
-    before, after = (getattr(one, kind) for one in (cost.before, cost.after))
-    return f"{format_quantity(before)} before, {format_quantity(after)} after"
+    before, after = (format_cost(kind, one[kind] or 0.0) for one in (cost.before, cost.after))
+    return f"{before} before, {after} after"
 
 
 def _costs(cost: CutCost, latency: LatencyReport | None) -> Grid:
     rows: list[tuple[Cell, ...]] = []
-    for field in fields(cost.before):
-        kind = field.name
-        before, after = (getattr(one, kind) for one in (cost.before, cost.after))
+    for kind in in_order(cost.before):
+        before, after = cost.before[kind], cost.after.get(kind)
         if before is None or after is None:
             continue
         share = cost.kept.get(kind, after / before if before else 1.0)
         rows.append(
             (
-                COST_NAMES[kind],
+                cost_label(kind),
                 format_cost(kind, before),
                 format_cost(kind, after),
                 Bar(share, percent(share)),
@@ -248,7 +247,8 @@ def _iterative(report: IterativeReport | None) -> list[Section]:
         f"{counted(len(report.removals), 'pruning step')}, each verified (max relative error "
         f"{worst:.1e}). Accuracy on {report.images:,} held-out images: "
         f"{percent(report.accuracy.before)} for the original, {percent(report.accuracy.after)} at "
-        f"the end. Importance criterion: {report.criterion}."
+        f"the end. Importance criterion: {report.criterion}. Trained in "
+        f"{report.precision}."
     )
     rows = tuple(
         (

@@ -29,7 +29,7 @@ from prunecli.html.words import (
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of
 from prunecli.pictures.timings import row_name
-from prunecli.report import NO_GATES, Gates, gates_text
+from prunecli.report import NO_GATES, Gates, fact_names, fact_text, gates_text
 from prunecli.wording import counted, images_text, percent
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
         "log": "none" if report.log is None else place_text(report.log),
         **({} if report.sampling is None else _trained_on(report.sampling)),
         **({} if record is None else {"record of learnability": record}),
+        "precision": report.precision,
         "written to": place_text(report.output),
     }
     sections = [
@@ -91,7 +92,7 @@ def _trained_on(sampling: SamplingReport) -> dict[str, str]:
 
 
 def _epochs(report: FinetuneReport) -> Section:
-    sparse = any(epoch.sparsity is not None for epoch in report.epochs)
+    names = fact_names(report.epochs)
     rows: list[tuple[Cell, ...]] = [
         (
             f"{epoch.epoch}{' (best)' if epoch.epoch == report.best_epoch else ''}",
@@ -99,7 +100,7 @@ def _epochs(report: FinetuneReport) -> Section:
             f"{epoch.loss:.4f}",
             Bar(epoch.accuracy, percent(epoch.accuracy)),
             f"{epoch.learning_rate:.3g}",
-            *([percent(epoch.sparsity)] * sparse),
+            *(fact_text(epoch, name) for name in names),
             f"{epoch.images_per_second:,.0f}",
             f"{epoch.seconds:.1f}",
         )
@@ -107,12 +108,16 @@ def _epochs(report: FinetuneReport) -> Section:
     ]
     header = (
         ">epoch", ">training loss", ">loss", "accuracy", ">learning rate",
-        *([">zero weights"] * sparse), ">images per second", ">seconds",
+        *(f">{name}" for name in names), ">images per second", ">seconds",
     )  # fmt: skip
     grid = Grid(header, tuple(rows), "loss and accuracy: on images held out from training")
     text = "The model is scored on held-out images after every epoch. The best epoch is written."
     parts = (drawing(training_picture, report), folded("All epochs", grid))
     return Section("Epochs", text, parts, rank=1)
+
+
+def _opset(report: ExportReport) -> str:
+    return "" if report.opset is None else f"opset {report.opset}"
 
 
 def export_page(report: ExportReport, *, gates: Gates = NO_GATES) -> str:
@@ -129,7 +134,7 @@ def export_page(report: ExportReport, *, gates: Gates = NO_GATES) -> str:
     figures = [
         (f"{row.speedup:.2f}x", "as fast as the original", f"on {row_name(row)}") for row in timed
     ]
-    figures.append((format_bytes(report.bytes), "ONNX file", f"opset {report.opset}"))
+    figures.append((format_bytes(report.bytes), f"{report.format} file", _opset(report)))
     facts = {
         "model": report.architecture,
         "compared with": f"PyTorch, on {counted(report.parity.inputs, 'random input')}",

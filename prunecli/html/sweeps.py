@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.budget import COST_NAMES, format_quantity
+from prunecli.budget import format_quantity
+from prunecli.cost.kinds import cost_label
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.drawing import drawing
 from prunecli.html.page import page
@@ -23,7 +24,7 @@ def sweep_page(report: SweepReport, *, command: str = "") -> str:
     leading = []
     facts = {"model": report.architecture, "repair": ", ".join(report.repair) or "none"}
     if suggested is not None and suggested.final is not None:
-        kept = f"at {percent(suggested.kept.get(report.kind))} of the {COST_NAMES[report.kind]}"
+        kept = f"at {percent(suggested.kept.get(report.kind))} of the {cost_label(report.kind)}"
         by = f"{suggested.signal}, {suggested.allocation}"
         accuracy = percent(suggested.final.accuracy)
         leading.append((accuracy, "accuracy of the suggestion", f"{by}, {kept}"))
@@ -43,7 +44,7 @@ def sweep_page(report: SweepReport, *, command: str = "") -> str:
     trials = (report.dense, *report.trials)
     grid = trials_grid(trials, repaired=bool(report.repair), kind=report.kind)
     text = (
-        f"The model is pruned to several budgets of {COST_NAMES[report.kind]} and scored on "
+        f"The model is pruned to several budgets of {cost_label(report.kind)} and scored on "
         f"{report.images:,} {images_text(report.measured)}, without fine-tuning. These trials are "
         "not verified. A model written by prune is."
     )

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunecli.budget import COST_NAMES, format_bytes, format_cost
+from prunecli.budget import format_bytes, format_cost
+from prunecli.cost.kinds import cost_label
 from prunecli.html.drawing import drawing
 from prunecli.html.parts import Bar, Folded, Grid, Section
 from prunecli.pictures import weights_picture
@@ -48,7 +49,7 @@ def budget_text(budget: Mapping[str, Mapping[str, float]] | None) -> str:
     """Say what was to be kept: `at most 50.0 % of the FLOPs`."""
     parts = []
     for kind, limit in (budget or {}).items():
-        name = COST_NAMES.get(kind, kind)
+        name = cost_label(kind)
         if "absolute" in limit:
             parts.append(f"at most {format_cost(kind, limit['absolute'])} {name}")
         elif "fraction" in limit:

@@ -10,7 +10,6 @@ from prunecli.learnability.matching import Known, known_images
 from prunecli.learnability.record import (
     SCORED,
     Record,
-    first_learned,
     forgetting_events,
     learnability,
     read_record,
@@ -29,7 +28,6 @@ __all__ = [
     "compare_records",
     "continued",
     "curriculum_rows",
-    "first_learned",
     "forgetting_events",
     "hardest",
     "importance_weights",

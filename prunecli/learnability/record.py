@@ -65,11 +65,6 @@ def learnability(hits: Hits) -> NDArray[np.float64]:
     return found
 
 
-def first_learned(hits: Hits) -> NDArray[np.int64]:
-    """Return the first epoch [N], from 1, at which an image was right; 0 for never."""
-    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
-
-
 def forgetting_events(hits: Hits) -> NDArray[np.int64]:
     """Return how often [N] an image was right at an epoch and wrong at the next."""
     found: NDArray[np.int64] = np.count_nonzero(hits[:, :-1] & ~hits[:, 1:], axis=1)

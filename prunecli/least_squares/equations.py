@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prunecli.graph.operators import LINEAR, PLANE_CONVOLUTIONS
+
 RIDGE = 1e-3
 """Weight of staying near the given solution, as a share of the mean square of the columns."""
 
@@ -169,8 +171,7 @@ Rows = Callable[
 ]
 
 ROWS: dict[str, Rows] = {
-    "conv1d": rows_of_convolution,
-    "conv2d": rows_of_convolution,
-    "linear": rows_of_product,
+    **dict.fromkeys(PLANE_CONVOLUTIONS, rows_of_convolution),
+    **dict.fromkeys(LINEAR, rows_of_product),
 }
 """The operators that can be written as rows."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunecli.cost.model import LATENCY, CostModel, Latency, model_cost
+from prunecli.cost.kinds import LATENCY
+from prunecli.cost.model import CostModel, Latency, model_cost
 from prunecli.cutting.surgery import cut_tensor, slices_of
 from prunecli.graph.coupling.groups import CouplingGraph, couple
 from prunecli.graph.emitting.emit import constant_name, emit

@@ -38,12 +38,7 @@ class FinetuneOptions:
         basic=True,
     )
     optimizer: str = shared.optimizer(panel=shared.TRAINING, basic=True)
-    schedule: str = _training(
-        "one-cycle",
-        "Learning-rate schedule. See 'prunecli methods schedule'.",
-        metavar="NAME",
-        basic=True,
-    )
+    schedule: str = shared.schedule("one-cycle", panel=shared.TRAINING, basic=True)
     batch_size: int = shared.batch_size(minimum=1, basic=True)
     weight_decay: float = _training(5e-4, "Weight decay.", metavar="X", minimum=0)
     momentum: float = _training(0.9, "SGD momentum.", metavar="X", minimum=0, maximum=1)
@@ -55,19 +50,8 @@ class FinetuneOptions:
         minimum=0,
         maximum=1,
     )
-    amp: str = _training(
-        "auto",
-        "Mixed precision: auto, no, fp16 or bf16.",
-        metavar="KIND",
-        choices=("auto", "no", "fp16", "bf16"),
-    )
-    ema: float = _training(
-        0.0,
-        "Decay of the exponential moving average of the weights. 0 disables it.",
-        metavar="X",
-        minimum=0,
-        maximum=1,
-    )
+    amp: str = shared.amp(panel=shared.TRAINING)
+    ema: float = shared.ema(panel=shared.TRAINING)
     augment: str = _training(
         "auto", "Data augmentation. See 'prunecli methods augmentation'.", metavar="NAME"
     )

@@ -82,6 +82,24 @@ dead_threshold = partial(
     minimum=0.0,
     panel=CRITERION,
 )
+amp = partial(
+    option,
+    "auto",
+    "Mixed precision: auto, no, fp16 or bf16.",
+    metavar="KIND",
+    choices=("auto", "no", "fp16", "bf16"),
+)
+schedule = partial(
+    option, help="Learning-rate schedule. See 'prunecli methods schedule'.", metavar="NAME"
+)
+ema = partial(
+    option,
+    0.0,
+    "Decay of the exponential moving average of the weights. 0 disables it.",
+    metavar="X",
+    minimum=0,
+    maximum=1,
+)
 threads = partial(
     option, None, "CPU threads (default: one per physical core).", metavar="N", minimum=1
 )

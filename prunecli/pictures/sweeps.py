@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunecli.cost.kinds import cost_label
 from prunecli.pictures.saving import Picture
 from prunecli.pictures.style import QUIET, entitle_, explain_, look_of, new_figure, short
 
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from prunecli.report import Score, SweepReport, Trial
 
 CONTROL = "random"
-LABELS = {
-    "flops": "FLOPs", "params": "parameters", "activations": "activations", "bytes": "bytes",
-    "channels": "channels",
-}  # fmt: skip
 LINES = ("-", (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (3, 1, 1, 1, 1, 1)))
 """Strokes of the allocations, in turn."""
 
@@ -56,7 +53,7 @@ def sweep_picture(report: SweepReport, *, narrow: bool = False) -> Picture:
             [100], [value(_dense(report))], marker="*", markersize=11, color="black",
             linestyle="none", label="original model", zorder=5,
         )  # fmt: skip
-        axes.set_xlabel(f"{LABELS[report.kind]} kept (%)")
+        axes.set_xlabel(f"{cost_label(report.kind)} kept (%)")
     left.set_ylabel("accuracy (%)")
     left.set_title("Accuracy", loc="left")
     right.set_ylabel("mean cross-entropy")
@@ -146,7 +143,7 @@ def _loss(score: Score) -> float:
 
 def _description(report: SweepReport, curves: Sequence[_Curve]) -> str:
     lines = [
-        f"Accuracy and loss of {report.architecture} against {LABELS[report.kind]} kept.",
+        f"Accuracy and loss of {report.architecture} against {cost_label(report.kind)} kept.",
         f"Original: {_dense(report).accuracy:.1%}.",
     ]
     for curve in curves:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from prunecli.graph.coupling.groups import staying
-from prunecli.graph.operators import operator_name, reduced_dims, schema_arguments
-from prunecli.graph.rules.pointwise import STATISTICS
+from prunecli.graph.operators import STATISTICS, operator_name, reduced_dims, schema_arguments
 
 if TYPE_CHECKING:
     from prunecli.graph.coupling.groups import CouplingGraph

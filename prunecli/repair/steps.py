@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
+from prunecli.graph.operators import LINEAR, PLANE_CONVOLUTIONS
 from prunecli.least_squares.equations import CHUNK, ROWS, Draw, NormalEquations
 from prunecli.progress import Progress, Step
 from prunecli.registry import Registry
@@ -282,7 +283,6 @@ def _run_product(
 Run = Callable[[Tensor, Tensor, Tensor | None, Mapping[str, Any]], Tensor]
 
 RUN: dict[str, Run] = {
-    "conv1d": _run_convolution,
-    "conv2d": _run_convolution,
-    "linear": _run_product,
+    **dict.fromkeys(PLANE_CONVOLUTIONS, _run_convolution),
+    **dict.fromkeys(LINEAR, _run_product),
 }

@@ -43,11 +43,21 @@ from prunecli.report.models import (
     SignalAgreement,
 )
 from prunecli.report.networks import Cost, CutCost, FrozenReport, GroupReport, LayerCut, Verified
-from prunecli.report.runs import EpochReport, ExportReport, FinetuneReport, RunStep, SamplingReport
+from prunecli.report.runs import (
+    SHARES,
+    EpochReport,
+    ExportReport,
+    FinetuneReport,
+    RunStep,
+    SamplingReport,
+    fact_names,
+    fact_text,
+)
 from prunecli.report.searches import Score, SearchReport, SweepReport, Trial
 
 __all__ = [
     "NO_GATES",
+    "SHARES",
     "AccuracyChange",
     "AnalyzeReport",
     "BenchmarkRow",
@@ -101,6 +111,8 @@ __all__ = [
     "SweepReport",
     "Trial",
     "Verified",
+    "fact_names",
+    "fact_text",
     "finite",
     "gates_text",
     "missed_gate",

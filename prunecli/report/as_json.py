@@ -12,9 +12,11 @@ from typing import Any
 def to_json(value: Any) -> Any:
     """Return plain JSON data for a report: dataclasses become objects, paths become text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
+        found: dict[str, Any] = {}
+        for field in dataclasses.fields(value):
+            item = to_json(getattr(value, field.name))
+            found |= item if field.metadata.get("beside") else {field.name: item}
+        return found
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

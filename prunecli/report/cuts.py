@@ -97,7 +97,7 @@ class IterativeReport:
 
     `accuracy` and `loss` are on `images` held-out images: of the original model, and of the result.
     `criterion` says where the signal was taken; `seconds_per_update` is that of the first round and
-    of the last.
+    of the last, `precision` that of the passes of training.
     """
 
     planned_removals: int
@@ -110,6 +110,7 @@ class IterativeReport:
     images: int = 0
     seconds_per_update: tuple[float, float] | None = None
     log: Path | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a model costs for one input.
+class Cost(Mapping[str, float | None]):
+    """What a model costs for one input, by kind of cost; those that everybody asks for by name.
 
     `flops` counts one multiply-add as one FLOP, as fvcore does; `activations` counts the elements
     of the outputs of convolutions and matrix products; `bytes` those of all parameters and buffers.
     `latency` is in milliseconds per batch, predicted from a latency table where there is one.
     """
 
-    flops: float
-    params: float
-    activations: float
-    bytes: float
-    channels: float
-    latency: float | None = None
+    __slots__ = ("_amounts",)
+
+    def __init__(self, amounts: Mapping[str, float | None] | None = None, **more: float) -> None:
+        self._amounts = {**(amounts or {}), **more}
+        self._amounts.setdefault("latency", None)
+
+    def __getitem__(self, kind: str) -> float | None:
+        return self._amounts[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._amounts)
+
+    def __len__(self) -> int:
+        return len(self._amounts)
+
+    def __repr__(self) -> str:
+        return f"Cost({self._amounts})"
+
+    @property
+    def flops(self) -> float:
+        """Multiply-adds."""
+        return self._known("flops")
+
+    @property
+    def params(self) -> float:
+        """Elements of parameters."""
+        return self._known("params")
+
+    @property
+    def activations(self) -> float:
+        """Elements of the outputs of convolutions and matrix products."""
+        return self._known("activations")
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of parameters and buffers."""
+        return self._known("bytes")
+
+    @property
+    def channels(self) -> float:
+        """Channels that can be cut."""
+        return self._known("channels")
+
+    @property
+    def latency(self) -> float | None:
+        """Milliseconds per batch; None where no table predicts them."""
+        return self._amounts["latency"]
+
+    def _known(self, kind: str) -> float:
+        amount = self._amounts[kind]
+        assert amount is not None
+        return amount
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from prunecli.report.cuts import SparsityReport
     from prunecli.report.measured import AccuracyChange, BenchmarkRow, Parity
     from prunecli.report.networks import CutCost, Verified
 
+BESIDE: Mapping[str, bool] = {"beside": True}
+"""Marks a mapping whose entries stand beside the fields of its report in JSON."""
+
 
 @dataclass(frozen=True)
 class EpochReport:
     """One epoch: losses, held-out accuracy, learning rate at its end, images per second.
 
-    `sparsity` is the share of zeroed weights at its end, where some are kept at zero.
+    `facts` are what a method of pruning says at its end, under names of its own, which stand beside
+    the other fields in JSON and in logs; `sparsity` is the share of zeroed weights, where some are
+    kept at zero. `precision` is that of the forward and backward passes.
     """
 
     epoch: int
@@ -28,7 +33,30 @@ class EpochReport:
     learning_rate: float
     images_per_second: float
     seconds: float
-    sparsity: float | None = None
+    precision: str = "fp32"
+    facts: Mapping[str, float] = field(default_factory=dict, metadata=BESIDE)
+
+    @property
+    def sparsity(self) -> float | None:
+        """The share of zeroed weights; None where none are held at zero."""
+        return self.facts.get("sparsity")
+
+
+SHARES = ("sparsity", "FLOPs")
+"""Facts that are parts of a whole: they are shown in per cent."""
+
+
+def fact_names(epochs: Sequence[EpochReport]) -> tuple[str, ...]:
+    """Return the facts that any epoch has, in the order of the first one that has them."""
+    return tuple(dict.fromkeys(name for epoch in epochs for name in epoch.facts))
+
+
+def fact_text(epoch: EpochReport, name: str) -> str:
+    """Write a fact of an epoch; nothing where the epoch does not have it."""
+    value = epoch.facts.get(name)
+    if value is None:
+        return ""
+    return f"{100 * value:.1f} %" if name in SHARES else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -94,14 +122,18 @@ class FinetuneReport:
     pictures: tuple[Path, ...] = ()
     page: Path | None = None
     sampling: SamplingReport | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The outcome of `export`; `history` has the steps of the model up to here."""
+    """The outcome of `export`; `history` has the steps of the model up to here.
+
+    `format` is what people call the file's format; `opset` is None where that is not ONNX.
+    """
 
     output: Path
-    opset: int
+    opset: int | None
     bytes: int
     parity: Parity
     benchmark: tuple[BenchmarkRow, ...]
@@ -111,3 +143,4 @@ class ExportReport:
     history: tuple[RunStep, ...] = ()
     pictures: tuple[Path, ...] = ()
     page: Path | None = None
+    format: str = "ONNX"

@@ -15,7 +15,7 @@ from prunecli.signals.sources import sources_of
 from prunecli.signals.subject import no_images
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -65,6 +65,11 @@ class Accumulator:
         batch.gradients.update(gradients)
         self.sums.add([self.point], batch)
         self.sums.images += images
+
+    def merge(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Make the sums those of several processes, of which `total` adds up a tensor."""
+        self.sums.totals = {key: total(value) for key, value in self.sums.totals.items()}
+        self.sums.images = int(total(torch.tensor(self.sums.images)))
 
     @torch.no_grad()
     def saliency(self) -> NDArray[np.float64]:

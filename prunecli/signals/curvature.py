@@ -16,7 +16,24 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from prunecli.graph.emitting.program import traced_name
-from prunecli.graph.operators import is_pointwise, operator_name, schema_arguments
+from prunecli.graph.operators import (
+    AVERAGE_POOLS,
+    CHANNEL_SHUFFLES,
+    CONCATENATIONS,
+    CONTRACTIONS,
+    EMBEDDINGS,
+    EXPANSIONS,
+    FLIPS,
+    INDEXINGS,
+    LAYERS,
+    MAX_POOLS,
+    MOVES,
+    PADS,
+    REPETITIONS,
+    is_pointwise,
+    operator_name,
+    schema_arguments,
+)
 
 Run = Callable[..., Any]
 Tensors = tuple[Tensor, ...]
@@ -125,27 +142,27 @@ def _as_list(value: Any) -> list[Any]:
 
 
 _MOVING = (
-    "view", "reshape", "_unsafe_view", "permute", "transpose", "t", "flatten", "unflatten",
-    "squeeze", "unsqueeze", "cat", "stack", "split", "split_with_sizes", "chunk", "unbind",
-    "select", "slice", "narrow", "expand", "expand_as", "repeat", "index_select", "index", "gather",
-    "contiguous", "clone", "alias", "dropout", "feature_dropout", "pad", "constant_pad_nd", "roll",
-    "flip", "sum", "movedim", "swapaxes", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
-    "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool2d", "upsample_nearest2d", "amax",
-    "max", "to", "_to_copy", "embedding", "unfold", "im2col",
-)  # fmt: skip
-_BILINEAR = (
-    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum",
-)  # fmt: skip
-_AVERAGED = (
-    "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    MOVES
+    | CONCATENATIONS
+    | EXPANSIONS
+    | FLIPS
+    | INDEXINGS
+    | REPETITIONS
+    | CHANNEL_SHUFFLES
+    | PADS
+    | MAX_POOLS
+    | EMBEDDINGS
+    | {
+        "amax", "clone", "dropout", "expand_as", "feature_dropout", "gather", "im2col",
+        "index_select", "max", "pixel_shuffle", "pixel_unshuffle", "repeat_interleave", "roll",
+        "stack", "sum", "unfold", "upsample_nearest2d",
+    }
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_MOVING, moved),
-    **dict.fromkeys(_BILINEAR, bilinear),
-    **dict.fromkeys(_AVERAGED, averaged),
+    **dict.fromkeys(LAYERS | CONTRACTIONS, bilinear),
+    **dict.fromkeys(AVERAGE_POOLS | {"mean"}, averaged),
 }
 """How curvatures go back through an operator; others are pointwise, or estimated (`sampled`)."""
 

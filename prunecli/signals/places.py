@@ -10,8 +10,14 @@ import torch
 from torch import Tensor, fx
 
 from prunecli.graph.coupling.groups import STAYS, Atoms, CouplingGraph
-from prunecli.graph.coupling.roles import CONTRACTIONS, PRODUCERS, parameters_behind
-from prunecli.graph.operators import operator_name, schema_arguments
+from prunecli.graph.coupling.roles import PRODUCERS, parameters_behind
+from prunecli.graph.operators import (
+    CONTRACTIONS,
+    EMBEDDINGS,
+    LINEAR,
+    operator_name,
+    schema_arguments,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -134,7 +140,7 @@ def _makes(trace: Trace) -> Iterator[tuple[fx.Node, int]]:
 def channel_dim(operator: str, value: fx.Node, weight: fx.Node) -> int:
     """Return the dimension on which a layer's input or output holds its channels."""
     rank = value.meta["val"].dim()
-    last = operator in {"linear", "embedding"}
+    last = operator in LINEAR | EMBEDDINGS
     return int(rank - 1 if last else rank - weight.meta["val"].dim() + 1)
 
 

@@ -14,7 +14,7 @@ from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
 from prunecli.network.described import prune_report
 from prunecli.progress import Clock, silent
-from prunecli.report import CutCost, FrozenReport, PruneReport, SparsityReport
+from prunecli.report import Cost, CutCost, FrozenReport, PruneReport, SparsityReport
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.batch_norm_repair import check_norms_repair, repair_norms_
 from prunecli.sparse.granularity import CHANNEL, Pattern, parse_pattern
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
-    from prunecli.report import Cost, RepairReport, Verified
+    from prunecli.report import RepairReport, Verified
 
 
 @dataclass(frozen=True)
@@ -224,20 +224,16 @@ def sparse_cost(
     tensors = model.state_dict()
     packed, _ = pack(tensors, masks)
     saved = tensor_bytes(tensors.values()) - tensor_bytes(packed.values())
-    after = _replaced(before, params=before.params - zeroed, bytes=before.bytes - saved)
+    after = Cost(before, params=before.params - zeroed, bytes=before.bytes - saved)
     return CutCost(
         before=before,
         after=after,
         kept={
-            name: getattr(after, name) / value if value else 1.0
-            for name, value in vars(before).items()
+            name: (after[name] or 0.0) / value if value else 1.0
+            for name, value in before.items()
             if value is not None
         },
     )
-
-
-def _replaced(cost: Cost, **changed: float) -> Cost:
-    return type(cost)(**{**vars(cost), **changed})
 
 
 def _plan(found: SparsityReport, options: PruneOptions) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from prunecli.errors import InputError
 
@@ -48,10 +50,61 @@ def _precision(amp: str, device: torch.device) -> str:
 
 
 def _automatic(device: torch.device) -> str:
-    """Choose by device: a CPU gains nothing for networks this small, a GPU has bf16 or fp16."""
+    """Choose by device: a CPU that multiplies in bf16 gains from it, a GPU has bf16 or fp16."""
+    if device.type == "cpu":
+        return "bf16" if cpu_has_bf16() else "no"
     if device.type != "cuda":
         return "no"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+"""What a processor that multiplies bfloat16 numbers says that it has; others emulate it slowly."""
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def cpu_has_bf16() -> bool:
+    """Tell whether this processor multiplies in bfloat16, and torch was built to use that."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    asked = getattr(torch.cpu, "get_capabilities", None)  # a newer torch alone has it
+    known = asked() if asked is not None else dict.fromkeys(_linux_flags(CPUINFO), True)
+    return any(known.get(flag) for flag in BF16_FLAGS)
+
+
+def _linux_flags(path: Path) -> frozenset[str]:
+    """Return the flags of the first processor, as Linux tells them; none anywhere else."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
+
+
+def precision_of(accelerator: Accelerator) -> str:
+    """Return the precision of the passes of training, in a word for people."""
+    precision = str(accelerator.mixed_precision)
+    return "fp32" if precision == "no" else precision
+
+
+def over_processes(accelerator: Accelerator, value: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes; that of one process is its own."""
+    if accelerator.num_processes == 1:
+        return value
+    total: Tensor = accelerator.reduce(value.to(accelerator.device), reduction="sum")
+    return total.to(value.device)
+
+
+def from_main_process(accelerator: Accelerator, value: Tensor) -> Tensor:
+    """Return the tensor that the main process has, in every process."""
+    if accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast
+
+    told: Tensor = broadcast(value.to(accelerator.device))
+    return told.to(value.device)
 
 
 def _half(device: torch.device) -> str:

@@ -14,21 +14,20 @@ from torch import Tensor, nn
 
 from prunecli.data import DataSource, ImageSet, load_split
 from prunecli.errors import InputError, InterruptedRunError
-from prunecli.evaluation.memory import memory_format_for
-from prunecli.graph.tracing.running import evaluating
 from prunecli.options import FinetuneOptions
 from prunecli.progress import Progress, silent
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.granularity import WEIGHT
 from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
-from prunecli.training.average import ExponentialAverage
-from prunecli.training.devices import make_accelerator
+from prunecli.training.devices import make_accelerator, precision_of
 from prunecli.training.hits import check_mode, record_of
-from prunecli.training.loop import Recipe, Run, Teacher, epoch_batches
+from prunecli.training.loop import epoch_batches
 from prunecli.training.losses import Objective
-from prunecli.training.masked_weights import Zeros
-from prunecli.training.optimizers import OPTIMIZERS, build_optimizer, peak_rate
+from prunecli.training.masked_weights import MaskedWeights
+from prunecli.training.optimizers import OPTIMIZERS, peak_rate
+from prunecli.training.placing import placed, start_run
+from prunecli.training.recipe import Recipe, Teacher
 from prunecli.training.sampling import SAMPLINGS, check_sampling, make_sampling
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
@@ -41,8 +40,10 @@ if TYPE_CHECKING:
 
     from prunecli.architectures.reference import InputSpec
     from prunecli.learnability import Record
+    from prunecli.plan import PruningPlan
     from prunecli.report import EpochReport, Evaluation, SamplingReport
     from prunecli.sparse.layers import WeightLayer
+    from prunecli.training.method import TrainingMethod
 
 SAVE_SECONDS = 300.0
 """How much of an epoch a kill may cost; every epoch's end is saved besides."""
@@ -55,7 +56,8 @@ FEWEST_HELD_OUT = 256
 class FinetuneResult:
     """A trained network: a copy with the weights of its best epoch, on the CPU, in eval mode.
 
-    Where weights were held at zero, `masks` say which are kept.
+    Where weights were held at zero, `masks` say which are kept. `precision` is that of the passes,
+    `plan` what a method removed, if it says so.
     """
 
     model: nn.Module
@@ -68,6 +70,8 @@ class FinetuneResult:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     record: Record | None = None
     sampling: SamplingReport | None = None
+    precision: str = "fp32"
+    plan: PruningPlan | None = None
 
 
 def finetune(
@@ -80,6 +84,7 @@ def finetune(
     teacher_input: InputSpec | None = None,
     masks: Mapping[str, Tensor] | None = None,
     layers: Sequence[WeightLayer] = (),
+    method: TrainingMethod | None = None,
     run_dir: Path | None = None,
     resume: bool = False,
     save_seconds: float = SAVE_SECONDS,
@@ -88,8 +93,9 @@ def finetune(
     """Train a copy of `model` on the training images, the best epoch chosen on held-out ones.
 
     With a `teacher` the loss is `distillation_loss`. What `masks` leave out stays zero; with
-    `options.sparsity` the weights of `layers` are zeroed along the way. `run_dir` holds the log and
-    a state from which `resume` goes on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`,
+    `options.sparsity` the weights of `layers` are zeroed along the way. Instead of these a `method`
+    may prune while the network trains. `run_dir` holds the log and a state from which `resume` goes
+    on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`,
     `RESUME_MISMATCH`, `TOO_FEW_IMAGES`, and those of the data) and `InterruptedRunError` after
     Ctrl-C.
     """
@@ -112,13 +118,19 @@ def finetune(
         )
         settings = _settings(recipe, student, teacher)
         place = Place(ready_folder(run_dir), save_seconds, settings)
-        run = start_run(student, recipe)
-        run.zeros = _zeros(run.bare, recipe, masks or {}, layers)
-        session = Session(recipe, run, held_out=held_out, place=place)
+        zeros = _masked_weights(recipe, masks or {}, layers)
+        if zeros is not None and method is not None:
+            raise InputError(
+                "masked weights are a method of their own, and another one was given",
+                code="BAD_OPTION",
+                hint="train with one of the two",
+            )
+        run = start_run(student, recipe, method or zeros)
+        session = Session(run, held_out=held_out, place=place)
         if resume and not session.restore():
             warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
         session.train()
-        return _result(session, warnings)
+        return _result(session, warnings, zeros)
 
 
 def make_recipe(
@@ -130,6 +142,7 @@ def make_recipe(
     teacher: Teacher | None,
     accelerator: Accelerator,
     progress: Progress = silent,
+    round_steps: int | None = None,
 ) -> Recipe:
     """Return everything about a run on `images` that stays the same."""
     return Recipe(
@@ -145,6 +158,7 @@ def make_recipe(
         steps_per_epoch=_steps_per_epoch(images, options, accelerator),
         progress=progress,
         sampling=make_sampling(options, images),
+        round_steps=round_steps,
     )
 
 
@@ -262,28 +276,8 @@ def make_teacher(
     if model is None:
         return None
     taught = copy.deepcopy(model).float().eval().requires_grad_(requires_grad=False)
-    placed, memory_format = _placed(taught, input_spec, accelerator)
-    return Teacher(placed, input_spec, memory_format)
-
-
-def _placed(
-    model: nn.Module, input_spec: InputSpec, accelerator: Accelerator
-) -> tuple[nn.Module, torch.memory_format]:
-    moved = model.to(device=accelerator.device)
-    with evaluating(moved):
-        memory_format = memory_format_for(moved, input_spec)
-    return moved.to(memory_format=memory_format), memory_format
-
-
-def start_run(student: nn.Module, recipe: Recipe) -> Run:
-    """Return the student on its device, in channels-last memory if it can, with its optimiser."""
-    bare, memory_format = _placed(student, recipe.input, recipe.accelerator)
-    average = ExponentialAverage(bare, decay=recipe.options.ema) if recipe.options.ema else None
-    optimizer = build_optimizer(bare, recipe.options)
-    model, prepared = recipe.accelerator.prepare(bare, optimizer)
-    return Run(
-        model=model, bare=bare, memory_format=memory_format, optimizer=prepared, average=average
-    )
+    bare, memory_format = placed(taught, input_spec, accelerator)
+    return Teacher(bare, input_spec, memory_format)
 
 
 def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> dict[str, Any]:
@@ -319,7 +313,7 @@ def ready_folder(run_dir: Path | None) -> Path | None:
     return run_dir
 
 
-def _result(session: Session, warnings: list[str]) -> FinetuneResult:
+def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) -> FinetuneResult:
     best, before, sampling = session.best, session.before, session.recipe.sampling
     assert best is not None
     assert before is not None
@@ -330,8 +324,8 @@ def _result(session: Session, warnings: list[str]) -> FinetuneResult:
         )
     warnings.extend(note for note in session.recipe.images.found() if note not in warnings)
     warnings.extend(() if sampling is None else sampling.warnings)
+    plan = session.finish()
     model = session.recipe.accelerator.unwrap_model(session.run.model, keep_fp32_wrapper=False)
-    model.load_state_dict(best.tensors)
     model = model.to("cpu").to(memory_format=torch.contiguous_format).eval()
     return FinetuneResult(
         model=model,
@@ -341,7 +335,9 @@ def _result(session: Session, warnings: list[str]) -> FinetuneResult:
         held_out_after=best.evaluation,
         log=session.log,
         warnings=tuple(warnings),
-        masks=_final_masks(session),
+        masks={} if zeros is None else {name: mask.cpu() for name, mask in zeros.masks.items()},
+        precision=precision_of(session.recipe.accelerator),
+        plan=plan,
         record=_record(session),
         sampling=None if sampling is None else sampling.report,
     )
@@ -357,13 +353,13 @@ def _record(session: Session) -> Record | None:
     )
 
 
-def _zeros(
-    model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], layers: Sequence[WeightLayer]
-) -> Zeros | None:
+def _masked_weights(
+    recipe: Recipe, masks: Mapping[str, Tensor], layers: Sequence[WeightLayer]
+) -> MaskedWeights | None:
     """Return what holds weights at zero; None where nothing does."""
     options = recipe.options
     if options.sparsity is None:
-        return Zeros(model, masks) if masks else None
+        return MaskedWeights(masks) if masks else None
     total = sum(layer.size for layer in layers)
     zero = sum(int((~masks[layer.name]).sum()) for layer in layers if layer.name in masks)
     if not total or round(options.sparsity * total) <= zero:
@@ -379,13 +375,7 @@ def _zeros(
         every=options.sparsity_every,
         schedule=SPARSITY_SCHEDULES.get(options.sparsity_schedule),
     )
-    return Zeros(model, masks, gradual=gradual, layers=layers, allocation=options.allocation)
-
-
-def _final_masks(session: Session) -> dict[str, Tensor]:
-    """Return the masks that the given-back network obeys, on the CPU."""
-    zeros = session.run.zeros
-    return {} if zeros is None else {name: mask.cpu() for name, mask in zeros.masks.items()}
+    return MaskedWeights(masks, gradual=gradual, layers=layers, allocation=options.allocation)
 
 
 @contextmanager

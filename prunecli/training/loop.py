@@ -1,38 +1,30 @@
-"""One epoch of training, in small steps that can be stopped between any two."""
+"""A round of training, in small steps that can be stopped between any two."""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import math
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from prunecli.data import ImageSet, plan_batches
+from prunecli.data import plan_batches
 from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
 from prunecli.evaluation.images import check_outputs
 from prunecli.evaluation.outputs import class_logits
-from prunecli.progress import Progress, Step
+from prunecli.progress import Step
 from prunecli.training.interrupt import held_interrupts
-from prunecli.training.sampling import Sampling, with_positions
+from prunecli.training.method import Batch, TrainingRun
+from prunecli.training.placing import replace_network_
+from prunecli.training.recipe import Recipe, Teacher, derive_seed
+from prunecli.training.sampling import with_positions
 from prunecli.training.state import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from accelerate import Accelerator
-
-    from prunecli.architectures.reference import InputSpec
-    from prunecli.options import FinetuneOptions
-    from prunecli.training.augment import Augmentation
-    from prunecli.training.average import ExponentialAverage
-    from prunecli.training.losses import Objective
-    from prunecli.training.masked_weights import Zeros
-    from prunecli.training.schedules import Schedule
 
 REPORT_SECONDS = 0.2
 """How often progress is reported; on a GPU every report waits for the work that was queued."""
@@ -40,69 +32,6 @@ REPORT_SECONDS = 0.2
 
 DRAWN = -1
 """Where a step's number would be, in the seed of what a whole epoch is drawn from."""
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A network in eval mode whose outputs are imitated, and how it takes its input."""
-
-    model: nn.Module
-    input: InputSpec
-    memory_format: torch.memory_format
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything about a run that stays the same from its first step to its last."""
-
-    options: FinetuneOptions
-    input: InputSpec
-    images: ImageSet
-    augmentation: Augmentation
-    schedule: Schedule
-    peak: float
-    objective: Objective
-    teacher: Teacher | None
-    accelerator: Accelerator
-    steps_per_epoch: int
-    progress: Progress
-    sampling: Sampling | None = None
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.options.epochs * self.steps_per_epoch
-
-
-@dataclass
-class Run:
-    """Everything about a run that changes with its steps.
-
-    `seen` says of every image whether this epoch has not trained on it (0), had it wrong (1) or
-    right (2); None where that is not asked for.
-    """
-
-    model: nn.Module
-    bare: nn.Module
-    memory_format: torch.memory_format
-    optimizer: Any
-    average: ExponentialAverage | None
-    zeros: Zeros | None = None
-    epoch: int = 0
-    step: int = 0
-    totals: Totals = field(default_factory=Totals)
-    between_steps: bool = True
-    seen: Tensor | None = None
-
-
-def derive_seed(seed: int, *parts: int) -> int:
-    """Return a 63-bit seed for one use, the same on every machine.
-
-    Every draw of a run has its own, so that a run resumes exactly without a saved random state.
-    """
-    text = "/".join(str(part) for part in (seed, *parts))
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def epoch_batches(
@@ -121,32 +50,45 @@ def epoch_batches(
     return tuple(batch[: len(batch) // processes * processes][rank::processes] for batch in batches)
 
 
-def train_epoch(recipe: Recipe, run: Run, *, save: Callable[[], None], save_seconds: float) -> None:
-    """Take the remaining steps of the run's current epoch; the sums over it are `run.totals`."""
-    batches = drawn_batches(recipe, run.epoch)
-    meter = Meter(recipe, run)
-    saved = time.monotonic()
+def train_round(
+    run: TrainingRun, end: int, *, save: Callable[[], None], save_seconds: float
+) -> None:
+    """Take the steps that are left until `end` are taken, over as many epochs as that takes.
+
+    The sums over them are `run.totals`. A batch of which nothing can be read counts as a step.
+    """
+    meter = Meter(run)
+    timer = Timer(save, save_seconds)
     run.model.train()
     try:
-        start = run.step
-        for at, positions, images, labels in with_positions(recipe.images, batches[start:]):
-            run.step = start + at  # past batches of which nothing could be read
-            weights = None if recipe.sampling is None else recipe.sampling.weights_of(positions)
-            with held_interrupts():
-                run.between_steps = False
-                loss, right = train_step(recipe, run, images, labels, weights)
-                meter.add(loss, right.sum(), len(labels))
-                if run.seen is not None:
-                    run.seen[positions.to(run.seen.device)] = 1 + right.to(torch.uint8)
-                run.step += 1
-                run.between_steps = True
-            if meter.due(last=run.step == len(batches)):
-                meter.report()
-                if time.monotonic() - saved > save_seconds:
-                    save()
-                    saved = time.monotonic()
+        while run.taken < end:
+            if run.step >= run.recipe.steps_per_epoch:
+                run.epoch, run.step = run.epoch + 1, 0
+            _train_within_epoch(run, end, meter, timer)
     finally:
         meter.flush()
+
+
+def _train_within_epoch(run: TrainingRun, end: int, meter: Meter, timer: Timer) -> None:
+    """Take steps until the epoch ends or `end` are taken."""
+    recipe, start = run.recipe, run.step
+    stop = min(recipe.steps_per_epoch, start + end - run.taken)
+    batches = drawn_batches(recipe, run.epoch)[start:stop]
+    for at, positions, images, labels in with_positions(recipe.images, batches):
+        run.step = start + at  # past batches of which nothing could be read
+        weights = None if recipe.sampling is None else recipe.sampling.weights_of(positions)
+        with held_interrupts():
+            run.between_steps = False
+            loss, right = train_step(run, images, labels, weights)
+            meter.add(loss, right.sum(), len(labels))
+            if run.seen is not None:
+                run.seen[positions.to(run.seen.device)] = 1 + right.to(torch.uint8)
+            run.step += 1
+            run.between_steps = True
+        if meter.due(last=run.taken == end):
+            meter.report()
+            timer.save_if_due()
+    run.step = stop
 
 
 def drawn_batches(recipe: Recipe, epoch: int) -> tuple[Tensor, ...]:
@@ -171,12 +113,13 @@ def drawn_batches(recipe: Recipe, epoch: int) -> tuple[Tensor, ...]:
 
 
 def train_step(
-    recipe: Recipe, run: Run, images: Tensor, labels: Tensor, weights: Tensor | None = None
+    run: TrainingRun, images: Tensor, labels: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Train on one batch of n uint8 images, `weights` [n] of them in the loss.
 
     Return the loss, a scalar, and whether each image was right [n], both on the device.
     """
+    recipe, method = run.recipe, run.method
     accelerator, options = recipe.accelerator, recipe.options
     draws = derive_seed(options.seed, run.epoch, run.step, accelerator.process_index)
     torch.manual_seed(draws)  # dropout and its like draw from the global generator
@@ -184,10 +127,8 @@ def train_step(
     images = images.to(accelerator.device, non_blocking=True)
     labels = labels.to(accelerator.device, non_blocking=True)
     images = recipe.augmentation(images, generator)
-    step = run.epoch * recipe.steps_per_epoch + run.step
-    set_learning_rate(run.optimizer, recipe.peak * recipe.schedule(step, recipe.steps))
-    if run.zeros is not None:
-        run.zeros.before_step(step)
+    set_learning_rate(run.optimizer, learning_rate(run, run.taken))
+    method.before_step(run)
     pixels = normalise(images, recipe.input, memory_format=run.memory_format)
     with accelerator.autocast():
         taught = teach(recipe.teacher, images)
@@ -197,18 +138,28 @@ def train_step(
     if weights is not None:
         weights = weights.to(accelerator.device, non_blocking=True)
     loss = recipe.objective(logits, auxiliary, labels, taught, weights)
+    batch = Batch(images, labels, logits, loss)
+    extra = method.extra_loss(run, batch)
+    if extra is not None:
+        loss = loss + extra
     run.optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
-    if run.zeros is not None:
-        run.zeros.mask_gradients()
+    scaler = accelerator.scaler
+    scale = 1.0 if scaler is None else float(scaler.get_scale())
+    method.after_backward(run, dataclasses.replace(batch, loss=loss.detach(), scale=scale))
     if options.clip > 0:
         accelerator.clip_grad_norm_(run.bare.parameters(), options.clip)
     run.optimizer.step()
     if run.average is not None:
-        run.average.update(run.bare, step)
-    if run.zeros is not None:
-        run.zeros.enforce(None if run.average is None else run.average.model)
+        run.average.update(run.bare, run.taken)
+    replace_network_(run, method.after_step(run))
     return loss.detach(), logits.detach().argmax(1) == labels
+
+
+def learning_rate(run: TrainingRun, step: int) -> float:
+    """Return the learning rate of a step; one after the planned end is like the last one."""
+    recipe = run.recipe
+    return recipe.peak * recipe.schedule(min(step, run.steps - 1), run.steps)
 
 
 def teach(teacher: Teacher | None, images: Tensor) -> Tensor | None:
@@ -234,9 +185,23 @@ def check_teacher(logits: Tensor, taught: Tensor | None) -> None:
 
 
 def set_learning_rate(optimizer: Any, learning_rate: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of all parameter groups, each by its own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+
+
+class Timer:
+    """Saves a run when it has not been saved for a while."""
+
+    def __init__(self, save: Callable[[], None], seconds: float) -> None:
+        self.save, self.seconds = save, seconds
+        self.saved = time.monotonic()
+
+    def save_if_due(self) -> None:
+        """Save, if that was `seconds` ago."""
+        if time.monotonic() - self.saved > self.seconds:
+            self.save()
+            self.saved = time.monotonic()
 
 
 class Meter:
@@ -245,17 +210,15 @@ class Meter:
     Reading a number off a GPU waits for all work queued before it, so that is not done each step.
     """
 
-    def __init__(self, recipe: Recipe, run: Run) -> None:
-        self.recipe = recipe
+    def __init__(self, run: TrainingRun) -> None:
         self.run = run
-        self.device = recipe.accelerator.device
         self.started = time.monotonic()
         self.reported = self.started
         self._clear()
 
     def _clear(self) -> None:
-        self.loss = torch.zeros((), device=self.device)
-        self.hits = torch.zeros((), device=self.device, dtype=torch.int64)
+        self.loss = torch.zeros((), device=self.run.device)
+        self.hits = torch.zeros((), device=self.run.device, dtype=torch.int64)
         self.images = 0
 
     def add(self, loss: Tensor, hits: Tensor, images: int) -> None:
@@ -284,25 +247,28 @@ class Meter:
     def report(self) -> None:
         """Move the sums and report them; raise `DIVERGED` for a loss of NaN."""
         self.flush()
-        check_finite(self.run.totals.loss, self.recipe, epoch=self.run.epoch, step=self.run.step)
-        done = self.run.epoch * self.recipe.steps_per_epoch + self.run.step
-        self.recipe.progress(Step("train", done, self.recipe.steps, self.facts()))
+        run = self.run
+        check_finite(run.totals.loss, run)
+        run.recipe.progress(Step("train", run.taken, run.steps, self.facts()))
 
     def facts(self) -> Mapping[str, float | str]:
         """Return what people want to see beside the bar."""
-        totals = self.run.totals
+        run, totals = self.run, self.run.totals
         images = max(totals.images, 1)
         rate = totals.images / max(totals.seconds, 1e-9)
+        epochs = math.ceil(run.steps / run.recipe.steps_per_epoch)
         return {
-            "epoch": f"{self.run.epoch + 1}/{self.recipe.options.epochs}",
+            "epoch": f"{run.epoch + 1}/{epochs}",
             "loss": totals.loss / images,
             "accuracy": totals.hits / images,
-            "images/s": rate * self.recipe.accelerator.num_processes,
+            "images/s": rate * run.recipe.accelerator.num_processes,
+            **run.method.facts(),
         }
 
 
-def check_finite(value: float, recipe: Recipe, *, epoch: int, step: int) -> None:
+def check_finite(value: float, run: TrainingRun) -> None:
     """Raise `DIVERGED`, with what to change, for a loss that is no longer a number."""
+    recipe = run.recipe
     if math.isfinite(value):
         return
     advice = [f"lower the learning rate: --lr {recipe.peak / 10:g} instead of {recipe.peak:g}"]
@@ -311,7 +277,7 @@ def check_finite(value: float, recipe: Recipe, *, epoch: int, step: int) -> None
     if recipe.accelerator.mixed_precision != "no":
         advice.append("switch mixed precision off: --amp no")
     raise InputError(
-        f"the loss is no longer a number in epoch {epoch + 1}, by step {step}",
+        f"the loss is no longer a number in epoch {run.epoch + 1}, by step {run.step}",
         code="DIVERGED",
         hint="; or ".join(advice),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import nn
@@ -12,11 +12,15 @@ from prunecli.errors import InputError
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from prunecli.options import FinetuneOptions
 
-ParameterGroup: TypeAlias = dict[str, list[nn.Parameter] | float]
+ParameterGroup: TypeAlias = dict[str, Any]
+"""Parameters (`params`) and what an optimiser is told of them, such as `weight_decay`.
+
+An `lr_scale` is a factor on the learning rate of the schedule, for these parameters alone.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,20 @@ class OptimizerKind:
 OPTIMIZERS: Registry[OptimizerKind] = Registry("optimizer")
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup]:
-    """Return the trainable parameters in two groups: weights decay, vectors do not.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, own: Sequence[ParameterGroup] = ()
+) -> list[ParameterGroup]:
+    """Return the trainable parameters in two groups, weights decay, vectors do not, and `own` ones.
 
     Decay on batch-norm scales and biases only changes the effective learning rate. Raises
     `InputError` (`NOTHING_TO_TRAIN`) when no parameter requires a gradient.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    taken = {id(parameter) for group in own for parameter in group["params"]}
+    trainable = [
+        parameter
+        for parameter in model.parameters()
+        if parameter.requires_grad and id(parameter) not in taken
+    ]
     if not trainable:
         raise InputError(
             "no parameter of the network can be trained",
@@ -49,12 +60,17 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGro
         {"params": weights, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return [group for group in groups if group["params"]]
+    return [*(group for group in groups if group["params"]), *own]
 
 
-def build_optimizer(model: nn.Module, options: FinetuneOptions) -> torch.optim.Optimizer:
-    """Return the optimiser of `options` over a model; `peak_rate` is its first learning rate."""
-    groups = parameter_groups(model, options.weight_decay)
+def build_optimizer(
+    model: nn.Module, options: FinetuneOptions, own: Sequence[ParameterGroup] = ()
+) -> torch.optim.Optimizer:
+    """Return the optimiser of `options` over a model; `peak_rate` is its first learning rate.
+
+    Some parameters may be in groups of their `own`.
+    """
+    groups = parameter_groups(model, options.weight_decay, own)
     return OPTIMIZERS.get(options.optimizer).build(groups, options, peak_rate(options))
 
 

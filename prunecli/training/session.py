@@ -1,4 +1,4 @@
-"""The life of one run: start or resume, train epoch by epoch, remember the best, stop safely."""
+"""The life of one run: start or resume, train round by round, remember the best, stop safely."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from prunecli.data import ImageSet, plan_batches
 from prunecli.errors import InputError, InterruptedRunError
 from prunecli.evaluation.images import Tally, tally_batches, to_evaluation
 from prunecli.report import EpochReport, Evaluation
+from prunecli.training.devices import from_main_process, over_processes, precision_of
 from prunecli.training.hits import EVALUATION_BATCH, image_hits, left_over, packed, unpacked
 from prunecli.training.interrupt import held_interrupts
-from prunecli.training.loop import Recipe, Run, check_finite, train_epoch
+from prunecli.training.loop import check_finite, learning_rate, train_round
+from prunecli.training.placing import replace_network_
 from prunecli.training.state import (
     STATE_FILE,
     Best,
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from prunecli.plan import PruningPlan
+    from prunecli.training.method import Replacement, TrainingRun
+
 
 TRAINED_RIGHT = 2
-"""What `Run.seen` says of an image that was right as it was trained on."""
+"""What `TrainingRun.seen` says of an image that was right as it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Place:
 class Session:
     """A run with the memory that outlives it."""
 
-    def __init__(self, recipe: Recipe, run: Run, *, held_out: ImageSet, place: Place) -> None:
-        self.recipe = recipe
+    def __init__(self, run: TrainingRun, *, held_out: ImageSet, place: Place) -> None:
+        self.recipe = run.recipe
         self.run = run
         self.held_out = held_out
         self.place = place
@@ -64,35 +69,38 @@ class Session:
         if snapshot is None:
             return False
         run = self.run
+        run.epoch, run.step, run.totals = snapshot.epoch, snapshot.step, snapshot.totals
+        run.steps = self.recipe.steps if snapshot.steps is None else snapshot.steps
+        replace_network_(run, run.method.restore(run, snapshot.method))
         run.bare.load_state_dict(snapshot.model)
         run.optimizer.load_state_dict(snapshot.optimizer)
         if run.average is not None and snapshot.average is not None:
             run.average.model.load_state_dict(snapshot.average)
-        if run.zeros is not None and snapshot.zeros is not None:
-            run.zeros.restore(snapshot.zeros)
         scaler = self.recipe.accelerator.scaler
         if scaler is not None and snapshot.scaler is not None:
             scaler.load_state_dict(dict(snapshot.scaler))
-        run.epoch, run.step, run.totals = snapshot.epoch, snapshot.step, snapshot.totals
         self.before, self.best, self.reports = snapshot.before, snapshot.best, snapshot.reports
         self.hits = unpacked(snapshot.hits, len(self.recipe.images))
         if snapshot.seen is not None:  # that of the main process, which alone saves
             own = self.recipe.accelerator.is_main_process
-            run.seen = (snapshot.seen * own).to(self._device())
+            run.seen = (snapshot.seen * own).to(run.device)
         self._write_logs()
         return True
 
     def train(self) -> None:
-        """Take the epochs that are left.
+        """Take the rounds that are left.
 
         Raises `InterruptedRunError` after Ctrl-C, with the state saved, and `InputError`
         (`DIVERGED`) with the last good state left as it was.
         """
+        run = self.run
         try:
             if self.before is None:
                 self.before = self.score()
-            while self.run.epoch < self.recipe.options.epochs:
-                self._train_one_epoch()
+                if not run.method.saves_between_steps:
+                    self.save()
+            while self._scored_until() < run.steps:
+                self._train_one_round()
         except KeyboardInterrupt:
             self._interrupted()
         except torch.OutOfMemoryError as error:
@@ -103,15 +111,20 @@ class Session:
                 hint=f"train with smaller batches: --batch-size {smaller}",
             ) from error
 
+    def finish(self) -> PruningPlan | None:
+        """Put the weights of the best round into the network; return what the method removed."""
+        assert self.best is not None
+        self.run.bare.load_state_dict(self.best.tensors)
+        return self.run.method.finish(self.run)
+
     def score(self) -> Evaluation:
         """Evaluate the network as it would be given back now on the held-out images."""
         recipe, accelerator = self.recipe, self.recipe.accelerator
-        model = self.run.bare if self.run.average is None else self.run.average.model
         batches = plan_batches(len(self.held_out), EVALUATION_BATCH)
         share = batches[accelerator.process_index :: accelerator.num_processes]
         with accelerator.autocast():
             tally = tally_batches(
-                model,
+                self.run.result,
                 self.held_out,
                 share,
                 input=recipe.input,
@@ -120,14 +133,14 @@ class Session:
             )
         fields = (tally.loss, tally.top5, tally.hits, tally.images)
         return to_evaluation(
-            Tally(*(self._over_processes(field) for field in fields)), self.held_out
+            Tally(*(over_processes(accelerator, field) for field in fields)), self.held_out
         )
 
     def _learned(self) -> torch.Tensor:
         """Return which training images the network has, now or as it was trained on them."""
         if self.run.seen is None:
             return self._looked_at(plan_batches(len(self.recipe.images), EVALUATION_BATCH))
-        seen = self._over_processes(self.run.seen)
+        seen = over_processes(self.recipe.accelerator, self.run.seen)
         late = left_over(seen.cpu())
         right = seen.cpu() == TRAINED_RIGHT
         return right | self._looked_at(late) if late else right
@@ -144,7 +157,7 @@ class Session:
                 device=accelerator.device,
                 progress=recipe.progress,
             )
-        return self._over_processes(hits.to(torch.uint8)).bool()
+        return over_processes(accelerator, hits.to(torch.uint8)).bool()
 
     def save(self) -> None:
         """Write the state, from the main process only."""
@@ -164,85 +177,112 @@ class Session:
             optimizer=run.optimizer.state_dict(),
             average=None if run.average is None else run.average.model.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
-            zeros=None if run.zeros is None else run.zeros.state(),
+            method=run.method.state(),
+            steps=run.steps,
             hits=packed(self.hits),
             seen=run.seen,
         )
         save_snapshot(snapshot, folder)
 
-    def _train_one_epoch(self) -> None:
-        run = self.run
-        options = self.recipe.options
+    def _save_within(self) -> None:
+        """Write the state in the middle of a round, where the method allows it."""
+        if self.run.method.saves_between_steps:
+            self.save()
+
+    def _train_one_round(self) -> None:
+        run, recipe = self.run, self.recipe
+        options = recipe.options
         in_training = options.record_learnability_mode == "training"
         if options.record_learnability and in_training and run.seen is None:
-            count = len(self.recipe.images)
-            run.seen = torch.zeros(count, dtype=torch.uint8, device=self._device())
-        train_epoch(self.recipe, run, save=self.save, save_seconds=self.place.save_seconds)
+            run.seen = torch.zeros(len(recipe.images), dtype=torch.uint8, device=run.device)
+        end = self._scored_until(rounds=1)
+        train_round(run, end, save=self._save_within, save_seconds=self.place.save_seconds)
+        self._share_buffers()
         evaluation = self.score()
-        check_finite(evaluation.loss, self.recipe, epoch=run.epoch, step=run.step)
+        check_finite(evaluation.loss, run)
         learned = [self._learned()] if options.record_learnability else []
+        report = self._report(evaluation)
         with held_interrupts():
+            run.between_steps = False
             self.hits += learned
-            self.reports = (*self.reports, self._report(evaluation))
+            self.reports = (*self.reports, report)
             self._remember(evaluation)
-            run.epoch, run.step, run.totals = run.epoch + 1, 0, Totals()
-            run.seen = None
+            if run.step >= recipe.steps_per_epoch:
+                run.epoch, run.step = run.epoch + 1, 0
+            run.totals, run.seen = Totals(), None
+            self._replace(run.method.after_round(run, report))
             self.save()
             self._write_logs()
+            run.between_steps = True
+
+    def _scored_until(self, *, rounds: int = 0) -> int:
+        """Return the steps after which the last round that was scored ended, or `rounds` later.
+
+        A run that is stopped between its last step and the score has something left to do.
+        """
+        length = self.recipe.round_steps or self.recipe.steps_per_epoch
+        return (len(self.reports) + rounds) * length
+
+    def _share_buffers(self) -> None:
+        """Give every process the main one's buffers: each has statistics of its own images."""
+        models = [self.run.bare] if self.run.average is None else [self.run.bare, self.run.result]
+        for buffer in (buffer for model in models for buffer in model.buffers()):
+            buffer.copy_(from_main_process(self.recipe.accelerator, buffer))
 
     def _report(self, evaluation: Evaluation) -> EpochReport:
-        run, recipe = self.run, self.recipe
+        run = self.run
+        accelerator = self.recipe.accelerator
         sums = torch.tensor([run.totals.loss, run.totals.images], dtype=torch.float64)
-        loss, images = self._over_processes(sums).tolist()
-        last = (run.epoch + 1) * recipe.steps_per_epoch - 1
+        loss, images = over_processes(accelerator, sums).tolist()
+        if not images:
+            raise InputError("no image could be read", code="NO_IMAGES")
         return EpochReport(
-            epoch=run.epoch + 1,
+            epoch=len(self.reports) + 1,
             train_loss=loss / images,
             accuracy=evaluation.accuracy,
             loss=evaluation.loss,
-            learning_rate=recipe.peak * recipe.schedule(last, recipe.steps),
+            learning_rate=learning_rate(run, run.taken - 1),
             images_per_second=images / max(run.totals.seconds, 1e-9),
             seconds=run.totals.seconds,
-            sparsity=None if run.zeros is None else run.zeros.sparsity,
+            precision=precision_of(accelerator),
+            facts=run.method.facts(),
         )
 
     def _remember(self, evaluation: Evaluation) -> None:
         run, best = self.run, self.best
-        done = run.epoch * self.recipe.steps_per_epoch + run.step
-        if run.zeros is not None and not run.zeros.settled(done):
-            return  # an epoch with fewer zeros than asked for is no result
+        if not run.method.settled(run):
+            return  # a network that is not yet what was asked for is no result
         if best is not None:
             old = best.evaluation
             if (evaluation.accuracy, -evaluation.loss) <= (old.accuracy, -old.loss):
                 return
-        model = self.run.bare if self.run.average is None else self.run.average.model
-        tensors = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
-        self.best = Best(self.run.epoch + 1, evaluation, tensors)
+        tensors = {
+            name: value.to("cpu", copy=True) for name, value in run.result.state_dict().items()
+        }
+        self.best = Best(len(self.reports), evaluation, tensors)
 
-    def _device(self) -> torch.device:
-        device: torch.device = self.recipe.accelerator.device
-        return device
-
-    def _over_processes(self, value: torch.Tensor) -> torch.Tensor:
-        accelerator = self.recipe.accelerator
-        if accelerator.num_processes == 1:
-            return value
-        total: torch.Tensor = accelerator.reduce(value.to(accelerator.device), reduction="sum")
-        return total.cpu()
+    def _replace(self, replacement: Replacement | None) -> None:
+        if replacement is not None:
+            replace_network_(self.run, replacement)
+            self.best = None  # its weights are those of another network
 
     def _write_logs(self) -> None:
-        if self.place.folder is not None and self.recipe.accelerator.is_main_process:
-            self.log = write_logs(self.reports, self.place.folder)
+        own = self.run.method.log_rows()
+        rows = self.reports if own is None else own
+        if rows and self.place.folder is not None and self.recipe.accelerator.is_main_process:
+            self.log = write_logs(rows, self.place.folder)
 
     def _interrupted(self) -> NoReturn:
-        where = self.place.folder
+        where, run, recipe = self.place.folder, self.run, self.recipe
         # A torn step or a loss of NaN is not kept: the last state that was saved stands.
-        if self.run.between_steps and math.isfinite(self.run.totals.loss):
+        if run.between_steps and math.isfinite(run.totals.loss):
             with held_interrupts():
-                self.save()
+                self._save_within()
         saved = where is not None and (where / STATE_FILE).exists()
         raise InterruptedRunError(
-            f"stopped in epoch {self.run.epoch + 1} of {self.recipe.options.epochs}",
+            f"stopped in epoch {run.epoch + 1} of {recipe.options.epochs}"
+            if recipe.round_steps is None
+            else f"stopped after {run.taken} of {run.steps} updates",
             code="INTERRUPTED",
             where=str(where) if where else None,
             hint="go on with the same command and --resume" if saved else "nothing was saved",

@@ -14,7 +14,7 @@ from torch import Tensor
 from prunecli.atomic import atomic_write
 from prunecli.checkpoint.writing import save_torch
 from prunecli.errors import InputError
-from prunecli.report import EpochReport, Evaluation
+from prunecli.report import EpochReport, Evaluation, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,8 @@ class Snapshot:
     """A run between two steps: `epoch` epochs are done, and `step` steps of the next one.
 
     There is no random state: every draw is derived from the seed, the epoch and the step.
-    `settings` are those that must not change when the run is resumed.
+    `settings` are those that must not change when the run is resumed, `method` is what the method
+    of pruning remembers, `steps` those of the whole run (None: as its options say).
     """
 
     settings: Mapping[str, Any]
@@ -65,7 +66,8 @@ class Snapshot:
     optimizer: Mapping[str, Any]
     average: Mapping[str, Tensor] | None
     scaler: Mapping[str, Any] | None
-    zeros: Mapping[str, Any] | None = None
+    method: Mapping[str, Any]
+    steps: int | None = None
     hits: Tensor | None = None
     seen: Tensor | None = None
 
@@ -102,33 +104,41 @@ def load_snapshot(folder: Path, *, settings: Mapping[str, Any]) -> Snapshot | No
     best = fields["best"]
     if best is not None:
         best = Best(best["epoch"], evaluation_from(best["evaluation"]), best["tensors"])
+    method = fields.pop("zeros", None)  # what masked weights were called, before other methods
     return Snapshot(
         **{
+            "method": method or {},
             **fields,
             "before": evaluation_from(fields["before"]),
             "totals": Totals(**fields["totals"]),
-            "reports": tuple(EpochReport(**report) for report in fields["reports"]),
+            "reports": tuple(_epoch_from(report) for report in fields["reports"]),
             "best": best,
         }
     )
 
 
-def write_logs(
-    reports: Sequence[DataclassInstance], folder: Path, *, kind: type = EpochReport
-) -> Path:
-    """Write one line per report (of `kind`) as JSON lines and as CSV; return the former's path.
+def _epoch_from(fields: Mapping[str, Any]) -> EpochReport:
+    """Read an epoch that was saved as its fields; sparsity was one before methods had facts."""
+    known = dict(fields)
+    sparsity = known.pop("sparsity", None)
+    facts = {} if sparsity is None else {"sparsity": sparsity}
+    return EpochReport(**{"facts": facts, **known})
+
+
+def write_logs(reports: Sequence[DataclassInstance], folder: Path) -> Path:
+    """Write one line per report as JSON lines and as CSV; return the former's path.
 
     Both are written anew each time, so that a resumed run holds every epoch once.
     """
-    rows = [dataclasses.asdict(report) for report in reports]
+    rows = [to_json(report) for report in reports]
     with atomic_write(folder / LOG_FILES[0]) as path:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with (
         atomic_write(folder / LOG_FILES[1]) as path,
         path.open("w", encoding="utf-8", newline="") as file,
     ):
-        names = [field.name for field in dataclasses.fields(kind)]
-        writer = csv.DictWriter(file, names)
+        names = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(file, list(names))
         writer.writeheader()
         writer.writerows(rows)
     return folder / LOG_FILES[0]

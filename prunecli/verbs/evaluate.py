@@ -1,4 +1,4 @@
-"""`evaluate` on files: score a checkpoint or an ONNX file on a data set."""
+"""`evaluate` on files: score a checkpoint or an exported file on a data set."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from prunecli.verbs.warnings import merged
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from prunecli.exporting import ExportFormat
     from prunecli.report import Evaluation
 
 
@@ -37,19 +38,17 @@ def evaluate(
     load: LoadOptions | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Score a checkpoint or an ONNX file on the images of one split."""
+    """Score a checkpoint or an exported file on the images of one split."""
     from prunecli import exporting
     from prunecli.evaluation import images as on_images
 
     source = open_source(data)
     chosen = evaluation_split(source) if split == "auto" else split
     load = load or LoadOptions()
-    if model.suffix.lower() == ".onnx":
-        spec = _onnx_input(model, load)
+    if (form := exporting.find_format(model)) is not None:
+        spec = _input_of(model, form, load)
         images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
-        return exporting.evaluate_onnx(
-            model, images, batch_size=batch_size, input=spec, progress=progress
-        )
+        return form.evaluate(model, images, batch_size=batch_size, input=spec, progress=progress)
     loaded = read(model, load)
     network = instantiate(loaded.checkpoint)
     spec = loaded.checkpoint.input
@@ -62,10 +61,8 @@ def evaluate(
     return dataclasses.replace(scores, warnings=merged(loaded.warnings, unlike, scores.warnings))
 
 
-def _onnx_input(path: Path, load: LoadOptions) -> InputSpec:
-    from prunecli.exporting import read_metadata
-
-    spec = read_metadata(path).input
+def _input_of(path: Path, form: ExportFormat, load: LoadOptions) -> InputSpec:
+    spec = form.input_of(path)
     if spec is None and not (load.input_size and load.mean and load.std):
         raise InputError(
             "the file does not say how images become its input",

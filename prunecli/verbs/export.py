@@ -1,4 +1,4 @@
-"""`export` on files: write ONNX, prove it, time it."""
+"""`export` on files: write a network in another format, prove it, time it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from prunecli.checkpoint import Checkpoint, Loaded
+    from prunecli.exporting import ExportFormat, Timer
 
 
 def export(
@@ -40,11 +41,12 @@ def export(
     command: str = "",
     progress: Progress = silent,
 ) -> ExportReport:
-    """Write ONNX, prove it equal to torch, and time it beside the dense network.
+    """Write a network for other engines, prove it equal to torch, and time it.
 
-    The dense network is `against`; without it, the architecture that the artefact was cut from,
-    with random weights (its speed does not depend on them). `page` is an HTML file, `plots` a
-    folder for pictures; the page says whether `gates` are met.
+    The ending of `output` chooses the format; without it, that is ONNX. It is timed beside the
+    dense network `against`; without one, the architecture that the artefact was cut from, with
+    random weights (its speed does not depend on them). `page` is an HTML file, `plots` a folder for
+    pictures; the page says whether `gates` are met.
     """
     from prunecli import exporting
 
@@ -55,30 +57,36 @@ def export(
     check_output(target, inputs=[model], overwrite=overwrite)
     show = Show(page, plots, gates=gates)
     check_show(show, NAMES["export"], inputs=[model, against], overwrite=overwrite)
-    if options.benchmark:
-        exporting.check_devices(options.devices)
+    form = exporting.format_of(target)
+    timer = form.timer if options.benchmark else None
+    if timer is not None:
+        timer.check_devices(options.devices)
     opened = open_model(model, load)
     checkpoint = opened.checkpoint
     progress(Step("export", 0))
-    file, parity = exporting.to_proven_onnx(
+    file, parity = exporting.write_proven(
+        form,
         opened.model,
         target,
         input=checkpoint.input,
         opset=options.opset,
         classes=checkpoint.classes,
-        metadata=_onnx_metadata(opened.loaded, model, command, options.seed),
+        metadata=_metadata(opened.loaded, model, command, options.seed),
         tolerance=options.tolerance,
         seed=options.seed,
     )
-    warnings = [*opened.loaded.warnings, *_about_zeros(checkpoint)]
+    warnings = [*opened.loaded.warnings, *_about_zeros(checkpoint, form.label)]
     rows: tuple[BenchmarkRow, ...] = ()
-    if options.benchmark:
+    if options.benchmark and timer is None:
+        warnings.append(f"{form.label} files cannot be timed here")
+    if timer is not None:
         dense = dense_network(checkpoint, against, load, warnings)
-        rows = _timed(target, opened, dense, options, progress)
+        rows = _timed(form, timer, target, opened, dense, options=options, progress=progress)
         warnings.extend(_slower(rows))
     report = ExportReport(
         output=target,
         opset=file.opset,
+        format=form.label,
         bytes=file.bytes,
         parity=parity,
         benchmark=rows,
@@ -91,23 +99,24 @@ def export(
 
 
 def _timed(
+    form: ExportFormat,
+    timer: Timer,
     target: Path,
     opened: Opened,
     dense: nn.Module | None,
+    *,
     options: ExportOptions,
     progress: Progress,
 ) -> tuple[BenchmarkRow, ...]:
     """Time the file beside the dense network, where there is one."""
-    from prunecli import exporting
-
     spec = opened.checkpoint.input
     with tempfile.TemporaryDirectory() as folder:
         dense_file = None
         if dense is not None:
-            dense_file = Path(folder) / "dense.onnx"
+            dense_file = Path(folder) / f"dense{form.endings[0]}"
             progress(Step("export dense", 0))
-            exporting.to_onnx(dense, dense_file, input=spec, opset=options.opset)
-        return exporting.benchmark(
+            form.write(dense, dense_file, input=spec, opset=options.opset)
+        return timer.run(
             target,
             dense_file,
             input=spec,
@@ -133,19 +142,19 @@ def _slower(rows: tuple[BenchmarkRow, ...]) -> list[str]:
     ]
 
 
-def _about_zeros(checkpoint: Checkpoint) -> list[str]:
-    """Say that zeros take room and time in ONNX, which knows no sparse weights that run fast."""
+def _about_zeros(checkpoint: Checkpoint, label: str) -> list[str]:
+    """Say that zeros take room and time in formats that know no sparse weights that run fast."""
     sparsity = stored_sparsity(checkpoint)
     if sparsity is None:
         return []
     note = (
-        f"{sparsity.sparsity:.1%} of the weights are zero; ONNX holds and runs them like others: "
-        "the file is as large and as slow as that of the dense network"
+        f"{sparsity.sparsity:.1%} of the weights are zero; {label} holds and runs them like "
+        "others: the file is as large and as slow as that of the dense network"
     )
     return [note]
 
 
-def _onnx_metadata(loaded: Loaded, model: Path, command: str, seed: int) -> dict[str, str]:
+def _metadata(loaded: Loaded, model: Path, command: str, seed: int) -> dict[str, str]:
     import json
 
     step = RunStep("export", command, model.name)

@@ -60,12 +60,16 @@ def reported(started: Started, report: PruneReport) -> PruneReport:
 
 
 def written(
-    started: Started, report: PruneReport, checkpoint: Checkpoint, *, by: str
+    started: Started, report: PruneReport, checkpoint: Checkpoint, *, by: str, writes: bool = True
 ) -> PruneReport:
-    """Write what was cut; `by` names what may have filled zeroed weights again."""
+    """Write what was cut; `by` names what may have filled zeroed weights again.
+
+    Of several processes that have computed the same, one `writes`.
+    """
     target, clock = started.job.target, started.clock
     with clock.stage("save"):
-        save(checkpoint, target)
+        if writes:
+            save(checkpoint, target)
     lost = filled_masks(started.opened.checkpoint, checkpoint, by=by)
     return dataclasses.replace(
         report,

@@ -176,6 +176,7 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         warnings=merged(opened.loaded.warnings, result.warnings, scores.warnings),
         sparsity=stored_sparsity(trained, before=run.model, after=run.target),
         sampling=result.sampling,
+        precision=result.precision,
         architecture=opened.architecture,
         teacher=scores.teacher,
         history=(*history_of(checkpoint), step),

@@ -86,7 +86,17 @@ def prune(
     teacher = job.options.iterative.teacher
     show = Show(page, plots, command)
     check_show(show, NAMES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
-    return shown(road(job), show)
+    report = road(job)
+    if road is iterative and not _writes():
+        return report
+    return shown(report, show)
+
+
+def _writes() -> bool:
+    """Tell whether this process of a run in several ones writes what all have computed."""
+    from prunecli.training import is_main_process
+
+    return is_main_process()
 
 
 def _has_latency(budget: Budget | None) -> bool:

@@ -25,6 +25,7 @@ def iterative(job: Job) -> PruneReport:
     `<output stem>.run/` beside the output.
     """
     from prunecli.methods.iterative import iterative_prune
+    from prunecli.training import is_main_process
 
     assert job.budget is not None
     own, run_dir = job.options.iterative, job.target.with_suffix(".run")
@@ -61,4 +62,4 @@ def iterative(job: Job) -> PruneReport:
         return report
     cut = cut_checkpoint(opened.loaded, result, job.model, command=job.command)
     trained = dataclasses.replace(cut, classes=source.classes)
-    return written(started, report, trained, by="training")
+    return written(started, report, trained, by="training", writes=is_main_process())

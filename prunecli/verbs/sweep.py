@@ -9,6 +9,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from prunecli.atomic import atomic_write, check_output
+from prunecli.cost.kinds import COST_KINDS
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions, PruneOptions
@@ -87,13 +88,17 @@ def sweep(
     return shown(report, show)
 
 
-COLUMNS = (
-    "kind", "asked", "signal", "allocation", "seed", "kept_flops", "kept_params",
-    "kept_activations", "kept_bytes", "kept_channels", "loss", "accuracy", "calibrated_loss",
-    "repaired_loss", "repaired_accuracy", "images", "seconds", "problem",
-)  # fmt: skip
-"""What a table of a sweep holds of every trial: `asked` is the share of `kind` to keep, `kept_*`
-are the shares kept; a cell without a figure is empty."""
+def columns() -> list[str]:
+    """Return what a table of a sweep holds of every trial.
+
+    `asked` is the share of `kind` to keep, `kept_*` are the shares kept of all costs that need no
+    table of measured times; a cell without a figure is empty.
+    """
+    kept = [f"kept_{entry.name}" for entry in COST_KINDS if entry.value.terms is not None]
+    return [
+        "kind", "asked", "signal", "allocation", "seed", *kept, "loss", "accuracy",
+        "calibrated_loss", "repaired_loss", "repaired_accuracy", "images", "seconds", "problem",
+    ]  # fmt: skip
 
 
 def sweep_rows(report: SweepReport) -> list[dict[str, Any]]:
@@ -105,7 +110,7 @@ def _row(kind: str, trial: Trial) -> dict[str, Any]:
     score, repaired = trial.score, trial.repaired
     kept = {f"kept_{name}": round(share, 6) for name, share in trial.kept.items()}
     return {
-        **dict.fromkeys(COLUMNS, ""),
+        **dict.fromkeys(columns(), ""),
         "kind": kind,
         "asked": trial.budget.get(kind, {}).get("fraction", ""),
         "signal": trial.signal,
@@ -125,7 +130,7 @@ def _row(kind: str, trial: Trial) -> dict[str, Any]:
 
 def _as_csv(report: SweepReport) -> str:
     file = StringIO(newline="")
-    writer = csv.DictWriter(file, COLUMNS)
+    writer = csv.DictWriter(file, columns())
     writer.writeheader()
     writer.writerows(sweep_rows(report))
     return file.getvalue()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunecli.allocation import LAYER_RULES, layer_sparsities, whole_counts
+from prunecli.allocation import LAYER_RULES, layer_sparsities
 from prunecli.errors import GateError, InputError
 
 SIZES, IMPORTANCE = (1000, 4000, 5000), (4.0, 2.0, 1.0)
@@ -44,10 +44,6 @@ def test_the_total_is_met_to_one_parameter_and_more_important_layers_lose_less(
     assert sizes @ found == pytest.approx(sparsity * sizes.sum(), rel=1e-9, abs=1e-6)
     assert ((found >= 0) & (found <= 0.99 + 1e-12)).all()
     assert (np.diff(found[np.argsort(importance, kind="stable")]) <= 1e-12).all()
-    removed = whole_counts(sizes, found)
-    assert abs(removed.sum() - sparsity * sizes.sum()) <= 1
-    assert (np.abs(removed - sizes * found) < 1 + 1e-6).all()
-    assert (removed <= sizes).all()
 
 
 @pytest.mark.parametrize("rule", LAYER_RULES.names())

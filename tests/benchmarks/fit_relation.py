@@ -22,7 +22,7 @@ from expected_error import HERE, rows_of
 from small_network import PROTOCOL
 
 from prunecli.complexity.expected import DATA, measured_of, relation_of
-from prunecli.complexity.relation import FORMS, Fit, best_fit, fit, spread_of
+from prunecli.complexity.relation import FORMS, Fit, fit, spread_of
 from prunecli.options import ComplexityOptions
 from prunecli.pictures import relation_picture, save_figure
 
@@ -73,9 +73,8 @@ def main() -> None:
         best = min(
             ways, key=lambda each: fit(each["form"], *measured_of(known, each)).half_interval()
         )
-        save_figure(
-            relation_picture(relation_of(known, best)), HERE / f"expected_error_{embedding}.svg"
-        )
+        relation = relation_of(known, best, fit(best["form"], *measured_of(known, best)))
+        save_figure(relation_picture(relation), HERE / f"expected_error_{embedding}.svg")
 
 
 def relation_data() -> dict[str, Any]:
@@ -111,8 +110,14 @@ def relation_data() -> dict[str, Any]:
         "points": points,
     }
     for each in settings.values():
-        each["form"] = best_fit(*measured_of(known, each)).form
+        each["form"] = best_form(known, each)
     return known
+
+
+def best_form(known: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Return the form that foretells families best which it was not fitted to."""
+    fits = [fit(entry.name, *measured_of(known, settings)) for entry in FORMS]
+    return min(fits, key=lambda each: spread_of(each.family_left_out, each.families)).form
 
 
 def fit_rows(known: dict[str, Any], settings: dict[str, Any]) -> list[FitRow]:

@@ -23,9 +23,10 @@ from prunecli.options import FinetuneOptions
 from prunecli.progress import silent
 from prunecli.training.augment import augmentation_for
 from prunecli.training.devices import make_accelerator
-from prunecli.training.finetune import start_run
-from prunecli.training.loop import Recipe, epoch_batches, train_epoch
+from prunecli.training.loop import epoch_batches, train_round
 from prunecli.training.losses import Objective
+from prunecli.training.placing import start_run
+from prunecli.training.recipe import Recipe
 from prunecli.training.schedules import SCHEDULES
 
 CIFAR = InputSpec(
@@ -60,7 +61,7 @@ def main() -> None:
     for turn in range(arguments.turns + 1):
         pair = {
             "bare": timed(lambda: bare.take(recipe.steps_per_epoch), recipe),
-            "loop": timed(lambda: next_epoch(recipe, run), recipe),
+            "loop": timed(lambda: next_epoch(run), recipe),
         }
         if turn:  # the first turn warms up
             for name, seconds in pair.items():
@@ -102,10 +103,10 @@ def make_recipe(options, source, images) -> Recipe:
     )
 
 
-def next_epoch(recipe: Recipe, run) -> None:
+def next_epoch(run) -> None:
     """Take one epoch of the real loop."""
-    train_epoch(recipe, run, save=lambda: None, save_seconds=1e9)
-    run.epoch, run.step = run.epoch + 1, 0
+    end = run.taken + run.recipe.steps_per_epoch
+    train_round(run, end, save=lambda: None, save_seconds=1e9)
 
 
 class BareStep:

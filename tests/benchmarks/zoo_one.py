@@ -23,7 +23,7 @@ import prunecli
 from prunecli.architectures.reference import InputSpec
 from prunecli.cutting.surgery import cut_tensor
 from prunecli.errors import PruneError
-from prunecli.exporting import to_proven_onnx
+from prunecli.exporting import ONNX, write_proven
 from prunecli.graph.tracing.record import tensors_in
 from prunecli.network.described import frozen_reports
 from prunecli.network.traced import read_network
@@ -299,7 +299,7 @@ def onnx(entry: Entry, slim: nn.Module) -> str:
     spec = InputSpec(*entry.shape[1:], mean=(0.5,) * 3, std=(0.5,) * 3)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            _, parity = to_proven_onnx(slim, Path(folder, "slim.onnx"), input=spec, inputs=3)
+            _, parity = write_proven(ONNX, slim, Path(folder, "slim.onnx"), input=spec, inputs=3)
         except PruneError as error:
             return f"{error.code}: {one_line(error)}"[:300]
         except Exception as error:

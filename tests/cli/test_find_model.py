@@ -102,7 +102,7 @@ def test_the_newest_output_that_still_exists_is_taken_and_announced(said):
     make_output("second.pt")
     make_output("third.onnx", "export")
     assert find(said) == Path("second.pt")
-    assert find(said, onnx=True) == Path("third.onnx")
+    assert find(said, exported=True) == Path("third.onnx")
     Path("second.pt").unlink()
     assert find(said) == Path("first.pt")
     assert "first.pt, the newest output of the last run" in said[-1]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from prunecli.report import GroupReport
+from prunecli.report import EpochReport, GroupReport
 from prunecli_cli.reports import Method, MethodsReport
 from prunecli_cli.tables import view
 from tests.support.command_line import run
-from tests.support.fake_verbs import prune_report
+from tests.support.fake_verbs import finetune_report, prune_report
 
 
 def shown(report, *, rows: int | None = 20) -> list[str]:
@@ -73,3 +73,19 @@ def test_the_registries_fit_a_screen_and_one_of_them_is_told_in_full():
     one = "\n".join(shown(MethodsReport(every[:9])))
     assert "name8" in one
     assert "What it is." in one
+
+
+def test_the_table_of_epochs_shows_what_a_method_reports_under_its_own_names():
+    facts = ({"sparsity": 0.25}, {"sparsity": 0.5, "price": 0.125})
+    epochs = tuple(
+        EpochReport(at, 0.4, 0.9, 0.3, 0.05, 2400.0, 18.0, "bf16", told)
+        for at, told in enumerate(facts, start=1)
+    )
+    report = dataclasses.replace(
+        finetune_report(Path("t.pt")), epochs=epochs, best_epoch=2, precision="bf16"
+    )
+    lines = shown(report)
+    assert "accuracy sparsity price rate" in " ".join(lines[0].split())
+    assert "90.0 % 25.0 % 0.05" in " ".join(lines[2].split())
+    assert "90.0 % 50.0 % 0.125 0.05" in " ".join(lines[3].split())
+    assert any(line.split() == ["precision", "bf16"] for line in lines)

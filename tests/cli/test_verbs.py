@@ -70,6 +70,7 @@ VERBS = {
             "pictures",
             "page",
             "sampling",
+            "precision",
         },
     ),
     "evaluate": (
@@ -81,6 +82,7 @@ VERBS = {
         {
             "output",
             "opset",
+            "format",
             "bytes",
             "parity",
             "benchmark",
@@ -293,6 +295,7 @@ def test_every_flag_of_an_iterative_cut_arrives_in_the_library(verbs, capsys):
     words = shlex.split(
         "prune m.pt --flops 0.5 --method iterative --data d --updates 7 --remove-per-step 3"
         " --lr 0.01 --optimizer adam --batch-size 32 --teacher t.pt --limit 900 --resume"
+        " --amp bf16 --schedule cosine --ema 0.9"
     )
     assert run(capsys, *words)[0] == 0
     ((_, given),) = verbs.calls
@@ -306,6 +309,9 @@ def test_every_flag_of_an_iterative_cut_arrives_in_the_library(verbs, capsys):
             lr=0.01,
             optimizer="adam",
             batch_size=32,
+            amp="bf16",
+            schedule="cosine",
+            ema=0.9,
             teacher=Path("t.pt"),
             resume=True,
         ),

@@ -17,8 +17,8 @@ import pytest
 from scipy import stats
 
 from prunecli.analysis.dataset import analyze_dataset
-from prunecli.complexity.expected import DATA, Asked, expected_error, measured_of, relation_of
-from prunecli.complexity.relation import FORMS, Setups, best_fit, fit, spread_of
+from prunecli.complexity.expected import DATA, Asked, expected_error, measured_of
+from prunecli.complexity.relation import FORMS, Setups, fit, spread_of
 from prunecli.data import open_source
 from prunecli.options import ComplexityOptions
 from prunecli.pictures import relation_picture
@@ -132,11 +132,11 @@ def test_the_interval_is_as_wide_as_the_worse_of_both_ways_of_leaving_out(made_u
     assert found.half_interval() == pytest.approx(stats.t.ppf(0.975, 10) * max(spreads))
 
 
-def test_the_form_is_taken_that_foretells_foreign_data_best(made_up):
-    setups, errors = made_up
-    fits = [fit(entry.name, setups, errors, FAMILIES) for entry in FORMS]
-    least = min(fits, key=lambda each: spread_of(each.family_left_out, FAMILIES))
-    assert best_fit(setups, errors, FAMILIES).form == least.form
+@pytest.mark.parametrize("settings", KNOWN["settings"], ids=lambda each: each["volume"])
+def test_the_form_was_taken_that_foretells_foreign_data_best(settings):
+    fits = [fit(entry.name, *measured_of(KNOWN, settings)) for entry in FORMS]
+    least = min(fits, key=lambda each: spread_of(each.family_left_out, each.families))
+    assert settings["form"] == least.form
 
 
 # What the package knows --------------------------------------------------------------------------
@@ -281,7 +281,8 @@ def test_a_command_line_with_other_settings_says_why_there_is_no_figure(digits):
 def test_the_prediction_needs_no_scikit_learn():
     code = (
         "import sys, prunecli.complexity.relation; import prunecli.complexity.expected as e\n"
-        "e.relation_of(e._read(), e._read()['settings'][0])\n"
+        "asked = e.Asked('pca-32', 250, 3, 'csg', 5, 5000, 5000, 1.0, (3, 32, 32))\n"
+        "assert e.expected_error(asked, {'box': 1.0}).error is not None\n"
         "assert not any(name.startswith('sklearn') for name in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -312,9 +313,9 @@ def test_a_wheel_holds_the_data(tmp_path):
 
 @pytest.mark.parametrize("settings", KNOWN["settings"], ids=lambda each: each["volume"])
 def test_the_picture_has_every_data_set_and_marks_this_one(settings):
-    relation = relation_of(KNOWN, settings)
     score = {settings["volume"]: 1.0}
     expected = expected_error(replace(PLAIN, embedding=settings["embedding"]), score)
+    relation = expected.relation
     left, right = relation_picture(relation, expected, classes=5).figure.axes
     for axes in (left, right):
         dots = [

@@ -37,6 +37,7 @@ def measured() -> dict[str, str]:
         "zoo-peer": _zoo_peer(),
         "coupling": _coupling(),
         "speed": _speed(),
+        "precision": _precision(),
         "latency": _latency(),
         "learnability-runs": table(*learnability.runs(read("learnability_runs.csv"))),
         "learnability": table(*learnability.agreement(read("learnability.csv"))),
@@ -363,6 +364,12 @@ def _speed() -> str:
     names = ("command", "seconds", "peak_gib", "trace_to_cut_s", "couple_s", "prove_s")
     head = ("command", "seconds", "peak GiB", "trace to cut, s", "coupling, s", "proof, s")
     return table(head, [tuple(row[name] for name in names) for row in rows])
+
+
+def _precision() -> str:
+    names = ("what", "checkpoint", "seed", "images", "fp32", "bf16", "bf16_over_fp32")
+    head = ("what", "checkpoint", "seed", "images", "fp32", "bf16", "bf16 against fp32")
+    return table(head, [tuple(row[name] for name in names) for row in read("precision.csv")])
 
 
 def _latency() -> str:

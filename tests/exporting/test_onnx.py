@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from prunecli.architectures.reference import InputSpec
 from prunecli.errors import GraphError, InputError, LoadRefusedError, ProofError
-from prunecli.exporting import check_parity, read_metadata, to_onnx, to_proven_onnx
+from prunecli.exporting import ONNX, check_parity, read_metadata, to_onnx, write_proven
 from prunecli.exporting.onnx.file import deduplicate_, initializer_bytes, model_bytes
 from prunecli.exporting.onnx.parity import relative_errors
 
@@ -59,8 +59,13 @@ def net():
 @pytest.fixture(scope="module")
 def exported(net, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "net.onnx"
-    file, parity = to_proven_onnx(
-        net, path, input=SPEC, classes=CLASSES, metadata={"seed": "7", "command": "prunecli export"}
+    file, parity = write_proven(
+        ONNX,
+        net,
+        path,
+        input=SPEC,
+        classes=CLASSES,
+        metadata={"seed": "7", "command": "prunecli export"},
     )
     return file, parity
 
@@ -135,7 +140,7 @@ def test_the_model_keeps_its_modes_and_its_weights(tmp_path):
     model = make_net().train()
     model.norm.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    to_proven_onnx(model, tmp_path / "net.onnx", input=SPEC)
+    write_proven(ONNX, model, tmp_path / "net.onnx", input=SPEC)
     assert model.training
     assert not model.norm.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -160,7 +165,7 @@ def test_nothing_is_printed_while_exporting(tmp_path, capfd):
 
 @pytest.mark.parametrize("opset", [20, 22])
 def test_a_wanted_opset_is_written(opset, tmp_path):
-    file, _ = to_proven_onnx(make_net(), tmp_path / "net.onnx", input=SPEC, opset=opset)
+    file, _ = write_proven(ONNX, make_net(), tmp_path / "net.onnx", input=SPEC, opset=opset)
     assert file.opset == opset
 
 
@@ -176,7 +181,7 @@ def test_a_torchvision_network_is_exported_and_proven(tmp_path):
     torch.manual_seed(0)
     model = torchvision.models.mobilenet_v3_small(weights=None, num_classes=5)
     spec = InputSpec(3, 64, 64, (0.5,) * 3, (0.2,) * 3)
-    file, parity = to_proven_onnx(model, tmp_path / "net.onnx", input=spec)
+    file, parity = write_proven(ONNX, model, tmp_path / "net.onnx", input=spec)
     assert parity.max_rel_error < 1e-4
     assert file.bytes < model_bytes(model) + 100_000
 
@@ -194,7 +199,7 @@ class SharedWeight(nn.Module):
 
 def test_equal_weights_are_written_once(tmp_path):
     model = SharedWeight()
-    file, _ = to_proven_onnx(model, tmp_path / "net.onnx", input=SPEC)
+    file, _ = write_proven(ONNX, model, tmp_path / "net.onnx", input=SPEC)
     weights = onnx.load(str(file.path)).graph.initializer
     assert sorted(tuple(tensor.dims) for tensor in weights if len(tensor.dims) != 1) == [
         (3, 3, 3, 3)
@@ -295,7 +300,7 @@ def test_a_failed_proof_writes_nothing_and_keeps_the_old_file(tmp_path, monkeypa
     path = tmp_path / "net.onnx"
     path.write_bytes(b"old")
     with pytest.raises(ProofError, match="relative error") as caught:
-        to_proven_onnx(make_net(), path, input=SPEC, tolerance=0.0)
+        write_proven(ONNX, make_net(), path, input=SPEC, tolerance=0.0)
     assert (caught.value.code, caught.value.exit_code) == ("PARITY_FAILED", 5)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -105,6 +105,26 @@ def test_a_table_that_is_made_in_float32_and_then_cast_is_proven() -> None:
         assert slim.report.mode == "graph"
 
 
+def test_rare_spellings_of_slices_and_splits_are_cut_as_the_common_ones_are() -> None:
+    def forward(net, x):
+        x = net.stem(x).relu()
+        first, second = torch.split_with_sizes_copy(x, (8, 8), 1)
+        x = torch.cat(
+            [torch.slice_copy(x, 1, 0, 8), torch.narrow_copy(x, 1, 8, 8), first, second], 1
+        )
+        x = torch.ops.aten._unsafe_index(x, [None, net.order])
+        return net.fc(net.last(x).relu().mean((2, 3)))
+
+    net = Net(forward, stem=conv(3, 16), last=conv(32, 8), fc=fc(8))
+    net.register_buffer("order", torch.randperm(32, generator=torch.Generator().manual_seed(0)))
+    found = prunecli.prune(
+        randomize_(net, seed=0).eval(), IMAGE, flops=0.5, signal="random", align=1
+    )
+    assert found.report.mode == "graph"
+    assert 0 < found.report.groups[0].after < 16
+    assert found.report.verified.max_rel_error < 1e-9
+
+
 def test_it_is_cut_again_and_again(result, tmp_path: Path) -> None:
     second = prunecli.prune(result.model, IMAGE, flops=0.6, signal="l2", align=1)
     assert second.report.cost.before.flops == result.report.cost.after.flops

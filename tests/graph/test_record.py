@@ -201,7 +201,7 @@ def test_a_size_written_in_a_recorded_forward_leaves_its_group_whole() -> None:
     assert widths(result)["first"][1] < 16
     (reason,) = (item.reason for item in result.frozen if item.name == "third")
     assert "may be written in the forward" in reason
-    assert "test_recorded_forward.py" in reason
+    assert "test_record.py" in reason
 
 
 def test_a_forward_that_fails_is_told_from_one_that_cannot_be_traced() -> None:

@@ -18,7 +18,6 @@ from prunecli.learnability import (
     compare_records,
     continued,
     curriculum_rows,
-    first_learned,
     forgetting_events,
     hardest,
     importance_weights,
@@ -56,8 +55,7 @@ def test_equal_hits_agree_wholly_and_constant_ones_have_no_correlation():
     assert math.isnan(agreement(record(A), record(np.ones_like(A))).pearson)
 
 
-def test_first_epochs_and_forgetting_are_counted_by_image():
-    assert first_learned(A).tolist() == [1, 2, 3, 0, 2]
+def test_forgetting_is_counted_by_image():
     assert forgetting_events(A).tolist() == [0, 0, 0, 0, 1]
     assert forgetting_events(np.array([[1, 0, 1, 0, 0, 1]], bool)).tolist() == [2]
 
@@ -238,10 +236,8 @@ def test_correlations_and_overlap_are_those_of_scipy_and_of_counting(seed):
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 9, 40])
-def test_first_epochs_and_forgetting_are_those_of_plain_loops(epochs):
+def test_forgetting_is_that_of_a_plain_loop(epochs):
     hits = np.random.default_rng(epochs).random((50, epochs)) < 0.4
     for at, row in enumerate(hits.tolist()):
         forgotten = sum(before and not after for before, after in itertools.pairwise(row))
-        first = next((epoch for epoch, hit in enumerate(row, 1) if hit), 0)
         assert forgetting_events(hits)[at] == forgotten
-        assert first_learned(hits)[at] == first

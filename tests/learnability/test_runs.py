@@ -29,7 +29,8 @@ MODEL = make.FOLDER / "digits_vgg.safetensors"
 
 
 def options(**changes):
-    return FinetuneOptions(**{"epochs": 2, "limit": 300, "batch_size": 64, "lr": 1e-2, **changes})
+    usual = {"epochs": 2, "limit": 300, "batch_size": 64, "lr": 1e-2, "amp": "no"}
+    return FinetuneOptions(**{**usual, **changes})
 
 
 def finetuned(folder, name="out", *, model=MODEL, **changes):

@@ -308,8 +308,8 @@ def test_hits_taken_from_training_are_those_of_its_own_forward_passes(digits, mo
 
     step, seen = loop.train_step, {}
 
-    def watched(recipe, run, images, labels, weights=None):
-        loss, right = step(recipe, run, images, labels, weights)
+    def watched(run, images, labels, weights=None):
+        loss, right = step(run, images, labels, weights)
         for image, hit in zip(images, right.tolist(), strict=True):
             seen[run.epoch, image.numpy().tobytes()] = hit
         return loss, right
@@ -350,12 +350,12 @@ def test_a_run_that_records_in_training_resumes_in_the_middle_of_an_epoch(
     straight = finetune(net(), digits, input=GREY, options=options).record
     step, taken = loop.train_step, []
 
-    def stopping(recipe, run, *batch):
+    def stopping(run, *batch):
         if len(taken) == 14:
             run.between_steps = True
             raise KeyboardInterrupt
         taken.append(run.step)
-        return step(recipe, run, *batch)
+        return step(run, *batch)
 
     monkeypatch.setattr(loop, "train_step", stopping)
     with pytest.raises(InterruptedRunError):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,10 +28,7 @@ from prunecli.report import to_json
 from prunecli.verbs.prune import METHODS
 from tests.support.samples import VGG
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-SHORT = IterativeOptions(updates=2, remove_per_step=12, batch_size=32)
+SHORT = IterativeOptions(updates=2, remove_per_step=12, batch_size=32, amp="no")
 
 
 def options(signal: str = "fisher", **changes) -> PruneOptions:
@@ -47,13 +48,13 @@ def prune(folder: Path, *, name: str = "slim.pt", flops: float = 0.5, given=None
 
 
 class Stopper:
-    """Raises an error when a run reports its first update after some removals."""
+    """Raises an error when a run reports updates after some removals."""
 
     def __init__(self, removals: int, error: BaseException) -> None:
         self.removals, self.error = removals, error
 
     def __call__(self, step) -> None:
-        if step.stage == "iterative" and step.facts["removals"] == str(self.removals):
+        if step.stage == "train" and step.facts.get("removals") == self.removals:
             raise self.error
 
 
@@ -166,6 +167,126 @@ def shrink(model: nn.Module, **arguments):
     )
 
 
+# --- what training offers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signal", ["fisher", "taylor-2019"])
+def test_it_trains_in_bf16_and_proves_every_cut_in_full_precision(tmp_path, signal):
+    report = prune(tmp_path, given=options(signal, amp="bf16", remove_per_step=30))
+    assert report.iterative.precision == "bf16"
+    assert report.cost.kept["flops"] <= 0.5
+    assert report.verified.max_rel_error < 1e-8
+    assert all(removal.max_rel_error < 1e-8 for removal in report.iterative.removals)
+    tensors = read(tmp_path / "slim.pt").checkpoint.tensors
+    assert all(value.dtype != torch.bfloat16 for value in tensors.values())
+
+
+def test_what_is_heard_in_bf16_is_about_what_is_heard_in_full_precision(tmp_path):
+    plans = [
+        prune(tmp_path, name=f"{amp}.pt", given=options(amp=amp, remove_per_step=80)).plan
+        for amp in ("no", "bf16")
+    ]
+    kept = [
+        {(name, channel) for name, all_ in plan["keep"].items() for channel in all_}
+        for plan in plans
+    ]
+    assert len(kept[0] & kept[1]) / len(kept[0] | kept[1]) > 0.8
+
+
+class Rates:
+    """Remembers the learning rates that a run sets."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.seen: list[float] = []
+        monkeypatch.setattr("prunecli.training.loop.set_learning_rate", self)
+
+    def __call__(self, optimizer, rate) -> None:
+        self.seen.append(rate)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def test_a_schedule_goes_over_all_updates(tmp_path, monkeypatch):
+    rates = Rates(monkeypatch)
+    report = prune(tmp_path, given=options(schedule="linear", lr=0.01))
+    updates = report.iterative.removals[-1].updates + 2
+    assert len(rates.seen) == updates
+    assert rates.seen == sorted(rates.seen, reverse=True)
+    assert rates.seen[0] == pytest.approx(0.01)
+    assert rates.seen[-1] == pytest.approx(0.01 / updates)
+
+
+def test_the_averaged_weights_are_given_back_and_resume_bit_by_bit(whole, tmp_path):
+    given = options(ema=0.9, schedule="cosine")
+    report = prune(tmp_path, name="straight.pt", given=given)
+    plain, folder = whole
+    assert report.cost.kept["flops"] <= 0.5
+    assert report.verified.max_rel_error < 1e-8
+    assert report.iterative.removals[0].accuracy != plain.iterative.removals[0].accuracy or (
+        report.iterative.removals[0].loss != plain.iterative.removals[0].loss
+    )
+    with pytest.raises(RuntimeError):
+        prune(tmp_path, given=given, progress=Stopper(2, RuntimeError("killed")))
+    prune(tmp_path, given=dataclasses.replace(given, iterative=dataclasses.replace(
+        given.iterative, resume=True)))  # fmt: skip
+    first, second, other = (
+        read(path).checkpoint.tensors
+        for path in (tmp_path / "straight.pt", tmp_path / "slim.pt", folder / "slim.pt")
+    )
+    assert all(torch.equal(second[name], value) for name, value in first.items())
+    assert any(not torch.equal(other[name], value) for name, value in first.items()
+               if other[name].shape == value.shape)  # fmt: skip
+
+
+PARALLEL = """
+import sys
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+import torch
+from prunecli import verbs
+from prunecli.budget import make_budget
+from prunecli.options import IterativeOptions, PruneOptions
+from prunecli.report import to_json
+from tests.support.samples import VGG
+
+found = []
+for signal in ("fisher", "taylor-2019", "l1"):
+    own = IterativeOptions(updates=2, remove_per_step=40, batch_size=32, amp="no", ema=0.5)
+    report = verbs.prune(
+        VGG, output=Path({run!r}) / f"{{signal}}.pt", budget=make_budget(flops=0.6),
+        data="digits",
+        options=PruneOptions(method="iterative", signal=signal, limit=300, iterative=own))
+    found.append(to_json(report))
+rank = torch.distributed.get_rank()
+torch.save([(each["plan"]["keep"], each["iterative"]["accuracy"], each["iterative"]["removals"])
+            for each in found], Path({run!r}) / f"{{rank}}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_remove_the_same_channels_and_one_writes(tmp_path):
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL.format(tests=str(Path(__file__).parents[2]), run=str(tmp_path)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(script)], check=True, env=environment, timeout=300)
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    for (keep, accuracy, removals), (same_keep, same_accuracy, same_removals) in zip(
+        one, two, strict=True
+    ):
+        assert keep == same_keep
+        assert accuracy == same_accuracy
+        for ours, theirs in zip(removals, same_removals, strict=True):
+            for each in (ours, theirs):
+                del each["seconds_per_update"]
+            assert ours == theirs
+    for signal in ("fisher", "taylor-2019", "l1"):
+        assert read(tmp_path / f"{signal}.pt").checkpoint.tensors
+        log = (tmp_path / f"{signal}.run" / "log.jsonl").read_text().splitlines()
+        assert [json.loads(line)["removal"] for line in log] == list(range(1, len(log) + 1))
+
+
 class Baked(nn.Module):
     """A forward with the number of its channels written into it."""
 
@@ -230,6 +351,9 @@ def test_frozen_weights_stay_as_they_are():
         (options(updates=0), "BAD_OPTION"),
         (options(lr=-1.0), "BAD_OPTION"),
         (options(optimizer="sgdd"), "UNKNOWN_OPTIMIZER"),
+        (options(schedule="onecycle"), "UNKNOWN_SCHEDULE"),
+        (options(ema=1.0), "BAD_OPTION"),
+        (options(amp="half"), "UNKNOWN_PRECISION"),
         (options("tailor"), "UNKNOWN_SIGNAL"),
     ],
 )

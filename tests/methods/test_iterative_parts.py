@@ -14,14 +14,16 @@ from prunecli.allocation import Problem
 from prunecli.cutting.surgery import slices_of
 from prunecli.graph.coupling.groups import ChannelGroup
 from prunecli.methods.iterative.criterion import criterion_of, subject_of
-from prunecli.methods.iterative.narrowing import cut_optimizer_state_, narrowed, write_back_
+from prunecli.methods.iterative.narrowing import narrowed, write_back_
 from prunecli.methods.iterative.removal import REMOVALS, exponential, removals_left, remove
 from prunecli.methods.iterative.taps import add_taps_, heard
 from prunecli.network.traced import read_network
 from prunecli.options import FinetuneOptions, PruneOptions
 from prunecli.signals.accumulate import Accumulator, follows_training
 from prunecli.signals.score import score_many
+from prunecli.training.method import Replacement
 from prunecli.training.optimizers import OPTIMIZERS, build_optimizer
+from prunecli.training.placing import move_optimizer_state_
 
 
 class Residual(nn.Module):
@@ -169,7 +171,8 @@ def test_the_optimiser_goes_on_after_a_cut_as_in_the_masked_network(name):
     narrow.model.double().load_state_dict(network.model.state_dict())
     slim = narrow.graph_network(keep)[0].double()
     slim_optimizer = build_optimizer(slim, options)
-    cut_optimizer_state_((dense, dense_optimizer), (slim, slim_optimizer), slices)
+    moved = Replacement.cut(slim, slices).moved
+    move_optimizer_state_((dense, dense_optimizer), (slim, slim_optimizer), moved)
 
     def kept(parameter_name, value):
         for dim, indices in slices.get(parameter_name, {}).items():
@@ -198,6 +201,11 @@ def test_the_optimiser_goes_on_after_a_cut_as_in_the_masked_network(name):
 
 def listened(network, keep, signal, batches):
     """Return the saliency from passes as training makes them: backward of the mean loss."""
+    return heard_by(network, keep, signal, batches).saliency()
+
+
+def heard_by(network, keep, signal, batches):
+    """Return what has listened to such passes."""
     coupling = narrowed(network.coupling, keep)
     accumulator = Accumulator(
         signal, subject_of(network, coupling, PruneOptions(signal=signal, aggregate="sum"))
@@ -207,7 +215,7 @@ def listened(network, keep, signal, batches):
     for images, labels in batches:
         functional.cross_entropy(slim(images), labels).backward()
         accumulator.add(*heard(taps, len(labels)), len(labels))
-    return accumulator.saliency()
+    return accumulator
 
 
 @pytest.mark.parametrize("signal", ["taylor", "fisher", "fisher-per-flop", "mean-activation"])
@@ -246,6 +254,17 @@ def test_fisher_is_the_mean_of_squared_products_of_single_images():
         total += (inner * inner.grad).sum((0, 2, 3)).square() / len(images)
     (own,) = [g for g in network.coupling.groups if g.name == "inner"]
     np.testing.assert_allclose(found[own.atoms], total.detach().numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("signal", ["fisher", "taylor", "mean-activation"])
+def test_what_two_processes_hear_is_added_up(signal):
+    network = network_of(norm=False)
+    everything = np.ones(network.coupling.atom_count, np.bool_)
+    wanted = listened(network, everything, signal, [batch(1), batch(2)])
+    one, two = (heard_by(network, everything, signal, [batch(seed)]) for seed in (1, 2))
+    others = iter([*two.sums.totals.values(), torch.tensor(two.sums.images)])
+    one.merge(lambda value: value + next(others))
+    np.testing.assert_allclose(one.saliency(), wanted, rtol=1e-6)
 
 
 def test_taps_change_neither_outputs_nor_gradients():

@@ -40,7 +40,7 @@ def layer(name: str, **facts) -> report.LayerAnalysis:
 
 
 def model(*layers: report.LayerAnalysis) -> report.ModelAnalysis:
-    cost = report.Cost(100.0, 50.0, 1.0, 1.0, 1.0)
+    cost = report.Cost(flops=100.0, params=50.0, activations=1.0, bytes=1.0, channels=1.0)
     found = fake_verbs.analyze_report(model=True, dataset=False).model
     return dataclasses.replace(found, cost=cost, layers=layers)
 
@@ -111,9 +111,7 @@ def test_rows_of_many_layers_keep_to_the_blocks_of_the_network():
 def test_what_is_kept_is_drawn_before_the_original():
     cut = report.LayerCut("a", "conv2d", 8, 6, 20.0, 5.0, 9.0, 4.0)
     whole = report.LayerCut("b", "linear", 4, 4, 20.0, 15.0, 9.0, 8.0, "output of the network")
-    cost = report.CutCost(
-        dataclasses.replace(fake_verbs.COST, flops=40.0), fake_verbs.HALF, {"flops": 0.5}
-    )
+    cost = report.CutCost(report.Cost(fake_verbs.COST, flops=40.0), fake_verbs.HALF, {"flops": 0.5})
     made = dataclasses.replace(fake_verbs.prune_report(None), layers=(cut, whole), cost=cost)
     channels, flops = kept_picture(made).figure.axes
     assert lengths(channels) == [75.0, 100.0]

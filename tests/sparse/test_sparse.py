@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -191,6 +192,30 @@ def test_erdos_renyi_gives_the_known_answer() -> None:
     assert found == pytest.approx([1722.3, 4671.3, 1280], abs=1)
     densities = found / np.asarray([1728, 73728, 1280])
     assert densities == pytest.approx([0.9967, 0.0634, 1.0], abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_erdos_renyi_follows_the_shapes_of_layers_that_are_not_dense(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = [tuple(rng.integers(2, 65, rng.integers(2, 5)).tolist()) for _ in range(6)]
+    sizes = np.asarray([math.prod(shape) for shape in shapes])
+    keep = int(sizes.sum() * rng.uniform(0.1, 0.9))
+    counts = allocate_weights("erdos-renyi", problem(shapes, keep))
+    sums = np.asarray([sum(shape) for shape in shapes])
+    below = counts < sizes
+    # One factor explains every layer that is not dense, up to rounding; it would fill the others.
+    lowest, highest = ((counts - 1) / sums)[below].max(), ((counts + 1) / sums)[below].min()
+    assert lowest <= highest
+    assert (counts / sums <= highest)[~below].all()
+
+
+def test_uniform_plus_says_how_much_can_go() -> None:
+    keep = round(0.01 * sum(math.prod(shape) for shape in SHAPES))
+    with pytest.raises(GateError, match="first layer stays dense") as caught:
+        allocate_weights("uniform-plus", problem(SHAPES, keep))
+    total = sum(math.prod(shape) for shape in SHAPES)
+    reachable = float(re.search(r"--sparsity ([\d.]+)", caught.value.hint)[1])
+    allocate_weights("uniform-plus", problem(SHAPES, math.ceil((1 - reachable) * total)))
 
 
 def test_lamp_gives_the_known_answer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,10 +18,10 @@ from prunecli.options import FinetuneOptions, PruneOptions
 from prunecli.sparse import weight_layers
 from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training import finetune
-from prunecli.training.masked_weights import Zeros
+from prunecli.training.masked_weights import MaskedWeights
 from tests.support.training import GREY, make_net, same
 
-QUICK = FinetuneOptions(epochs=2, batch_size=64, limit=320)
+QUICK = FinetuneOptions(epochs=2, batch_size=64, limit=320, amp="no")
 EXAMPLE = torch.randn(2, 1, 8, 8)
 
 
@@ -91,8 +92,8 @@ def test_masked_weights_are_zero_after_every_single_step(digits, monkeypatch) ->
     pruned = prunecli.sparsify(make_net(), EXAMPLE, sparsity=0.7)
     step, seen = loop.train_step, []
 
-    def watched(recipe, run, *batch):
-        result = step(recipe, run, *batch)
+    def watched(run, *batch):
+        result = step(run, *batch)
         for name, mask in pruned.masks.items():
             for model in (run.bare, run.average.model):
                 assert not model.get_parameter(name)[~mask].any()
@@ -148,18 +149,22 @@ def test_a_masked_weight_returns_with_its_last_value_when_it_is_large_again() ->
         model[0].weight.copy_(torch.tensor([[4.0, 3.0, 2.0, 1.0]]))
     gradual = Gradual(0.0, 0.5, end=4, every=2, schedule=SPARSITY_SCHEDULES.get("at-once"))
     layers = weight_layers(read_network(model, [torch.randn(2, 4)]))
-    zeros = Zeros(model, {}, gradual=gradual, layers=layers)
-    zeros.before_step(0)
+    zeros = MaskedWeights({}, gradual=gradual, layers=layers)
+    run = SimpleNamespace(bare=model, average=None, taken=0)
+    zeros.start(run)
+    zeros.before_step(run)
     assert model[0].weight.tolist() == [[4.0, 3.0, 0.0, 0.0]]
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[4.0, 0.5, 9.0, 9.0]]))  # an optimiser may do this
-    zeros.enforce()
+    zeros.after_step(run)
     assert model[0].weight.tolist() == [[4.0, 0.5, 0.0, 0.0]]
-    zeros.before_step(1)
+    run.taken = 1
+    zeros.before_step(run)
     assert model[0].weight.tolist() == [[4.0, 0.5, 0.0, 0.0]]
-    zeros.before_step(2)
+    run.taken = 2
+    zeros.before_step(run)
     assert model[0].weight.tolist() == [[4.0, 0.0, 2.0, 0.0]]
-    assert zeros.sparsity == 0.5
+    assert zeros.facts() == {"sparsity": 0.5}
 
 
 def test_zeros_that_were_there_first_never_return(digits) -> None:
@@ -192,12 +197,12 @@ def test_a_growing_run_that_was_stopped_ends_like_one_that_never_stopped(
     straight = finetune(model, digits, input=GREY, options=options, layers=layers)
     step, taken = loop.train_step, []
 
-    def stopping(recipe, run, *batch):
+    def stopping(run, *batch):
         if len(taken) == stop:
             run.between_steps = True  # Ctrl-C before this step has begun
             raise KeyboardInterrupt
         taken.append(run.step)
-        return step(recipe, run, *batch)
+        return step(run, *batch)
 
     monkeypatch.setattr(loop, "train_step", stopping)
     folder = tmp_path / "run"

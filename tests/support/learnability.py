@@ -17,4 +17,5 @@ def net(seed=0):
 
 
 def quick(**changes):
-    return FinetuneOptions(**{"epochs": 3, "batch_size": 32, "limit": 300, "lr": 0.05, **changes})
+    usual = {"epochs": 3, "batch_size": 32, "limit": 300, "lr": 0.05, "amp": "no"}
+    return FinetuneOptions(**{**usual, **changes})

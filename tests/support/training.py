@@ -13,7 +13,7 @@ from prunecli.options import FinetuneOptions
 GREY = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.35,))
 
 
-QUICK = FinetuneOptions(epochs=2, batch_size=64, limit=320)
+QUICK = FinetuneOptions(epochs=2, batch_size=64, limit=320, amp="no")
 
 
 def make_net(seed: int = 0, classes: int = 10) -> nn.Sequential:

@@ -23,6 +23,7 @@ from prunecli.data import Arrays, DataSource, StreamedImageSet
 from prunecli.errors import InputError, InterruptedRunError
 from prunecli.evaluation.images import evaluate
 from prunecli.options import FinetuneOptions
+from prunecli.report import to_json
 from prunecli.training import OPTIMIZERS, SCHEDULES, finetune
 from prunecli.training.finetune import RANGES
 from prunecli.training.loop import epoch_batches
@@ -244,7 +245,7 @@ def test_the_log_holds_a_row_per_epoch_as_jsonl_and_csv(digits, tmp_path):
     result = finetune(make_net(), digits, input=GREY, options=QUICK, run_dir=tmp_path / "run")
     assert result.log == tmp_path / "run" / "log.jsonl"
     rows = [json.loads(line) for line in result.log.read_text().splitlines()]
-    assert rows == [dataclasses.asdict(epoch) for epoch in result.epochs]
+    assert rows == to_json(result.epochs)
     with (tmp_path / "run" / "log.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in table] == [epoch.loss for epoch in result.epochs]

@@ -20,10 +20,16 @@ from prunecli.errors import InputError
 from prunecli.evaluation.images import evaluate, tally_logits
 from prunecli.evaluation.outputs import class_logits
 from prunecli.options import FinetuneOptions
-from prunecli.training import AUGMENTATIONS, OPTIMIZERS, SCHEDULES, distillation_loss
+from prunecli.training import (
+    AUGMENTATIONS,
+    OPTIMIZERS,
+    SCHEDULES,
+    devices,
+    distillation_loss,
+)
 from prunecli.training.augment import augmentation_for
 from prunecli.training.average import ExponentialAverage
-from prunecli.training.devices import PRECISIONS, make_accelerator
+from prunecli.training.devices import PRECISIONS, make_accelerator, precision_of
 from prunecli.training.interrupt import held_interrupts
 from prunecli.training.loop import derive_seed, epoch_batches
 from prunecli.training.losses import Objective
@@ -378,11 +384,40 @@ def test_no_images_are_no_score(digits_test):
 # precision and interrupts
 
 
-def test_a_cpu_trains_in_full_precision_unless_asked():
-    assert make_accelerator("auto").mixed_precision == "no"
+def capabilities(monkeypatch, **known):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+
+
+def test_a_precision_that_is_asked_for_is_taken():
     assert make_accelerator("bf16").mixed_precision == "bf16"
     assert make_accelerator("no").mixed_precision == "no"
+    assert precision_of(make_accelerator("bf16")) == "bf16"
+    assert precision_of(make_accelerator("no")) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("known", "precision"),
+    [({"amx_bf16": True, "avx512_bf16": True}, "bf16"), ({"avx512_bf16": True}, "bf16"),
+     ({"amx_bf16": False, "avx512_bf16": False, "avx512_f": True}, "no"), ({}, "no")],
+)  # fmt: skip
+def test_a_cpu_trains_in_bf16_on_its_own_where_it_multiplies_in_it(monkeypatch, known, precision):
+    capabilities(monkeypatch, **known)
+    assert PRECISIONS["auto"](torch.device("cpu")) == precision
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert PRECISIONS["auto"](torch.device("cpu")) == "no"
+
+
+@pytest.mark.parametrize(
+    ("text", "precision"),
+    [("processor : 0\nflags\t\t: fpu avx512f amx_bf16 sse\n", "bf16"),
+     ("flags : fpu avx512f amx_tile\n", "no"), ("Features : fp asimd\n", "no"), (None, "no")],
+)  # fmt: skip
+def test_an_older_torch_asks_the_system_what_the_cpu_can_do(monkeypatch, tmp_path, text, precision):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert PRECISIONS["auto"](torch.device("cpu")) == precision
 
 
 @pytest.mark.parametrize(("amp", "match"), [("fp16", "needs a GPU"), ("half", "unknown mixed")])

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunecli.cost.alignment import default_alignment
-from prunecli.graph.operators import operator_name, schema_arguments, shape_of
+from prunecli.graph.operators import (
+    CONVOLUTIONS,
+    LINEAR,
+    TRANSPOSED_CONVOLUTIONS,
+    operator_name,
+    schema_arguments,
+    shape_of,
+)
 from prunecli.graph.tracing.record import AGAIN
 
 if TYPE_CHECKING:
@@ -73,7 +80,7 @@ def operators_of(trace: Trace, coupling: CouplingGraph) -> tuple[Operator, ...]:
     found = []
     for node in trace.graph.nodes:
         name = operator_name(node.target) if node.op == "call_function" else ""
-        if name not in _KINDS or AGAIN in node.meta:
+        if name not in ONNX_KINDS or AGAIN in node.meta:
             continue
         arguments = schema_arguments(node)
         source = arguments["input"]
@@ -115,9 +122,9 @@ def _shape(name: str, arguments: dict[str, Any], batch: Any) -> OperatorShape:
     dilation = _each(arguments["dilation"], kernel)
     groups = arguments["groups"]
     depthwise = groups == inputs > 1
-    made = weight[1] * groups if name.startswith("conv_transpose") else weight[0]
+    made = weight[1] * groups if name in TRANSPOSED_CONVOLUTIONS else weight[0]
     return OperatorShape(
-        _KINDS[name],
+        ONNX_KINDS[name],
         math.prod(sizes[: -len(kernel) - 1]),
         sizes[-len(kernel) :],
         kernel,
@@ -130,11 +137,11 @@ def _shape(name: str, arguments: dict[str, Any], batch: Any) -> OperatorShape:
     )
 
 
-_KINDS = {
-    "conv1d": "Conv", "conv2d": "Conv", "conv3d": "Conv", "linear": "Gemm",
-    "conv_transpose1d": "ConvTranspose", "conv_transpose2d": "ConvTranspose",
-    "conv_transpose3d": "ConvTranspose",
-}  # fmt: skip
+ONNX_KINDS = {
+    **dict.fromkeys(CONVOLUTIONS, "Conv"),
+    **dict.fromkeys(TRANSPOSED_CONVOLUTIONS, "ConvTranspose"),
+    **dict.fromkeys(LINEAR, "Gemm"),
+}
 """Operators that are measured alone, and what they are called in ONNX."""
 
 

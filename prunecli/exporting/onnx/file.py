@@ -9,7 +9,6 @@ import logging
 import re
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -18,9 +17,10 @@ from torch import nn
 
 from prunecli.atomic import atomic_write
 from prunecli.cost.sizes import tensor_bytes
-from prunecli.errors import GraphError, InputError, LoadRefusedError
+from prunecli.errors import GraphError, InputError
+from prunecli.exporting.formats import Written
 from prunecli.exporting.onnx.metadata import encode_metadata
-from prunecli.exporting.onnx.parity import check_parity, device_of, dtype_of
+from prunecli.exporting.onnx.parity import device_of, dtype_of
 from prunecli.graph.tracing.running import evaluating
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prunecli.architectures.reference import InputSpec
-    from prunecli.report import Parity
 
 # The exporter's own operator set: other numbers are reached by a conversion that may fail, and
 # every runtime of the last years reads this one.
@@ -37,15 +36,6 @@ DEFAULT_OPSET = 18
 EMBED_LIMIT = 2**31 - 2**24
 # Shapes and axes that the exporter writes as constants; real waste is whole weights.
 _SHAPE_CONSTANTS = 4096
-
-
-@dataclass(frozen=True)
-class OnnxFile:
-    """A written file; `bytes` counts its weights too when they are in a file beside it."""
-
-    path: Path
-    opset: int
-    bytes: int
 
 
 def to_onnx(
@@ -58,7 +48,7 @@ def to_onnx(
     classes: tuple[str, ...] | None = None,
     embed_limit: int = EMBED_LIMIT,
     prove: Callable[[Path], None] | None = None,
-) -> OnnxFile:
+) -> Written:
     """Write `model` as ONNX: input `input` `[batch, C, H, W]`, output `logits`, batch dynamic.
 
     `metadata` is provenance; the input and the `classes` are added to it. `prove` is called with
@@ -72,45 +62,6 @@ def to_onnx(
     onnx.helper.set_model_props(proto, properties)
     write = _write_beside if initializer_bytes(proto.graph) > embed_limit else _write_embedded
     return write(proto, path, prove or _accept)
-
-
-def to_proven_onnx(
-    model: nn.Module,
-    path: Path,
-    *,
-    input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
-    opset: int | None = None,
-    metadata: Mapping[str, str] | None = None,
-    classes: tuple[str, ...] | None = None,
-    inputs: int = 8,
-    tolerance: float = 1e-4,
-    seed: int = 0,
-) -> tuple[OnnxFile, Parity]:
-    """Write `model` as ONNX only if ONNX Runtime computes what torch computes.
-
-    Raises what `to_onnx` and `check_parity` raise; then an earlier file at `path` is untouched.
-    """
-    proofs: list[Parity] = []
-
-    def prove(written: Path) -> None:
-        try:
-            proof = check_parity(
-                model, written, input=input, inputs=inputs, tolerance=tolerance, seed=seed
-            )
-        except LoadRefusedError as error:
-            raise _invalid(error.message) from error
-        proofs.append(proof)
-
-    file = to_onnx(
-        model,
-        path,
-        input=input,
-        opset=opset,
-        metadata=metadata,
-        classes=classes,
-        prove=prove,
-    )
-    return file, proofs[0]
 
 
 def build_proto(model: nn.Module, *, input: InputSpec, opset: int) -> Any:  # noqa: A002
@@ -318,16 +269,16 @@ def _accept(_: Path) -> None:
     """Ask for no proof."""
 
 
-def _write_embedded(proto: Any, path: Path, prove: Callable[[Path], None]) -> OnnxFile:
+def _write_embedded(proto: Any, path: Path, prove: Callable[[Path], None]) -> Written:
     data = proto.SerializeToString(deterministic=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
         _check(temporary)
         prove(temporary)
-    return OnnxFile(path, _opset(proto), len(data))
+    return Written(path, len(data), opset=_opset(proto))
 
 
-def _write_beside(proto: Any, path: Path, prove: Callable[[Path], None]) -> OnnxFile:
+def _write_beside(proto: Any, path: Path, prove: Callable[[Path], None]) -> Written:
     weights = path.with_name(f"{path.name}.data")
     # The weights take their place first (the inner block ends first): a kill in between leaves the
     # old graph beside the new weights; two files cannot do better.
@@ -348,17 +299,18 @@ def _write_beside(proto: Any, path: Path, prove: Callable[[Path], None]) -> Onnx
                 entry.value = weights.name if entry.key == "location" else entry.value
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
         size = temporary.stat().st_size + data.stat().st_size
-    return OnnxFile(path, _opset(proto), size)
+    return Written(path, size, opset=_opset(proto))
 
 
 def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
-        raise _invalid(error) from error
+        raise unusable(error) from error
 
 
-def _invalid(reason: object) -> GraphError:
+def unusable(reason: object) -> GraphError:
+    """Return the error of a file that ONNX or its runtime refuses."""
     return GraphError(
         f"the exported file cannot be used: {reason}",
         code="EXPORT_FAILED",

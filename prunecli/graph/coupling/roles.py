@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunecli.graph.operators import operator_name, schema_arguments
+from prunecli.graph.operators import (
+    CONTRACTIONS,
+    CONVOLUTIONS,
+    DEFORMABLE_CONVOLUTIONS,
+    EMBEDDINGS,
+    LINEAR,
+    TRANSPOSED_CONVOLUTIONS,
+    operator_name,
+    schema_arguments,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,14 +31,10 @@ Site = tuple[str, int]
 """A parameter and one of its dimensions."""
 
 PRODUCERS = {
-    "conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0,
-    "conv_transpose1d": 1, "conv_transpose2d": 1, "conv_transpose3d": 1, "embedding": 1,
-    "deform_conv2d": 0,
-}  # fmt: skip
+    **dict.fromkeys(CONVOLUTIONS | DEFORMABLE_CONVOLUTIONS | LINEAR, 0),
+    **dict.fromkeys(TRANSPOSED_CONVOLUTIONS | EMBEDDINGS, 1),
+}
 """Operators whose weight starts channels, and on which dimension; the other one reads them."""
-
-CONTRACTIONS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "einsum"})
-"""Products of two tensors, either of which may be a weight."""
 
 
 def roles(

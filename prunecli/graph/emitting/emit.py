@@ -20,7 +20,7 @@ from prunecli.graph.operators import is_pointwise, is_written, operator_name, sc
 from prunecli.graph.rules import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -324,14 +324,3 @@ def _is_function_of_tensors(found: Any) -> bool:
     public = not schema.name.rsplit("::", 1)[-1].startswith("_")
     reads = bool(kinds) and kinds[0] in {"Tensor", "List[Tensor]"}
     return public and reads and not schema.is_mutable and not any("str" in kind for kind in kinds)
-
-
-def tensors_of(program: Mapping[str, Any]) -> Sequence[str]:
-    """Return the names of all tensors that a program reads."""
-    names = []
-    for node in program["nodes"]:
-        if node["kind"] == "tensor":
-            names.append(node["tensor"])
-        elif node["kind"] == "batch_norm":
-            names.extend(name for name in node["tensors"].values() if name)
-    return tuple(dict.fromkeys(names))

@@ -11,7 +11,27 @@ import torch
 from torch import Tensor, fx
 
 from prunecli.graph.emitting.sizes import Sizes
-from prunecli.graph.operators import operator_name, schema_arguments, shape_of, source_line
+from prunecli.graph.operators import (
+    ATTENTION,
+    CHANNEL_SHUFFLES,
+    CONVOLUTIONS,
+    DEFORMABLE_CONVOLUTIONS,
+    EXPANSIONS,
+    GROUP_NORMS,
+    INDEXINGS,
+    LAYER_NORMS,
+    NARROWINGS,
+    PADS,
+    SELECTIONS,
+    SIZED_VIEWS,
+    SLICES,
+    SPLITS,
+    TRANSPOSED_CONVOLUTIONS,
+    operator_name,
+    schema_arguments,
+    shape_of,
+    source_line,
+)
 from prunecli.graph.rules.pick import indexed_dims, split_dim
 
 if TYPE_CHECKING:
@@ -240,45 +260,26 @@ def _rewrite_attention(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> d
 
 
 REWRITES: dict[str, Rewrite] = {
-    "scaled_dot_product_attention": _rewrite_attention,
-    "view": _rewrite_sizes("size"),
-    "_unsafe_view": _rewrite_sizes("size"),
+    **dict.fromkeys(ATTENTION, _rewrite_attention),
+    **dict.fromkeys(SIZED_VIEWS | EXPANSIONS, _rewrite_sizes("size")),
     "reshape": _rewrite_sizes("shape"),
-    "expand": _rewrite_sizes("size"),
-    "broadcast_to": _rewrite_sizes("size"),
     "unflatten": _rewrite_unflatten,
-    "slice": _rewrite_slice,
-    "narrow": _rewrite_narrow,
-    "select": _rewrite_select,
-    "chunk": _rewrite_pieces,
-    "split": _rewrite_pieces,
-    "split_with_sizes": _rewrite_pieces,
-    "unsafe_split": _rewrite_pieces,
-    "tensor_split": _rewrite_pieces,
-    "hsplit": _rewrite_pieces,
-    "vsplit": _rewrite_pieces,
-    "dsplit": _rewrite_pieces,
-    "unsafe_chunk": _rewrite_pieces,
-    "index": _rewrite_index,
+    **dict.fromkeys(SLICES, _rewrite_slice),
+    **dict.fromkeys(NARROWINGS, _rewrite_narrow),
+    **dict.fromkeys(SELECTIONS, _rewrite_select),
+    **dict.fromkeys(SPLITS, _rewrite_pieces),
+    **dict.fromkeys(INDEXINGS, _rewrite_index),
     "index_select": _rewrite_index_select,
     "roll": _rewrite_roll,
     "repeat": _rewrite_repeat("repeats"),
     "tile": _rewrite_repeat("dims"),
     "repeat_interleave": _rewrite_interleave,
-    "channel_shuffle": _rewrite_shuffle,
-    "native_channel_shuffle": _rewrite_shuffle,
-    "pad": _rewrite_pad,
-    "constant_pad_nd": _rewrite_pad,
-    "conv1d": _rewrite_convolution,
-    "conv2d": _rewrite_convolution,
-    "conv3d": _rewrite_convolution,
-    "deform_conv2d": _rewrite_convolution,
-    "conv_transpose1d": _rewrite_transposed,
-    "conv_transpose2d": _rewrite_transposed,
-    "conv_transpose3d": _rewrite_transposed,
-    "layer_norm": _rewrite_layer_norm,
-    "rms_norm": _rewrite_layer_norm,
-    "group_norm": _rewrite_group_norm,
+    **dict.fromkeys(CHANNEL_SHUFFLES, _rewrite_shuffle),
+    **dict.fromkeys(PADS, _rewrite_pad),
+    **dict.fromkeys(CONVOLUTIONS | DEFORMABLE_CONVOLUTIONS, _rewrite_convolution),
+    **dict.fromkeys(TRANSPOSED_CONVOLUTIONS, _rewrite_transposed),
+    **dict.fromkeys(LAYER_NORMS, _rewrite_layer_norm),
+    **dict.fromkeys(GROUP_NORMS, _rewrite_group_norm),
 }
 """Which argument of an operator repeats a size that the cut changes."""
 

@@ -74,7 +74,7 @@ def rule(*operators: str) -> Callable[[Rule], Rule]:
     """Register one function as the rule of operators of one kind; its docstring is the summary."""
 
     def register(function: Rule) -> Rule:
-        for operator in operators:
+        for operator in sorted(operators):  # families are sets, whose order is any
             RULES.add(operator, function, summary=function.__doc__ or "")
         return function
 
@@ -94,8 +94,3 @@ def no_axes(node: fx.Node) -> Annotation:
 def align_right(axes: Axes, rank: int) -> tuple[Axis, ...]:
     """Pad axes on the left with None, as broadcasting does."""
     return (None,) * (rank - len(axes)) + axes
-
-
-def is_tensor(node: fx.Node) -> bool:
-    """Tell whether a node stands for one tensor."""
-    return isinstance(node.meta.get("val"), Tensor)

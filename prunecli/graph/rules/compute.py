@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.graph.operators import shape_of, size_of
+from prunecli.graph.operators import (
+    ATTENTION,
+    CONVOLUTIONS,
+    LINEAR,
+    MATRIX_PRODUCTS,
+    SUMMED_PRODUCTS,
+    TRANSPOSED_CONVOLUTIONS,
+    shape_of,
+    size_of,
+)
 from prunecli.graph.rules.call import Call, rule
 
 if TYPE_CHECKING:
@@ -13,7 +22,7 @@ if TYPE_CHECKING:
     from prunecli.graph.coupling.ids import Axes, Axis
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@rule(*CONVOLUTIONS)
 def convolution(call: Call) -> Axes:
     """Weight dim 0 starts the ids, dim 1 owns the input's."""
     source, weight = call.axes("input"), call.axes("weight")
@@ -30,7 +39,7 @@ def convolution(call: Call) -> Axes:
     return (*_batch(source, spatial), output, *_positions(call, source[-spatial:]))
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule(*TRANSPOSED_CONVOLUTIONS)
 def transposed_convolution(call: Call) -> Axes:
     """Weight dim 0 owns the input's ids, dim 1 starts the ids."""
     source, weight = call.axes("input"), call.axes("weight")
@@ -61,7 +70,7 @@ def _positions(call: Call, axes: Axes) -> Axes:
     return tuple(result)
 
 
-@rule("linear")
+@rule(*LINEAR)
 def linear(call: Call) -> Axes:
     """Weight dim 0 starts the ids, dim 1 owns the input's."""
     source, weight = call.axes("input"), call.axes("weight")
@@ -70,14 +79,14 @@ def linear(call: Call) -> Axes:
     return (*source[:-1], weight[0])
 
 
-@rule("matmul", "bmm", "mm")
+@rule(*MATRIX_PRODUCTS)
 def matrix_product(call: Call) -> Axes:
     """Tie the contracted dimensions; the others pass, and a batch of products are heads."""
     names = list(call.arguments)
     return _product(call, names[0], names[1])
 
 
-@rule("addmm", "baddbmm")
+@rule(*SUMMED_PRODUCTS)
 def matrix_product_and_sum(call: Call) -> Axes:
     """Tie a matrix product to what is added to it."""
     names = list(call.arguments)
@@ -137,7 +146,7 @@ def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]]
     return operands, letters(right, most)
 
 
-@rule("scaled_dot_product_attention")
+@rule(*ATTENTION)
 def attention(call: Call) -> Axes:
     """Batches are heads; the width of queries and keys is contracted; values' passes."""
     query, key, value = (call.axes(name) for name in ("query", "key", "value"))

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import fx
 
-from prunecli.graph.operators import is_written, shape_of
+from prunecli.graph.operators import (
+    EMBEDDINGS,
+    FLIPS,
+    INDEXINGS,
+    NARROWINGS,
+    SELECTIONS,
+    SLICES,
+    SPLITS,
+    UNBINDINGS,
+    is_written,
+    shape_of,
+)
 from prunecli.graph.rules.call import Annotation, Call, no_axes, rule
 
 if TYPE_CHECKING:
@@ -16,10 +27,7 @@ if TYPE_CHECKING:
     from prunecli.graph.coupling.ids import Axes, Axis
 
 
-@rule(
-    "chunk", "split", "split_with_sizes", "split_copy", "split_with_sizes_copy", "unsafe_chunk",
-    "unsafe_split", "unsafe_split_with_sizes", "tensor_split", "hsplit", "vsplit", "dsplit",
-)  # fmt: skip
+@rule(*SPLITS)
 def pieces(call: Call) -> list[Axes]:
     """Ids are cut into runs."""
     source, at = call.axes("self"), split_dim(call.operator, call.arguments, len(call.axes("self")))
@@ -43,7 +51,7 @@ def split_dim(operator: str, arguments: Any, rank: int) -> int:
     return min(int(dim), rank - 1) if dim >= 0 else int(dim) % rank
 
 
-@rule("unbind", "unbind_copy")
+@rule(*UNBINDINGS)
 def unbind(call: Call) -> list[Axes]:
     """End the dimension; what is picked from it by position stays whole."""
     source, at = call.axes("self"), call.dim("dim")
@@ -60,7 +68,7 @@ def getitem(call: Call) -> Axes:
     return axes
 
 
-@rule("select", "select_copy")
+@rule(*SELECTIONS)
 def select(call: Call) -> Axes:
     """One position is taken, and must stay."""
     source, at = call.axes("self"), call.dim("dim")
@@ -72,14 +80,14 @@ def select(call: Call) -> Axes:
     return (*source[:at], *source[at + 1 :])
 
 
-@rule("slice", "narrow", "slice_copy", "narrow_copy")
+@rule(*SLICES, *NARROWINGS)
 def take_run(call: Call) -> Axes:
     """Take a run of ids."""
     source, at = call.axes("self"), call.dim("dim")
     axis = source[at]
     if axis is None:
         return source
-    if call.operator.startswith("narrow"):
+    if call.operator in NARROWINGS:
         start = call.arguments["start"] % axis.size
         run = slice(start, start + call.arguments["length"])
     else:
@@ -90,7 +98,7 @@ def take_run(call: Call) -> Axes:
     return (*source[:at], axis[run], *source[at + 1 :])
 
 
-@rule("index", "_unsafe_index")
+@rule(*INDEXINGS)
 def index(call: Call) -> Axes:
     """Ids move with a fixed list of indices; a computed or nested index freezes what it reads."""
     source = call.axes("self")
@@ -242,7 +250,7 @@ def _freeze_all(call: Call, axes: Axes, reason: str) -> None:
         call.ids.freeze(axis, reason)
 
 
-@rule("embedding")
+@rule(*EMBEDDINGS)
 def embedding(call: Call) -> Axes:
     """Rows are looked up and stay; the columns start the ids."""
     weight = call.axes("weight")
@@ -264,7 +272,7 @@ def one_hot(call: Call) -> Axes:
     return (*call.axes("self"), None)
 
 
-@rule("flip", "fliplr", "flipud")
+@rule(*FLIPS)
 def flip(call: Call) -> Axes:
     """Ids change order; what is left of them does so too."""
     source = list(call.axes("self"))

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.graph.operators import reduced_dims, shape_of
+from prunecli.graph.operators import (
+    AVERAGE_POOLS,
+    CHANNEL_NORMS,
+    GROUP_NORMS,
+    IDENTITIES,
+    LAYER_NORMS,
+    MAX_POOLS,
+    OTHER_POOLS,
+    RESIZERS,
+    STATISTICS,
+    reduced_dims,
+    shape_of,
+)
 from prunecli.graph.rules.call import Annotation, Call, no_axes, rule
 from prunecli.graph.rules.compute import broadcast
 
@@ -15,12 +27,11 @@ if TYPE_CHECKING:
 
 
 @rule(
-    "alias", "alpha_dropout", "bernoulli", "complex", "contiguous", "copy", "detach", "dropout",
+    *IDENTITIES, "alpha_dropout", "bernoulli", "complex", "copy", "dropout",
     "feature_alpha_dropout", "feature_dropout", "fill", "full_like", "hardswish", "imag",
-    "lift_fresh_copy",
     "log_sigmoid", "ones_like", "polar", "rand_like", "randn_like", "real", "relu6",
-    "resolve_conj", "resolve_neg", "rrelu", "rsub", "square", "to", "type_as", "zero", "zeros_like",
-    "_to_copy", "_assert_tensor_metadata", "_conj",
+    "resolve_conj", "resolve_neg", "rrelu", "rsub", "square", "type_as", "zero", "zeros_like",
+    "_assert_tensor_metadata", "_conj",
 )  # fmt: skip
 def pointwise(call: Call) -> Axes:
     """Ids pass; operands of the same size are tied, a broadcast size of 1 is not."""
@@ -41,7 +52,7 @@ def prelu(call: Call) -> Axes:
     return source
 
 
-@rule("batch_norm", "instance_norm")
+@rule(*CHANNEL_NORMS)
 def channel_norm(call: Call) -> Axes:
     """Ids pass; statistics and affine own them."""
     source = call.axes("input")
@@ -51,7 +62,7 @@ def channel_norm(call: Call) -> Axes:
     return source
 
 
-@rule("layer_norm", "rms_norm")
+@rule(*LAYER_NORMS)
 def layer_norm(call: Call) -> Axes:
     """Ids pass, but the statistics run over what is left."""
     source = call.axes("input")
@@ -65,7 +76,7 @@ def layer_norm(call: Call) -> Axes:
     return source
 
 
-@rule("group_norm")
+@rule(*GROUP_NORMS)
 def group_norm(call: Call) -> Axes:
     """Ids pass; every group keeps the same count."""
     source, groups = call.axes("input"), call.arguments["num_groups"]
@@ -78,16 +89,7 @@ def group_norm(call: Call) -> Axes:
     return source
 
 
-_POOLS = [f"{kind}_pool{n}d" for n in "123" for kind in ("adaptive_avg", "adaptive_max", "avg")]
-_POOLS += [f"max_pool{n}d{ending}" for n in "123" for ending in ("", "_with_indices")]
-_POOLS += ["fractional_max_pool2d", "fractional_max_pool3d", "max_unpool2d", "max_unpool3d"]
-_RESIZERS = ["upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"]
-_RESIZERS += [f"upsample_{kind}{n}d" for n in "123" for kind in ("nearest", "nearest_exact")]
-_RESIZERS += [f"_upsample_nearest_exact{n}d" for n in "123"] + ["upsample_bicubic2d"]
-_RESIZERS += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"]
-
-
-@rule(*_POOLS, *_RESIZERS)
+@rule(*AVERAGE_POOLS, *MAX_POOLS, *OTHER_POOLS, *RESIZERS)
 def spatial(call: Call) -> Annotation:
     """Ids pass; positions change."""
     source = call.axes(next(iter(call.arguments)))
@@ -115,13 +117,7 @@ def _each_output(call: Call, axes: Axes) -> Annotation:
     return [axes] * len(value) if isinstance(value, list | tuple) else axes
 
 
-STATISTICS = frozenset(
-    {"linalg_vector_norm", "mean", "nanmean", "norm", "std", "std_mean", "var", "var_mean"}
-)
-"""Reductions that norms are written with: over channels they are legal to cut, but not exact."""
-
-
-@rule(*sorted(STATISTICS))
+@rule(*STATISTICS)
 def statistic(call: Call) -> Annotation:
     """Ids of the reduced dimensions end; the statistic runs over what is left."""
     source = call.axes("self")

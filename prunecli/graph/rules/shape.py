@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from prunecli.graph.operators import shape_of
+from prunecli.graph.operators import (
+    CHANNEL_SHUFFLES,
+    CONCATENATIONS,
+    EXPANSIONS,
+    PADS,
+    PERMUTATIONS,
+    REPETITIONS,
+    VIEWS,
+    shape_of,
+)
 from prunecli.graph.rules.call import Call, align_right, rule
 
 if TYPE_CHECKING:
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
     from prunecli.graph.coupling.ids import Axes, Axis
 
 
-@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
+@rule(*VIEWS)
 def view(call: Call) -> Axes:
     """Dimensions are read as products of dimensions, or back."""
     return _viewed(call)
@@ -97,8 +106,7 @@ def _product(sizes: Sequence[int], dims: Iterable[int]) -> int:
     return int(np.prod([sizes[dim] for dim in dims], dtype=np.int64))
 
 
-@rule("permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "numpy_T", "mT",
-      "matrix_H", "mH", "adjoint")  # fmt: skip
+@rule(*PERMUTATIONS)
 def permute(call: Call) -> Axes:
     """Ids move with their dimensions."""
     source = call.axes("self")
@@ -109,7 +117,7 @@ def permute(call: Call) -> Axes:
     return tuple(source[size - 2] for size in moved.shape)
 
 
-@rule("cat", "concat", "concatenate")
+@rule(*CONCATENATIONS)
 def concatenate(call: Call) -> Axes:
     """Ids are joined."""
     parts = call.arguments["tensors"]
@@ -150,8 +158,8 @@ def stack(call: Call) -> Axes:
     return tuple(axes)
 
 
-@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
-      "replication_pad1d", "replication_pad2d", "replication_pad3d")  # fmt: skip
+@rule(*PADS, "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
+      "replication_pad2d", "replication_pad3d")  # fmt: skip
 def pad(call: Call) -> Axes:
     """Give padded channels new ids."""
     source = list(call.axes("self"))
@@ -179,7 +187,7 @@ def made(call: Call) -> Axes:
     return tuple(call.ids.fresh(size) if isinstance(size, int) else None for size in sizes)
 
 
-@rule("expand", "broadcast_to")
+@rule(*EXPANSIONS)
 def expand(call: Call) -> Axes:
     """Ids pass; copies of one position get ids of their own, any of which can go."""
     source, after = call.axes("self"), call.output_shape
@@ -209,7 +217,7 @@ def view_as(call: Call) -> Axes:
     return tuple(map(call.ids.tie, _viewed(call), call.axes("other")))
 
 
-@rule("repeat", "tile")
+@rule(*REPETITIONS)
 def repeat(call: Call) -> Axes:
     """Ids are repeated; copies of one position get ids of their own, any of which can go."""
     source, after = call.axes("self"), call.output_shape
@@ -256,7 +264,7 @@ def pixel_unshuffle(call: Call) -> Axes:
     return (*source[:-3], runs, *_positions(call, source[-2:]))
 
 
-@rule("channel_shuffle", "native_channel_shuffle")
+@rule(*CHANNEL_SHUFFLES)
 def channel_shuffle(call: Call) -> Axes:
     """Read as groups of channels, which change places with the channels inside them."""
     source, groups = call.axes("self"), call.arguments["groups"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torchvision  # noqa: F401 - registers the operators that these rules are about
 
+from prunecli.graph.operators import DEFORMABLE_CONVOLUTIONS
 from prunecli.graph.rules.call import Annotation, Call, no_axes, rule
 from prunecli.graph.rules.compute import convolution
 from prunecli.graph.rules.pointwise import pointwise
@@ -56,7 +57,7 @@ def choose(call: Call) -> Annotation:
     return no_axes(call.node)
 
 
-@rule("deform_conv2d")
+@rule(*DEFORMABLE_CONVOLUTIONS)
 def deformable_convolution(call: Call) -> Annotation:
     """Weights as in a convolution; the channels of offsets and mask are positions of the kernel."""
     for name in ("offset", "mask"):

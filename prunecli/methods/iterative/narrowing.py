@@ -1,23 +1,22 @@
-"""What follows a cut: the coupling of the network that is left, its weights, the optimiser's."""
+"""What follows a cut: the coupling of the network that is left, and its weights."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from prunecli.cutting.surgery import Slices, cut_tensor
 from prunecli.graph.coupling.groups import STAYS, CouplingGraph, staying
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
+    from prunecli.cutting.surgery import Slices
     from prunecli.graph.coupling.groups import Atoms
 
 
@@ -59,27 +58,3 @@ def write_back_(dense: nn.Module, slim: Mapping[str, Tensor], slices: Slices) ->
             continue
         kept = [torch.tensor(dims.get(dim, range(size))) for dim, size in enumerate(place.shape)]
         place[torch.meshgrid(*kept, indexing="ij")] = value
-
-
-def cut_optimizer_state_(
-    old: tuple[nn.Module, Any], new: tuple[nn.Module, Any], slices: Slices
-) -> None:
-    """Give the new (network, optimiser) the state of the old one, cut as its parameters are.
-
-    What has the shape of its parameter (momentum, Adam's moments) is sliced; counters are copied.
-    """
-    before = dict(old[0].named_parameters())
-    for name, parameter in new[0].named_parameters():
-        known = old[1].state.get(before[name])
-        if known is None:
-            continue
-        new[1].state[parameter] = {
-            key: _cut_entry(value, before[name], slices.get(name, {}))
-            for key, value in known.items()
-        }
-
-
-def _cut_entry(value: Any, parameter: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return cut_tensor(value, dims if value.shape == parameter.shape else {})

@@ -16,6 +16,7 @@ from prunecli.methods.iterative.removal import removals_left
 from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
 from prunecli.progress import Step
 from prunecli.report import IterativeReport
+from prunecli.training.devices import precision_of
 from prunecli.training.finetune import check_options as check_training
 from prunecli.training.finetune import tensors_digest
 from prunecli.training.loop import epoch_batches, teach
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from prunecli.budget import Budget
+    from prunecli.data import ImageSet
     from prunecli.methods.iterative.stage import Setup
-    from prunecli.training.loop import Recipe
+    from prunecli.training.recipe import Recipe
 
 GENTLE = 0.5
 """Part of an optimiser's own learning rate, which is a peak, that is held throughout."""
@@ -54,9 +56,10 @@ def training_options(options: PruneOptions) -> FinetuneOptions:
     training = FinetuneOptions(
         lr=rate,
         optimizer=own.optimizer,
-        schedule="constant",
+        schedule=own.schedule,
         batch_size=own.batch_size,
-        amp="no",
+        amp=own.amp,
+        ema=own.ema,
         limit=options.limit,
         seed=options.seed,
     )
@@ -77,6 +80,7 @@ def settings_of(
     teacher: nn.Module | None,
 ) -> dict[str, Any]:
     """Return what must not change when a run is resumed."""
+    accelerator = recipe.accelerator
     chosen = dataclasses.asdict(options)
     own = chosen.pop("iterative")
     del own["resume"], own["teacher"], chosen["limit"]
@@ -88,11 +92,13 @@ def settings_of(
         "images": len(recipe.images),
         "network": tensors_digest(student),
         "teacher": tensors_digest(teacher),
-        "device": recipe.accelerator.device.type,
+        "device": accelerator.device.type,
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
     }  # fmt: skip
 
 
-def planned_for(setup: Setup) -> IterativeReport:
+def planned_for(setup: Setup, recipe: Recipe, held_out: ImageSet) -> IterativeReport:
     """Return what the run will do, and report it with the time that one update takes now."""
     own, dense = setup.options.iterative, setup.network.cost.dense_widths
     removals = removals_left(
@@ -100,20 +106,21 @@ def planned_for(setup: Setup) -> IterativeReport:
     )
     updates = (removals + 1) * own.updates
     # A forward alone takes a third of an update; all of them get faster on the way.
-    scoring = (removals + 2) * len(setup.held_out) / own.batch_size / 3
-    seconds = (updates + scoring) * _seconds_per_update(setup)
-    setup.recipe.progress(Step(f"about {removals} removals, {updates} updates, {seconds:.0f} s", 0))
+    scoring = (removals + 2) * len(held_out) / own.batch_size / 3
+    seconds = (updates + scoring) * _seconds_per_update(setup, recipe)
+    recipe.progress(Step(f"about {removals} removals, {updates} updates, {seconds:.0f} s", 0))
     return IterativeReport(
         planned_removals=removals,
         planned_updates=updates,
         planned_seconds=round(seconds, 1),
         criterion=criterion_of(setup.options.signal),
+        precision=precision_of(recipe.accelerator),
     )
 
 
-def _seconds_per_update(setup: Setup) -> float:
+def _seconds_per_update(setup: Setup, recipe: Recipe) -> float:
     """Return the time of a forward and backward of the dense network, the second of two."""
-    recipe, network = setup.recipe, setup.network
+    network = setup.network
     graph, _ = network.graph_network(np.ones(network.coupling.atom_count, np.bool_))
     graph.to(recipe.accelerator.device).train()
     positions = epoch_batches(
@@ -123,8 +130,10 @@ def _seconds_per_update(setup: Setup) -> float:
     for images, labels in (*recipe.images.gather(positions), *recipe.images.gather(positions)):
         start = time.perf_counter()
         placed = images.to(recipe.accelerator.device)
-        taught = teach(recipe.teacher, placed)
-        logits, auxiliary = class_logits(graph(normalise(placed, recipe.input)))
+        with recipe.accelerator.autocast():
+            taught = teach(recipe.teacher, placed)
+            output = graph(normalise(placed, recipe.input))
+        logits, auxiliary = class_logits(output)
         loss = recipe.objective(logits, auxiliary, labels.to(placed.device), taught)
         loss.backward()  # type: ignore[no-untyped-call]
         float(loss.detach())

@@ -10,11 +10,14 @@ which channels go, and in which order, is decided at every removal.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunecli.errors import GraphError, InputError
+from prunecli.errors import GraphError
+from prunecli.evaluation.images import evaluate
+from prunecli.methods.iterative.method import IterativePruning
 from prunecli.methods.iterative.planning import (
     check_iterative,
     planned_for,
@@ -22,14 +25,12 @@ from prunecli.methods.iterative.planning import (
     settings_of,
     training_options,
 )
-from prunecli.methods.iterative.removal import widths_of
-from prunecli.methods.iterative.session import Session, score
 from prunecli.methods.iterative.stage import Setup
 from prunecli.network.described import trace_warnings
 from prunecli.network.traced import read_network
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.described import cut_report
-from prunecli.pruning.proven_cut import planned_cut, proven
+from prunecli.pruning.proven_cut import Cut, proven
 from prunecli.pruning.road import PruneResult, check_options, prune_network
 from prunecli.report import AccuracyChange, IterativeReport
 from prunecli.training.devices import make_accelerator
@@ -42,6 +43,8 @@ from prunecli.training.finetune import (
     reproducible,
     trainable_copy,
 )
+from prunecli.training.placing import start_run
+from prunecli.training.session import Place, Session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from prunecli.graph.tracing.trace import Example
     from prunecli.network.traced import Network
     from prunecli.options import FinetuneOptions, PruneOptions
-    from prunecli.training.loop import Recipe
+    from prunecli.training.recipe import Recipe
 
 SCORED = 1024
 """Held-out images that every removal is scored on."""
@@ -101,6 +104,7 @@ def iterative_prune(
             source,
             input=input,
             options=training_options(options),
+            updates=options.iterative.updates,
             teacher=teacher,
             teacher_input=teacher_input or input,
             progress=progress,
@@ -109,23 +113,30 @@ def iterative_prune(
             network=network,
             budget=budget,
             options=options,
-            recipe=recipe,
-            held_out=held_out,
             rehearsed=np.asarray([group.after for group in first.report.groups], np.int64),
             held={item.name: item.reason for item in first.frozen[len(network.coupling.frozen) :]},
-            folder=None if dry_run else ready_folder(run_dir),
-            settings=settings_of(options, budget, recipe, student, teacher),
         )
-        planned = planned_for(setup)
+        planned = planned_for(setup, recipe, held_out)
         if dry_run:
             return _dry(first, options, planned, clock)
-        session = Session(setup)
+        settings = settings_of(options, budget, recipe, student, teacher)
+        place = Place(ready_folder(run_dir), math.inf, settings)
+        method = IterativePruning(setup)
+        run = start_run(method.stage.module, recipe, method)
+        session = Session(run, held_out=held_out, place=place)
         if options.iterative.resume and not session.restore():
             warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
         with clock.stage("train"):
-            session.run()
+            session.train()
         warnings.extend(note for note in recipe.images.found() if note not in warnings)
-        return _finished(session, planned, first.report.architecture, warnings, clock)
+        return _finished(
+            session,
+            method,
+            planned,
+            architecture=first.report.architecture,
+            warnings=warnings,
+            clock=clock,
+        )
 
 
 def _recipe(
@@ -133,18 +144,15 @@ def _recipe(
     *,
     input: InputSpec,  # noqa: A002
     options: FinetuneOptions,
+    updates: int,
     teacher: nn.Module | None,
     teacher_input: InputSpec,
     progress: Progress,
 ) -> tuple[Recipe, ImageSet, list[str]]:
     """Return how the updates train and on what, the held-out images, and warnings."""
     accelerator = make_accelerator(options.amp)
-    if accelerator.num_processes > 1:
-        raise InputError(
-            "an iterative cut runs in one process",
-            code="ONE_PROCESS",
-            hint="start it without torchrun, and fine-tune the result in parallel",
-        )
+    if not accelerator.is_main_process:
+        progress = silent
     train, held_out, warnings = load_images(source, input, options, progress, scored=SCORED)
     recipe = make_recipe(
         source,
@@ -154,6 +162,7 @@ def _recipe(
         teacher=make_teacher(teacher, teacher_input, accelerator),
         accelerator=accelerator,
         progress=progress,
+        round_steps=updates,
     )
     return recipe, held_out, warnings
 
@@ -188,28 +197,26 @@ def _dry(
 
 def _finished(
     session: Session,
+    method: IterativePruning,
     run: IterativeReport,
+    *,
     architecture: str,
     warnings: list[str],
     clock: Clock,
 ) -> PruneResult:
     """Cut the dense module, which holds what was trained, by the plan of the whole way."""
-    setup, before, chosen = session.setup, session.before, session.selection
+    setup, before, chosen = method.setup, session.before, method.selection
+    plan = session.finish()
     assert before is not None
     assert chosen is not None
-    network, options, keep = setup.network, setup.options, session.slim.keep
-    widths = widths_of(network.coupling.groups, keep)
-    planned = planned_cut(
-        network,
-        keep,
-        widths,
-        whole=chosen.whole,
-        budget=setup.budget,
-        options=options,
-    )
+    assert plan is not None
+    network, options = setup.network, setup.options
+    planned = Cut(plan, method.stage.keep, method.widths, chosen.whole)
     cut = proven(network, planned, options, clock)
     assert cut.model is not None
-    after = score(setup, cut.model.to(setup.recipe.accelerator.device))
+    # In full precision, whatever it was trained in.
+    held_out, spec = session.held_out, session.recipe.input
+    after = evaluate(cut.model, held_out, input=spec, device=session.run.device)
     report = cut_report(
         network,
         cut,
@@ -223,11 +230,11 @@ def _finished(
         report,
         iterative=dataclasses.replace(
             run,
-            removals=session.removals,
+            removals=method.removals,
             accuracy=AccuracyChange(before.accuracy, after.accuracy, before.split),
             loss=(before.loss, after.loss),
             images=before.count,
-            seconds_per_update=session.seconds,
+            seconds_per_update=method.seconds,
             log=session.log,
         ),
     )

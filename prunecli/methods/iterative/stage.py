@@ -1,72 +1,63 @@
-"""The network that is left: built from its trace, in training, and cut again."""
+"""The network that is left: built from its trace for training, and cut again."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunecli.cutting.surgery import slices_of
 from prunecli.methods.iterative.criterion import subject_of
-from prunecli.methods.iterative.narrowing import cut_optimizer_state_, narrowed, write_back_
+from prunecli.methods.iterative.narrowing import narrowed, write_back_
 from prunecli.methods.iterative.taps import Tap, add_taps_
 from prunecli.proof.prove import prove
 from prunecli.signals.accumulate import Accumulator, follows_training
-from prunecli.training.finetune import start_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import fx
+    from torch import fx, nn
 
     from prunecli.budget import Budget
     from prunecli.cost.model import Widths
-    from prunecli.data import ImageSet
     from prunecli.graph.coupling.groups import CouplingGraph
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
-    from prunecli.training.loop import Recipe, Run
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything about a run that stays the same.
+    """What is cut, to which budget, and how: what of a run stays the same.
 
     `network` is the dense one: what is trained is written back into its module at every removal,
     so that each cut is one from the dense network. `rehearsed` are the widths that the budget took
-    before any training, `held` says why groups stay whole, and `folder` is where the state is kept
-    (None: nowhere).
+    before any training, `held` says why groups stay whole.
     """
 
     network: Network
     budget: Budget
     options: PruneOptions
-    recipe: Recipe
-    held_out: ImageSet
     rehearsed: Widths
     held: Mapping[str, str]
-    folder: Path | None
-    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A network in training, which atoms of the dense one it has, and what listens to it.
+    """A network to train, which atoms of the dense one it has, and what listens to it.
 
     `coupling` is that of its own atoms. `accumulator` is None where training is not listened to.
     """
 
     keep: NDArray[np.bool_]
     coupling: CouplingGraph
-    run: Run
+    module: fx.GraphModule
     taps: Mapping[str, Tap]
     accumulator: Accumulator | None
 
 
 def begin(setup: Setup, keep: NDArray[np.bool_], graph: fx.GraphModule | None = None) -> Stage:
-    """Put the network that keeps these atoms into training, from the weights of the dense module.
+    """Return the network that keeps these atoms, with the weights of the dense module.
 
     `graph` is that network where it has been built already.
     """
@@ -77,18 +68,17 @@ def begin(setup: Setup, keep: NDArray[np.bool_], graph: fx.GraphModule | None = 
     if follows_training(options.signal):
         accumulator = Accumulator(options.signal, subject_of(network, coupling, options))
     taps = add_taps_(graph, accumulator.nodes) if accumulator is not None else {}
-    setup.recipe.accelerator.free_memory()  # it would hold on to the networks before
-    return Stage(keep, coupling, start_run(graph, setup.recipe), taps, accumulator)
+    return Stage(keep, coupling, graph, taps, accumulator)
 
 
-def write_back(setup: Setup, slim: Stage) -> None:
+def write_back(setup: Setup, stage: Stage, trained: nn.Module) -> None:
     """Put what was trained into the dense module."""
-    slices = slices_of(setup.network.coupling, slim.keep)
-    write_back_(setup.network.model, slim.run.bare.state_dict(), slices)
+    slices = slices_of(setup.network.coupling, stage.keep)
+    write_back_(setup.network.model, trained.state_dict(), slices)
 
 
-def cut(setup: Setup, slim: Stage, keep: NDArray[np.bool_]) -> tuple[Stage, float]:
-    """Return the narrower network with the optimiser's state, and the error of its proof.
+def cut(setup: Setup, keep: NDArray[np.bool_]) -> tuple[Stage, float]:
+    """Return a narrower network, and the error of its proof.
 
     The dense module has to hold what was trained. Raises `ProofError` unless the dense network with
     everything masked that is not kept equals the narrower one.
@@ -104,11 +94,4 @@ def cut(setup: Setup, slim: Stage, keep: NDArray[np.bool_]) -> tuple[Stage, floa
         coupling=network.coupling,
         seed=setup.options.seed,
     )
-    narrower = begin(setup, keep, graph)
-    narrower.run.epoch, narrower.run.step = slim.run.epoch, slim.run.step
-    cut_optimizer_state_(
-        (slim.run.bare, slim.run.optimizer),
-        (narrower.run.bare, narrower.run.optimizer),
-        slices_of(slim.coupling, keep[slim.keep]),
-    )
-    return narrower, verified.max_rel_error
+    return begin(setup, keep, graph), verified.max_rel_error

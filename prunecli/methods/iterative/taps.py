@@ -53,6 +53,8 @@ def heard(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the values of the last pass and the gradients of every image's own loss; forget them.
 
+    Both are float32, whatever the precision of the pass.
+
     The pass took the gradient of `scale` times the mean loss of `images` images. A value that the
     loss does not depend on has gradients of zero.
     """
@@ -63,6 +65,9 @@ def heard(
         if value is None:
             continue
         given = value.grad
-        values[name] = value.detach()
-        gradients[name] = torch.zeros_like(value) if given is None else given * (images / scale)
+        # Sums over a channel are taken of these: in the few digits of bf16 they would go astray.
+        values[name] = value.detach().float()
+        gradients[name] = torch.zeros_like(values[name])
+        if given is not None:
+            gradients[name] = given.float() * (images / scale)
     return values, gradients
