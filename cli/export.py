@@ -34,7 +34,7 @@ class File:
     """Where `export` writes, and what it compares with."""
 
     onnx: str | None = shared.out(
-        help="Output file; its ending names the format (default: <stem>.onnx, in this folder).",
+        help="Output file. Its suffix names the format (default: <stem>.onnx, in this folder).",
         metavar="[PATH]",
         flags="--onnx --out -o",
     )

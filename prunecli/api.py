@@ -388,6 +388,7 @@ def export(
     """
     from prunecli.exporting import format_of, write_proven
 
+    options = chosen(ExportOptions, options, choices, benchmark=False)
     target = Path(path)
     options = chosen(ExportOptions, options, choices, benchmark=False)
     _, parity = write_proven(

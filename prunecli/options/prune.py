@@ -102,8 +102,8 @@ class IterativeOptions:
 
     `remove_per_step` channels are removed after every `updates` mini-batches; None: as many as make
     about 30 removals, each of the same fraction of the cost. `lr=None` takes half of the
-    optimizer's own rate, which is a peak. `amp`, `schedule` and
-    `ema` are as in `FinetuneOptions`, the schedule over all planned updates. `resume` continues an
+    optimizer's own rate, which is a peak. `amp`, `schedule` and `ema` are as in
+    `FinetuneOptions`, the schedule over all updates that are planned. `resume` continues an
     interrupted run.
     """
 
@@ -116,14 +116,14 @@ class IterativeOptions:
     )
     optimizer: str = shared.optimizer(panel=shared.METHOD)
     batch_size: int = shared.batch_size(panel=shared.METHOD, minimum=2)
+    amp: str = shared.amp(panel=shared.METHOD)
+    schedule: str = shared.schedule("constant", panel=shared.METHOD)
+    ema: float = shared.ema(panel=shared.METHOD)
     teacher: Path | None = _iterative(
         None,
         "Checkpoint to distil from while training, usually the unpruned model.",
         metavar="MODEL",
     )
-    amp: str = shared.amp(panel=shared.METHOD)
-    schedule: str = shared.schedule("constant", panel=shared.METHOD)
-    ema: float = shared.ema(panel=shared.METHOD)
     resume: bool = _iterative(False, "Resume an interrupted run.")
 
 

@@ -82,18 +82,15 @@ dead_threshold = partial(
     minimum=0.0,
     panel=CRITERION,
 )
-threads = partial(
-    option, None, "CPU threads (default: one per physical core).", metavar="N", minimum=1
-)
-schedule = partial(
-    option, help="Learning-rate schedule. See 'prunecli methods schedule'.", metavar="NAME"
-)
 amp = partial(
     option,
     "auto",
     "Mixed precision: auto, no, fp16 or bf16.",
     metavar="KIND",
     choices=("auto", "no", "fp16", "bf16"),
+)
+schedule = partial(
+    option, help="Learning-rate schedule. See 'prunecli methods schedule'.", metavar="NAME"
 )
 ema = partial(
     option,
@@ -102,5 +99,8 @@ ema = partial(
     metavar="X",
     minimum=0,
     maximum=1,
+)
+threads = partial(
+    option, None, "CPU threads (default: one per physical core).", metavar="N", minimum=1
 )
 batch_size = partial(option, 128, "Batch size.", metavar="N", panel=TRAINING)

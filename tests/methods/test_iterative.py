@@ -111,7 +111,7 @@ def test_a_run_that_is_stopped_goes_on_bit_by_bit(whole, tmp_path, error, remova
     if isinstance(caught.value, InterruptedRunError):
         assert "--resume" in caught.value.hint
     assert not (tmp_path / "slim.pt").exists()
-    with pytest.raises(InputError, match="a run that was stopped") as refused:
+    with pytest.raises(InputError, match="an unfinished run exists") as refused:
         prune(tmp_path)
     assert refused.value.code == "UNFINISHED_RUN"
     resumed = prune(tmp_path, given=options(resume=True))
@@ -251,11 +251,11 @@ from tests.support.samples import VGG
 
 found = []
 for signal in ("fisher", "taylor-2019", "l1"):
-    own = IterativeOptions(updates=2, remove_per_step=40, batch_size=32, limit=300, amp="no",
-                           ema=0.5)
+    own = IterativeOptions(updates=2, remove_per_step=40, batch_size=32, amp="no", ema=0.5)
     report = verbs.prune(
         VGG, output=Path({run!r}) / f"{{signal}}.pt", budget=make_budget(flops=0.6),
-        data="digits", options=PruneOptions(method="iterative", signal=signal, iterative=own))
+        data="digits",
+        options=PruneOptions(method="iterative", signal=signal, limit=300, iterative=own))
     found.append(to_json(report))
 rank = torch.distributed.get_rank()
 torch.save([(each["plan"]["keep"], each["iterative"]["accuracy"], each["iterative"]["removals"])
