@@ -164,8 +164,8 @@ def search_warnings(search: SearchReport) -> list[str]:
         )
     if search.measured == CALIBRATION:
         said.append(
-            "the candidates were measured on the images that they had been scored on, for want of "
-            "others"
+            "the candidates were measured on the images that they had been scored on, because "
+            "there were no others"
         )
     return said
 

@@ -177,7 +177,7 @@ def _warnings(trials: Sequence[Trial], images: Images) -> list[str]:
         said.append(f"{missed} of {len(trials)} cuts could not be made, such as: {first}")
     if images.measured == CALIBRATION:
         said.append(
-            "the cuts were measured on the images that their channels had been chosen on, for want "
-            "of others"
+            "the cuts were measured on the images that their channels had been chosen on, because "
+            "there were no others"
         )
     return said

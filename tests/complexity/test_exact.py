@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from prunecli.analysis.dataset import analyze_dataset
 from prunecli.complexity import (
     CsgSettings,
     NetworkFeatures,
-    analyze_dataset,
     csg,
     csg_by_volume,
     csg_repeated,

@@ -269,7 +269,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from prunecli.data import open_source, labels_of
-from prunecli.data.survey import survey
+from prunecli.data.survey.survey import survey
 from prunecli.errors import InputError
 folder, random = Path(sys.argv[1]), np.random.default_rng(0)
 file = folder / "data-00000-of-00001.arrow"

@@ -140,7 +140,7 @@ def test_a_score_goes_by_the_name_of_its_variant(tmp_path, capsys):
     words = ("analyze", "digits", "--variant", "auls", "--limit", "60", "--repeats", "2")
     assert main([*words, "--report", str(page)]) == 0
     assert re.search(r"^AULS +\d", capsys.readouterr().out, re.MULTILINE)
-    assert "AULS, how far classes overlap" in page.read_text(encoding="utf-8")
+    assert "AULS, overlap of classes" in page.read_text(encoding="utf-8")
 
 
 def perceptron(hidden, seed):

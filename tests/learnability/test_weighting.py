@@ -444,7 +444,7 @@ def test_a_record_goes_on_with_the_epochs_of_the_next_run(tmp_path):
     ("model", "changes", "said"),
     [
         ("digits_vgg", {"seed": 1}, "images are not trained on"),
-        ("digits_resnet", {}, "its model is"),
+        ("digits_resnet", {}, "its network is"),
         ("digits_vgg", {"record_learnability_mode": "training"}, "its way of looking"),
     ],
 )

@@ -448,7 +448,7 @@ def test_a_run_is_not_resumed_with_other_settings_or_another_network(digits, tmp
     with pytest.raises(InputError, match=r"lr was None, is 0\.5") as caught:
         finetune(make_net(), digits, input=GREY, options=other, run_dir=tmp_path, resume=True)
     assert caught.value.code == "RESUME_MISMATCH"
-    with pytest.raises(InputError, match="model was"):
+    with pytest.raises(InputError, match="network was"):
         finetune(make_net(5), digits, input=GREY, options=QUICK, run_dir=tmp_path, resume=True)
     with pytest.raises(InputError, match="teacher was"):
         finetune(
