@@ -3,7 +3,6 @@
 import os
 import platform
 import sys
-from importlib import metadata
 
 from .outcome import Outcome
 from .reports import EnvReport
@@ -50,6 +49,8 @@ def env(session: Session) -> Outcome:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # here, so that no other verb waits for it
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

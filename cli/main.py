@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,6 +110,7 @@ def command_options() -> dict[str, frozenset[str]]:
     }
 
 
+@cache
 def root_command() -> TyperGroup:
     """Return the command `prunecli` with all its verbs."""
     root = get_command(app)
