@@ -106,9 +106,8 @@ def _uneven_text(report: PruneReport) -> str:
     if report.allocation != UNIFORM or report.align != AUTO or high - low < 1 - UNEVEN:
         return ""
     return (
-        f": layers keep {low:.0%} to {high:.0%}, since widths are rounded down to multiples of 4, "
-        "8 or 16 that run fast, and what this leaves of the budget widens some layers again "
-        "(--align 1: the same share of every layer)"
+        f": layers keep {low:.0%} to {high:.0%}, as widths are aligned to 4, 8 or 16 for speed and the "
+        "rest of the budget widens some again (--align 1: even shares)"
     )
 
 
