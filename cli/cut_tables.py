@@ -106,8 +106,8 @@ def _uneven_text(report: PruneReport) -> str:
     if report.allocation != UNIFORM or report.align != AUTO or high - low < 1 - UNEVEN:
         return ""
     return (
-        f": layers keep {low:.0%} to {high:.0%}, as widths are aligned to 4, 8 or 16 for speed and the "
-        "rest of the budget widens some again (--align 1: even shares)"
+        f": layers keep {low:.0%} to {high:.0%}, as widths are aligned to 4, 8 or 16 for speed and "
+        "the rest of the budget widens some again (--align 1: even shares)"
     )
 
 
