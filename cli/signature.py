@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from prunecli.options.declare import Declared, assembled, declared, flag_of
+from prunecli.options.declare import FOLLOWS, Declared, assembled, declared, flag_of
 from prunecli.options.shared import OUTPUT, PANELS
 
 from . import parsing
@@ -131,7 +131,7 @@ def _default(known: Declared, form: Form | None) -> Any:
     """Return a default as one would type it."""
     if form is not None:
         return form.write(known.default)
-    return None if known.default == () else known.default
+    return None if known.default in ((), FOLLOWS) else known.default
 
 
 def _typed_kind(kind: Any) -> Any:
