@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ class Subject:
     )
 
 
-@command
+@partial(command, judged=False)
 def analyze(
     session: Session,
     path: Annotated[
@@ -71,7 +72,9 @@ def analyze(
         data=subject.data,
         records_alone=bool(options.learnability),
     )
-    options = session.effective(options, model=checkpoint, data=images)
+    known = {"model": checkpoint, "data": images}
+    options, load = session.effective(options, **known), session.effective(load, **known)
+    pages = session.effective(pages, **known)
     # How small a set could be is asked of the whole of it.
     whole = options.complexity.reduce or options.complexity.subset is not None
     limit = None if whole else ComplexityOptions.limit

@@ -57,7 +57,6 @@ def evaluate(
     $ prunecli evaluate model.onnx --data images/ --min-accuracy 0.9
     $ prunecli evaluate slim.pt --data images/ --against dense.pt --max-drop 1%
     """
-    load = session.effective(load)
     path = session.checkpoint(model, exported=True)
     from prunecli import verbs
 

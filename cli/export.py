@@ -72,7 +72,6 @@ def export(
     $ prunecli export slim.pt --onnx --against dense.pt --report run.html
     $ prunecli export model.pruned.pt --device cpu,cuda --batch 1,32
     """
-    options = session.effective(options)
     onnx = file.onnx
     if onnx and onnx.endswith(CHECKPOINTS):
         raise usage_error(

@@ -73,7 +73,6 @@ def finetune(
     $ prunecli finetune new.pt --data images/ --curriculum run.parquet
     $ prunecli finetune new.pt --data images/ --importance-sampling run.parquet
     """
-    options = session.effective(options)
     path = session.checkpoint(model)
     from prunecli import verbs
     from prunecli.report import Gates, missed_gate

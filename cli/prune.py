@@ -70,7 +70,6 @@ def prune(
     from prunecli.budget import make_budget
     from prunecli.sparse.granularity import parse_pattern
 
-    options = session.effective(options)
     if cut.sweep is not None:
         return sweeping(
             session,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,12 +52,28 @@ class Session:
         """
         assert self.context is not None
         typed = {known.name for known in self.known if self._source(known.name) == "COMMANDLINE"}
-        known = {**self.context.params, **given}
+        known = self._settled({**self.context.params, **given}, typed)
         refuse_idle(self.known, typed, known)
         own = declared(type(options))
         return assembled(
             type(options), {each.name: each.default for each, _ in idle(own, known)}, options
         )
+
+    def _settled(self, given: Mapping[str, Any], typed: Collection[str]) -> Mapping[str, Any]:
+        """Return what is `given` without the settings that nothing follows.
+
+        One that is left out can be what another one needs, or what excludes it.
+        """
+        left = {
+            each.name: (each.default, need.tests.keys())
+            for each, need in idle(self.known, given)
+            if each.name not in typed and given[each.name] != each.default
+        }
+        first = {
+            name: default for name, (default, asked) in left.items() if not asked & left.keys()
+        }
+        changes = first or {name: default for name, (default, _) in left.items()}
+        return self._settled({**given, **changes}, typed) if changes else given
 
     def _source(self, name: str) -> str:
         source = None if self.context is None else self.context.get_parameter_source(name)

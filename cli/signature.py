@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from prunecli.options.declare import Declared, assembled, declared, flag_of
+from prunecli.options.declare import FOLLOWS, Declared, assembled, declared, flag_of
 from prunecli.options.shared import OUTPUT, PANELS
 
 from . import parsing
@@ -52,11 +52,13 @@ FORMS: Mapping[str, Form] = {
 }
 
 
-def command(verb: Verb) -> Verb:
+def command(verb: Verb, *, judged: bool = True) -> Verb:
     """Return `verb` as the parser is to see it: every dataclass as one option per field.
 
     A parameter that is a `Session` is the run itself, with the options of how it talks; what is
-    annotated otherwise is passed on as it is. The dataclasses are put together again for the call.
+    annotated otherwise is passed on as it is. The dataclasses are put together again for the call,
+    with options of effect alone (`Session.effective`); one that knows more than the parser judges
+    that itself (not `judged`).
     """
     hints = get_type_hints(verb, include_extras=True)
     taken = inspect.signature(verb).parameters
@@ -83,7 +85,10 @@ def command(verb: Verb) -> Verb:
             for kind, own in options.items()
         }
         session = start(context, read[Talk], known=flat)
-        return verb(session, **typed, **{name: read[kind] for name, kind in groups.items()})
+        found = {name: read[kind] for name, kind in groups.items()}
+        if judged:
+            found = {name: session.effective(options) for name, options in found.items()}
+        return verb(session, **typed, **found)
 
     context = inspect.Parameter(
         "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
@@ -131,7 +136,7 @@ def _default(known: Declared, form: Form | None) -> Any:
     """Return a default as one would type it."""
     if form is not None:
         return form.write(known.default)
-    return None if known.default == () else known.default
+    return None if known.default in ((), FOLLOWS) else known.default
 
 
 def _typed_kind(kind: Any) -> Any:

@@ -31,7 +31,7 @@ from prunecli.options import (
     PruneOptions,
 )
 from prunecli.options.declare import chosen, declared, refuse_idle, takes, values_of
-from prunecli.options.prune import CHANNEL, ONE_SHOT
+from prunecli.options.prune import CHANNEL, ITERATIVE, ONE_SHOT
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.road import PruneResult, check_prune
 from prunecli.pruning.sweep import sweep_network
@@ -42,7 +42,7 @@ from prunecli.sparse.semi_structured import to_semi_structured
 from prunecli.training import FinetuneResult
 from prunecli.training import finetune as finetune_network
 from prunecli.verbs.images import normalised
-from prunecli.verbs.prune import METHODS
+from prunecli.verbs.prune import road_of
 from prunecli.verbs.prune_weights import weight_sparsity
 
 if TYPE_CHECKING:
@@ -52,6 +52,13 @@ if TYPE_CHECKING:
     from prunecli.report import Evaluation, ModelAnalysis, Parity, SweepReport
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
+
+_UNUSED: Mapping[str, tuple[str, ...]] = {
+    ONE_SHOT: ("masks", "run_dir"),
+    ITERATIVE: ("batches", "measured_on", "masks"),
+}
+"""Arguments of `prune` that a method has no use for, when it removes channels of a module."""
+_UNUSED_BY_WEIGHTS = ("run_dir",)
 
 
 @overload
@@ -114,12 +121,6 @@ def prune(
     options = chosen(PruneOptions, options, choices, latency=latency)
     if teacher is not None:
         refuse_idle(declared(PruneOptions), {"teacher"}, values_of(options))
-    source = None if data is None else open_source(data)
-    if source is not None:
-        input = _needed(input)  # noqa: A001
-        if options.method == ONE_SHOT:
-            batches = batches or _images(source, "train", input, options, progress)
-            measured_on = measured_on or _images(source, "held_out", input, options, progress)
     budget = make_budget(
         flops=flops,
         params=params,
@@ -129,6 +130,14 @@ def prune(
         latency=latency,
         needed=not options.dead and parse_pattern(options.granularity) is None,
     )
+    road_of(options, budget)
+    _refuse_unused(options, batches=batches, measured_on=measured_on, masks=masks, run_dir=run_dir)
+    source = None if data is None else open_source(data)
+    if source is not None:
+        input = _needed(input)  # noqa: A001
+        if options.method == ONE_SHOT:
+            batches = batches or _images(source, "train", input, options, progress)
+            measured_on = measured_on or _images(source, "held_out", input, options, progress)
     images, clock = Images(batches, measured_on), Clock(progress)
     if options.granularity != CHANNEL:
         return _sparsified(
@@ -141,7 +150,7 @@ def prune(
             dry_run=dry_run,
             clock=clock,
         )
-    if options.method != ONE_SHOT:
+    if options.method == ITERATIVE:
         return _iteratively(
             model,
             example_inputs,
@@ -167,6 +176,26 @@ def prune(
     )
 
 
+def _refuse_unused(options: PruneOptions, **given: Any) -> None:
+    """Raise `InputError` for an argument without use, and for a method that takes no modules."""
+    if options.method not in _UNUSED:
+        raise InputError(
+            f"the method {options.method} cuts files, not modules",
+            code="BAD_OPTION",
+            hint=f"call prunecli.verbs.prune, or take a method of {', '.join(_UNUSED)}",
+        )
+    unused, way = _UNUSED[options.method], f"method={options.method!r}"
+    if options.granularity != CHANNEL:
+        unused, way = _UNUSED_BY_WEIGHTS, f"granularity={options.granularity!r}"
+    for name in unused:
+        if given[name] is not None:
+            raise InputError(
+                f"{name} has no effect with {way}",
+                code="OPTION_WITHOUT_EFFECT",
+                hint=f"leave {name} out",
+            )
+
+
 def _iteratively(
     model: nn.Module,
     example_inputs: Example,
@@ -183,7 +212,6 @@ def _iteratively(
     """Return what the method `iterative` makes of a module; it trains on `source`."""
     from prunecli.methods.iterative import check_iterative_prune, iterative_prune
 
-    METHODS.get(options.method)
     if source is None:
         raise InputError(
             f"the method {options.method} trains the model, and no images were given",
@@ -191,14 +219,18 @@ def _iteratively(
             hint="add data='images/' and input=InputSpec(...)",
         )
     check_iterative_prune(options)
-    file = options.iterative.teacher
+    file, teacher_input = options.iterative.teacher, None
+    if teacher is None and file is not None:
+        taught = read(file, LoadOptions()).checkpoint
+        teacher, teacher_input = instantiate(taught), taught.input
     return iterative_prune(
         read_network(model, _inputs(example_inputs), clock=clock),
         source,
         input=_needed(input),
         budget=budget,
         options=options,
-        teacher=teacher if teacher is not None or file is None else load(file),
+        teacher=teacher,
+        teacher_input=teacher_input,
         run_dir=run_dir,
         dry_run=dry_run,
         clock=clock,
@@ -390,7 +422,6 @@ def export(
 
     options = chosen(ExportOptions, options, choices, benchmark=False)
     target = Path(path)
-    options = chosen(ExportOptions, options, choices, benchmark=False)
     _, parity = write_proven(
         format_of(target),
         model,

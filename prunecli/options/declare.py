@@ -7,6 +7,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
+from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, cast, get_origin, get_type_hints
 
@@ -84,6 +85,26 @@ REQUIRED: Any = ...
 """The default of an option that has to be given."""
 
 
+class _Follows(Enum):
+    """A default that is no value of its own; as falsy as an option that nobody gave."""
+
+    OTHERS = "follows from other options"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"<{self.value}>"
+
+
+FOLLOWS: Any = _Follows.OTHERS
+"""The default of an option that follows from others.
+
+The dataclass puts a value in its place as it is made, and names such options in an attribute
+`followed`: where others change, they follow anew (see `assembled`).
+"""
+
+
 def option(default: T, help: str, **declared: Any) -> T:  # noqa: A002 - the word for it
     """Return the field of an option."""
     metadata = {"option": Option(help, **declared)}
@@ -157,7 +178,8 @@ def assembled(kind: type[T], values: Mapping[str, Any], base: T | None = None) -
     """Return a dataclass with `values` for its options, by name, and all else as in `base`.
 
     A group may be given as a whole, by the name of its field. Raises `TypeError` for a name that
-    is no option, as a call with an unknown keyword does.
+    is no option, as a call with an unknown keyword does. An option that `base` took from others
+    follows the new ones.
     """
     paths = {known.name: known for known in declared(kind)}
     whole = {field.name for field in dataclasses.fields(cast("Any", kind))}
@@ -187,11 +209,10 @@ def _built(kind: type[T], tree: Mapping[str, Any], base: T | None) -> T:
         else value
         for name, value in tree.items()
     }
-    return (
-        kind(**changes)
-        if base is None
-        else cast("T", dataclasses.replace(cast("Any", base), **changes))
-    )
+    if base is None:
+        return kind(**changes)
+    followed = dict.fromkeys(getattr(base, "followed", ()), FOLLOWS)
+    return cast("T", dataclasses.replace(cast("Any", base), **{**followed, **changes}))
 
 
 def _many(value: Any) -> tuple[Any, ...]:

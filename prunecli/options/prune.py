@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunecli.options import shared
-from prunecli.options.declare import Needs, excluded_by, group, needs, option
+from prunecli.options.declare import FOLLOWS, Needs, excluded_by, group, needs, option
 
 CHANNEL = "channel"
 ONE_SHOT, ITERATIVE = "one-shot", "iterative"
@@ -18,9 +18,6 @@ METHOD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     ITERATIVE: {"signal": "fisher", "limit": None},
 }
 """What a method takes for options that nobody gives."""
-
-BY_METHOD: Any = None
-"""The default of an option that is the method's own: resolved as the options are made."""
 
 _BY_METHOD = {
     name: f"{usual}; {METHOD_DEFAULTS[ITERATIVE][name] or 'all'} with --method {ITERATIVE}"
@@ -37,6 +34,11 @@ LATENCY_ASKED = Needs(
         "signal": lambda signal: "/latency-removed" in (signal or ""),
     },
     hint="add --latency 0.7",
+)
+AUTO_SIGNAL = needs(
+    "signal",
+    test=lambda names: "auto" in (names or "").split(","),
+    hint="add --signal auto",
 )
 
 
@@ -171,15 +173,15 @@ class PruneOptions:
     `prunecli.importance`). `granularity` is `channel`, `weight`, or a pattern of weights such as
     `2:4`. `method` says how the cut comes about (`prunecli.verbs.prune`), `iterative` how that
     method alternates, `latency` what a budget of milliseconds means. `signal` and `limit` are by
-    default those of the method (`METHOD_DEFAULTS`). The signal `auto` takes the best of
-    `candidates` (some well-known ones, if there are none) on held-out images
+    default those of the method (`METHOD_DEFAULTS`); `limit=None` is every image. The signal `auto`
+    takes the best of `candidates` (some well-known ones, if there are none) on held-out images
     (`prunecli.pruning.search`). `dead` removes dead channels first: those that are constant, and
     with `dead_threshold` those whose replacement by their mean changes the loss by no more
     (`prunecli.dead`).
     """
 
     signal: str = _criterion(
-        BY_METHOD,
+        FOLLOWS,
         f"Importance criterion (default: {_BY_METHOD['signal']}). See 'prunecli methods signal'. "
         "'auto' tries several and keeps the one with the lowest loss on held-out images.",
         metavar="NAME",
@@ -217,7 +219,7 @@ class PruneOptions:
     )
     seed: int = shared.seed()
     limit: int | None = option(
-        BY_METHOD,
+        FOLLOWS,
         f"Maximum number of images to use (default: {_BY_METHOD['limit']}).",
         metavar="N",
         minimum=1,
@@ -271,7 +273,7 @@ class PruneOptions:
         "Signals to try (default: some well-known ones). 'random' is always tried as well.",
         metavar="A,B,C",
         form="names",
-        needs=(CHANNELS, needs("signal", "auto")),
+        needs=(CHANNELS, AUTO_SIGNAL),
     )
     dead: bool = option(
         False,
@@ -284,6 +286,7 @@ class PruneOptions:
 
     def __post_init__(self) -> None:
         own = METHOD_DEFAULTS.get(self.method, METHOD_DEFAULTS[ONE_SHOT])
-        for name, value in own.items():
-            if getattr(self, name) is BY_METHOD:
-                object.__setattr__(self, name, value)
+        followed = tuple(name for name in own if getattr(self, name) is FOLLOWS)
+        object.__setattr__(self, "followed", followed)
+        for name in followed:
+            object.__setattr__(self, name, own[name])

@@ -82,7 +82,7 @@ def prune(
         progress=progress,
     )
     check_effect(job.options, latency=_has_latency(budget))
-    road = _road(job)
+    road = road_of(job.options, budget)
     teacher = job.options.iterative.teacher
     show = Show(page, plots, command)
     check_show(show, NAMES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
@@ -103,9 +103,8 @@ def _has_latency(budget: Budget | None) -> bool:
     return budget is not None and any(limit.kind == "latency" for limit in budget.limits)
 
 
-def _road(job: Job) -> Road:
-    """Return how a job is done; raise `InputError` for what that way cannot do."""
-    options = job.options
+def road_of(options: PruneOptions, budget: Budget | None) -> Road:
+    """Return the way to a cut; raise `InputError` for what that way cannot do, before any work."""
     road = METHODS.get(options.method)
     if options.granularity != CHANNEL:
         if options.method != PruneOptions.method:
@@ -115,7 +114,7 @@ def _road(job: Job) -> Road:
                 hint="zero weights along the way with prunecli finetune --sparsity 0.9",
             )
         road = sparsify
-    elif job.budget is None:
+    elif budget is None:
         raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
     if road is one_shot:
         return road
@@ -136,7 +135,7 @@ def _road(job: Job) -> Road:
             "name a signal, or leave --method and --granularity out",
         ),
         (
-            needs_latencies(job.budget, options),
+            needs_latencies(budget, options),
             "milliseconds are counted by one-shot cuts of channels alone",
             "give --flops instead of --latency, or leave --method and --granularity out",
         ),

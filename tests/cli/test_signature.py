@@ -107,6 +107,26 @@ def test_a_setting_that_nothing_follows_is_left_at_its_default(verbs, capsys):
     assert weights["options"] == PruneOptions(granularity="weight")
 
 
+@pytest.mark.parametrize(
+    ("settings", "words", "idle"),
+    [
+        ("[tool.prunecli.export]\nmin-speedup = 9\nagainst = 'd.pt'\n",
+         ("export", "m.pt", "--no-benchmark"), "against"),
+        ("[tool.prunecli.evaluate]\nagainst = 'd.pt'\n",
+         ("evaluate", "m.pt", "--data", "d"), None),
+        ("[tool.prunecli.finetune]\nmax-drop = '1%'\ncontinue-record = true\n",
+         ("finetune", "m.pt", "--data", "d"), "continue_record"),
+        ("[tool.prunecli.prune]\nflops = '0.5'\ndry-run = true\n",
+         ("prune", "m.pt", "--sweep", "flops=0.5:0.9:0.4", "--data", "d"), None),
+    ],
+)  # fmt: skip
+def test_settings_of_the_command_line_alone_are_left_too(verbs, capsys, settings, words, idle):
+    Path("pyproject.toml").write_text(settings)
+    assert run(capsys, *words)[0] == 0
+    ((_, called),) = verbs.calls
+    assert idle is None or not called[idle]
+
+
 def test_an_option_with_another_flag_than_its_field_is_set_by_its_flag(verbs, capsys, monkeypatch):
     Path("pyproject.toml").write_text(
         '[tool.prunecli.analyze]\nembedding = "autoencoder"\nembedding-epochs = 7\n'

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from prunecli.options import PruneOptions
 from prunecli_cli.main import main
 from prunecli_cli.tables import view
 from tests.support import fake_verbs
@@ -41,6 +42,30 @@ def test_a_sweep_hands_signals_and_allocations_on_and_writes_no_network(verbs, c
     assert called["options"].repair == ("bn",)
     assert "taylor" in out
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_sweep_takes_candidates_where_auto_is_one_of_its_signals(verbs, capsys):
+    words = (*SWEEP, "--signal", "l1,auto", "--candidates", "l2,l1")
+    assert run(capsys, *words)[0] == 0
+    ((_, called),) = verbs.calls
+    assert called["signals"] == ("l1", "auto")
+    assert called["options"].candidates == ("l2", "l1")
+
+
+def test_a_sweep_takes_no_defaults_of_a_method_that_it_leaves_out(verbs, capsys):
+    Path("pyproject.toml").write_text('[tool.prunecli.prune]\nmethod = "iterative"\n')
+    assert run(capsys, *SWEEP)[0] == 0
+    ((_, called),) = verbs.calls
+    assert called["signals"] == ("l1",)
+    assert called["options"] == PruneOptions()
+
+
+def test_what_was_typed_is_judged_by_the_settings_that_are_left(verbs, capsys):
+    Path("pyproject.toml").write_text('[tool.prunecli.prune]\ngranularity = "2:4"\nalign = 8\n')
+    assert run(capsys, *SWEEP, "--allocation", "greedy")[0] == 0
+    ((_, called),) = verbs.calls
+    assert called["allocations"] == ("greedy",)
+    assert called["options"] == PruneOptions(align=8)
 
 
 def test_the_envelope_of_a_sweep_has_exactly_the_promised_keys(verbs, capsys):

@@ -112,7 +112,19 @@ def test_a_method_brings_its_own_defaults_from_python_too():
     assert (iterative.signal, iterative.limit) == ("fisher", None)
     said = PruneOptions(method="iterative", signal="l1", limit=9)
     assert (said.signal, said.limit) == ("l1", 9)
+    assert PruneOptions(limit=None).limit is None
     assert all(set(own) == {"signal", "limit"} for own in METHOD_DEFAULTS.values())
+
+
+def test_what_nobody_gave_follows_a_method_that_changes_and_what_was_given_stays():
+    few = PruneOptions(min_width=2, limit=9)
+    changed = chosen(PruneOptions, few, {"method": "iterative"})
+    assert (changed.signal, changed.limit, changed.min_width) == ("fisher", 9, 2)
+    back = chosen(PruneOptions, changed, {"method": "one-shot"})
+    assert (back.signal, back.limit) == ("l1", 9)
+    said = chosen(PruneOptions, few, {"method": "iterative", "signal": "l1"})
+    again = chosen(PruneOptions, said, {"min_width": 3})
+    assert (said.signal, again.signal) == ("l1", "l1")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ import torch
 import prunecli
 from prunecli.artefacts.provenance import read
 from prunecli.errors import InputError
+from prunecli.methods import iterative
 from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
+from prunecli.registry import Entry
+from prunecli.verbs.prune import METHODS
 from tests.support.samples import VGG
 
 SHORT = {"updates": 2, "remove_per_step": 12, "batch_size": 32, "limit": 200}
@@ -93,6 +97,17 @@ def test_images_of_a_data_set_serve_signals_and_repairs(sample):
         ({"method": "iterative"}, "SIGNAL_NEEDS_DATA"),
         ({"method": "itertive"}, "UNKNOWN_PRUNING_METHOD"),
         ({"method": "iterative", "data": "digits"}, "BAD_OPTION"),
+        ({"method": "iterative", "granularity": "weight"}, "BAD_OPTION"),
+        ({"method": "iterative", "dead": True}, "BAD_OPTION"),
+        ({"method": "iterative", "allocation": "inverse-importance"}, "BAD_OPTION"),
+        ({"method": "iterative", "signal": "auto"}, "BAD_OPTION"),
+        ({"method": "iterative", "latency": 0.7}, "BAD_OPTION"),
+        ({"method": "iterative", "masks": {}}, "OPTION_WITHOUT_EFFECT"),
+        ({"method": "iterative", "batches": list}, "OPTION_WITHOUT_EFFECT"),
+        ({"method": "iterative", "measured_on": list}, "OPTION_WITHOUT_EFFECT"),
+        ({"masks": {}}, "OPTION_WITHOUT_EFFECT"),
+        ({"run_dir": Path("run")}, "OPTION_WITHOUT_EFFECT"),
+        ({"granularity": "weight", "run_dir": Path("run")}, "OPTION_WITHOUT_EFFECT"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_before_any_work(sample, choices, code):
@@ -100,6 +115,26 @@ def test_what_cannot_be_followed_is_refused_before_any_work(sample, choices, cod
     with pytest.raises(InputError) as caught:
         prunecli.prune(model, example(spec), flops=0.5, **choices)
     assert caught.value.code == code
+
+
+def test_a_method_that_cuts_files_alone_is_refused_for_a_module(sample, monkeypatch):
+    model, spec = sample
+    monkeypatch.setitem(METHODS._entries, "odd", Entry("odd", print, "", ""))
+    with pytest.raises(InputError, match="the method odd cuts files, not modules"):
+        prunecli.prune(model, example(spec), flops=0.5, method="odd", data="digits", input=spec)
+
+
+def test_a_teacher_in_a_file_keeps_its_own_input(sample, monkeypatch):
+    model, spec = sample
+    called = {}
+    monkeypatch.setattr(iterative, "iterative_prune", lambda *_, **named: called.update(named))
+    own = dataclasses.replace(spec, mean=tuple(value + 1 for value in spec.mean))
+    prunecli.prune(
+        model, example(spec), flops=0.5, method="iterative", data="digits", input=own, teacher=None,
+        options=PruneOptions(method="iterative", iterative=IterativeOptions(teacher=VGG)),
+    )  # fmt: skip
+    assert called["teacher"] is not None
+    assert (called["input"], called["teacher_input"]) == (own, spec)
 
 
 def test_the_other_verbs_take_keywords_too(sample, tmp_path):
