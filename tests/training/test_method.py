@@ -287,6 +287,37 @@ def test_training_goes_on_after_a_replacement_at_any_time(amp, step):
     assert [report.precision for report in session.reports] == [precision] * 2
 
 
+class HalvesOnceSettled(Halves):
+    """Has a result of the first round, then cuts within the second, which is no result."""
+
+    def settled(self, run):
+        return not self.cut
+
+
+def test_a_best_round_of_the_network_before_a_replacement_within_a_round_is_forgotten():
+    with reproducible():
+        session = session_of(HalvesOnceSettled(step=5))
+        session.train()
+    assert session.run.bare[0].out_channels == 8
+    assert session.best is None
+
+
+def test_the_result_is_of_the_last_network_however_good_those_before_were():
+    class AlwaysSettled(Halves):
+        def settled(self, run):
+            return True
+
+        def after_step(self, run):
+            found = super().after_step(run)
+            if found is not None:
+                nn.init.zeros_(found.module[0].weight)  # far worse than the round before
+            return found
+
+    session = trained(AlwaysSettled(step=7), options=dataclasses.replace(SHORT, lr=1e-2))
+    assert session.reports[1].accuracy < session.reports[0].accuracy
+    assert session.best.epoch == 2
+
+
 class StopError(Exception):
     """Stands for a kill."""
 
