@@ -454,6 +454,15 @@ def test_finetune_takes_a_method_and_gives_back_its_network():
     assert result.model[0].weight.shape == (8, 1, 3, 3)
     assert result.best_epoch == 2
     assert result.plan is None
-    masks = {"0.weight": torch.ones(16, 1, 3, 3).bool()}
+
+
+@pytest.mark.parametrize("sparsity", [None, 0.5])
+def test_masked_weights_and_a_method_are_refused_before_any_work(tmp_path, sparsity):
+    digits, options = data.open_source("digits"), dataclasses.replace(SHORT, sparsity=sparsity)
+    masks = {"0.weight": torch.ones(16, 1, 3, 3).bool()} if sparsity is None else None
     with pytest.raises(InputError, match="another one was given"):
-        finetune(make_net(), digits, input=GREY, options=SHORT, method=Halves(), masks=masks)
+        finetune(
+            make_net(), digits, input=GREY, options=options, method=Halves(), masks=masks,
+            run_dir=tmp_path / "run",
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
