@@ -61,22 +61,15 @@ def evaluate(
     from prunecli import verbs
 
     with session.screen.working() as progress:
-        report, *reference = [
-            verbs.evaluate(
-                each,
-                **vars(scoring),
-                load=load,
-                progress=progress,
-            )
-            for each in (path, accepted.against)
-            if each is not None
-        ]
+        how = {**vars(scoring), "load": load, "progress": progress}
+        report = verbs.evaluate(path, **how, against=accepted.against)
+        reference = None if accepted.against is None else verbs.evaluate(accepted.against, **how)
     from prunecli.report import Gates, missed_gate
 
     gate = missed_gate(
         Gates(accepted.min_accuracy, accepted.max_drop),
         report,
-        reference=reference[0].accuracy if reference else None,
+        reference=None if reference is None else reference.accuracy,
     )
     brief = f"{report.accuracy:.6g}"
     return Outcome("evaluate", report, brief=brief, gate=gate, warnings=report.warnings)

@@ -20,7 +20,7 @@ BY_IMPORTANCE = ("inverse-importance", "proportional-importance")
 
 @ALLOCATIONS.register(
     BY_IMPORTANCE[0],
-    summary="What goes of a layer is proportional to 1 / its importance (`--importance`).",
+    summary="What is pruned of a layer is proportional to 1 / its importance (`--importance`).",
     source=RECONSTRUCTION,
 )
 def inverse_importance(problem: Problem) -> Widths:

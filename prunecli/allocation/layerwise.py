@@ -50,7 +50,7 @@ def layer_sparsities(
 
 
 @LAYER_RULES.register(
-    "inverse", summary="What goes is proportional to 1 / importance.", source=RECONSTRUCTION
+    "inverse", summary="What is pruned is proportional to 1 / importance.", source=RECONSTRUCTION
 )
 def inverse(sizes: Numbers, importance: Numbers, sparsity: float, most: float) -> Numbers:
     """Return `min(most, c / importance)`.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prunecli.report import DeadReport
 
 FAST = 4
-"""ONNX Runtime's kernels on a CPU are slow off multiples of this (`allocation`)."""
+"""ONNX Runtime's kernels on a CPU are slow off multiples of this (`cost.alignment`)."""
 
 
 @dataclass(frozen=True)

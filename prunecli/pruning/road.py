@@ -113,10 +113,15 @@ def prune_network(
 
 def check_prune(budget: Budget, options: PruneOptions, images: Images) -> None:
     """Raise `InputError` for what a cut cannot do, before any work."""
-    check_search(options, images.scored_on)
+    check_choices(budget, options, images.scored_on)
+
+
+def check_choices(budget: Budget, options: PruneOptions, images: object) -> None:
+    """Raise what `check_prune` raises; of the images it only matters whether there are any."""
+    check_search(options, images)
     check_options(options)
-    check_repair(options.repair, images.scored_on)
-    check_importance(options, images.scored_on)
+    check_repair(options.repair, images)
+    check_importance(options, images)
     check_dead(budget, options)
 
 

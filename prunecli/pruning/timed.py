@@ -12,7 +12,7 @@ from prunecli.cost.latency import bind
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.progress import Clock, Progress, silent
-from prunecli.pruning.road import PruneResult, prune_network
+from prunecli.pruning.road import PruneResult, check_choices, prune_network
 from prunecli.report import BenchmarkRow, LatencyReport
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def prune_timed(
     `input` is only needed then. Raises what `prune_network` raises, and `InputError` for a table
     that is none, or is that of another network or setting.
     """
-    check_latency(options.latency)
+    check_timed(budget, options, images.scored_on)
     clock = clock or Clock(silent)
     timed = needs_table(budget, options)
     bound, notes = network, list[str]()
@@ -141,6 +141,12 @@ def _with_measured(
         warnings=(*notes, *result.report.warnings, *_missed(found)),
     )
     return dataclasses.replace(result, report=report)
+
+
+def check_timed(budget: Budget, options: PruneOptions, images: object) -> None:
+    """Raise `InputError` for what a cut cannot do, milliseconds included, before any work."""
+    check_latency(options.latency)
+    check_choices(budget, options, images)
 
 
 def check_latency(options: LatencyOptions) -> None:

@@ -58,8 +58,8 @@ def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) ->
     accuracy, errors = figures.accuracy, list[GateError | None]()
     if accuracy is not None:
         errors.append(_accuracy_error(accuracy, gates.min_accuracy))
-    if accuracy is not None and against is not None:
-        errors.append(_drop_error(against - accuracy, gates.max_drop))
+    if accuracy is not None and gates.max_drop is not None:
+        errors.append(_drop_error(accuracy, against, gates.max_drop))
     if figures.speedups is not None and gates.min_speedup is not None:
         errors.append(_speedup_error(figures.speedups, gates.min_speedup))
     errors.append(_latency_error(figures.latency))
@@ -110,8 +110,16 @@ def _accuracy_error(actual: float, required: float | None) -> GateError | None:
     return _below("--min-accuracy", "accuracy", actual, required)
 
 
-def _drop_error(actual: float, allowed: float | None) -> GateError | None:
-    if allowed is None or actual <= allowed:
+def _drop_error(accuracy: float, against: float | None, allowed: float) -> GateError | None:
+    """Return the error of a drop that is too large, or that nothing was there to tell from."""
+    if against is None:
+        return _error(
+            "--max-drop",
+            "no drop in accuracy was measured: there is no model to compare with",
+            hint="name a teacher, or a model to compare with",
+        )
+    actual = against - accuracy
+    if actual <= allowed:
         return None
     return _error(
         "--max-drop",

@@ -177,7 +177,7 @@ def lamp_scores(magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @WEIGHT_ALLOCATIONS.register(
     "inverse-importance",
-    summary="What goes of a layer is proportional to 1 / its mean saliency.",
+    summary="What is pruned of a layer is proportional to 1 / its mean saliency.",
     source=RECONSTRUCTION,
 )
 def inverse_importance(problem: WeightProblem) -> Counts:

@@ -101,6 +101,12 @@ def finetune(
     """
     options = options or FinetuneOptions()
     check_options(options)
+    if method is not None and (masks or options.sparsity is not None):
+        raise InputError(
+            "masked weights are a method of their own, and another one was given",
+            code="BAD_OPTION",
+            hint="train with one of the two",
+        )
     with reproducible(), interruptible():
         accelerator = make_accelerator(options.amp)
         if not accelerator.is_main_process:
@@ -119,12 +125,6 @@ def finetune(
         settings = _settings(recipe, student, teacher)
         place = Place(ready_folder(run_dir), save_seconds, settings)
         zeros = _masked_weights(recipe, masks or {}, layers)
-        if zeros is not None and method is not None:
-            raise InputError(
-                "masked weights are a method of their own, and another one was given",
-                code="BAD_OPTION",
-                hint="train with one of the two",
-            )
         run = start_run(student, recipe, method or zeros)
         session = Session(run, held_out=held_out, place=place)
         if resume and not session.restore():

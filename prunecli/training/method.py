@@ -85,8 +85,10 @@ class TrainingRun:
     `bare` is the network, `model` what accelerate made of it for several processes. `steps` are
     those of the whole run: a method whose end shows only on the way changes them, and the schedule
     follows. `epoch` and `step` within it count from 0, those of the step at hand; `between_steps`
-    is false while something is half done. `seen` says of every image whether this epoch has not
-    trained on it (0), had it wrong (1) or right (2); None where that is not asked for.
+    is false while something is half done. `generation` counts the networks that were put in place
+    of others: tensors from before belong to none of a later one. `seen` says of every image whether
+    this epoch has not trained on it (0), had it wrong (1) or right (2); None where that is not
+    asked for.
     """
 
     recipe: Recipe
@@ -102,6 +104,7 @@ class TrainingRun:
     totals: Totals = field(default_factory=Totals)
     between_steps: bool = True
     seen: Tensor | None = None
+    generation: int = 0
 
     @property
     def taken(self) -> int:

@@ -67,7 +67,7 @@ def replace_network_(run: TrainingRun, replacement: Replacement | None) -> None:
     optimizer = build_optimizer(bare, recipe.options, replacement.groups)
     recipe.accelerator.free_memory()  # it would hold on to the networks before
     run.model, run.optimizer = recipe.accelerator.prepare(bare, optimizer)
-    run.bare = bare
+    run.bare, run.generation = bare, run.generation + 1
     move_optimizer_state_((old, old_optimizer), (bare, run.optimizer), replacement.moved)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prunecli.plan import PruningPlan
-    from prunecli.training.method import Replacement, TrainingRun
+    from prunecli.training.method import TrainingRun
 
 
 TRAINED_RIGHT = 2
@@ -58,9 +58,20 @@ class Session:
         self.place = place
         self.before: Evaluation | None = None
         self.reports: tuple[EpochReport, ...] = ()
-        self.best: Best | None = None
+        self._best: tuple[int, Best] | None = None
         self.log: Path | None = None
         self.hits: list[torch.Tensor] = []
+
+    @property
+    def best(self) -> Best | None:
+        """The best round; None where another network has taken the place of the one it was of."""
+        if self._best is None or self._best[0] != self.run.generation:
+            return None
+        return self._best[1]
+
+    @best.setter
+    def best(self, best: Best | None) -> None:
+        self._best = None if best is None else (self.run.generation, best)
 
     def restore(self) -> bool:
         """Go back to the saved state; return False when there is none."""
@@ -210,7 +221,7 @@ class Session:
             if run.step >= recipe.steps_per_epoch:
                 run.epoch, run.step = run.epoch + 1, 0
             run.totals, run.seen = Totals(), None
-            self._replace(run.method.after_round(run, report))
+            replace_network_(run, run.method.after_round(run, report))
             self.save()
             self._write_logs()
             run.between_steps = True
@@ -260,11 +271,6 @@ class Session:
             name: value.to("cpu", copy=True) for name, value in run.result.state_dict().items()
         }
         self.best = Best(len(self.reports), evaluation, tensors)
-
-    def _replace(self, replacement: Replacement | None) -> None:
-        if replacement is not None:
-            replace_network_(self.run, replacement)
-            self.best = None  # its weights are those of another network
 
     def _write_logs(self) -> None:
         own = self.run.method.log_rows()

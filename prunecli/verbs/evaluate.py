@@ -36,15 +36,21 @@ def evaluate(
     batch_size: int = 256,
     limit: int | None = None,
     load: LoadOptions | None = None,
+    against: Path | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Score a checkpoint or an exported file on the images of one split."""
+    """Score a checkpoint or an exported file on the images of one split.
+
+    `against` is one to be scored next: where it cannot be read, that is known before any work.
+    """
     from prunecli import exporting
     from prunecli.evaluation import images as on_images
 
     source = open_source(data)
     chosen = evaluation_split(source) if split == "auto" else split
     load = load or LoadOptions()
+    if against is not None:
+        _check_readable(against, load)
     if (form := exporting.find_format(model)) is not None:
         spec = _input_of(model, form, load)
         images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
@@ -59,6 +65,15 @@ def evaluate(
     )
     unlike = unlike_classes(loaded.checkpoint.classes, source)
     return dataclasses.replace(scores, warnings=merged(loaded.warnings, unlike, scores.warnings))
+
+
+def _check_readable(path: Path, load: LoadOptions) -> None:
+    from prunecli import exporting
+
+    if (form := exporting.find_format(path)) is not None:
+        form.input_of(path)
+    else:
+        read(path, load)
 
 
 def _input_of(path: Path, form: ExportFormat, load: LoadOptions) -> InputSpec:

@@ -63,6 +63,9 @@ def export(
         timer.check_devices(options.devices)
     opened = open_model(model, load)
     checkpoint = opened.checkpoint
+    warnings = [*opened.loaded.warnings, *_about_zeros(checkpoint, form.label)]
+    # Read before anything is written: a dense model that cannot be is no reason for half a result.
+    dense = None if timer is None else dense_network(checkpoint, against, load, warnings)
     progress(Step("export", 0))
     file, parity = exporting.write_proven(
         form,
@@ -75,12 +78,10 @@ def export(
         tolerance=options.tolerance,
         seed=options.seed,
     )
-    warnings = [*opened.loaded.warnings, *_about_zeros(checkpoint, form.label)]
     rows: tuple[BenchmarkRow, ...] = ()
     if options.benchmark and timer is None:
         warnings.append(f"{form.label} files cannot be timed here")
     if timer is not None:
-        dense = dense_network(checkpoint, against, load, warnings)
         rows = _timed(form, timer, target, opened, dense, options=options, progress=progress)
         warnings.extend(_slower(rows))
     report = ExportReport(

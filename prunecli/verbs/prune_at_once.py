@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.importance import uses_images
-from prunecli.pruning.road import check_prune
-from prunecli.pruning.timed import check_latency, prune_timed
+from prunecli.pruning.timed import check_timed, prune_timed
 from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import check_labels, images_for
 
@@ -24,7 +23,7 @@ def one_shot(job: Job) -> PruneReport:
     """
     assert job.budget is not None
     options = job.options
-    check_latency(options.latency)
+    check_timed(job.budget, options, job.data)
     check_target(job)
     started = start(job)
     opened, clock = started.opened, started.clock
@@ -32,7 +31,6 @@ def one_shot(job: Job) -> PruneReport:
         check_labels(opened.model, opened.checkpoint, job.data)
     wanted = uses_images(options, data=job.data is not None)
     images = images_for(opened.checkpoint, job.data, options, job.progress, scored=wanted)
-    check_prune(job.budget, options, images)
     result = prune_timed(
         opened.network(clock),
         input=opened.checkpoint.input,

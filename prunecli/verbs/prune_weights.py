@@ -9,7 +9,8 @@ from prunecli.artefacts.history import cut_step
 from prunecli.artefacts.provenance import provenance, state_of
 from prunecli.artefacts.sparse import save_proven
 from prunecli.errors import InputError
-from prunecli.sparse.road import check_sparsify, sparsify_network
+from prunecli.sparse.batch_norm_repair import check_norms_repair
+from prunecli.sparse.road import check_weight_options, sparsify_network
 from prunecli.sparse.saliency import weight_signal
 from prunecli.verbs.file_road import check_target, reported, start
 from prunecli.verbs.images import check_labels, images_for
@@ -30,14 +31,15 @@ def sparsify(job: Job) -> PruneReport:
     """
     options, sparsity = job.options, weight_sparsity(job.budget)
     check_target(job)
-    signal = weight_signal(options.signal)
+    check_weight_options(options, sparsity)
+    check_norms_repair(options.repair, job.data)
     started = start(job)
     opened, checkpoint, clock = started.opened, started.opened.checkpoint, started.clock
     if job.data is not None:
         check_labels(opened.model, checkpoint, job.data)
+    signal = weight_signal(options.signal)
     wanted = signal is not None and signal.needs_data
     images = images_for(checkpoint, job.data, options, job.progress, scored=wanted)
-    check_sparsify(options, sparsity, images)
     result = sparsify_network(
         opened.network(clock),
         sparsity=sparsity,

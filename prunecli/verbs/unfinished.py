@@ -19,5 +19,5 @@ def check_no_run(run_dir: Path) -> None:
             "an unfinished run exists in its folder",
             code="UNFINISHED_RUN",
             where=str(run_dir),
-            hint="go on with it (--resume), or start from the beginning (--overwrite)",
+            hint="resume it (--resume), or start from the beginning (--overwrite)",
         )

@@ -121,16 +121,18 @@ def measure(
             graph, _ = network.graph_network(keep)
             row = (*facts, f"{share:.4f}")
             yield (*row, "cut", *_scores(score(graph)), seconds, *end)
-            _renew_statistics_(graph, dense, network, keep, batches)
+            _renew_statistics_(graph, dense, network, keep, batches, images=len(train))
             yield (*row, "bn", *_scores(score(graph)), seconds, *end)
 
 
-def _renew_statistics_(graph, dense, network: Network, keep: np.ndarray, batches) -> None:
+def _renew_statistics_(
+    graph, dense, network: Network, keep: np.ndarray, batches, *, images: int
+) -> None:
     """Estimate the batch-norm statistics of the cut graph anew, as `--repair bn` does."""
     with torch.no_grad():
         before = {name: value.clone() for name, value in graph.state_dict().items()}
         patient = Patient(dense, graph, before, layers_of(network, graph, keep), batches,
-                          lambda _: None)  # fmt: skip
+                          images, lambda _: None)  # fmt: skip
         REPAIRS.get("bn")(patient)
 
 

@@ -518,6 +518,14 @@ def test_a_speed_up_that_was_not_measured_misses_its_gate(verbs, capsys):
     assert "--against" in err
 
 
+def test_the_model_to_compare_with_is_known_before_the_first_is_scored(verbs, capsys):
+    words = shlex.split("evaluate m.pt --data d --against dense.pt --max-drop 50%")
+    assert run(capsys, *words)[0] == 0
+    (_, first), (_, second) = verbs.calls
+    assert (first["model"], first["against"]) == (Path("m.pt"), Path("dense.pt"))
+    assert (second["model"], second.get("against")) == (Path("dense.pt"), None)
+
+
 @pytest.mark.parametrize(
     "words",
     [

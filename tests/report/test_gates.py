@@ -61,8 +61,12 @@ def test_the_drop_is_that_against_the_teacher_or_against_what_is_named(after, me
             assert error.message == "the drop in accuracy is 0.75, and --max-drop allows 0.5"
 
 
-def test_a_drop_without_anything_to_compare_with_is_none():
-    assert missed_gate(Gates(max_drop=0.0), tuned(0.1)) is None
+def test_a_drop_without_anything_to_compare_with_is_missed():
+    error = missed_gate(Gates(max_drop=0.0), tuned(0.1))
+    assert error.message.startswith("no drop in accuracy was measured")
+    assert error.where == "--max-drop"
+    assert gates_text(Gates(max_drop=0.0), tuned(0.1)) == f"not met: {error.message}"
+    assert missed_gate(NO_GATES, tuned(0.1)) is None
 
 
 def test_the_lower_accuracy_is_told_before_the_drop():

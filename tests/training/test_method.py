@@ -287,6 +287,37 @@ def test_training_goes_on_after_a_replacement_at_any_time(amp, step):
     assert [report.precision for report in session.reports] == [precision] * 2
 
 
+class HalvesOnceSettled(Halves):
+    """Has a result of the first round, then cuts within the second, which is no result."""
+
+    def settled(self, run):
+        return not self.cut
+
+
+def test_a_best_round_of_the_network_before_a_replacement_within_a_round_is_forgotten():
+    with reproducible():
+        session = session_of(HalvesOnceSettled(step=5))
+        session.train()
+    assert session.run.bare[0].out_channels == 8
+    assert session.best is None
+
+
+def test_the_result_is_of_the_last_network_however_good_those_before_were():
+    class AlwaysSettled(Halves):
+        def settled(self, run):
+            return True
+
+        def after_step(self, run):
+            found = super().after_step(run)
+            if found is not None:
+                nn.init.zeros_(found.module[0].weight)  # far worse than the round before
+            return found
+
+    session = trained(AlwaysSettled(step=7), options=dataclasses.replace(SHORT, lr=1e-2))
+    assert session.reports[1].accuracy < session.reports[0].accuracy
+    assert session.best.epoch == 2
+
+
 class StopError(Exception):
     """Stands for a kill."""
 
@@ -423,6 +454,15 @@ def test_finetune_takes_a_method_and_gives_back_its_network():
     assert result.model[0].weight.shape == (8, 1, 3, 3)
     assert result.best_epoch == 2
     assert result.plan is None
-    masks = {"0.weight": torch.ones(16, 1, 3, 3).bool()}
+
+
+@pytest.mark.parametrize("sparsity", [None, 0.5])
+def test_masked_weights_and_a_method_are_refused_before_any_work(tmp_path, sparsity):
+    digits, options = data.open_source("digits"), dataclasses.replace(SHORT, sparsity=sparsity)
+    masks = {"0.weight": torch.ones(16, 1, 3, 3).bool()} if sparsity is None else None
     with pytest.raises(InputError, match="another one was given"):
-        finetune(make_net(), digits, input=GREY, options=SHORT, method=Halves(), masks=masks)
+        finetune(
+            make_net(), digits, input=GREY, options=options, method=Halves(), masks=masks,
+            run_dir=tmp_path / "run",
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()

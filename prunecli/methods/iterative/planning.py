@@ -47,6 +47,7 @@ def check_iterative(options: PruneOptions) -> None:
     for name, value in (("remove-per-step", per_removal), ("updates", updates)):
         if value is not None and value < 1:
             raise InputError(f"--{name} {value} is below 1", code="BAD_OPTION")
+    training_options(options)  # which refuses what cannot be trained with
 
 
 def training_options(options: PruneOptions) -> FinetuneOptions:

@@ -1,4 +1,4 @@
-"""Ears in a network that trains: values, and the gradients that come back to them."""
+"""Hooks that record values and gradients during training."""
 
 from __future__ import annotations
 
