@@ -131,6 +131,12 @@ def prune(
         needed=not options.dead and parse_pattern(options.granularity) is None,
     )
     road_of(options, budget)
+    if input is not None and data is None:
+        raise InputError(
+            "input says how images of data are prepared, and no data is named",
+            code="OPTION_WITHOUT_EFFECT",
+            hint="add data='images/', or leave input out",
+        )
     _refuse_unused(options, batches=batches, measured_on=measured_on, masks=masks, run_dir=run_dir)
     source = None if data is None else open_source(data)
     if source is not None:

@@ -56,7 +56,7 @@ class FinetuneOptions:
         "auto", "Data augmentation. See 'prunecli methods augmentation'.", metavar="NAME"
     )
     label_smoothing: float = _training(0.0, "Label smoothing.", metavar="X", minimum=0, maximum=1)
-    clip: float = _training(0.0, "Gradient clipping norm. 0 disables it.", metavar="X", minimum=0)
+    clip: float = shared.clip(panel=shared.TRAINING)
     held_out: float = _training(
         0.1,
         "Fraction of the training images held out to choose the best epoch.",

@@ -104,8 +104,8 @@ class IterativeOptions:
 
     `remove_per_step` channels are removed after every `updates` mini-batches; None: as many as make
     about 30 removals, each of the same fraction of the cost. `lr=None` takes half of the
-    optimizer's own rate, which is a peak. `amp`, `schedule` and `ema` are as in
-    `FinetuneOptions`, the schedule over all updates that are planned. `resume` continues an
+    optimizer's own rate, which is a peak. `amp`, `schedule`, `ema` and `clip` are as
+    in `FinetuneOptions`, the schedule over all updates that are planned. `resume` continues an
     interrupted run.
     """
 
@@ -121,6 +121,7 @@ class IterativeOptions:
     amp: str = shared.amp(panel=shared.METHOD)
     schedule: str = shared.schedule("constant", panel=shared.METHOD)
     ema: float = shared.ema(panel=shared.METHOD)
+    clip: float = shared.clip(panel=shared.METHOD)
     teacher: Path | None = _iterative(
         None,
         "Checkpoint to distil from while training, usually the unpruned model.",

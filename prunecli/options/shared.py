@@ -92,6 +92,7 @@ amp = partial(
 schedule = partial(
     option, help="Learning-rate schedule. See 'prunecli methods schedule'.", metavar="NAME"
 )
+clip = partial(option, 0.0, "Gradient clipping norm. 0 disables it.", metavar="X", minimum=0)
 ema = partial(
     option,
     0.0,

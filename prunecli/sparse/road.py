@@ -13,6 +13,7 @@ from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
 from prunecli.network.described import prune_report
+from prunecli.options.prune import ONE_SHOT
 from prunecli.progress import Clock, silent
 from prunecli.report import Cost, CutCost, FrozenReport, PruneReport, SparsityReport
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
@@ -181,8 +182,19 @@ def _repaired(
         return repair_norms_(slim, network, images=images, progress=clock.progress)
 
 
+def check_weights_at_once(options: PruneOptions) -> None:
+    """Raise `InputError` for a method that trains: such a method removes channels."""
+    if options.method != ONE_SHOT:
+        raise InputError(
+            f"the method {options.method} removes channels, no single weights",
+            code="BAD_OPTION",
+            hint="zero weights along the way with prunecli finetune --sparsity 0.9",
+        )
+
+
 def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
     """Raise `InputError` for a choice that means nothing for single weights, before any work."""
+    check_weights_at_once(options)
     weight_signal(options.signal)
     pattern = parse_pattern(options.granularity)
     if pattern is None:

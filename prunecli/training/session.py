@@ -291,5 +291,5 @@ class Session:
             else f"stopped after {run.taken} of {run.steps} updates",
             code="INTERRUPTED",
             where=str(where) if where else None,
-            hint="go on with the same command and --resume" if saved else "nothing was saved",
+            hint="resume it: run the same command with --resume" if saved else "nothing was saved",
         ) from None

@@ -17,6 +17,7 @@ from prunecli.registry import Registry
 from prunecli.report import PruneReport
 from prunecli.signals.components import LATENCY_REMOVED
 from prunecli.sparse.granularity import CHANNEL
+from prunecli.sparse.road import check_weights_at_once
 from prunecli.verbs.job import Job
 from prunecli.verbs.prune_at_once import one_shot
 from prunecli.verbs.prune_iteratively import iterative
@@ -107,12 +108,7 @@ def road_of(options: PruneOptions, budget: Budget | None) -> Road:
     """Return the way to a cut; raise `InputError` for what that way cannot do, before any work."""
     road = METHODS.get(options.method)
     if options.granularity != CHANNEL:
-        if options.method != PruneOptions.method:
-            raise InputError(
-                f"the method {options.method} removes channels, no single weights",
-                code="BAD_OPTION",
-                hint="zero weights along the way with prunecli finetune --sparsity 0.9",
-            )
+        check_weights_at_once(options)
         road = sparsify
     elif budget is None:
         raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")

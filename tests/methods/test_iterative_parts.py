@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,10 +16,11 @@ from prunecli.cutting.surgery import slices_of
 from prunecli.graph.coupling.groups import ChannelGroup
 from prunecli.methods.iterative.criterion import criterion_of, subject_of
 from prunecli.methods.iterative.narrowing import narrowed, write_back_
+from prunecli.methods.iterative.planning import training_options
 from prunecli.methods.iterative.removal import REMOVALS, exponential, removals_left, remove
 from prunecli.methods.iterative.taps import add_taps_, heard
 from prunecli.network.traced import read_network
-from prunecli.options import FinetuneOptions, PruneOptions
+from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
 from prunecli.signals.accumulate import Accumulator, follows_training
 from prunecli.signals.score import score_many
 from prunecli.training.method import Replacement
@@ -298,3 +300,16 @@ def test_taps_change_neither_outputs_nor_gradients():
 def test_it_is_said_where_a_signal_is_taken(signal, where):
     assert where in criterion_of(signal)
     assert follows_training(signal) == (where == "accumulated")
+
+
+def test_every_option_of_training_that_an_iterative_cut_has_arrives_in_the_training():
+    given = {
+        "optimizer": "adam", "batch_size": 7, "amp": "no", "schedule": "cosine", "ema": 0.5,
+        "clip": 1.5, "lr": 0.01,
+    }  # fmt: skip
+    own = {field.name for field in dataclasses.fields(IterativeOptions)}
+    shared = own & {field.name for field in dataclasses.fields(FinetuneOptions)}
+    assert shared == given.keys()
+    options = PruneOptions(method="iterative", iterative=IterativeOptions(**given))
+    training = training_options(options)
+    assert {name: getattr(training, name) for name in given} == given

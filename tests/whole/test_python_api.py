@@ -117,6 +117,14 @@ def test_what_cannot_be_followed_is_refused_before_any_work(sample, choices, cod
     assert caught.value.code == code
 
 
+def test_weights_alone_are_refused_a_method_and_an_input_needs_images(sample):
+    model, spec = sample
+    with pytest.raises(InputError, match="removes channels, no single weights"):
+        prunecli.sparsify(model, example(spec), sparsity=0.5, method="iterative")
+    with pytest.raises(InputError, match="no data is named"):
+        prunecli.prune(model, example(spec), flops=0.5, input=spec)
+
+
 def test_a_method_that_cuts_files_alone_is_refused_for_a_module(sample, monkeypatch):
     model, spec = sample
     monkeypatch.setitem(METHODS._entries, "odd", Entry("odd", print, "", ""))

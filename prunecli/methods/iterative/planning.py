@@ -61,6 +61,7 @@ def training_options(options: PruneOptions) -> FinetuneOptions:
         batch_size=own.batch_size,
         amp=own.amp,
         ema=own.ema,
+        clip=own.clip,
         limit=options.limit,
         seed=options.seed,
     )
