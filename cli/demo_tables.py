@@ -7,14 +7,13 @@ from rich.text import Text
 
 from prunecli.budget import format_bytes, format_cost
 from prunecli.report import BenchmarkRow
+from prunecli.report.steadiness import unsteady_batches
 from prunecli.wording import percent
 
 from .reports import DemoReport, DemoResult
 from .table_parts import Parts, fact_rows, grid
 
 NEXT = "try your own model: prunecli prune model.pt --flops 0.5"
-UNSTEADY = 1.25
-"""Figures of one timing that are further apart than this tell of a busy machine."""
 
 
 def demo_parts(report: DemoReport) -> Parts:
@@ -68,31 +67,6 @@ def gain_text(row: BenchmarkRow, *, unsteady: bool) -> str:
     if row.speedup_low <= 1 <= row.speedup_high:
         return "no clear difference"
     return f"{row.speedup:.2f}x faster" if row.speedup > 1 else f"{1 / row.speedup:.2f}x slower"
-
-
-def unsteady_batches(benchmark: Sequence[BenchmarkRow]) -> tuple[int, ...]:
-    """Return the batches at which other programs took the processor away too often.
-
-    There the speed-up has a wide interval, or an image takes longer than in the smallest batch. The
-    latter happens where a run outlasts a program's turn on the processor: the slower model is then
-    interrupted nearly every time, and seems to lose by far more than it does.
-    """
-    smallest = min(benchmark, key=lambda row: row.batch)
-    return tuple(
-        row.batch
-        for row in benchmark
-        if _is_wide(row)
-        or _is_longer(row.slim_ms, smallest.slim_ms * row.batch / smallest.batch)
-        or _is_longer(row.dense_ms, (smallest.dense_ms or 0.0) * row.batch / smallest.batch)
-    )
-
-
-def _is_wide(row: BenchmarkRow) -> bool:
-    return _is_longer(row.speedup_high, row.speedup_low or 0.0)
-
-
-def _is_longer(figure: float | None, than: float) -> bool:
-    return figure is not None and figure > UNSTEADY * than
 
 
 def latency_text(benchmark: Sequence[BenchmarkRow]) -> str:

@@ -17,6 +17,7 @@ from prunecli.options.declare import check_effect
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import NO_GATES, BenchmarkRow, ExportReport, Gates, RunStep
+from prunecli.report.steadiness import unsteady_warnings
 from prunecli.verbs.opened import Opened, open_model
 from prunecli.verbs.showing import Show, check_show, shown
 
@@ -83,7 +84,7 @@ def export(
         warnings.append(f"{form.label} files cannot be timed here")
     if timer is not None:
         rows = _timed(form, timer, target, opened, dense, options=options, progress=progress)
-        warnings.extend(_slower(rows))
+        warnings.extend((*unsteady_warnings(rows), *_slower(rows)))
     report = ExportReport(
         output=target,
         opset=file.opset,

@@ -14,10 +14,10 @@ import torch
 
 import prunecli
 from prunecli.errors import ProofError
-from prunecli.report import BenchmarkRow
 from prunecli_cli import demo
-from prunecli_cli.demo_tables import gain_text, latency_text, unsteady_batches
+from prunecli_cli.demo_tables import gain_text, latency_text
 from prunecli_cli.main import main, root_command
+from tests.support.benchmark_rows import benchmark_row
 from tests.support.fake_verbs import FakeVerbs
 
 
@@ -166,13 +166,6 @@ def test_the_end_compares_before_and_after_and_says_what_to_type_next(verbs, cap
     assert all(len(line) <= 80 for line in end)
 
 
-def benchmark_row(speedup, low, high, *, batch=8, slim_ms=3.0):
-    dense_ms = speedup * slim_ms
-    return BenchmarkRow(
-        "cpu", "CPU", batch, 1, dense_ms, slim_ms, speedup, low, high, 2.0, {}, {}, 100
-    )
-
-
 @pytest.mark.parametrize(
     ("speedup", "low", "high", "said"),
     [
@@ -199,7 +192,6 @@ ONE = benchmark_row(1.75, 1.73, 1.77, batch=1, slim_ms=0.4)
     ],
 )
 def test_a_timing_that_other_programs_interrupted_is_found(eight, unsteady):
-    assert unsteady_batches((ONE, eight)) == unsteady
     said = latency_text((ONE, eight))
     assert "1.73x to 1.77x at batch 1" in said
     assert ("uncertain at batch 8" in said) == bool(unsteady)
