@@ -1,0 +1,113 @@
+"""A module to a file and back: export, load and save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import example_input, read, state_of, versions
+from prunecli.checkpoint import Checkpoint
+from prunecli.checkpoint import save as save_checkpoint
+from prunecli.errors import InputError
+from prunecli.network.traced import read_network
+from prunecli.options import (
+    ExportOptions,
+    LoadOptions,
+)
+from prunecli.options.declare import chosen, takes
+from prunecli.pruning.road import PruneResult
+from prunecli.sparse import SparseResult
+from prunecli.sparse.semi_structured import to_semi_structured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prunecli.report import Parity
+
+
+@takes(ExportOptions)
+def export(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    input: InputSpec,  # noqa: A002
+    options: ExportOptions | None = None,
+    classes: tuple[str, ...] | None = None,
+    **choices: Any,
+) -> Parity:
+    """Write `model` in the format that the ending of `path` names (`.onnx`).
+
+    Nothing is written unless the file computes what PyTorch computes. Keywords change `options`.
+    Nothing is timed here, so the options of the benchmark are refused.
+    """
+    from prunecli.exporting import format_of, write_proven
+
+    options = chosen(ExportOptions, options, choices, benchmark=False)
+    target = Path(path)
+    _, parity = write_proven(
+        format_of(target),
+        model,
+        target,
+        input=input,
+        opset=options.opset,
+        classes=classes,
+        tolerance=options.tolerance,
+        seed=options.seed,
+    )
+    return parity
+
+
+def load(
+    path: str | Path, *, architecture: str | None = None, semi_structured: bool = False
+) -> nn.Module:
+    """Return the network in a file as an `nn.Module` in evaluation mode, without pickle.
+
+    `semi_structured` puts it on the GPU in 16 bits and lets its 2:4 linear layers run sparse;
+    raises `DeviceError` where there is no such GPU, `InputError` where there is no such layer.
+    """
+    model = instantiate(read(Path(path), LoadOptions(architecture=architecture)).checkpoint)
+    return to_semi_structured(model).model if semi_structured else model
+
+
+def save(
+    model: nn.Module | PruneResult | SparseResult,
+    path: str | Path,
+    *,
+    input: InputSpec,  # noqa: A002
+    classes: Iterable[str] | None = None,
+) -> None:
+    """Write any traceable module so that `load` gives it back without its code and without pickle.
+
+    The network is traced and stored as a graph of plain operators with its tensors (`.pt` or
+    `.safetensors`). The zeros of `sparsify` are not stored.
+    """
+    plan = model.plan if isinstance(model, PruneResult) else None
+    masks = model.masks if isinstance(model, SparseResult) else {}
+    module = model.model if isinstance(model, PruneResult | SparseResult) else model
+    if module is None:
+        raise InputError("a dry run has no model to save", code="DRY_RUN")
+    kinds = (value.dtype for value in module.parameters() if value.is_floating_point())
+    example = example_input(input).to(next(kinds, torch.float32))
+    network = read_network(module, [example])
+    whole = np.ones(network.coupling.atom_count, np.bool_)
+    rebuilt, program = network.graph_network(whole)
+    tensors = state_of(rebuilt)
+    save_checkpoint(
+        Checkpoint(
+            architecture=ArchitectureRef(GRAPH),
+            tensors=tensors,
+            masks={name: mask for name, mask in masks.items() if name in tensors},
+            input=input,
+            plan=plan,
+            graph=program,
+            classes=None if classes is None else tuple(classes),
+            metadata={"versions": versions()},
+        ),
+        Path(path),
+    )

@@ -1,0 +1,289 @@
+"""Pruning of a module: its channels at once or while it trains, or its single weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from prunecli.api.inputs import Example, as_inputs, images_of_split, input_of_example, needed_input
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import read
+from prunecli.budget import make_budget
+from prunecli.data import open_source
+from prunecli.errors import InputError
+from prunecli.evaluation.batches import Images
+from prunecli.network.traced import read_network
+from prunecli.options import (
+    LoadOptions,
+    PruneOptions,
+)
+from prunecli.options.declare import chosen, declared, refuse_idle, takes, values_of
+from prunecli.options.prune import CHANNEL, ITERATIVE, ONE_SHOT
+from prunecli.progress import Clock, Progress, silent
+from prunecli.pruning.road import PruneResult, check_prune
+from prunecli.pruning.timed import needs_table, prune_timed
+from prunecli.sparse import SparseResult, check_sparsify, sparsify_network
+from prunecli.sparse.granularity import parse_pattern
+from prunecli.verbs.prune import road_of
+from prunecli.verbs.prune_weights import weight_sparsity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from prunecli.architectures.reference import InputSpec
+    from prunecli.budget import Budget
+    from prunecli.data import DataSource
+    from prunecli.evaluation.batches import Batches
+
+
+_UNUSED: Mapping[str, tuple[str, ...]] = {
+    ONE_SHOT: ("masks", "run_dir"),
+    ITERATIVE: ("batches", "measured_on", "masks"),
+}
+"""Arguments of `prune` that a method has no use for, when it removes channels of a module."""
+_UNUSED_BY_WEIGHTS = ("run_dir",)
+
+
+@overload
+def prune(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    granularity: Literal["channel"] = "channel",
+    **choices: Any,
+) -> PruneResult: ...
+
+
+@overload
+def prune(
+    model: nn.Module, example_inputs: Example, *, granularity: str, **choices: Any
+) -> PruneResult | SparseResult: ...
+
+
+@takes(PruneOptions)
+def prune(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    flops: float | str | None = None,
+    params: float | str | None = None,
+    activations: float | str | None = None,
+    bytes: float | str | None = None,  # noqa: A002 - the option is called --bytes
+    sparsity: float | str | None = None,
+    latency: float | str | None = None,
+    options: PruneOptions | None = None,
+    batches: Callable[[], Batches] | None = None,
+    measured_on: Callable[[], Batches] | None = None,
+    data: str | Path | None = None,
+    input: InputSpec | None = None,  # noqa: A002 - the word for it everywhere here
+    teacher: nn.Module | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    run_dir: Path | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+    **choices: Any,
+) -> PruneResult | SparseResult:
+    """Return a smaller copy of any module that meets a budget, verified against its mask.
+
+    `example_inputs` is one input, a sequence of them or a mapping by name, with the batch first;
+    an input may itself hold tensors, as `[[image, image]]` does. `flops=0.5` keeps at most half;
+    `params="1.5M"` is a ceiling; `sparsity=0.5` removes half of the channels; `latency="5ms"`, or a
+    fraction, is a ceiling on the time of a forward in ONNX Runtime on this machine's CPU, predicted
+    from measured operators (`example_inputs` is one batch of images then).
+
+    Everything else that can be chosen is a keyword of its own, or stands in `options`, or both:
+    keywords change `options`. One that nothing follows is refused. Images come from `batches`,
+    which yields normalised images and labels, and `measured_on`, whose images repairs and
+    candidates are scored on (without it: the same); or both from `data`, a folder or another data
+    set, prepared as `input` says. `method="iterative"` trains on `data`, from `teacher` if there is
+    one, with its log and state in `run_dir`. `granularity="weight"` and patterns such as `"2:4"`
+    return a `SparseResult`, and keep the zeros of `masks`. `model` is left untouched.
+
+    Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
+    """
+    options = chosen(PruneOptions, options, choices, latency=latency)
+    if teacher is not None:
+        refuse_idle(declared(PruneOptions), {"teacher"}, values_of(options))
+    budget = make_budget(
+        flops=flops,
+        params=params,
+        activations=activations,
+        bytes=bytes,
+        sparsity=sparsity,
+        latency=latency,
+        needed=not options.dead and parse_pattern(options.granularity) is None,
+    )
+    road_of(options, budget)
+    if input is not None and data is None:
+        raise InputError(
+            "input says how images of data are prepared, and no data is named",
+            code="OPTION_WITHOUT_EFFECT",
+            hint="add data='images/', or leave input out",
+        )
+    _refuse_unused(options, batches=batches, measured_on=measured_on, masks=masks, run_dir=run_dir)
+    source = None if data is None else open_source(data)
+    if source is not None:
+        input = needed_input(input)  # noqa: A001
+        if options.method == ONE_SHOT:
+            batches = batches or images_of_split(source, "train", input, options, progress)
+            measured_on = measured_on or images_of_split(
+                source, "held_out", input, options, progress
+            )
+    images, clock = Images(batches, measured_on), Clock(progress)
+    if options.granularity != CHANNEL:
+        return _sparsified(
+            model,
+            example_inputs,
+            sparsity=weight_sparsity(budget if budget.limits else None),
+            options=options,
+            masks=masks,
+            images=images,
+            dry_run=dry_run,
+            clock=clock,
+        )
+    if options.method == ITERATIVE:
+        return _iteratively(
+            model,
+            example_inputs,
+            source,
+            input=input,
+            budget=budget,
+            options=options,
+            teacher=teacher,
+            run_dir=run_dir,
+            dry_run=dry_run,
+            clock=clock,
+        )
+    check_prune(budget, options, images)
+    spec = input_of_example(example_inputs) if needs_table(budget, options) else None
+    return prune_timed(
+        read_network(model, as_inputs(example_inputs), clock=clock),
+        input=spec,
+        budget=budget,
+        options=options,
+        images=images,
+        dry_run=dry_run,
+        clock=clock,
+    )
+
+
+def _refuse_unused(options: PruneOptions, **given: Any) -> None:
+    """Raise `InputError` for an argument without use, and for a method that takes no modules."""
+    if options.method not in _UNUSED:
+        raise InputError(
+            f"the method {options.method} cuts files, not modules",
+            code="BAD_OPTION",
+            hint=f"call prunecli.verbs.prune, or take a method of {', '.join(_UNUSED)}",
+        )
+    unused, way = _UNUSED[options.method], f"method={options.method!r}"
+    if options.granularity != CHANNEL:
+        unused, way = _UNUSED_BY_WEIGHTS, f"granularity={options.granularity!r}"
+    for name in unused:
+        if given[name] is not None:
+            raise InputError(
+                f"{name} has no effect with {way}",
+                code="OPTION_WITHOUT_EFFECT",
+                hint=f"leave {name} out",
+            )
+
+
+def _iteratively(
+    model: nn.Module,
+    example_inputs: Example,
+    source: DataSource | None,
+    *,
+    input: InputSpec | None,  # noqa: A002
+    budget: Budget,
+    options: PruneOptions,
+    teacher: nn.Module | None,
+    run_dir: Path | None,
+    dry_run: bool,
+    clock: Clock,
+) -> PruneResult:
+    """Return what the method `iterative` makes of a module; it trains on `source`."""
+    from prunecli.methods.iterative import check_iterative_prune, iterative_prune
+
+    if source is None:
+        raise InputError(
+            f"the method {options.method} trains the model, and no images were given",
+            code="SIGNAL_NEEDS_DATA",
+            hint="add data='images/' and input=InputSpec(...)",
+        )
+    check_iterative_prune(options)
+    file, teacher_input = options.iterative.teacher, None
+    if teacher is None and file is not None:
+        taught = read(file, LoadOptions()).checkpoint
+        teacher, teacher_input = instantiate(taught), taught.input
+    return iterative_prune(
+        read_network(model, as_inputs(example_inputs), clock=clock),
+        source,
+        input=needed_input(input),
+        budget=budget,
+        options=options,
+        teacher=teacher,
+        teacher_input=teacher_input,
+        run_dir=run_dir,
+        dry_run=dry_run,
+        clock=clock,
+    )
+
+
+@takes(PruneOptions)
+def sparsify(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    sparsity: float | None = None,
+    options: PruneOptions | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    batches: Callable[[], Batches] | None = None,
+    measured_on: Callable[[], Batches] | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+    **choices: Any,
+) -> SparseResult:
+    """Return a copy of any module with single weights zeroed, verified to equal dense x mask.
+
+    `sparsity=0.9` zeroes nine in ten weights of all convolutions and linear layers, the least
+    salient ones; `granularity="2:4"` keeps 2 of every 4 along a layer's inputs, and takes no
+    `sparsity`. `masks` are those that the model has already, `repair=("bn",)` estimates batch
+    norm anew on `batches`. Keywords change `options`. `model` is left untouched. Raises what
+    `prune` raises.
+    """
+    usual = {} if options is not None else {"granularity": "weight"}
+    return _sparsified(
+        model,
+        example_inputs,
+        sparsity=sparsity,
+        options=chosen(PruneOptions, options, {**usual, **choices}),
+        masks=masks,
+        images=Images(batches, measured_on),
+        dry_run=dry_run,
+        clock=Clock(progress),
+    )
+
+
+def _sparsified(
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    sparsity: float | None,
+    options: PruneOptions,
+    masks: Mapping[str, Tensor] | None,
+    images: Images,
+    dry_run: bool,
+    clock: Clock,
+) -> SparseResult:
+    """Check, trace, and zero weights."""
+    check_sparsify(options, sparsity, images)
+    return sparsify_network(
+        read_network(model, as_inputs(example_inputs), clock=clock),
+        sparsity=sparsity,
+        options=options,
+        masks=masks,
+        images=images,
+        dry_run=dry_run,
+        clock=clock,
+    )

@@ -1,0 +1,60 @@
+"""Fine-tuning of a module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prunecli.artefacts.provenance import example_input
+from prunecli.data import open_source
+from prunecli.network.traced import read_network
+from prunecli.options import (
+    FinetuneOptions,
+)
+from prunecli.options.declare import chosen, takes
+from prunecli.progress import Progress, silent
+from prunecli.sparse import weight_layers
+from prunecli.training import FinetuneResult
+from prunecli.training import finetune as finetune_network
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from prunecli.architectures.reference import InputSpec
+
+
+@takes(FinetuneOptions)
+def finetune(
+    model: nn.Module,
+    data: str | Path,
+    *,
+    input: InputSpec,  # noqa: A002 - the word for it everywhere here
+    options: FinetuneOptions | None = None,
+    teacher: nn.Module | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+    **choices: Any,
+) -> FinetuneResult:
+    """Return a trained copy of `model`, its best epoch chosen on images held out from training.
+
+    What `masks` leave out (those of `sparsify`) stays zero. Keywords change `options`.
+    """
+    options = chosen(FinetuneOptions, options, choices, teacher=teacher is not None)
+    grows = options.sparsity is not None
+    layers = weight_layers(read_network(model, [example_input(input)])) if grows else ()
+    return finetune_network(
+        model,
+        open_source(data),
+        input=input,
+        options=options,
+        teacher=teacher,
+        masks=masks,
+        layers=layers,
+        run_dir=run_dir,
+        resume=resume,
+        progress=progress,
+    )
