@@ -29,7 +29,9 @@ class PruningPlan:
     graph, re-emitted). In module mode `attributes`, `{module: {name: value}}`, are the integers of
     modules that follow the cut (heads, split sizes), and `factors`, `{tensor: ((positions of
     dimension 0, factor), ...)}`, are applied before the slices: they restore the temperature of
-    attention whose width is cut.
+    attention whose width is cut. `deleted`, `{block: tensors}`, names the residual blocks that are
+    left out (graph mode alone), each with the tensors of the dense network whose zeros make its
+    branch 0: what was proven is that the dense network with these zeroed is the network without.
     """
 
     fingerprint: str
@@ -44,6 +46,7 @@ class PruningPlan:
     cost_before: Mapping[str, float] = field(default_factory=dict)
     cost_after: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    deleted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schema: int = PLAN_SCHEMA
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +77,7 @@ class PruningPlan:
                 name: [[format_indices(rows), factor] for rows, factor in factors]
                 for name, factors in self.factors.items()
             },
+            "deleted": {name: list(tensors) for name, tensors in self.deleted.items()},
         }
 
     @classmethod
@@ -109,6 +113,10 @@ class PruningPlan:
                 cost_before=data["cost_before"],
                 cost_after=data["cost_after"],
                 seed=int(data["seed"]),
+                deleted={
+                    str(name): tuple(str(tensor) for tensor in tensors)
+                    for name, tensors in data.get("deleted", {}).items()
+                },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(

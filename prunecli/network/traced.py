@@ -11,6 +11,7 @@ import numpy as np
 from prunecli.cost.kinds import LATENCY
 from prunecli.cost.model import CostModel, Latency, model_cost
 from prunecli.cutting.surgery import cut_tensor, slices_of
+from prunecli.graph.blocks import Block, find_blocks, outermost, without_blocks
 from prunecli.graph.coupling.groups import CouplingGraph, couple
 from prunecli.graph.emitting.emit import constant_name, emit
 from prunecli.graph.emitting.program import build, check_layer_names
@@ -20,7 +21,7 @@ from prunecli.network.checks import check_example, check_network
 from prunecli.progress import Clock, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor, fx, nn
@@ -37,19 +38,55 @@ class Network:
     """Shapes that tensors had before earlier cuts, where they are known."""
     latency: Latency | None = None
     """Predicts milliseconds, where a table was measured."""
+    whole: Network | None = None
+    """The network before blocks were deleted, where some are: `model` is still that of the user."""
+    deleted: tuple[Block, ...] = ()
+    """The blocks that are left out of `trace` and `coupling`."""
 
     @cached_property
     def cost(self) -> CostModel:
-        """The closed forms of its costs."""
-        cost = model_cost(self.trace, self.coupling, self.model)
+        """The closed forms of its costs; without deleted blocks, which `dense` still counts."""
+        cost = model_cost(self.trace, self.coupling, self.model, without=self.gone)
+        if self.whole is not None:
+            left, dense = cost.cost(cost.dense_widths), self.whole.cost.dense
+            cost = replace(cost, beside={kind: dense[kind] - left[kind] for kind in left})
         return replace(cost, latency=self.latency)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters, buffers and constants by name, detached."""
+        """Parameters, buffers and constants by name, detached; without those of deleted blocks."""
         constants = {constant_name(name): value for name, value in self.trace.constants.items()}
         named = folded_tensors(self.trace, stored_tensors(self.model))
-        return {**named, **constants}
+        left = {name: value for name, value in named.items() if name not in self.gone}
+        return {**left, **constants}
+
+    @cached_property
+    def gone(self) -> frozenset[str]:
+        """The tensors that only deleted blocks read."""
+        return frozenset(name for block in self.deleted for name in block.tensors)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The residual blocks of the whole network that can be deleted."""
+        return find_blocks(self.trace) if self.whole is None else self.whole.blocks
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the user's own network: its operators, their wiring and shapes."""
+        return (self.whole or self).coupling.fingerprint
+
+    def without(self, blocks: Iterable[Block]) -> Network:
+        """Return the network without these blocks of it; costs are still compared with the whole.
+
+        Channels that met only in a deleted block are tied no more.
+        """
+        whole, chosen = self.whole or self, outermost(blocks)
+        if not chosen:
+            return whole
+        left = without_blocks(whole.trace, chosen)
+        return replace(
+            whole, trace=left, coupling=couple(left), whole=whole, deleted=tuple(chosen)
+        )
 
     @property
     def outputs(self) -> int:
