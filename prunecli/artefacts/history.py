@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunecli.cost.kinds import in_order
 from prunecli.report import AccuracyChange, Cost, CutCost, RunStep, Verified, to_json
+from prunecli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,11 +45,16 @@ def cut_step(report: PruneReport, *, command: str, source: str) -> RunStep:
         input=source,
         cost=report.cost,
         budget=budget if report.sparsity is None else None,
-        chosen=f"{report.signal}, {report.allocation}",
+        chosen=f"{report.signal}, {report.allocation}{_without(report)}",
         sparsity=None if report.sparsity is None else report.sparsity.sparsity,
         verified=report.verified,
         accuracy=_measured(report),
     )
+
+
+def _without(report: PruneReport) -> str:
+    blocks = () if report.blocks is None else report.blocks.deleted
+    return f", without {counted(len(blocks), 'block')}" if blocks else ""
 
 
 def _measured(report: PruneReport) -> AccuracyChange | None:

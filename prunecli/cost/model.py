@@ -104,12 +104,12 @@ class CostModel:
 
     def share(self, kind: str) -> NDArray[np.float64]:
         """Return the share of the dense cost that goes when each group alone loses all channels."""
-        total = self.cost(self.dense_widths)[kind] or 1.0
+        total, full = self.dense[kind] or 1.0, self.cost(self.dense_widths)[kind]
         shares = np.zeros(self.dense_widths.size)
         for group in range(shares.size):
             widths = self.dense_widths.copy()
             widths[group] = 0
-            shares[group] = 1.0 - self.cost(widths)[kind] / total
+            shares[group] = (full - self.cost(widths)[kind]) / total
         return shares
 
     def share_of_tensors(self, tensors: set[str]) -> float:
@@ -117,7 +117,7 @@ class CostModel:
         at = self.kinds["flops"]
         costs = self.terms(self.dense_widths)[at]
         reading = [self.weights.get(node) in tensors for node in self.nodes[at]]
-        return float(costs[reading].sum() / (costs.sum() or 1.0))
+        return float(costs[reading].sum() / (self.dense["flops"] or 1.0))
 
     def _sizes(self, widths: Widths) -> NDArray[np.float64]:
         return np.asarray(self.base + self.counts @ widths)

@@ -71,8 +71,9 @@ KEEPS_ZERO = (
 class Block:
     """One residual block; nodes go by their names in the graph.
 
-    `add` is the addition and `branch` its operand that vanishes with `nodes`, all that feeds nothing
-    else. `zeroed` are the weights that make the branch 0, `tensors` all that it alone reads.
+    `add` is the addition and `branch` its operand that vanishes with `nodes`, all that feeds
+    nothing else. `zeroed` are the weights that make the branch 0, `tensors` all tensors that it
+    alone reads.
     """
 
     name: str
@@ -138,7 +139,7 @@ def _leave_out_(graph: fx.Graph, by_name: dict[str, fx.Node], block: Block) -> N
     add, branch = by_name[block.add], by_name[block.branch]
     (stream,) = (value for value in add.all_input_nodes if value is not branch)
     written = is_written(add)
-    in_place = add.args[0] is stream and add.target._schema.is_mutable  # type: ignore[union-attr] # noqa: SLF001
+    in_place = add.args[0] is stream and _is_mutable(add)
     users = tuple(add.users)
     add.replace_all_uses_with(stream)
     graph.erase_node(add)
@@ -175,20 +176,20 @@ class _Graph:
         found = (self._block(add, *order) for order in orders)
         return [block for block in found if block is not None][:1]
 
-    def _operands(self, add: fx.Node) -> Sequence[fx.Node]:
+    def _operands(self, add: fx.Node) -> tuple[fx.Node, ...]:
         """Return the two tensors that a node adds, where either could stand for the sum."""
         if add.op != "call_function" or operator_name(add.target) != "add":
             return ()
         arguments = schema_arguments(add)
-        pair = [arguments.get("self"), arguments.get("other")]
-        if arguments.get("alpha", 1) != 1 or pair[0] is pair[1]:
-            return ()
-        if not all(isinstance(value, fx.Node) and _is_tensor(value) for value in pair):
+        pair = (arguments.get("self"), arguments.get("other"))
+        tensors = tuple(value for value in pair if isinstance(value, fx.Node) and _is_tensor(value))
+        if arguments.get("alpha", 1) != 1 or len(set(tensors)) < 2:
             return ()
         alike = {
-            (shape_of(value, self.trace.batch), value.meta["val"].dtype) for value in (*pair, add)
+            (shape_of(value, self.trace.batch), value.meta["val"].dtype)
+            for value in (*tensors, add)
         }
-        return pair if len(alike) == 1 else ()  # type: ignore[return-value]
+        return tensors if len(alike) == 1 else ()
 
     def _block(self, add: fx.Node, stream: fx.Node, branch: fx.Node) -> Block | None:
         members = self._alone_in(branch, add)
@@ -274,7 +275,7 @@ class _Graph:
         return ()
 
     def _product(self, factors: Sequence[Any], members: set[fx.Node]) -> tuple[str, ...]:
-        """Return what makes a product 0: a weight that is one of its factors (layer scale) first."""
+        """Return what makes a product 0: first a weight that is a factor (layer scale)."""
         nodes = [factor for factor in factors if isinstance(factor, fx.Node)]
         for node in nodes:
             if own := self._weights([node], members):
@@ -370,8 +371,9 @@ def _named(blocks: Sequence[Block]) -> tuple[Block, ...]:
     return tuple(
         dataclasses.replace(
             block,
-            name=name if name and count[name] == 1 else block.zeroed[0].rpartition(".")[0]
-            or block.zeroed[0],
+            name=name
+            if name and count[name] == 1
+            else block.zeroed[0].rpartition(".")[0] or block.zeroed[0],
         )
         for block, name in zip(blocks, common, strict=True)
     )

@@ -84,9 +84,7 @@ class Network:
         if not chosen:
             return whole
         left = without_blocks(whole.trace, chosen)
-        return replace(
-            whole, trace=left, coupling=couple(left), whole=whole, deleted=tuple(chosen)
-        )
+        return replace(whole, trace=left, coupling=couple(left), whole=whole, deleted=tuple(chosen))
 
     @property
     def outputs(self) -> int:

@@ -2,6 +2,9 @@
 
 from prunecli.report.as_json import finite, to_json
 from prunecli.report.cuts import (
+    BlockReport,
+    BlocksReport,
+    BlockTrial,
     DeadGroup,
     DeadReport,
     DeadScores,
@@ -61,6 +64,9 @@ __all__ = [
     "AccuracyChange",
     "AnalyzeReport",
     "BenchmarkRow",
+    "BlockReport",
+    "BlockTrial",
+    "BlocksReport",
     "ClassCount",
     "ClassDifficulty",
     "ConfusingImage",
