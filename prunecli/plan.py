@@ -32,6 +32,7 @@ class PruningPlan:
     attention whose width is cut. `deleted`, `{block: tensors}`, names the residual blocks that are
     left out (graph mode alone), each with the tensors of the dense network whose zeros make its
     branch 0: what was proven is that the dense network with these zeroed is the network without.
+    `writes` has the slots of the stream that a block writes, of blocks that write only some.
     """
 
     fingerprint: str
@@ -47,6 +48,7 @@ class PruningPlan:
     cost_after: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     deleted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    writes: Mapping[str, Indices] = field(default_factory=dict)
     schema: int = PLAN_SCHEMA
 
     def to_json(self) -> dict[str, Any]:
@@ -78,6 +80,7 @@ class PruningPlan:
                 for name, factors in self.factors.items()
             },
             "deleted": {name: list(tensors) for name, tensors in self.deleted.items()},
+            "writes": {name: format_indices(slots) for name, slots in self.writes.items()},
         }
 
     @classmethod
@@ -116,6 +119,10 @@ class PruningPlan:
                 deleted={
                     str(name): tuple(str(tensor) for tensor in tensors)
                     for name, tensors in data.get("deleted", {}).items()
+                },
+                writes={
+                    str(name): parse_indices(slots)
+                    for name, slots in data.get("writes", {}).items()
                 },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -111,6 +111,7 @@ def _from_dense(first: PruningPlan | None, second: PruningPlan) -> PruningPlan:
         cost_before=first.cost_before,
         fingerprint=first.fingerprint,
         deleted={**first.deleted, **second.deleted},
+        writes={**first.writes, **second.writes},
     )
 
 

@@ -102,13 +102,7 @@ def without_blocks(trace: Trace, blocks: Iterable[Block]) -> Trace:
     Nodes keep their names. What only the blocks read is gone from `tensors`.
     """
     chosen = outermost(blocks)
-    graph, by_name = fx.Graph(), dict[str, fx.Node]()
-    graph.graph_copy(trace.graph, copies := dict[fx.Node, fx.Node]())
-    for node in trace.graph.nodes:
-        if node.op == "output":
-            copies[node] = graph.node_copy(node, lambda value: copies[value])
-        by_name[node.name] = copies[node]
-        assert copies[node].name == node.name
+    graph, by_name = copied(trace.graph)
     for block in chosen:
         _leave_out_(graph, by_name, block)
     gone = {name for block in chosen for name in block.tensors}
@@ -126,6 +120,15 @@ def without_blocks(trace: Trace, blocks: Iterable[Block]) -> Trace:
             if trace.tensors.get(name) not in gone
         },
     )
+
+
+def copied(graph: fx.Graph) -> tuple[fx.Graph, dict[str, fx.Node]]:
+    """Return a copy of a traced graph, and its nodes by their names, which stay."""
+    copy, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in graph.nodes:
+        copies[node] = copy.node_copy(node, copies.__getitem__)
+        assert copies[node].name == node.name
+    return copy, {node.name: node for node in copies.values()}
 
 
 def outermost(blocks: Iterable[Block]) -> tuple[Block, ...]:

@@ -12,16 +12,17 @@ from prunecli.cost.kinds import LATENCY
 from prunecli.cost.model import CostModel, Latency, model_cost
 from prunecli.cutting.surgery import cut_tensor, slices_of
 from prunecli.graph.blocks import Block, find_blocks, outermost, without_blocks
-from prunecli.graph.coupling.groups import CouplingGraph, couple
+from prunecli.graph.coupling.groups import STAYS, CouplingGraph, couple
 from prunecli.graph.emitting.emit import constant_name, emit
 from prunecli.graph.emitting.program import build, check_layer_names
 from prunecli.graph.tracing.folding import fold, folded_tensors, stored_tensors
 from prunecli.graph.tracing.trace import Example, Trace, trace
+from prunecli.graph.writes import parts_of, with_writes, written_name
 from prunecli.network.checks import check_example, check_network
 from prunecli.progress import Clock, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, fx, nn
@@ -42,6 +43,8 @@ class Network:
     """The network before blocks were deleted, where some are: `model` is still that of the user."""
     deleted: tuple[Block, ...] = ()
     """The blocks that are left out of `trace` and `coupling`."""
+    writes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The slots of the stream that blocks write, of those that write only some."""
 
     @cached_property
     def cost(self) -> CostModel:
@@ -75,16 +78,55 @@ class Network:
         """A hash of the user's own network: its operators, their wiring and shapes."""
         return (self.whole or self).coupling.fingerprint
 
-    def without(self, blocks: Iterable[Block]) -> Network:
+    def without(
+        self, blocks: Iterable[Block], writes: Mapping[str, Sequence[int]] | None = None
+    ) -> Network:
         """Return the network without these blocks of it; costs are still compared with the whole.
 
-        Channels that met only in a deleted block are tied no more.
+        `writes` names, per block that stays, the slots of the stream that it still writes
+        (ascending); the channels that it makes for the others are `unwritten`. Channels that met
+        only in what is gone are tied no more. Raises `InputError` (`BAD_WRITES`).
         """
         whole, chosen = self.whole or self, outermost(blocks)
-        if not chosen:
+        parts = parts_of(whole.trace, whole.coupling, whole.blocks, chosen, writes or {})
+        if not chosen and not parts:
             return whole
-        left = without_blocks(whole.trace, chosen)
-        return replace(whole, trace=left, coupling=couple(left), whole=whole, deleted=tuple(chosen))
+        left = with_writes(without_blocks(whole.trace, chosen), parts)
+        return replace(
+            whole,
+            trace=left,
+            coupling=couple(left),
+            whole=whole,
+            deleted=tuple(chosen),
+            writes={part.block.name: part.slots for part in parts},
+        )
+
+    @cached_property
+    def unwritten(self) -> NDArray[np.bool_]:
+        """One boolean per atom: whether a block makes its channels for slots that it leaves alone.
+
+        A cut has to let them go: nothing reads them.
+        """
+        found = np.zeros(self.coupling.atom_count, np.bool_)
+        for block in self.blocks:
+            if block.name not in self.writes:
+                continue
+            made, written = (
+                np.unique(
+                    [
+                        at
+                        for dims in self.coupling.values.get(name, {}).values()
+                        for at in dims.flat
+                        if at != STAYS
+                    ]
+                )
+                for name in (block.branch, written_name(block))
+            )
+            found[np.setdiff1d(made, written).astype(np.int64)] = True
+        for group in self.coupling.groups:
+            if group.consumers:  # a layer of the block itself reads them
+                found[group.atoms] = False
+        return found
 
     @property
     def outputs(self) -> int:

@@ -81,7 +81,10 @@ def plan_of(
     budget: Budget,
     options: PruneOptions,
 ) -> PruningPlan:
-    """Return the plan that keeps these atoms: in module mode, unless blocks are deleted."""
+    """Return the plan that keeps these atoms.
+
+    It is in module mode, unless blocks lose all or a part of what they write.
+    """
     plan = PruningPlan(
         fingerprint=network.fingerprint,
         keep={
@@ -98,8 +101,9 @@ def plan_of(
         cost_after=network.cost.cost(widths),
         seed=options.seed,
         deleted={block.name: block.zeroed for block in network.deleted},
+        writes=dict(network.writes),
     )
-    return in_graph_mode(plan) if network.deleted else plan
+    return plan if network.whole is None else in_graph_mode(plan)
 
 
 def cut_and_prove(
@@ -111,10 +115,10 @@ def cut_and_prove(
 ) -> tuple[nn.Module, dict[str, Any] | None, Verified]:
     """Cut in module mode; where the forward has sizes baked in, in graph mode. Either is proven.
 
-    A module that computes its weights, that cannot be copied, or that loses whole blocks (its own
-    forward would still run them) is cut in graph mode directly.
+    A module that computes its weights, that cannot be copied, or that loses blocks or what they
+    write (its own forward would still add all of it) is cut in graph mode directly.
     """
-    if network.trace.folding is None and not network.deleted:
+    if network.trace.folding is None and network.whole is None:
         try:
             with clock.stage("cut"):
                 slim = cut_module(
