@@ -1,4 +1,4 @@
-"""Methods that learn what to prune, on real digits: the budget, the proof, the resume, the words."""
+"""Methods that learn what to prune, on real digits: budget, proof, resume, refusals."""
 
 from __future__ import annotations
 
