@@ -59,8 +59,9 @@ def _without(report: PruneReport) -> str:
 
 def _measured(report: PruneReport) -> AccuracyChange | None:
     """Return the accuracy before and after a cut, where anything on the way has measured it."""
-    if report.iterative is not None:
-        return report.iterative.accuracy
+    trained = report.iterative or report.learning
+    if trained is not None:
+        return trained.accuracy
     if report.repair is not None:
         steps = report.repair.steps
         return AccuracyChange(steps[0].accuracy, steps[-1].accuracy, report.repair.measured)
