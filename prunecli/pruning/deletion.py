@@ -130,15 +130,18 @@ def block_reports(network: Network, blocks: Iterable[Block]) -> tuple[BlockRepor
     return tuple(
         BlockReport(
             block.name,
-            tuple(
-                name.removesuffix(".weight")
-                for name in block.tensors
-                if network.tensors[name].dim() > 1
-            ),
+            block_layers(network, block),
             block_share(network, block, "flops"),
             block_share(network, block, "params"),
         )
         for block in blocks
+    )
+
+
+def block_layers(network: Network, block: Block) -> tuple[str, ...]:
+    """Return the layers of a block that make channels, or scale them as a weight of their own."""
+    return tuple(
+        name.removesuffix(".weight") for name in block.tensors if network.tensors[name].dim() > 1
     )
 
 
@@ -164,7 +167,7 @@ def _candidates(network: Network, options: PruneOptions) -> list[Block]:
             where=f"only one forward was recorded: {reason}" if reason else None,
             hint="leave --delete-blocks out; channels can be removed without it",
         )
-    allowed = [block for block in network.blocks if _may_go(block, options)]
+    allowed = [block for block in network.blocks if _may_go(block_layers(network, block), options)]
     if not allowed:
         raise GraphError(
             f"0 of {counted(len(network.blocks), 'residual block')} can be deleted: --exclude and "
@@ -176,9 +179,7 @@ def _candidates(network: Network, options: PruneOptions) -> list[Block]:
     return allowed
 
 
-def _may_go(block: Block, options: PruneOptions) -> bool:
-    layers = {name.rpartition(".")[0] for name in block.tensors if name.endswith(".weight")}
-
+def _may_go(layers: Sequence[str], options: PruneOptions) -> bool:
     def named(layer: str, patterns: Sequence[str]) -> bool:
         return any(fnmatch.fnmatchcase(layer, pattern) for pattern in patterns)
 
@@ -241,11 +242,11 @@ class _Search:
         for at, block in enumerate(ranked, 1):
             tried = self._trial([*chosen, block], at, len(ranked))
             trials.append(tried)
-            if _loss(tried) < _loss(best):
+            if _loss(tried) < _loss(best) or not np.isfinite(_loss(best)):
                 chosen, best, refused = [*chosen, block], tried, 0
             else:
                 refused += 1
-            if refused == PATIENCE and np.isfinite(_loss(best)):
+            if refused == PATIENCE:
                 break
         return chosen, trials
 

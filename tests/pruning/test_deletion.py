@@ -163,6 +163,26 @@ def test_a_budget_that_no_widths_reach_is_reached_without_blocks() -> None:
     assert result.report.cost.after.params == sum(p.numel() for p in result.model.parameters())
 
 
+def test_with_images_too_blocks_go_until_the_budget_can_be_reached() -> None:
+    model = residual()
+    result = prunecli.prune(
+        model, IMAGE, flops=0.2, min_width=8, align=8, batches=images(model), delete_blocks=True
+    )
+    first, *others = result.report.blocks.trials
+    assert first.score is None
+    assert "cannot go down" in first.problem
+    assert others[-1].score is not None
+    assert result.report.cost.kept["flops"] <= 0.2
+
+
+def test_only_has_to_name_the_layers_of_a_block() -> None:
+    options = {"flops": 0.8, "min_width": 8, "delete_blocks": True, "dry_run": True}
+    thin = prunecli.prune(residual(), IMAGE, only=["up.0", "down.0"], **options)
+    assert thin.report.blocks.found == 3
+    with pytest.raises(GraphError, match="0 of 3 residual blocks"):
+        prunecli.prune(residual(), IMAGE, only=["down.0"], **options)
+
+
 def test_excluded_layers_keep_their_blocks() -> None:
     model = residual()
     result = prunecli.prune(
