@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prunecli.progress import Progress, Step, silent
-from prunecli.report import SHARES
+from prunecli.report import COUNTS, SHARES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,7 +99,7 @@ def _fact(name: str, value: float | str) -> str:
         return value
     if "accuracy" in name or name in SHARES:
         return f"{value:.1%}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if name in COUNTS or abs(value) >= 100 else f"{value:.3g}"
 
 
 def _count(step: Step) -> str:
