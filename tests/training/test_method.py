@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import dataclasses
 import json
 from itertools import groupby
@@ -26,7 +27,8 @@ from prunecli.training.optimizers import OPTIMIZERS
 from prunecli.training.placing import start_run
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
-from prunecli.training.state import load_snapshot, save_snapshot
+from prunecli.training.state import load_snapshot, save_snapshot, write_logs
+from tests.support import fake_verbs
 from tests.support.training import GREY, QUICK, make_net, same
 
 if TYPE_CHECKING:
