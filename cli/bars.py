@@ -21,12 +21,14 @@ def bars(console: "Console") -> Iterator[Progress]:
     """Show one bar per running stage with its facts and the time left; clear them at the end."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     shown = RichProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         TextColumn("{task.fields[count]}", markup=False),
-        TextColumn("{task.fields[facts]}", markup=False, style="dim"),
+        # The only column that wraps: many facts take another line, not the room of the others.
+        TextColumn("{task.fields[facts]}", markup=False, style="dim", table_column=Column()),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,

@@ -93,13 +93,13 @@ _STRIPS = (
 
 
 def _search_text(learning: LearningReport, were: str) -> str:
-    left = counted(len(learning.ungated), "channel group")
-    out = f" {left} {verb(len(learning.ungated), 'was', 'were')} left out." * bool(learning.ungated)
+    left = len(learning.ungated)
+    out = f" {counted(left, 'channel group')} {verb(left, 'was', 'were')} left out." if left else ""
+    is_ = "is" if learning.accuracy is None else "was"
     return (
         f"{counted(learning.gates, 'channel')} {were} chosen from by {learning.method} in the "
         f"first {learning.search_epochs:.3g} of {counted(learning.epochs, 'epoch')}.{out} Then the "
-        f"rest of them {'is' if learning.accuracy is None else 'was'} removed, and what is left "
-        "trained."
+        f"rest of them {is_} removed, and what {is_} left {is_} trained."
     )
 
 

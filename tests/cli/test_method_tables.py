@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import time
 from itertools import pairwise
 
 import pytest
+from rich.console import Console
 
 from prunecli.progress import Step
-from prunecli_cli.bars import facts_text, lines
+from prunecli_cli.bars import bars, facts_text, lines
 from prunecli_cli.method_tables import MOST_POINTS, thinned
 from tests.support import fake_verbs
 from tests.support.command_line import envelope, run
@@ -85,6 +88,20 @@ def test_shares_are_per_cents_and_counts_are_whole_numbers_beside_a_bar():
     facts = {"budget": 0.5, "expected": 0.512, "cost": 0.4987, "alive": 68.0, "flips": 3.0}
     assert facts_text(facts) == "budget 50.0% expected 51.2% cost 49.9% alive 68 flips 3"
     assert facts_text({"alive": 12345.0, "price": 0.01234}) == "alive 12345 price 0.0123"
+
+
+def test_a_bar_in_a_narrow_terminal_leaves_out_no_fact():
+    facts = {
+        **{"epoch": "1/10", "loss": 0.412, "accuracy": 0.87, "images/s": 1240.0, "budget": 0.8},
+        **{"expected": 0.81, "cost": 0.795, "alive": 500.0, "flips": 3.0, "price": 0.0123},
+    }
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    with bars(console) as progress:
+        progress(Step("train", 120, 3910, facts))
+        time.sleep(0.3)
+    drawn = console.file.getvalue()
+    for words in ("train", "120/3910", "budget", "80.0%", "alive", "price", "0.0123"):
+        assert words in drawn
 
 
 def test_a_log_shows_where_a_search_stands():
