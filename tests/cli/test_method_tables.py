@@ -91,10 +91,9 @@ def test_shares_are_per_cents_and_counts_are_whole_numbers_beside_a_bar():
 
 
 def test_a_bar_in_a_narrow_terminal_leaves_out_no_fact():
-    facts = {
-        **{"epoch": "1/10", "loss": 0.412, "accuracy": 0.87, "images/s": 1240.0, "budget": 0.8},
-        **{"expected": 0.81, "cost": 0.795, "alive": 500.0, "flips": 3.0, "price": 0.0123},
-    }
+    seen = {"epoch": "1/10", "loss": 0.412, "accuracy": 0.87, "images/s": 1240.0}
+    gates = {"budget": 0.8, "expected": 0.81, "cost": 0.795, "alive": 500.0, "flips": 3.0}
+    facts = {**seen, **gates, "price": 0.0123}
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     with bars(console) as progress:
         progress(Step("train", 120, 3910, facts))
