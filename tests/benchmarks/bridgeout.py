@@ -29,10 +29,11 @@ from prunecli.training import finetune
 
 TABLE = Path(__file__).with_suffix(".csv")
 WIDTHS = (32, 32, 64, 64, 128, 128)
-"""Channels of the convolutions; 2x2 max pooling follows the first, third and fifth."""
+"""Channels of the convolutions. The first has stride 2, 2x2 max pooling follows every other one."""
 
 FRACTIONS = tuple(tenth / 10 for tenth in range(8))
-SETTING = ("regularizer", "p", "q", "target_fraction", "lr", "epochs", "images", "seed")
+SETTING = ("regularizer", "p", "q", "target_fraction", "weight_decay", "lr", "epochs", "images",
+           "seed")  # fmt: skip
 FIELDS = (*SETTING, "seconds", *(f"{fraction:g}" for fraction in FRACTIONS))
 CIFAR = InputSpec(
     channels=3, height=32, width=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--p", type=float, default=0.3)
     parser.add_argument("--q", type=float, default=1.5)
     parser.add_argument("--target-fraction", type=float, default=0.75)
+    parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--images", type=int, default=8_000)
@@ -71,7 +73,9 @@ def options_of(arguments: argparse.Namespace, name: str, seed: int) -> FinetuneO
     return FinetuneOptions(
         regularizer=None if name == "none" else name,
         epochs=arguments.epochs,
+        batch_size=64,
         lr=arguments.lr,
+        weight_decay=arguments.weight_decay,
         limit=arguments.images,
         seed=seed,
         **({} if name == "none" else noise),
@@ -85,8 +89,8 @@ def row_of(options: FinetuneOptions) -> tuple[str, ...]:
         "none": ("", "", ""),
         "dropout": (f"{options.p:g}", "", ""),
     }.get(name, (f"{options.p:g}", f"{options.q:g}", f"{options.target_fraction:g}"))
-    return (name, *noise, f"{options.lr:g}", str(options.epochs), str(options.limit),
-            str(options.seed))  # fmt: skip
+    return (name, *noise, f"{options.weight_decay:g}", f"{options.lr:g}", str(options.epochs),
+            str(options.limit), str(options.seed))  # fmt: skip
 
 
 def accuracies(options: FinetuneOptions, data: str) -> list[float]:
@@ -102,16 +106,16 @@ def accuracies(options: FinetuneOptions, data: str) -> list[float]:
 
 
 def vgg(seed: int, classes: int = 10) -> nn.Sequential:
-    """Return the network with fresh weights, drawn as the authors do: 17 million multiply-adds."""
+    """Return the network with fresh weights, drawn as the authors do: 10 million multiply-adds."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     inputs = 3
     for at, width in enumerate(WIDTHS):
-        convolution = nn.Conv2d(inputs, width, 3, padding=1)
+        convolution = nn.Conv2d(inputs, width, 3, stride=1 if at else 2, padding=1)
         nn.init.xavier_uniform_(convolution.weight, gain=math.sqrt(2))
         nn.init.zeros_(convolution.bias)
         layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
-        layers += [nn.MaxPool2d(2)] if at % 2 == 0 else []
+        layers += [nn.MaxPool2d(2)] if at % 2 and at < 5 else []
         inputs = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 

@@ -142,7 +142,7 @@ def _noise(options: FinetuneOptions) -> dict[str, float]:
 REGULARIZERS.add(
     "bridgeout",
     Regularizer(lambda options: BatchBridgeout(**_noise(options)), _with_targets, CONVOLUTIONS),
-    summary="Batch Bridgeout: noise of size |w|^(q/2) on the kernels of convolutions (> 1 x 1), "
+    summary="Batch Bridgeout: noise of size abs(w)^(q/2) on the kernels of convolutions (> 1 x 1), "
     "drawn once per mini-batch.",
     source="Khan, Stavness 2020, arXiv 2009.10893",
 )
