@@ -33,11 +33,9 @@ WIDTHS = (32, 32, 64, 64, 128, 128)
 
 FRACTIONS = tuple(tenth / 10 for tenth in range(8))
 SETTING = ("regularizer", "p", "q", "target_fraction", "weight_decay", "lr", "epochs", "images",
-           "seed")  # fmt: skip
+           "side", "seed")  # fmt: skip
 FIELDS = (*SETTING, "seconds", *(f"{fraction:g}" for fraction in FRACTIONS))
-CIFAR = InputSpec(
-    channels=3, height=32, width=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def main() -> None:
@@ -48,19 +46,20 @@ def main() -> None:
     parser.add_argument("--p", type=float, default=0.3)
     parser.add_argument("--q", type=float, default=1.5)
     parser.add_argument("--target-fraction", type=float, default=0.75)
-    parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--weight-decay", type=float, default=0.0125)
     parser.add_argument("--lr", type=float, default=0.1)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--images", type=int, default=8_000)
+    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--images", type=int, default=6_000)
+    parser.add_argument("--side", type=int, default=16, help="pixels that images are scaled to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     for seed in arguments.seeds:
         for name in arguments.regularizers:
             options = options_of(arguments, name, seed)
-            setting = row_of(options)
+            setting = row_of(options, arguments.side)
             if setting not in done():
                 start = time.process_time()
-                found = accuracies(options, arguments.data)
+                found = accuracies(options, arguments.data, side=arguments.side)
                 seconds = f"{time.process_time() - start:.0f}"
                 append(*setting, seconds, *(f"{accuracy:.4f}" for accuracy in found))
 
@@ -82,7 +81,7 @@ def options_of(arguments: argparse.Namespace, name: str, seed: int) -> FinetuneO
     )
 
 
-def row_of(options: FinetuneOptions) -> tuple[str, ...]:
+def row_of(options: FinetuneOptions, side: int) -> tuple[str, ...]:
     """Return the columns `SETTING` of a row."""
     name = options.regularizer or "none"
     noise = {
@@ -90,18 +89,18 @@ def row_of(options: FinetuneOptions) -> tuple[str, ...]:
         "dropout": (f"{options.p:g}", "", ""),
     }.get(name, (f"{options.p:g}", f"{options.q:g}", f"{options.target_fraction:g}"))
     return (name, *noise, f"{options.weight_decay:g}", f"{options.lr:g}", str(options.epochs),
-            str(options.limit), str(options.seed))  # fmt: skip
+            str(options.limit), str(side), str(options.seed))  # fmt: skip
 
 
-def accuracies(options: FinetuneOptions, data: str) -> list[float]:
+def accuracies(options: FinetuneOptions, data: str, *, side: int) -> list[float]:
     """Return the accuracy on test images for each of `FRACTIONS`, after training from scratch."""
-    source = open_source(data)
-    trained = finetune(vgg(options.seed), source, input=CIFAR, options=options).model
-    test = load_split(source, "test", input=CIFAR)
+    source, looks = open_source(data), InputSpec(3, side, side, MEAN, STD)
+    trained = finetune(vgg(options.seed), source, input=looks, options=options).model
+    test = load_split(source, "test", input=looks)
     found = []
     for fraction in FRACTIONS:
         zero_filters_(trained, fraction)  # those of a smaller fraction are among the smallest
-        found.append(evaluate(trained, test, input=CIFAR).accuracy)
+        found.append(evaluate(trained, test, input=looks).accuracy)
     return found
 
 

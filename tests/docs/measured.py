@@ -376,7 +376,7 @@ def _precision() -> str:
 def _bridgeout() -> str:
     """Return the mean accuracy over seeds for each fraction of the filters that are zeroed."""
     found: dict[tuple[str, ...], Rows] = {}
-    names = ("regularizer", "p", "q", "target_fraction", "weight_decay", "lr", "epochs", "images")
+    names = ("regularizer", "p", "q", "target_fraction", "weight_decay", "epochs", "side")
     for row in read("bridgeout.csv"):
         found.setdefault(tuple(row[name] for name in names), []).append(row)
     fractions = [f"{tenth / 10:g}" for tenth in range(8)]
@@ -386,7 +386,7 @@ def _bridgeout() -> str:
         ))
         for setting, rows in found.items()
     ]  # fmt: skip
-    head = ("regularizer", "p", "q", "target", "weight decay", "rate", "epochs", "images", "seeds",
+    head = ("regularizer", "p", "q", "target", "weight decay", "epochs", "pixels", "seeds",
             *(f"{100 * float(fraction):.0f} %" for fraction in fractions))  # fmt: skip
     return table(head, body)
 
