@@ -23,7 +23,7 @@ from prunecli.training.regularizers.bridgeout import (
     for_examples,
     gradient_factor,
     noise,
-    perturbed,
+    perturbation,
     targeted,
 )
 from tests.support.training import GREY, SHORT, same, session_of, trained
@@ -63,12 +63,13 @@ def method() -> BatchBridgeout:
 )
 def test_weights_and_gradients_are_the_published_ones(kept, weights, factors):
     xi = (kept / (1 - P) - 1) * ALL
-    assert perturbed(WEIGHT, xi, Q, ALL).tolist() == pytest.approx(weights, abs=6e-7)
-    assert gradient_factor(WEIGHT, xi, Q, ALL).tolist() == pytest.approx(factors, abs=6e-7)
+    change = perturbation(WEIGHT, xi, Q, ALL)
+    assert (WEIGHT + change).tolist() == pytest.approx(weights, abs=6e-7)
+    assert gradient_factor(WEIGHT, change, Q).tolist() == pytest.approx(factors, abs=6e-7)
 
 
 def test_the_mean_square_of_the_perturbation_is_the_penalty_of_bridge_regression():
-    moved = [perturbed(WEIGHT, (kept / (1 - P) - 1) * ALL, Q, ALL) - WEIGHT for kept in (0.0, 1.0)]
+    moved = [perturbation(WEIGHT, (kept / (1 - P) - 1) * ALL, Q, ALL) for kept in (0.0, 1.0)]
     square = P * moved[0] ** 2 + (1 - P) * moved[1] ** 2
     assert square.tolist() == pytest.approx([0.027429, 0, 0.053571, 0.428571], abs=6e-7)
     assert (P * moved[0] + (1 - P) * moved[1]).abs().max() < 1e-12
@@ -83,16 +84,18 @@ def test_the_factor_is_the_derivative_of_the_perturbation(q):
     mask = targeted(weight, 0.6)
     leaf = weight.clone().requires_grad_()
     upstream = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
-    perturbed(leaf, xi, q, mask).backward(upstream)
-    torch.testing.assert_close(leaf.grad, upstream * gradient_factor(weight, xi, q, mask))
+    (leaf + perturbation(leaf, xi, q, mask)).backward(upstream)
+    factor = gradient_factor(weight, perturbation(weight, xi, q, mask), q)
+    torch.testing.assert_close(leaf.grad, upstream * factor)
     assert torch.isfinite(leaf.grad).all()
 
 
 def test_a_zero_stays_zero_and_a_tiny_weight_has_a_bounded_gradient():
     tiny = torch.tensor([0.0, 1e-30, -1e-20, 1e-8])
     for xi in (torch.full((4,), -1.0), torch.full((4,), P / (1 - P))):
-        assert perturbed(tiny, xi, Q, torch.ones(4))[0] == 0
-        factors = gradient_factor(tiny, xi, Q, torch.ones(4))
+        change = perturbation(tiny, xi, Q, torch.ones(4))
+        assert change[0] == 0
+        factors = gradient_factor(tiny, change, Q)
         assert factors[0] == 1
         assert (factors - 1).abs().max() <= 0.75 * 100.0 + 1e-3  # (q/2) eps^(q/2 - 1)
 
@@ -305,9 +308,7 @@ def test_every_example_is_read_by_weights_of_its_own(tokens):
     mask = targeted(weight.detach(), FRACTION)
     added = for_examples(inputs, weight, xi, Q, mask)
     own = weight.detach().clone().requires_grad_()
-    expected = torch.stack(
-        [inputs[at] @ (perturbed(own, xi[at], Q, mask) - own).T for at in range(4)]
-    )
+    expected = torch.stack([inputs[at] @ perturbation(own, xi[at], Q, mask).T for at in range(4)])
     torch.testing.assert_close(added, expected)
     added.square().sum().backward()
     expected.square().sum().backward()

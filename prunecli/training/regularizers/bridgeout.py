@@ -54,15 +54,14 @@ def reach(weight: Tensor, q: float) -> Tensor:
     return (weight.abs() + EPSILON).pow(q / 2) * weight.sign().abs()
 
 
-def perturbed(weight: Tensor, xi: Tensor, q: float, targets: Tensor) -> Tensor:
-    """Return w~ = w + m (|w| + eps)^(q/2) xi, all of one shape, `targets` being m."""
-    return weight + targets * reach(weight, q) * xi
+def perturbation(weight: Tensor, xi: Tensor, q: float, targets: Tensor) -> Tensor:
+    """Return w~ - w = m (|w| + eps)^(q/2) xi, all of one shape, `targets` being m."""
+    return targets * reach(weight, q) * xi
 
 
-def gradient_factor(weight: Tensor, xi: Tensor, q: float, targets: Tensor) -> Tensor:
-    """Return dw~/dw = 1 + m (q/2) (|w| + eps)^(q/2 - 1) sign(w) xi."""
-    slope = q / 2 * (weight.abs() + EPSILON).pow(q / 2 - 1) * weight.sign()
-    return 1 + targets * slope * xi
+def gradient_factor(weight: Tensor, change: Tensor, q: float) -> Tensor:
+    """Return dw~/dw = 1 + m (q/2) (|w| + eps)^(q/2 - 1) sign(w) xi, from the perturbation."""
+    return 1 + q / 2 * change * weight.sign() / (weight.abs() + EPSILON)
 
 
 def targeted(weight: Tensor, fraction: float) -> Tensor:
@@ -95,7 +94,7 @@ def for_examples(inputs: Tensor, weight: Tensor, xi: Tensor, q: float, targets: 
 
     `inputs` [n, ..., in], `weight` and `targets` [out, in], `xi` [n, out, in] -> [n, ..., out].
     """
-    added = targets * reach(weight, q) * xi
+    added = perturbation(weight, xi, q, targets)
     rows = inputs.reshape(len(inputs), -1, inputs.shape[-1])
     return (rows @ added.transpose(1, 2)).reshape(*inputs.shape[:-1], -1)
 
@@ -129,8 +128,9 @@ class BatchBridgeout(PlainMethod):
             xi = noise(weight.shape, self.p, drawing(run, MASKS + at))
             targets = targeted(weight, self.target_fraction)
             self.clean[name] = weight.detach().clone()
-            self.factors[name] = gradient_factor(weight, xi, self.q, targets)
-            weight.copy_(perturbed(weight, xi, self.q, targets))
+            change = perturbation(weight, xi, self.q, targets)
+            self.factors[name] = gradient_factor(weight, change, self.q)
+            weight.add_(change)
 
     @torch.no_grad()
     def after_backward(self, run: TrainingRun, batch: Batch) -> None:  # noqa: ARG002
