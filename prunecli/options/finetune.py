@@ -69,7 +69,7 @@ class FinetuneOptions:
     seed: int = shared.seed()
     regularizer: str | None = option(
         None,
-        "Regularise by noise during training, so that the result can be pruned further. "
+        "Regularise by noise on weights or outputs during training. "
         "See 'prunecli methods regularizer'.",
         metavar="NAME",
         panel=shared.REGULARIZATION,

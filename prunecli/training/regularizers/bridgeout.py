@@ -55,7 +55,7 @@ def reach(weight: Tensor, q: float) -> Tensor:
 
 
 def perturbation(weight: Tensor, xi: Tensor, q: float, targets: Tensor) -> Tensor:
-    """Return w~ - w = m (|w| + eps)^(q/2) xi, all of one shape, `targets` being m."""
+    """Return w~ - w = m (|w| + eps)^(q/2) xi, `targets` being m; `xi` may have examples before."""
     return targets * reach(weight, q) * xi
 
 
