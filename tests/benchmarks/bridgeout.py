@@ -1,6 +1,6 @@
 """How far a network can be pruned without retraining, by the regulariser that it was trained with.
 
-    python tests/benchmarks/bridgeout.py --data DIR [--seeds 3] [--regularizers bridgeout ...]
+    python tests/benchmarks/bridgeout.py --data DIR [--seeds 0 1 2] [--regularizers bridgeout ...]
 
 A small VGG with batch norm is trained from scratch, with Batch Bridgeout, with dropout, or with
 weight decay alone. Then the filters with the smallest L2 norm are zeroed in every convolution, bias
