@@ -19,52 +19,17 @@ from prunecli.cutting.surgery import cut_module
 from prunecli.errors import InputError, InterruptedRunError
 from prunecli.report import EpochReport, fact_names, fact_text, to_json
 from prunecli.training import finetune
-from prunecli.training.devices import make_accelerator
-from prunecli.training.finetune import load_images, make_recipe, reproducible
+from prunecli.training.finetune import reproducible
 from prunecli.training.loop import set_learning_rate
-from prunecli.training.method import PlainMethod, Replacement, TrainingMethod, TrainingRun
+from prunecli.training.method import PlainMethod, Replacement, TrainingRun
 from prunecli.training.optimizers import OPTIMIZERS
-from prunecli.training.placing import start_run
 from prunecli.training.schedules import SCHEDULES
-from prunecli.training.session import Place, Session
 from prunecli.training.state import load_snapshot, save_snapshot, write_logs
 from tests.support import fake_verbs
-from tests.support.training import GREY, QUICK, make_net, same
+from tests.support.training import GREY, SHORT, make_net, same, session_of, trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
-
-    from prunecli.options import FinetuneOptions
-
-SHORT = dataclasses.replace(QUICK, limit=160, batch_size=40)  # two epochs of four steps
-
-
-def session_of(
-    method: TrainingMethod | None,
-    *,
-    model: nn.Module | None = None,
-    options: FinetuneOptions = SHORT,
-    folder: Path | None = None,
-    round_steps: int | None = None,
-) -> Session:
-    """Return a run on the digits that has not begun."""
-    source = data.open_source("digits")
-    train, held_out, _ = load_images(source, GREY, options, lambda _: None)
-    recipe = make_recipe(
-        source, train, input=GREY, options=options, teacher=None,
-        accelerator=make_accelerator(options.amp), round_steps=round_steps,
-    )  # fmt: skip
-    run = start_run(model or make_net(), recipe, method)
-    return Session(run, held_out=held_out, place=Place(folder, 300.0, {}))
-
-
-def trained(method: TrainingMethod | None, **arguments: Any) -> Session:
-    with reproducible():
-        session = session_of(method, **arguments)
-        session.train()
-        session.finish()
-    return session
 
 
 class Recording(PlainMethod):
