@@ -15,7 +15,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, fx
 
 from prunecli.graph.operators import (
@@ -33,7 +32,6 @@ from prunecli.graph.operators import (
     PERMUTATIONS,
     SLICES,
     VIEWS,
-    is_written,
     operator_name,
     schema_arguments,
     shape_of,
@@ -94,69 +92,6 @@ def find_blocks(trace: Trace) -> tuple[Block, ...]:
     graph = _Graph(trace)
     found = [block for node in graph.order for block in graph.blocks_at(node)]
     return _named(found)
-
-
-def without_blocks(trace: Trace, blocks: Iterable[Block]) -> Trace:
-    """Return the trace in which the streams of these blocks go on alone.
-
-    Nodes keep their names. What only the blocks read is gone from `tensors`.
-    """
-    chosen = outermost(blocks)
-    graph, by_name = copied(trace.graph)
-    for block in chosen:
-        _leave_out_(graph, by_name, block)
-    gone = {name for block in chosen for name in block.tensors}
-    for name, tensor in trace.tensors.items():
-        if tensor in gone:
-            graph.erase_node(by_name[name])
-    graph.lint()
-    return dataclasses.replace(
-        trace,
-        graph=graph,
-        tensors={name: tensor for name, tensor in trace.tensors.items() if tensor not in gone},
-        integers={
-            name: value
-            for name, value in trace.integers.items()
-            if trace.tensors.get(name) not in gone
-        },
-    )
-
-
-def copied(graph: fx.Graph) -> tuple[fx.Graph, dict[str, fx.Node]]:
-    """Return a copy of a traced graph, and its nodes by their names, which stay."""
-    copy, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-    for node in graph.nodes:
-        copies[node] = copy.node_copy(node, copies.__getitem__)
-        assert copies[node].name == node.name
-    return copy, {node.name: node for node in copies.values()}
-
-
-def outermost(blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """Return the blocks without those that lie inside of others."""
-    listed = tuple(blocks)
-    inside = {name for block in listed for name in block.nodes}
-    return tuple(block for block in listed if block.add not in inside)
-
-
-def _leave_out_(graph: fx.Graph, by_name: dict[str, fx.Node], block: Block) -> None:
-    add, branch = by_name[block.add], by_name[block.branch]
-    (stream,) = (value for value in add.all_input_nodes if value is not branch)
-    written = is_written(add)
-    in_place = add.args[0] is stream and _is_mutable(add)
-    users = tuple(add.users)
-    add.replace_all_uses_with(stream)
-    graph.erase_node(add)
-    for name in reversed(block.nodes):
-        graph.erase_node(by_name[name])
-    others = set(stream.users) - set(users)
-    if not in_place and others and (written or is_written(stream)):
-        # The sum was a tensor of its own: what is written into it must not reach the stream.
-        with graph.inserting_after(stream):
-            copied = graph.call_function(torch.ops.aten.clone.default, (stream,), name=block.add)
-        copied.meta = dict(add.meta)
-        for user in users:
-            user.replace_input_with(stream, copied)
-        by_name[block.add] = copied
 
 
 class _Graph:
@@ -299,7 +234,7 @@ class _Graph:
     def _writes_outside(self, members: set[fx.Node]) -> bool:
         """Tell whether a node of a branch writes in place into a tensor from outside of it."""
         for node in members:
-            if not _is_mutable(node):
+            if not is_mutable(node):
                 continue
             written: Any = node.args[0]
             while isinstance(written, fx.Node) and written in members and _shares(written):
@@ -328,7 +263,8 @@ def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), Tensor)
 
 
-def _is_mutable(node: fx.Node) -> bool:
+def is_mutable(node: fx.Node) -> bool:
+    """Tell whether a node writes in place into one of its arguments."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
 

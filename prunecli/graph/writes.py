@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx
 
 from prunecli.errors import InputError
-from prunecli.graph.blocks import copied
+from prunecli.graph.leaving_out import copied
 from prunecli.graph.operators import schema_arguments
 
 if TYPE_CHECKING:

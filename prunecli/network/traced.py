@@ -11,10 +11,11 @@ import numpy as np
 from prunecli.cost.kinds import LATENCY
 from prunecli.cost.model import CostModel, Latency, model_cost
 from prunecli.cutting.surgery import cut_tensor, slices_of
-from prunecli.graph.blocks import Block, find_blocks, outermost, without_blocks
+from prunecli.graph.blocks import Block, find_blocks
 from prunecli.graph.coupling.groups import STAYS, CouplingGraph, couple
 from prunecli.graph.emitting.emit import constant_name, emit
 from prunecli.graph.emitting.program import build, check_layer_names
+from prunecli.graph.leaving_out import outermost, without_blocks
 from prunecli.graph.tracing.folding import fold, folded_tensors, stored_tensors
 from prunecli.graph.tracing.trace import Example, Trace, trace
 from prunecli.graph.writes import parts_of, with_writes, written_name
