@@ -1,0 +1,118 @@
+"""Which channel groups are chosen from, and how many channels of each are executed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prunecli.errors import GraphError
+from prunecli.methods.dynamic.constants import Constants
+from prunecli.methods.dynamic.rewards import Rewards
+from prunecli.pruning.selection import Selection, select
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from prunecli.budget import Budget
+    from prunecli.cost.model import Widths
+    from prunecli.graph.coupling.groups import ChannelGroup
+    from prunecli.network.traced import Network
+    from prunecli.options import PruneOptions
+
+PROBES = 4
+"""Choices of channels whose programs are compared, of every group alone and of all together."""
+
+
+def whole_groups(network: Network) -> dict[str, str]:
+    """Return why groups stay whole: their channels cannot be left out exactly, or not unheard."""
+    reasons: dict[str, str] = {}
+    unheard = Rewards(network).unheard()
+    for group in network.coupling.groups:
+        if not group.exact:
+            reasons[group.name] = "a norm runs over its channels: leaving some out is no mask"
+        elif group.contracted:
+            reasons[group.name] = "a product of two activations sums over its channels"
+        elif unheard[group.atoms].any():
+            reasons[group.name] = "nothing reads its channels where training could listen"
+        elif group.width > 1 and not _has_one_structure(network, group):
+            reasons[group.name] = "what the network computes depends on which of its channels run"
+    return reasons
+
+
+def uniform_widths(
+    network: Network, budget: Budget, options: PruneOptions, *, held: dict[str, str] | None = None
+) -> Selection:
+    """Return the widths at which a common share of every group keeps the budget.
+
+    Groups of `whole_groups`, and those that are `held`, stay as they are. Raises what `select`
+    raises.
+    """
+    nothing = np.zeros(network.coupling.atom_count)
+    reasons = {**whole_groups(network), **(held or {})}
+    uniform = dataclasses.replace(options, allocation="uniform")
+    return select(network, nothing, budget, uniform, held=reasons)
+
+
+def check_widths(network: Network, widths: Widths) -> None:
+    """Raise `GraphError` (`DYNAMIC_WHOLE`) for widths that no choice of channels can have."""
+    if network.trace.recorded or network.trace.folding is not None:
+        why = network.trace.recorded or "its forward computes weights from others"
+        raise GraphError(
+            f"the channels of this model cannot be executed dynamically: {why}",
+            code="DYNAMIC_NEEDS_GRAPH",
+            where=type(network.model).__name__,
+            hint="use --method one-shot, then prunecli finetune",
+        )
+    reasons = whole_groups(network)
+    for group, width in zip(network.coupling.groups, widths.tolist(), strict=True):
+        if not 1 <= width <= group.width or (width < group.width and group.name in reasons):
+            raise GraphError(
+                f"{width} of the {group.width} channels of {group.name} cannot be executed: "
+                f"{reasons.get(group.name, 'there is no such number of them')}",
+                code="DYNAMIC_WHOLE",
+                where=group.name,
+                hint="leave this group whole, or use --method iterative",
+            )
+
+
+def chosen_atoms(groups: Sequence[ChannelGroup], widths: Widths) -> NDArray[np.bool_]:
+    """Return, per atom, whether its group is chosen from."""
+    narrow = [width < group.width for group, width in zip(groups, widths.tolist(), strict=True)]
+    return np.repeat(np.asarray(narrow, np.bool_), [group.width for group in groups])
+
+
+def drawn_keep(
+    groups: Sequence[ChannelGroup], widths: Widths, random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return so many atoms of every group, drawn at random."""
+    keep = np.zeros(sum(group.width for group in groups), np.bool_)
+    for group, width in zip(groups, widths.tolist(), strict=True):
+        keep[group.first + random.choice(group.width, width, replace=False)] = True
+    return keep
+
+
+def probed(network: Network, widths: Widths, constants: Constants | None = None) -> Constants:
+    """Return the constants of networks of these widths, after a look at some of them.
+
+    Raises `GraphError` (`DYNAMIC_STRUCTURE`) where their programs differ in more than numbers.
+    """
+    random = np.random.default_rng(0)
+    groups = network.coupling.groups
+    constants = constants or Constants(network, drawn_keep(groups, widths, random))
+    for _ in range(PROBES):
+        constants.check(drawn_keep(groups, widths, random))
+    return constants
+
+
+def _has_one_structure(network: Network, group: ChannelGroup) -> bool:
+    widths = network.cost.dense_widths.copy()
+    widths[list(network.coupling.groups).index(group)] = max(group.width // 2, 1)
+    try:
+        probed(network, widths)
+    except GraphError:
+        return False
+    return True
