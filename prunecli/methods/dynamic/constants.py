@@ -101,8 +101,8 @@ class Constants:
         """Turn the operators that may change into modules with changeable arguments."""
         nodes = {node.name: node for node in graph.graph.nodes}
         for name, entry in self.entries.items():
-            if not _is_changeable(entry) or name not in nodes:
-                continue
+            if entry["kind"] == "take" or not _is_changeable(entry) or name not in nodes:
+                continue  # a table of indices is data already
             node = nodes[name]
             place = place_of(name)
             graph.add_module(place, Operation(node))
