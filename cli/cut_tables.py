@@ -12,6 +12,7 @@ from prunecli.report import (
     GroupReport,
     IterativeReport,
     LatencyReport,
+    LearningReport,
     PruneReport,
     RepairReport,
     SearchReport,
@@ -80,6 +81,7 @@ def prune_details(report: PruneReport) -> Parts:
         *([] if report.dead is None else dead_parts(report.dead, None)),
         *([] if report.repair is None else [repair_table(report.repair)]),
         *([] if report.iterative is None else iterative_parts(report.iterative)),
+        *([] if report.learning is None else learning_parts(report.learning)),
         *([] if report.latency is None else [latency_table(report.latency)]),
         fact_rows(facts),
     ]
@@ -127,6 +129,8 @@ def _step_facts(report: PruneReport) -> dict[str, str]:
         )
     elif report.iterative is not None:
         facts |= iterative_plan(report.iterative)
+    if report.learning is not None:
+        facts |= learning_facts(report.learning)
     if report.repair is not None and report.repair.steps:
         cut, *_, last = [step for step in report.repair.steps if step.name != DENSE]
         facts["repaired"] = (
@@ -239,6 +243,44 @@ def iterative_plan(report: IterativeReport) -> dict[str, str]:
         "to do": f"about {report.planned_removals} removals, {report.planned_updates} updates, "
         f"{report.planned_seconds:.0f} s"
     }
+
+
+def learning_facts(report: LearningReport) -> dict[str, str]:
+    """Return what a method that learns what to prune did, or would do."""
+    search = f"{report.gates} channels chosen from in {report.search_epochs:g} epochs"
+    if report.accuracy is None:
+        return {"to do": f"{search}, {report.epochs} epochs in all ({report.precision})"}
+    change = report.accuracy
+    return {
+        report.method: f"{search}; {report.epochs} epochs in all, {report.precision}",
+        "held out": f"{percent(change.before)} -> {percent(change.after)} "
+        f"(best epoch {report.best_epoch}, {report.images:,} images)",
+    }
+
+
+def learning_parts(report: LearningReport) -> Parts:
+    """Return the course of a search: budget, costs and gates, and what was scored on the way."""
+    reasons = {f"no gates: {name}": reason for name, reason in report.ungated.items()}
+    parts: Parts = [fact_rows(reasons)] if reasons else []
+    if not report.course:
+        return parts
+    table = grid(
+        ">epoch", "phase", ">budget", ">expected", ">cost", ">alive", ">flips", ">loss", ">accuracy"
+    )
+    for point in report.course:
+        table.add_row(
+            f"{point.epoch:.1f}",
+            point.phase,
+            percent(point.budget),
+            percent(point.expected),
+            percent(point.cost),
+            str(point.alive),
+            str(point.flips),
+            "" if point.loss is None else f"{point.loss:.4f}",
+            "" if point.accuracy is None else percent(point.accuracy),
+        )
+    table.caption = "shares of the cost that the budget names first; scores on held-out images"
+    return [*parts, table]
 
 
 def latency_table(latency: LatencyReport) -> Table:

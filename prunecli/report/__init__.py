@@ -2,12 +2,14 @@
 
 from prunecli.report.as_json import finite, to_json
 from prunecli.report.cuts import (
+    CoursePoint,
     DeadGroup,
     DeadReport,
     DeadScores,
     IterativeReport,
     LatencyReport,
     LayerSparsity,
+    LearningReport,
     PruneReport,
     RemovalReport,
     RepairReport,
@@ -65,6 +67,7 @@ __all__ = [
     "ClassDifficulty",
     "ConfusingImage",
     "Cost",
+    "CoursePoint",
     "CutCost",
     "DatasetAnalysis",
     "DeadGroup",
@@ -91,6 +94,7 @@ __all__ = [
     "LearnabilityPair",
     "LearnabilityReport",
     "LearnedRun",
+    "LearningReport",
     "ModelAnalysis",
     "OracleReport",
     "Parity",

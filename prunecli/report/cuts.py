@@ -114,6 +114,59 @@ class IterativeReport:
 
 
 @dataclass(frozen=True)
+class CoursePoint:
+    """Where a method that learns what to prune stood after `updates` updates.
+
+    `budget`, `expected` and `cost` are shares of the cost that the budget names: what it had come
+    down to, what gates were expected to keep, and what those that were open kept. `alive` channels
+    were left, `flips` gates had opened or closed since the point before; `widths` are those of the
+    channel groups. The others are those of the epoch that ends here, None within one: `loss` and
+    `accuracy` on held-out images.
+    """
+
+    updates: int
+    epoch: float
+    phase: str
+    budget: float
+    expected: float
+    cost: float
+    alive: int
+    flips: int
+    widths: Mapping[str, int]
+    train_loss: float | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    learning_rate: float | None = None
+    images_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class LearningReport:
+    """What a method that trains did; for a dry run, what it would do.
+
+    `search_epochs` of `epochs` were spent on choosing channels. `ungated` says why channel groups
+    had no gates; `accuracy` and `loss` are on `images` held-out images: of the original model, and
+    of the result, which is that of `best_epoch`. `flipped` counts the gates that closed or opened,
+    `kept` is the share of the cost that the budget names first.
+    """
+
+    method: str
+    epochs: int
+    search_epochs: float
+    gates: int
+    ungated: Mapping[str, str] = field(default_factory=dict)
+    kept: float | None = None
+    accuracy: AccuracyChange | None = None
+    loss: tuple[float, float] | None = None
+    images: int = 0
+    best_epoch: int | None = None
+    max_rel_error: float | None = None
+    course: tuple[CoursePoint, ...] = ()
+    log: Path | None = None
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
 class LatencyReport:
     """Milliseconds per batch of `batch` images in ONNX Runtime on this machine's CPU.
 
@@ -220,6 +273,7 @@ class PruneReport:
     importance: str | None = None
     sparsity: SparsityReport | None = None
     iterative: IterativeReport | None = None
+    learning: LearningReport | None = None
     latency: LatencyReport | None = None
     candidates: SearchReport | None = None
     dead: DeadReport | None = None
