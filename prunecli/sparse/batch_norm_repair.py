@@ -6,22 +6,21 @@ import time
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from prunecli.errors import InputError
 from prunecli.evaluation.scores import score_on
 from prunecli.progress import Progress, Step
 from prunecli.repair import check_repair, count_calibration
-from prunecli.repair.norms import averaging_statistics, norms_of
 from prunecli.report import RepairReport, RepairStep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
-
     from prunecli.evaluation.batches import Images
     from prunecli.network.traced import Network
 
+BatchNorm = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the base of every batch norm
 POSSIBLE = "bn"
 
 
@@ -56,12 +55,24 @@ def repair_norms_(
     count = count_calibration(batches)
     dense, cut = score_on(network.model, judged_on), score_on(model, judged_on)
     start = time.perf_counter()
-    done, norms = 0, norms_of(model)
-    with averaging_statistics(norms):
-        for inputs, _ in batches():
-            model(inputs)
-            done += len(inputs)
-            progress(Step("repair bn", done, count))
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, BatchNorm) and module.track_running_stats
+    ]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+        norm.train()
+    done = 0
+    for inputs, _ in batches():
+        model(inputs)
+        done += len(inputs)
+        progress(Step("repair bn", done, count))
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+        norm.eval()
     seconds = round(time.perf_counter() - start, 3)
     after = score_on(model, judged_on)
     steps = (

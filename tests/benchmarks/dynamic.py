@@ -116,12 +116,12 @@ def measured(name: str, turns: int, amp: str) -> dict[str, str]:
     network, method = made(name)
     runs = {"dense": dense_run(network, amp), "search": method_run(method, amp)}
     times: dict[str, list[float]] = {kind: [] for kind in runs}
-    for turn in range(method.warm_steps + turns):
-        if turn == method.warm_steps:
+    for turn in range(method.bandits.warm_steps + turns):
+        if turn == method.bandits.warm_steps:
             method.moving = method.rewarding = 0.0
         for kind, run in runs.items():
             spent = stepped(run)
-            if turn >= method.warm_steps:
+            if turn >= method.bandits.warm_steps:
                 times[kind].append(spent)
     ratio = median(b / a for a, b in zip(times["dense"], times["search"], strict=True))
     beside = (method.moving / turns, method.rewarding / turns)

@@ -19,8 +19,8 @@ from prunecli.cutting.surgery import cut_tensor, slices_of
 from prunecli.data.pixels import normalise
 from prunecli.errors import GraphError, InputError, InterruptedRunError
 from prunecli.methods.dynamic import DynamicChannels, DynamicOptions, whole_groups
-from prunecli.methods.dynamic.freezing import estimate_norms_
 from prunecli.methods.dynamic.slicing import tensors_of
+from prunecli.methods.learning.norms import estimate_norms_
 from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.progress import Clock, silent
@@ -55,7 +55,7 @@ class Watched(DynamicChannels):
 
     def after_backward(self, run, batch):
         self.told = copied(
-            {name: torch.as_tensor(getattr(self, name)) for name in ("means", "counts")}
+            {name: torch.as_tensor(getattr(self.bandits, name)) for name in ("means", "counts")}
         )
         super().after_backward(run, batch)
         self.batch = batch
@@ -67,7 +67,10 @@ class Watched(DynamicChannels):
         tensors = copied(self.dense_tensors(run))
         states = {name: copied(own) for name, own in self.whole.states.items()}
         counts = copied(
-            {"counts": torch.as_tensor(self.counts), "means": torch.as_tensor(self.means)}
+            {
+                "counts": torch.as_tensor(self.bandits.counts),
+                "means": torch.as_tensor(self.bandits.means),
+            }
         )
         rate = run.optimizer.param_groups[0]["lr"]
         self.steps.append((self.keep.copy(), self.batch, rate, tensors, states, counts))
@@ -190,7 +193,7 @@ def test_rewards_are_the_mean_over_images_of_what_a_mask_of_the_channel_would_do
             expected = (told["means"][ran] * count + reward) / (count + 1)
             torch.testing.assert_close(after["means"][ran], expected, rtol=2e-3, atol=2e-4)
             assert torch.equal(after["counts"][ran], told["counts"][ran] + 1)
-    assert method.skipped == 0
+    assert method.bandits.skipped == 0
 
 
 def test_every_channel_runs_in_the_warm_start_and_the_bounds_choose_after_it():
@@ -200,10 +203,10 @@ def test_every_channel_runs_in_the_warm_start_and_the_bounds_choose_after_it():
     for step, (keep, *_, counts) in enumerate(method.steps):
         assert [int(keep[group.atoms].sum()) for group in groups] == method.widths.tolist()
         ran += keep
-        if step + 1 == method.warm_steps:
+        if step + 1 == method.bandits.warm_steps:
             assert ran.min() >= 1
         assert np.array_equal(ran, counts["counts"].numpy())
-    assert len({keep.tobytes() for keep, *_ in method.steps[method.warm_steps :]}) > 2
+    assert len({keep.tobytes() for keep, *_ in method.steps[method.bandits.warm_steps :]}) > 2
 
 
 def test_only_the_chosen_channels_are_there_to_be_computed():
@@ -348,7 +351,7 @@ def test_the_channels_with_the_highest_mean_reward_are_frozen_after_half_of_the_
     assert method.frozen_after == 8
     assert session.best.epoch in {2, 3}  # nothing of the search is remembered
     for group, width in zip(method.network.coupling.groups, method.widths.tolist(), strict=True):
-        means = method.means[group.atoms]
+        means = method.bandits.means[group.atoms]
         kept = method.keep[group.atoms]
         assert kept.sum() == width
         assert means[kept].min() >= means[~kept].max()
@@ -365,7 +368,7 @@ def test_an_epoch_without_a_change_ends_the_search():
     class Same(DynamicChannels):
         def after_backward(self, run, batch):
             super().after_backward(run, batch)
-            self.means[:] = -np.arange(len(self.means))
+            self.bandits.means[:] = -np.arange(len(self.bandits.means))
 
     network = digits_network(Plain())
     patient = of_network(network, kind=Same, search=0.9)
@@ -409,7 +412,7 @@ def test_batch_norm_is_estimated_anew_on_the_training_images():
     network = Plain(7).eval()
     nn.init.constant_(network.bn1.running_mean, 9.0)
     momentum = network.bn1.momentum
-    estimate_norms_(network, run)
+    estimate_norms_(run, network)
     images = torch.cat([images for images, _ in run.recipe.images.gather([torch.arange(200)])])
     made = network.conv1(normalise(images, GREY)).transpose(0, 1).flatten(1)
     torch.testing.assert_close(network.bn1.running_mean, made.mean(1), rtol=1e-4, atol=1e-5)
@@ -475,7 +478,7 @@ def test_it_trains_in_bf16_and_keeps_the_whole_network_in_full_precision():
     options = dataclasses.replace(SHORT, amp="bf16", ema=0.9, limit=120, batch_size=24)
     method, session = watched(Plain(), options=options, flops=0.3)
     assert method.error < 1e-8
-    assert method.skipped == 0
+    assert method.bandits.skipped == 0
     assert session.reports[-1].precision == "bf16"
     assert all(
         value.dtype in {torch.float32, torch.int64} for value in method.steps[-1][3].values()
@@ -524,8 +527,8 @@ def test_a_run_that_is_stopped_goes_on_bit_by_bit(tmp_path, name, at, error):
     assert same(resumed.run.bare, straight.run.bare)
     assert same(resumed.run.average.model, straight.run.average.model)
     ours, theirs = resumed.run.method, straight.run.method
-    assert np.array_equal(ours.means, theirs.means)
-    assert np.array_equal(ours.counts, theirs.counts)
+    assert np.array_equal(ours.bandits.means, theirs.bandits.means)
+    assert np.array_equal(ours.bandits.counts, theirs.bandits.counts)
     assert ours.frozen_after == theirs.frozen_after == 10
     for key, value in theirs.network.model.state_dict().items():
         assert torch.equal(ours.network.model.state_dict()[key], value), key
@@ -551,7 +554,8 @@ class Kept(DynamicChannels):
 method = of_network(digits_network(Plain(1)), kind=Kept, flops=0.3)
 session, plan = trained(method, options=dataclasses.replace(SHORT, ema=0.5))
 rank = torch.distributed.get_rank()
-torch.save({{"keeps": method.keeps, "means": torch.as_tensor(method.means), "plan": plan.to_json(),
+torch.save({{"keeps": method.keeps, "plan": plan.to_json(),
+            "means": torch.as_tensor(method.bandits.means),
             "model": session.run.bare.state_dict(), "losses": [r.loss for r in session.reports],
             "dense": method.network.model.state_dict()}},
            Path({folder!r}) / f"{{rank}}.pt")

@@ -14,7 +14,7 @@ from prunecli.methods.dynamic import DynamicChannels, DynamicOptions, uniform_wi
 from prunecli.network.traced import Network, read_network
 from prunecli.options import PruneOptions
 from prunecli.training.devices import make_accelerator
-from prunecli.training.finetune import load_images, make_recipe, reproducible
+from prunecli.training.finetune import load_images, make_recipe, reproducible, trainable_copy
 from prunecli.training.placing import start_run
 from prunecli.training.session import Place, Session
 from tests.support.training import GREY, QUICK
@@ -65,6 +65,7 @@ def of_network(
     **options: Any,
 ) -> DynamicChannels:
     widths = uniform_widths(network, make_budget(flops=flops), PruneOptions(align=align)).widths
+    network = dataclasses.replace(network, model=trainable_copy(network.model).eval())
     return kind(network, widths, DynamicOptions(**options), seed)
 
 

@@ -13,7 +13,7 @@ from prunecli.methods.dynamic.rewards import Rewards
 from prunecli.pruning.selection import Selection, select
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,7 +44,11 @@ def whole_groups(network: Network) -> dict[str, str]:
 
 
 def uniform_widths(
-    network: Network, budget: Budget, options: PruneOptions, *, held: dict[str, str] | None = None
+    network: Network,
+    budget: Budget,
+    options: PruneOptions,
+    *,
+    held: Mapping[str, str] | None = None,
 ) -> Selection:
     """Return the widths at which a common share of every group keeps the budget.
 
@@ -77,12 +81,6 @@ def check_widths(network: Network, widths: Widths) -> None:
                 where=group.name,
                 hint="leave this group whole, or use --method iterative",
             )
-
-
-def chosen_atoms(groups: Sequence[ChannelGroup], widths: Widths) -> NDArray[np.bool_]:
-    """Return, per atom, whether its group is chosen from."""
-    narrow = [width < group.width for group, width in zip(groups, widths.tolist(), strict=True)]
-    return np.repeat(np.asarray(narrow, np.bool_), [group.width for group in groups])
 
 
 def drawn_keep(

@@ -10,7 +10,6 @@ after half of the steps.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,24 +18,17 @@ import torch
 from prunecli.budget import Budget
 from prunecli.cutting.surgery import slices_of
 from prunecli.errors import InputError
-from prunecli.methods.dynamic.bandit import (
-    EXPLORE,
-    confidence_bounds,
-    learn_,
-    scaled,
-    top,
-    warm_sets,
-)
+from prunecli.methods.dynamic.bandits import Bandits
 from prunecli.methods.dynamic.constants import Constants
 from prunecli.methods.dynamic.freezing import frozen_network
-from prunecli.methods.dynamic.groups import check_widths, chosen_atoms, probed
+from prunecli.methods.dynamic.groups import check_widths, probed
 from prunecli.methods.dynamic.rewards import Rewards
 from prunecli.methods.dynamic.slicing import Slicer, Whole, tensors_of
-from prunecli.methods.iterative.narrowing import write_back_
+from prunecli.methods.narrowing import write_back_
 from prunecli.options import PruneOptions
 from prunecli.pruning.proven_cut import plan_of
+from prunecli.report import CoursePoint
 from prunecli.training.devices import from_main_process, over_processes
-from prunecli.training.finetune import trainable_copy
 from prunecli.training.method import PlainMethod, Replacement
 
 if TYPE_CHECKING:
@@ -46,25 +38,12 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from prunecli.cost.model import Widths
+    from prunecli.methods.dynamic.settings import DynamicOptions
     from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
+    from prunecli.pruning.selection import Selection
+    from prunecli.report import EpochReport
     from prunecli.training.method import Batch, TrainingRun
-
-
-@dataclass(frozen=True)
-class DynamicOptions:
-    """How channels are searched for.
-
-    `explore` is the factor of the confidence radius, `sqrt(explore ln t / T)`. `reward_ema` is what
-    a mean reward keeps of itself at another reward (0: the plain mean over all of them). `search`
-    is the share of the steps after which the channels are frozen; with `settle` they are as soon as
-    an epoch has not changed those with the highest mean reward.
-    """
-
-    explore: float = EXPLORE
-    reward_ema: float = 0.0
-    search: float = 0.5
-    settle: bool = True
 
 
 class DynamicChannels(PlainMethod):
@@ -72,9 +51,10 @@ class DynamicChannels(PlainMethod):
 
     `module` is the network to train: a narrow one, into which the slices of the chosen channels are
     put before a step and taken back from later, with the optimiser's state and the average of them.
-    What does not run keeps its bits. `network` holds a copy of the model; what was trained is in it
-    once the channels are frozen. Until then the held-out accuracy is that of the channels that ran
-    last.
+    What does not run keeps its bits. Once the channels are frozen, the module of `network` holds
+    what was trained. Until then the held-out accuracy is that of the channels that ran last.
+    `selection`, `kind` and `target` are for reports: what stays whole, and the share of which cost
+    was asked for.
     """
 
     saves_between_steps = True
@@ -82,37 +62,38 @@ class DynamicChannels(PlainMethod):
     def __init__(
         self, network: Network, widths: Widths, options: DynamicOptions, seed: int
     ) -> None:
-        """Take a copy of the model; `widths` has the channels to execute of every group.
+        """Start from the weights of `network`, whose module is written to: give a copy of it.
 
-        Raises `InputError` (`BAD_OPTION`, `NOTHING_TO_CHOOSE`) and `GraphError` (`DYNAMIC_WHOLE`,
-        `DYNAMIC_NEEDS_GRAPH`, `DYNAMIC_STRUCTURE`).
+        `widths` has the channels to execute of every group. Raises `InputError` (`BAD_OPTION`,
+        `NOTHING_TO_CHOOSE`) and `GraphError` (`DYNAMIC_WHOLE`, `DYNAMIC_NEEDS_GRAPH`,
+        `DYNAMIC_STRUCTURE`).
         """
-        _check_options(options)
-        check_widths(network, widths)
-        student = trainable_copy(network.model).eval()
-        self.network = dataclasses.replace(network, model=student)
-        self.widths, self.options = np.asarray(widths, np.int64), options
-        groups = network.coupling.groups
-        self.chosen = chosen_atoms(groups, self.widths)
-        narrow = [(group, int(width)) for group, width in zip(groups, self.widths, strict=True)
-                  if width < group.width]  # fmt: skip
-        if not narrow:
-            raise _nothing_to_choose()
-        self.narrow = tuple(narrow)
-        random = np.random.default_rng(seed)
-        self.warm = {
-            group.name: warm_sets(random.permutation(group.width), width) for group, width in narrow
-        }
-        self.means = np.zeros(network.coupling.atom_count)
-        self.counts = np.zeros(network.coupling.atom_count, np.int64)
-        self.skipped = 0
-        self.frozen_after: int | None = None
-        self.error: float | None = None
-        self.keep = self._choice(0)
+        options.check()
+        self.network, self.options = network, options
+        self.widths = np.asarray(widths, np.int64)
+        check_widths(network, self.widths)
+        self.bandits = Bandits(
+            network.coupling.groups,
+            self.widths,
+            explore=options.explore,
+            decay=options.reward_ema,
+            seed=seed,
+        )
+        if not self.bandits.narrow:
+            raise InputError(
+                "every channel of every group would be executed: there is nothing to choose",
+                code="NOTHING_TO_CHOOSE",
+                hint="ask for a smaller budget",
+            )
+        self.keep = self.bandits.choice(0)
         self.best = self.best_at_start = self.keep
         self.unchanged = 0
-        self._slicer = Slicer(network.coupling, self.chosen)
-        self.rewards = Rewards(self.network)
+        self.frozen_after: int | None = None
+        self.error: float | None = None
+        self.course: tuple[CoursePoint, ...] = ()
+        self.selection: Selection | None = None
+        self.kind, self.target = "flops", self.share("flops")
+        self.rewards = Rewards(network)
         self.constants, self.module = self._narrow_module()
         self._whole: Whole | None = None
 
@@ -120,16 +101,17 @@ class DynamicChannels(PlainMethod):
 
     def start(self, run: TrainingRun) -> None:
         """Set the whole network beside the narrow one; raise `InputError` for too few steps."""
-        if self.warm_steps >= run.steps:
+        warm = self.bandits.warm_steps
+        if warm >= run.steps:
             raise InputError(
-                f"every channel has to run once, which takes {self.warm_steps} steps, and there "
-                f"are {run.steps}",
+                f"every channel has to run once, which takes {warm} steps, and there are "
+                f"{run.steps}",
                 code="TOO_FEW_STEPS",
                 hint="train for more epochs, with smaller batches, or keep more channels",
             )
-        every = np.ones(self.keep.size, np.bool_)
-        whole, _ = self.network.graph_network(every)
-        self._whole = Whole(whole, self._slicer, run)
+        whole, _ = self.network.graph_network(np.ones_like(self.keep))
+        slicer = Slicer(self.network.coupling, self.bandits.chosen)
+        self._whole = Whole(whole, slicer, run)
 
     def before_step(self, run: TrainingRun) -> None:
         """Choose the channels of the step, and put their slices into the narrow network."""
@@ -137,7 +119,7 @@ class DynamicChannels(PlainMethod):
             return
         if run.step == 0:
             self.best_at_start = self.best
-        self._execute(run, self._choice(run.taken))
+        self._execute(run, self.bandits.choice(run.taken))
 
     def after_backward(self, run: TrainingRun, batch: Batch) -> None:
         """Reward the channels that ran."""
@@ -146,55 +128,68 @@ class DynamicChannels(PlainMethod):
         accelerator = run.recipe.accelerator
         heard = self.rewards.heard(len(batch), run.device)
         total = from_main_process(accelerator, over_processes(accelerator, heard))
-        rewards = total.double().cpu().numpy()
-        for group, _ in self.narrow:
-            ran = np.flatnonzero(self.keep[group.atoms])
-            found = scaled(rewards[group.atoms][ran])
-            if found is None:
-                self.skipped += 1
-                continue
-            means, counts = self.means[group.atoms], self.counts[group.atoms]
-            learn_(means, counts, ran, found, decay=self.options.reward_ema)
+        self.bandits.learn_(self.keep, total.double().cpu().numpy())
 
     def after_step(self, run: TrainingRun) -> Replacement | None:
         """Freeze the channels when it is time."""
         if self.frozen:
             return None
         self.whole.rest_(run)
-        best, taken = self._best(), run.taken + 1
+        best, taken = self.bandits.best(), run.taken + 1
         self.unchanged = self.unchanged + 1 if bool((best == self.best).all()) else 0
         self.best = best
-        if taken < self.warm_steps:
+        if taken < self.bandits.warm_steps:
             return None
         settled = self.options.settle and self.unchanged >= run.recipe.steps_per_epoch
-        return self._freeze(run) if settled or taken >= self.search_steps(run) else None
+        return self._freeze(run) if settled or taken >= self.search_steps(run.steps) else None
+
+    def after_round(self, run: TrainingRun, report: EpochReport) -> None:
+        """Note where the run stands."""
+        kept = self.share(self.kind)
+        groups = self.network.coupling.groups
+        point = CoursePoint(
+            updates=run.taken,
+            epoch=run.taken / run.recipe.steps_per_epoch,
+            phase="train" if self.frozen else "search",
+            budget=self.target,
+            expected=kept,
+            cost=kept,
+            alive=int(self.widths.sum()),
+            flips=self.changed,
+            widths=dict(zip((group.name for group in groups), self.widths.tolist(), strict=True)),
+            train_loss=report.train_loss,
+            loss=report.loss,
+            accuracy=report.accuracy,
+            learning_rate=report.learning_rate,
+            images_per_second=report.images_per_second,
+        )
+        self.course = (*self.course, point)
+        if self.frozen:
+            self.best_at_start = self.best
 
     def settled(self, run: TrainingRun) -> bool:  # noqa: ARG002
         """Tell whether the channels are frozen."""
         return self.frozen
 
     def facts(self) -> dict[str, float]:
-        """Return whether channels are searched for, what runs, and how many are new in the best.
-
-        `changed` counts, since the epoch began, the channels that came among those with the highest
-        mean reward.
-        """
+        """Return whether channels are searched for, what runs, and how many are new in the best."""
         return {
             "searching": float(not self.frozen),
             "FLOPs": self.share("flops"),
-            "changed": float((self.best & ~self.best_at_start).sum()),
+            "changed": float(self.changed),
         }
 
+    def log_rows(self) -> tuple[CoursePoint, ...]:
+        """Log where the run stood after every epoch."""
+        return self.course
+
     def state(self) -> dict[str, Any]:
-        """Return the bandit, and the whole network with its optimiser's state and average."""
+        """Return the bandits, and the whole network with its optimiser's state and average."""
         return {
-            "keep": torch.as_tensor(self.keep),
-            "best": torch.as_tensor(self.best),
-            "best_at_start": torch.as_tensor(self.best_at_start),
-            "means": torch.as_tensor(self.means),
-            "counts": torch.as_tensor(self.counts),
+            **{name: torch.as_tensor(getattr(self, name)) for name in _CHOICES},
+            "bandits": self.bandits.state(),
+            "course": [dataclasses.asdict(point) for point in self.course],
             "unchanged": self.unchanged,
-            "skipped": self.skipped,
             "frozen_after": self.frozen_after,
             "error": self.error,
             **({"dense": self.network.model.state_dict()} if self.frozen else self.whole.state()),
@@ -202,11 +197,10 @@ class DynamicChannels(PlainMethod):
 
     def restore(self, run: TrainingRun, state: Mapping[str, Any]) -> Replacement | None:
         """Go on with the channels that ran last, or with those that are frozen."""
-        self.keep, self.best, self.best_at_start, self.means, self.counts = (
-            state[name].numpy().copy()
-            for name in ("keep", "best", "best_at_start", "means", "counts")
-        )
-        self.unchanged, self.skipped = state["unchanged"], state["skipped"]
+        self.keep, self.best, self.best_at_start = (state[name].numpy() for name in _CHOICES)
+        self.bandits.restore(state["bandits"])
+        self.course = tuple(CoursePoint(**point) for point in state["course"])
+        self.unchanged = state["unchanged"]
         self.frozen_after, self.error = state["frozen_after"], state["error"]
         if self.frozen:
             self.network.model.load_state_dict(state["dense"])
@@ -245,14 +239,14 @@ class DynamicChannels(PlainMethod):
         return self._whole
 
     @property
-    def warm_steps(self) -> int:
-        """Steps that it takes until every channel has run once."""
-        return max(len(sets) for sets in self.warm.values())
+    def changed(self) -> int:
+        """Channels that came among those with the highest mean reward since the epoch began."""
+        return int((self.best & ~self.best_at_start).sum())
 
-    def search_steps(self, run: TrainingRun) -> int:
-        """Return the steps after which channels are frozen at the latest."""
-        asked = round(self.options.search * run.steps)
-        return min(max(asked, self.warm_steps), run.steps - 1)
+    def search_steps(self, steps: int) -> int:
+        """Return the steps, of so many, after which channels are frozen at the latest."""
+        asked = round(self.options.search * steps)
+        return min(max(asked, self.bandits.warm_steps), steps - 1)
 
     def share(self, kind: str) -> float:
         """Return the share of a cost that executing so many channels takes."""
@@ -260,36 +254,19 @@ class DynamicChannels(PlainMethod):
         return float(cost.cost(self.widths)[kind] / cost.dense[kind])
 
     def dense_tensors(self, run: TrainingRun) -> dict[str, Tensor]:
-        """Return what the whole network is now, by name."""
+        """Return what the whole network is now, by name; before the freeze."""
         self.whole.take_in_(run)
         return tensors_of(self.whole.module)
 
-    # --- choices ---------------------------------------------------------------------------------
+    # --- the networks ----------------------------------------------------------------------------
 
-    def _choice(self, taken: int) -> NDArray[np.bool_]:
-        """Return the atoms to execute after so many steps."""
-        keep = ~self.chosen
-        for group, width in self.narrow:
-            warm = self.warm[group.name]
-            if taken < len(warm):
-                chosen = warm[taken]
-            else:
-                bounds = confidence_bounds(
-                    self.means[group.atoms],
-                    self.counts[group.atoms],
-                    taken + 1,
-                    explore=self.options.explore,
-                )
-                chosen = top(bounds, width)
-            keep[group.first + chosen] = True
-        return keep
-
-    def _best(self) -> NDArray[np.bool_]:
-        """Return the atoms with the highest mean rewards: those that a freeze would keep."""
-        keep = ~self.chosen
-        for group, width in self.narrow:
-            keep[group.first + top(self.means[group.atoms], width)] = True
-        return keep
+    def _narrow_module(self) -> tuple[Constants, fx.GraphModule]:
+        """Return a network of the narrow widths whose channels can be exchanged."""
+        constants = probed(self.network, self.widths, Constants(self.network, self.keep))
+        module, _ = self.network.graph_network(self.keep)
+        self.rewards.listen_(module)
+        constants.free_(module)
+        return constants, module
 
     def _execute(self, run: TrainingRun, keep: NDArray[np.bool_]) -> None:
         """Let the narrow network be the one with these atoms."""
@@ -307,41 +284,13 @@ class DynamicChannels(PlainMethod):
         self.rewards.follow(self.keep)
         self.whole.point_(self.keep)
 
-    def _narrow_module(self) -> tuple[Constants, fx.GraphModule]:
-        """Return a network of the narrow widths whose channels can be exchanged."""
-        constants = probed(self.network, self.widths, Constants(self.network, self.keep))
-        module, _ = self.network.graph_network(self.keep)
-        self.rewards.listen_(module)
-        constants.free_(module)
-        return constants, module
-
     def _freeze(self, run: TrainingRun) -> Replacement:
         """Go on with the best channels alone, in a network that was cut to them and proven."""
         self._execute(run, self.best)
-        self.whole.take_in_(run)
-        write_back_(self.network.model, tensors_of(self.whole.module), {})
+        write_back_(self.network.model, self.dense_tensors(run), {})
         replacement, self.error = frozen_network(self.network, self.keep, run)
         self.frozen_after, self._whole = run.taken + 1, None
         return replacement
 
 
-def _check_options(options: DynamicOptions) -> None:
-    for name, fine, wanted in (
-        ("explore", 0 <= options.explore < float("inf"), "0 or more"),
-        ("reward_ema", 0 <= options.reward_ema < 1, "0 (off) to below 1"),
-        ("search", 0 <= options.search < 1, "0 to below 1"),
-    ):
-        if not fine:
-            raise InputError(
-                f"{name.replace('_', '-')} {getattr(options, name)} is out of range",
-                code="BAD_OPTION",
-                hint=f"give {wanted}",
-            )
-
-
-def _nothing_to_choose() -> InputError:
-    return InputError(
-        "every channel of every group would be executed: there is nothing to choose",
-        code="NOTHING_TO_CHOOSE",
-        hint="ask for a smaller budget",
-    )
+_CHOICES = ("keep", "best", "best_at_start")
