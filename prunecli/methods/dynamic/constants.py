@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunecli.errors import GraphError
+from prunecli.graph.coupling.groups import staying
 from prunecli.graph.emitting.emit import emit_some, following_nodes
 
 if TYPE_CHECKING:
@@ -86,11 +87,16 @@ def _changed(argument: Any, entry: Any) -> Any:
 
 
 class Constants:
-    """The constants of one narrow network, and of copies of it."""
+    """The constants of one narrow network, and of copies of it.
 
-    def __init__(self, network: Network, keep: NDArray[np.bool_]) -> None:
+    `chosen` are the atoms that are chosen from, one boolean each; `keep` are those that it has now.
+    """
+
+    def __init__(
+        self, network: Network, keep: NDArray[np.bool_], chosen: NDArray[np.bool_]
+    ) -> None:
         self.network = network
-        self.names = following_nodes(network.trace)
+        self.names = _touching(network, chosen)
         self.entries = self.of(keep)
 
     def of(self, keep: NDArray[np.bool_]) -> dict[str, Entry]:
@@ -142,6 +148,30 @@ class Constants:
                     assert isinstance(operation, Operation)
                     operation.change_(entry)
         self.entries.update(changed)
+
+
+def _touching(network: Network, chosen: NDArray[np.bool_]) -> frozenset[str]:
+    """Return the nodes that may follow the choice of these atoms.
+
+    They read or make a value with one of them, or take a size that the network computes.
+    """
+    trace, coupling = network.trace, network.coupling
+    following = following_nodes(trace)
+
+    def touched(node: fx.Node) -> bool:
+        value = node.meta.get("val")
+        if value is not None and not isinstance(value, Tensor | list | tuple):
+            return True
+        dims = coupling.values.get(node.name) or coupling.tensors.get(
+            trace.tensors.get(node.name, ""), {}
+        )
+        return any(not staying(atoms, ~chosen).all() for atoms in dims.values())
+
+    return frozenset(
+        node.name
+        for node in trace.graph.nodes
+        if node.name in following and any(map(touched, (node, *node.all_input_nodes)))
+    )
 
 
 def place_of(name: str) -> str:

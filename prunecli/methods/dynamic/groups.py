@@ -10,6 +10,7 @@ import numpy as np
 from prunecli.errors import GraphError
 from prunecli.methods.dynamic.constants import Constants
 from prunecli.methods.dynamic.rewards import Rewards
+from prunecli.methods.learning.choice import ENOUGH
 from prunecli.pruning.selection import Selection, select
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def uniform_widths(
     nothing = np.zeros(network.coupling.atom_count)
     reasons = {**whole_groups(network), **(held or {})}
     uniform = dataclasses.replace(options, allocation="uniform")
-    return select(network, nothing, budget, uniform, held=reasons)
+    return select(network, nothing, budget, uniform, held=reasons, enough=ENOUGH)
 
 
 def check_widths(network: Network, widths: Widths) -> None:
@@ -100,7 +101,10 @@ def probed(network: Network, widths: Widths, constants: Constants | None = None)
     """
     random = np.random.default_rng(0)
     groups = network.coupling.groups
-    constants = constants or Constants(network, drawn_keep(groups, widths, random))
+    if constants is None:
+        dense = network.cost.dense_widths
+        keep = drawn_keep(groups, widths, random)
+        constants = Constants(network, keep, np.repeat(widths < dense, dense))
     for _ in range(PROBES):
         constants.check(drawn_keep(groups, widths, random))
     return constants

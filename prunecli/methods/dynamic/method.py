@@ -262,7 +262,9 @@ class DynamicChannels(PlainMethod):
 
     def _narrow_module(self) -> tuple[Constants, fx.GraphModule]:
         """Return a network of the narrow widths whose channels can be exchanged."""
-        constants = probed(self.network, self.widths, Constants(self.network, self.keep))
+        constants = probed(
+            self.network, self.widths, Constants(self.network, self.keep, self.bandits.chosen)
+        )
         module, _ = self.network.graph_network(self.keep)
         self.rewards.listen_(module)
         constants.free_(module)
