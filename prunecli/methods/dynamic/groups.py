@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prunecli.allocation import Problem, ceilings_of
+from prunecli.cost.alignment import default_alignment
 from prunecli.errors import GraphError
 from prunecli.methods.dynamic.constants import Constants
 from prunecli.methods.dynamic.rewards import Rewards
+from prunecli.methods.dynamic.shares import shared_widths
 from prunecli.methods.learning.choice import ENOUGH
 from prunecli.pruning.selection import Selection, select
 
@@ -51,15 +55,36 @@ def uniform_widths(
     *,
     held: Mapping[str, str] | None = None,
 ) -> Selection:
-    """Return the widths at which a common share of every group keeps the budget.
+    """Return the widths at which about a common share of every group keeps the budget.
 
-    Groups of `whole_groups`, and those that are `held`, stay as they are. Raises what `select`
-    raises.
+    They are aligned as those of any cut, but to the nearest multiple, so that the shares differ
+    little. Groups of `whole_groups`, and those that are `held`, stay as they are. Raises what
+    `select` raises.
     """
+    groups, dense = network.coupling.groups, network.cost.dense_widths
     nothing = np.zeros(network.coupling.atom_count)
     reasons = {**whole_groups(network), **(held or {})}
     uniform = dataclasses.replace(options, allocation="uniform")
-    return select(network, nothing, budget, uniform, held=reasons, enough=ENOUGH)
+    # It says what stays whole, and refuses a budget that is out of reach.
+    selection = select(network, nothing, budget, uniform, held=reasons, enough=ENOUGH)
+    whole = {item.name for item in selection.whole}
+    free = np.asarray([group.exact and group.name not in whole for group in groups])
+    align = np.asarray([_alignment(group, options) for group in groups], np.int64)
+    ones = np.ones_like(align)
+    finer = (align,) if options.align is not None else (np.where(align >= 8, 4, 1), ones)
+    least = np.asarray([-(-options.min_width // group.multiplicity) for group in groups])
+    load = Problem(groups, nothing, network.cost, ceilings_of(budget, network.cost.dense), ()).load
+    widths = shared_widths(
+        load, dense, align=align, steps=finer, least=least, free=free, enough=ENOUGH
+    )
+    better = load(widths) <= 1 and bool((widths < dense).any())
+    return dataclasses.replace(selection, widths=widths, warnings=()) if better else selection
+
+
+def _alignment(group: ChannelGroup, options: PruneOptions) -> int:
+    """Return how many atoms of a group make a multiple of channels that kernels like."""
+    wanted = options.align or default_alignment(group.width * group.multiplicity)
+    return max(wanted // math.gcd(wanted, group.multiplicity), 1)
 
 
 def check_widths(network: Network, widths: Widths) -> None:
