@@ -38,9 +38,13 @@ _BY_METHOD = {
 
 ONE_CUT = excluded_by("sweep")
 BY_ITERATIVE, BY_BAR = needs("method", ITERATIVE), needs("method", BAR)
-LEARNS = needs("method", *LEARNED)
+LEARNS = needs(
+    "method",
+    test=lambda method: method not in (ONE_SHOT, ITERATIVE),
+    hint="add --method exact-gates",
+)
 TRAINS = Needs(
-    {"method": (ITERATIVE, *LEARNED).__contains__, "epochs": bool},
+    {"method": lambda method: method != ONE_SHOT, "epochs": bool},
     hint="add --epochs 10, or --method iterative",
 )
 """Options of training: a one-shot cut is trained for `epochs` alone."""
@@ -135,7 +139,7 @@ class TrainingOptions:
         metavar="N",
         minimum=1,
         basic=True,
-        needs=(needs("method", ONE_SHOT, *LEARNED),),
+        needs=(needs("method", test=lambda method: method != ITERATIVE, hint="leave {flag} out"),),
     )
     remove_per_step: int | None = _training(
         None,
