@@ -10,7 +10,6 @@ from prunecli.cost.kinds import cost_label, in_order
 from prunecli.report import (
     CutCost,
     GroupReport,
-    IterativeReport,
     LatencyReport,
     PruneReport,
     RepairReport,
@@ -20,6 +19,7 @@ from prunecli.report import (
 )
 from prunecli.wording import images_text, percent
 
+from .method_tables import iterative_facts, iterative_parts, learning_facts, learning_parts
 from .table_parts import (
     Parts,
     add_rest,
@@ -80,6 +80,7 @@ def prune_details(report: PruneReport) -> Parts:
         *([] if report.dead is None else dead_parts(report.dead, None)),
         *([] if report.repair is None else [repair_table(report.repair)]),
         *([] if report.iterative is None else iterative_parts(report.iterative)),
+        *([] if report.learning is None else learning_parts(report.learning)),
         *([] if report.latency is None else [latency_table(report.latency)]),
         fact_rows(facts),
     ]
@@ -96,7 +97,10 @@ def _choice_text(report: PruneReport) -> str:
     """Say what chose the channels: the criterion, the allocation, and what made widths uneven."""
     taken = "" if report.candidates is None else " (auto)"
     looked = "" if report.importance is None else f" ({report.importance})"
-    return f"{report.signal}{taken}, {report.allocation}{looked}{_uneven_text(report)}"
+    learning, chosen = report.learning, f"{report.signal}{taken}"
+    if learning is not None and learning.search_epochs:
+        chosen = f"{learning.method} ({chosen})"
+    return f"{chosen}, {report.allocation}{looked}{_uneven_text(report)}"
 
 
 def _uneven_text(report: PruneReport) -> str:
@@ -119,14 +123,10 @@ def _step_facts(report: PruneReport) -> dict[str, str]:
         facts["auto"] = f"{report.candidates.chosen}, the least calibrated loss of {tried} tried"
     if report.dead is not None:
         facts["dead"] = f"{report.dead.removable} of {report.dead.channels} channels do nothing"
-    if report.iterative is not None and report.iterative.accuracy is not None:
-        change = report.iterative.accuracy
-        facts["iterative"] = (
-            f"{len(report.iterative.removals)} removals, held-out accuracy "
-            f"{percent(change.before)} -> {percent(change.after)}"
-        )
-    elif report.iterative is not None:
-        facts |= iterative_plan(report.iterative)
+    if report.iterative is not None:
+        facts |= iterative_facts(report.iterative)
+    if report.learning is not None:
+        facts |= learning_facts(report.learning)
     if report.repair is not None and report.repair.steps:
         cut, *_, last = [step for step in report.repair.steps if step.name != DENSE]
         facts["repaired"] = (
@@ -206,39 +206,6 @@ def repair_table(repair: RepairReport) -> Table:
         f"repaired on {repair.images} training images, scored on {images_text(repair.measured)}"
     )
     return table
-
-
-def iterative_parts(report: IterativeReport) -> Parts:
-    """Return what was done on the way to an iterative cut, or what would be."""
-    facts = {"signal": report.criterion}
-    if report.accuracy is None:
-        return [fact_rows(facts | iterative_plan(report))]
-    table = grid("removal", ">updates", ">channels", ">FLOPs", ">loss", ">accuracy", ">ms/update")
-    for removal in report.removals:
-        table.add_row(
-            str(removal.removal),
-            str(removal.updates),
-            str(removal.channels),
-            percent(removal.flops),
-            f"{removal.loss:.4f}",
-            percent(removal.accuracy),
-            f"{removal.seconds_per_update * 1e3:.0f}",
-        )
-    table.caption = f"scored on {report.images} held-out images before each removal"
-    before, after = report.seconds_per_update or (0.0, 0.0)
-    worst = max(removal.max_rel_error for removal in report.removals)
-    facts["cuts"] = f"{len(report.removals)}, each verified (max relative error {worst:.1e})"
-    facts["held out"] = f"{percent(report.accuracy.before)} -> {percent(report.accuracy.after)}"
-    facts["one update"] = f"{before * 1e3:.0f} ms -> {after * 1e3:.0f} ms, {report.precision}"
-    return [table, fact_rows(facts)]
-
-
-def iterative_plan(report: IterativeReport) -> dict[str, str]:
-    """Return what an iterative run would do."""
-    return {
-        "to do": f"about {report.planned_removals} removals, {report.planned_updates} updates, "
-        f"{report.planned_seconds:.0f} s"
-    }
 
 
 def latency_table(latency: LatencyReport) -> Table:

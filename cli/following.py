@@ -27,7 +27,7 @@ def after_pruning(report: "PruneReport", *, model: Path, data: str | None) -> st
     """Return the fine-tuning of what was written; the export where training was part of it."""
     if report.output is None:
         return None
-    if report.iterative is not None:
+    if report.iterative is not None or report.learning is not None:
         return _export(report.output, against=model)
     words = ("--data", data or IMAGES, "--teacher", str(model))
     return _command("finetune", str(report.output), *words)

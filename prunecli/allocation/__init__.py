@@ -2,7 +2,7 @@
 
 from prunecli.allocation import by_importance, density, greedy, knapsack_rule, threshold
 from prunecli.allocation.by_importance import BY_IMPORTANCE
-from prunecli.allocation.filling import CLOSE, allocate, check_feasible, fill, refill
+from prunecli.allocation.filling import CLOSE, allocate, check_feasible, refill
 from prunecli.allocation.knapsack import decayed_targets, solve_knapsack
 from prunecli.allocation.layerwise import (
     LAYER_RULES,
@@ -38,7 +38,6 @@ __all__ = [
     "decayed_targets",
     "default_alignment",
     "density",
-    "fill",
     "greedy",
     "keep_mask",
     "knapsack_rule",

@@ -66,11 +66,6 @@ CLOSE = 0.97
 """The part of a budget that has to be used; the default alignment may leave more than the rest."""
 
 
-def fill(problem: Problem, widths: Widths) -> Widths:
-    """Give channels back in steps that `problem` allows where too much of a budget is left over."""
-    return refill(problem, widths, enough=CLOSE)
-
-
 def refill(problem: Problem, widths: Widths, *, enough: float = 1.0) -> Widths:
     """Give channels back, best saliency per cost first, while less than `enough` is used."""
     widths = widths.copy()

@@ -17,7 +17,7 @@ from prunecli.options import (
     PruneOptions,
 )
 from prunecli.options.declare import chosen, declared, refuse_idle, takes, values_of
-from prunecli.options.prune import CHANNEL, ITERATIVE, ONE_SHOT
+from prunecli.options.prune import CHANNEL, ONE_SHOT
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.road import PruneResult, check_prune
 from prunecli.pruning.timed import needs_table, prune_timed
@@ -36,14 +36,13 @@ if TYPE_CHECKING:
     from prunecli.budget import Budget
     from prunecli.data import DataSource
     from prunecli.evaluation.batches import Batches
+    from prunecli.options import FinetuneOptions
 
 
-_UNUSED: Mapping[str, tuple[str, ...]] = {
-    ONE_SHOT: ("masks", "run_dir"),
-    ITERATIVE: ("batches", "measured_on", "masks"),
-}
-"""Arguments of `prune` that a method has no use for, when it removes channels of a module."""
-_UNUSED_BY_WEIGHTS = ("run_dir",)
+_UNUSED_AT_ONCE: tuple[str, ...] = ("masks", "run_dir")
+_UNUSED_IN_TRAINING: tuple[str, ...] = ("batches", "measured_on", "masks")
+_UNUSED_BY_WEIGHTS: tuple[str, ...] = ("run_dir",)
+"""Arguments of `prune` that a way of pruning has no use for."""
 
 
 @overload
@@ -97,8 +96,8 @@ def prune(
     keywords change `options`. One that nothing follows is refused. Images come from `batches`,
     which yields normalised images and labels, and `measured_on`, whose images repairs and
     candidates are scored on (without it: the same); or both from `data`, a folder or another data
-    set, prepared as `input` says. `method="iterative"` trains on `data`, from `teacher` if there is
-    one, with its log and state in `run_dir`. `granularity="weight"` and patterns such as `"2:4"`
+    set, prepared as `input` says. A method that trains does so on `data`, from `teacher` if there
+    is one, with its log and state in `run_dir`. `granularity="weight"` and patterns such as `"2:4"`
     return a `SparseResult`, and keep the zeros of `masks`. `model` is left untouched.
 
     Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
@@ -143,8 +142,8 @@ def prune(
             dry_run=dry_run,
             clock=clock,
         )
-    if options.method == ITERATIVE:
-        return _iteratively(
+    if options.method != ONE_SHOT:
+        return _trained(
             model,
             example_inputs,
             source,
@@ -157,8 +156,9 @@ def prune(
             clock=clock,
         )
     check_prune(budget, options, images)
+    training = _training_after(options, source)
     spec = input_of_example(example_inputs) if needs_table(budget, options) else None
-    return prune_timed(
+    found = prune_timed(
         read_network(model, as_inputs(example_inputs), clock=clock),
         input=spec,
         budget=budget,
@@ -167,17 +167,49 @@ def prune(
         dry_run=dry_run,
         clock=clock,
     )
+    if training is None or source is None or found.model is None:
+        return found
+    from prunecli.methods.after import train_cut
+
+    taught, taught_input = _teacher(options, teacher)
+    return train_cut(
+        found,
+        source,
+        training,
+        input=needed_input(input),
+        teacher=taught,
+        teacher_input=taught_input,
+        run_dir=run_dir,
+        resume=options.training.resume,
+        clock=clock,
+    )
+
+
+def _training_after(options: PruneOptions, source: DataSource | None) -> FinetuneOptions | None:
+    """Return the training that follows a cut at once; None for none."""
+    if options.training.epochs is None:
+        return None
+    from prunecli.methods.after import training_after
+
+    return training_after(options, data=source is not None)
+
+
+def _teacher(
+    options: PruneOptions, teacher: nn.Module | None
+) -> tuple[nn.Module | None, InputSpec | None]:
+    """Return the teacher that was given, or the one in a file with its own input."""
+    file = options.training.teacher
+    if teacher is not None or file is None:
+        return teacher, None
+    taught = read(file, LoadOptions()).checkpoint
+    return instantiate(taught), taught.input
 
 
 def _refuse_unused(options: PruneOptions, **given: Any) -> None:
-    """Raise `InputError` for an argument without use, and for a method that takes no modules."""
-    if options.method not in _UNUSED:
-        raise InputError(
-            f"the method {options.method} cuts files, not modules",
-            code="BAD_OPTION",
-            hint=f"call prunecli.verbs.prune, or take a method of {', '.join(_UNUSED)}",
-        )
-    unused, way = _UNUSED[options.method], f"method={options.method!r}"
+    """Raise `InputError` for an argument that a way of pruning has no use for."""
+    at_once = _UNUSED_AT_ONCE[: 1 if options.training.epochs else None]  # a run needs a folder
+    unused = at_once if options.method == ONE_SHOT else _UNUSED_IN_TRAINING
+    way = f"method={options.method!r}"
     if options.granularity != CHANNEL:
         unused, way = _UNUSED_BY_WEIGHTS, f"granularity={options.granularity!r}"
     for name in unused:
@@ -189,7 +221,7 @@ def _refuse_unused(options: PruneOptions, **given: Any) -> None:
             )
 
 
-def _iteratively(
+def _trained(
     model: nn.Module,
     example_inputs: Example,
     source: DataSource | None,
@@ -202,8 +234,9 @@ def _iteratively(
     dry_run: bool,
     clock: Clock,
 ) -> PruneResult:
-    """Return what the method `iterative` makes of a module; it trains on `source`."""
-    from prunecli.methods.iterative import check_iterative_prune, iterative_prune
+    """Return what a method that trains makes of a module; it trains on `source`."""
+    from prunecli.methods.road import check_trained, train_and_prune
+    from prunecli.methods.ways import way_of
 
     if source is None:
         raise InputError(
@@ -211,12 +244,11 @@ def _iteratively(
             code="SIGNAL_NEEDS_DATA",
             hint="add data='images/' and input=InputSpec(...)",
         )
-    check_iterative_prune(options)
-    file, teacher_input = options.iterative.teacher, None
-    if teacher is None and file is not None:
-        taught = read(file, LoadOptions()).checkpoint
-        teacher, teacher_input = instantiate(taught), taught.input
-    return iterative_prune(
+    way = way_of(options.method)
+    check_trained(way, options)
+    teacher, teacher_input = _teacher(options, teacher)
+    return train_and_prune(
+        way,
         read_network(model, as_inputs(example_inputs), clock=clock),
         source,
         input=needed_input(input),

@@ -53,8 +53,9 @@ def cut_step(report: PruneReport, *, command: str, source: str) -> RunStep:
 
 def _measured(report: PruneReport) -> AccuracyChange | None:
     """Return the accuracy before and after a cut, where anything on the way has measured it."""
-    if report.iterative is not None:
-        return report.iterative.accuracy
+    trained = report.iterative or report.learning
+    if trained is not None:
+        return trained.accuracy
     if report.repair is not None:
         steps = report.repair.steps
         return AccuracyChange(steps[0].accuracy, steps[-1].accuracy, report.repair.measured)

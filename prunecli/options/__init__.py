@@ -11,9 +11,9 @@ from prunecli.options.load import LoadOptions
 from prunecli.options.prune import (
     METHOD_DEFAULTS,
     BudgetOptions,
-    IterativeOptions,
     LatencyOptions,
     PruneOptions,
+    TrainingOptions,
 )
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     "ComplexityOptions",
     "ExportOptions",
     "FinetuneOptions",
-    "IterativeOptions",
     "LatencyOptions",
     "LoadOptions",
     "PruneOptions",
+    "TrainingOptions",
 ]

@@ -8,9 +8,6 @@ from prunecli.options import shared
 from prunecli.options.declare import needs, option
 
 _training = partial(option, panel=shared.TRAINING)
-_distilling = partial(
-    option, panel=shared.DISTILLATION, needs=(needs("teacher", hint="add --teacher MODEL"),)
-)
 _zeroing = partial(
     option, panel=shared.SPARSITY, needs=(needs("sparsity", hint="add --sparsity 0.9"),)
 )
@@ -42,14 +39,8 @@ class FinetuneOptions:
     batch_size: int = shared.batch_size(minimum=1, basic=True)
     weight_decay: float = _training(5e-4, "Weight decay.", metavar="X", minimum=0)
     momentum: float = _training(0.9, "SGD momentum.", metavar="X", minimum=0, maximum=1)
-    temperature: float = _distilling(4.0, "Distillation temperature.", metavar="X", minimum=0.01)
-    alpha: float = _distilling(
-        0.9,
-        "Weight of the distillation loss against the loss on labels.",
-        metavar="X",
-        minimum=0,
-        maximum=1,
-    )
+    temperature: float = shared.temperature(panel=shared.DISTILLATION)
+    alpha: float = shared.alpha(panel=shared.DISTILLATION)
     amp: str = shared.amp(panel=shared.TRAINING)
     ema: float = shared.ema(panel=shared.TRAINING)
     augment: str = _training(

@@ -11,11 +11,22 @@ from prunecli.options.declare import FOLLOWS, Needs, excluded_by, group, needs, 
 
 CHANNEL = "channel"
 ONE_SHOT, ITERATIVE = "one-shot", "iterative"
+BAR, GATES, EXACT_GATES = "bar", "gates", "exact-gates"
+SLIMMING, GROUP_LASSO, GRADUAL = "slimming", "group-lasso", "gradual"
+LEARNED = (EXACT_GATES, BAR, GATES, GRADUAL, SLIMMING, GROUP_LASSO)
+"""The methods that learn what to prune while they train."""
 
 METHOD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     ONE_SHOT: {"signal": "l1", "limit": 1024},
     # Loss per cost as Theis et al. remove; every image is trained on.
     ITERATIVE: {"signal": "fisher", "limit": None},
+    # The saliency that gates begin with; the other methods have a criterion of their own.
+    EXACT_GATES: {"signal": "taylor", "limit": None},
+    BAR: {"signal": "taylor", "limit": None},
+    GATES: {"signal": "taylor", "limit": None},
+    SLIMMING: {"signal": "bn-gamma", "limit": None},
+    GRADUAL: {"signal": "l2", "limit": None},
+    GROUP_LASSO: {"signal": "l2", "limit": None},
 }
 """What a method takes for options that nobody gives."""
 
@@ -26,6 +37,17 @@ _BY_METHOD = {
 """Those defaults as the help says them."""
 
 ONE_CUT = excluded_by("sweep")
+BY_ITERATIVE, BY_BAR = needs("method", ITERATIVE), needs("method", BAR)
+LEARNS = needs(
+    "method",
+    test=lambda method: method not in (ONE_SHOT, ITERATIVE),
+    hint="add --method exact-gates",
+)
+TRAINS = Needs(
+    {"method": lambda method: method != ONE_SHOT, "epochs": bool},
+    hint="add --epochs 10, or --method iterative",
+)
+"""Options of training: a one-shot cut is trained for `epochs` alone."""
 CHANNELS = needs("granularity", CHANNEL, hint="leave {flag} out")
 LATENCY_ASKED = Needs(
     {
@@ -95,39 +117,129 @@ class BudgetOptions:
     )
 
 
-_iterative = partial(option, panel=shared.METHOD)
+_training = partial(option, panel=shared.METHOD)
+_learning = partial(option, panel=shared.LEARNING)
 
 
 @dataclass(frozen=True)
-class IterativeOptions:
-    """How removals and training updates alternate in the method `iterative`.
+class TrainingOptions:
+    """How a method trains while it prunes, and how a one-shot cut is trained after it.
 
-    `remove_per_step` channels are removed after every `updates` mini-batches; None: as many as make
-    about 30 removals, each of the same fraction of the cost. `lr=None` takes half of the
-    optimizer's own rate, which is a peak. `amp`, `schedule`, `ema` and `clip` are as
-    in `FinetuneOptions`, the schedule over all updates that are planned. `resume` continues an
-    interrupted run.
+    With `epochs`, a one-shot cut is fine-tuned for so many; the methods that learn what to prune do
+    both within them: channels are chosen in the first part, `search`, then removed, and what is
+    left is trained for the rest. In the method `iterative`, `remove_per_step` channels are removed
+    after every `updates` mini-batches; None: as many as make about 30 removals, each of the same
+    fraction of the cost. None for `lr` and `schedule` takes the method's own. `amp`, `ema` and
+    `clip` are as in `FinetuneOptions`. `resume` continues an interrupted run.
     """
 
-    remove_per_step: int | None = _iterative(
-        None, "Channels per removal (default: about 30 removals in total).", metavar="N", minimum=1
+    epochs: int | None = _training(
+        None,
+        "Training epochs, pruning included (default: 10 with a method that learns what to prune).",
+        metavar="N",
+        minimum=1,
+        basic=True,
+        needs=(needs("method", test=lambda method: method != ITERATIVE, hint="leave {flag} out"),),
     )
-    updates: int = _iterative(20, "Training updates between removals.", metavar="N", minimum=1)
-    lr: float | None = _iterative(
-        None, "Learning rate (default: half of the optimizer's own).", metavar="X"
+    remove_per_step: int | None = _training(
+        None,
+        "Channels per removal (default: about 30 removals in total).",
+        metavar="N",
+        minimum=1,
+        needs=(BY_ITERATIVE,),
     )
-    optimizer: str = shared.optimizer(panel=shared.METHOD)
-    batch_size: int = shared.batch_size(panel=shared.METHOD, minimum=2)
-    amp: str = shared.amp(panel=shared.METHOD)
-    schedule: str = shared.schedule("constant", panel=shared.METHOD)
-    ema: float = shared.ema(panel=shared.METHOD)
-    clip: float = shared.clip(panel=shared.METHOD)
-    teacher: Path | None = _iterative(
+    updates: int = _training(
+        20, "Training updates between removals.", metavar="N", minimum=1, needs=(BY_ITERATIVE,)
+    )
+    lr: float | None = _training(
+        None,
+        "Learning rate (default: the optimizer's own; half of it with --method iterative).",
+        metavar="X",
+        needs=(TRAINS,),
+    )
+    optimizer: str = shared.optimizer(panel=shared.METHOD, needs=(TRAINS,))
+    batch_size: int = shared.batch_size(panel=shared.METHOD, minimum=2, needs=(TRAINS,))
+    weight_decay: float = _training(5e-4, "Weight decay.", metavar="X", minimum=0, needs=(TRAINS,))
+    amp: str = shared.amp(panel=shared.METHOD, needs=(TRAINS,))
+    schedule: str | None = shared.schedule(
+        None,
+        help="Learning-rate schedule (default: one-cycle; constant with --method iterative). See "
+        "'prunecli methods schedule'.",
+        panel=shared.METHOD,
+        needs=(TRAINS,),
+    )
+    ema: float = shared.ema(panel=shared.METHOD, needs=(TRAINS,))
+    clip: float = shared.clip(panel=shared.METHOD, needs=(TRAINS,))
+    teacher: Path | None = _training(
         None,
         "Checkpoint to distil from while training, usually the unpruned model.",
         metavar="MODEL",
+        needs=(TRAINS,),
     )
-    resume: bool = _iterative(False, "Resume an interrupted run.")
+    temperature: float = shared.temperature(panel=shared.METHOD)
+    alpha: float = shared.alpha(panel=shared.METHOD)
+    resume: bool = _training(False, "Resume an interrupted run.", needs=(TRAINS,))
+    search: float | None = _learning(
+        None,
+        "Fraction of the epochs during which channels are chosen (default: the method's own).",
+        metavar="FRACTION",
+        minimum=0.01,
+        maximum=0.99,
+        needs=(LEARNS,),
+    )
+    start: str = _learning(
+        "spread",
+        "Gates at the start: spread (by the saliency of the channels, ours) or equal (as "
+        "published: many then close in the same steps).",
+        metavar="KIND",
+        choices=("spread", "equal"),
+        needs=(needs("method", BAR, GATES, hint="add --method bar"),),
+    )
+    threshold: str = _learning(
+        "exact",
+        "Which gates are closed: exact (as many as the budget of the moment asks for, ours) or "
+        "fixed (those below the published threshold).",
+        metavar="KIND",
+        choices=("exact", "fixed"),
+        needs=(needs("method", BAR, GATES, hint="add --method bar"),),
+    )
+    volume: str = _learning(
+        "expected",
+        "What the barrier sees: the expected cost (ours) or the cost of the open gates (hard, as "
+        "published).",
+        metavar="KIND",
+        choices=("expected", "hard"),
+        needs=(BY_BAR,),
+    )
+    budget_schedule: str = _learning(
+        "sigmoid",
+        "How the budget of bar falls: sigmoid, exponential or linear.",
+        metavar="NAME",
+        choices=("sigmoid", "exponential", "linear"),
+        needs=(BY_BAR,),
+    )
+    gate_shape: str = _learning(
+        "one",
+        "Gradient shaping of trainable gates: one, logistic or tanh.",
+        metavar="NAME",
+        choices=("one", "logistic", "tanh"),
+        needs=(needs("method", GATES),),
+    )
+    gate_lr: float | None = _learning(
+        None,
+        "Learning rate of gates, as published (default: steps of one length, whatever the "
+        "gradient; ours).",
+        metavar="X",
+        minimum=0,
+        needs=(needs("method", BAR, GATES, EXACT_GATES, hint="add --method exact-gates"),),
+    )
+    strength: float | None = _learning(
+        None,
+        "Weight of what a method adds to the loss (default: the method's own).",
+        metavar="X",
+        minimum=0,
+        needs=(needs("method", BAR, GATES, SLIMMING, GROUP_LASSO, hint="add --method bar"),),
+    )
 
 
 _latency = partial(option, panel=shared.LATENCY)
@@ -172,7 +284,7 @@ class PruneOptions:
     `repair` names what is done after the cut, in order (`prunecli.repair`). `importance` names what
     allocations by importance look at (None: `probe` with images, `energy` without;
     `prunecli.importance`). `granularity` is `channel`, `weight`, or a pattern of weights such as
-    `2:4`. `method` says how the cut comes about (`prunecli.verbs.prune`), `iterative` how that
+    `2:4`. `method` says how the cut comes about (`prunecli.verbs.prune`), `training` how that
     method alternates, `latency` what a budget of milliseconds means. `signal` and `limit` are by
     default those of the method (`METHOD_DEFAULTS`); `limit=None` is every image. The signal `auto`
     takes the best of `candidates` (some well-known ones, if there are none) on held-out images
@@ -236,15 +348,16 @@ class PruneOptions:
     )
     method: str = option(
         ONE_SHOT,
-        "Pruning method: one-shot, or iterative (remove a few channels at a time, train in "
-        "between).",
+        "Pruning method: one-shot, iterative (remove a few channels at a time, train in between), "
+        "or one that learns what to prune (exact-gates, bar, gates, ...). See 'prunecli methods "
+        '"pruning method"\'.',
         metavar="NAME",
         panel=shared.CRITERION,
         basic=True,
         choices=tuple(METHOD_DEFAULTS),
         needs=(ONE_CUT,),
     )
-    iterative: IterativeOptions = group(IterativeOptions, needs("method", ITERATIVE))
+    training: TrainingOptions = group(TrainingOptions, ONE_CUT, CHANNELS)
     granularity: str = option(
         CHANNEL,
         "What to remove: channel, weight (unstructured), or 2:4 (keep 2 of every 4 weights).",

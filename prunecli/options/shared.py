@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from prunecli.options.declare import option
+from prunecli.options.declare import Needs, option
 
 BUDGET = "Budget (at least one, or --dead)"
 CRITERION = "Importance criterion and allocation"
-METHOD = "Iterative pruning (--method iterative)"
+METHOD = "Training while or after pruning (--method, --epochs)"
+LEARNING = "Learning what to prune (--method exact-gates, bar, gates, ...)"
 LATENCY = "Latency budget (ONNX Runtime on this CPU)"
 DATA = "Data"
 MODEL = "Model analysis"
@@ -26,6 +27,7 @@ PANELS = (
     DATA,
     CRITERION,
     METHOD,
+    LEARNING,
     LATENCY,
     TRAINING,
     DISTILLATION,
@@ -88,6 +90,19 @@ amp = partial(
     "Mixed precision: auto, no, fp16 or bf16.",
     metavar="KIND",
     choices=("auto", "no", "fp16", "bf16"),
+)
+_TAUGHT = Needs({"teacher": bool}, hint="add --teacher MODEL")
+temperature = partial(
+    option, 4.0, "Distillation temperature.", metavar="X", minimum=0.01, needs=(_TAUGHT,)
+)
+alpha = partial(
+    option,
+    0.9,
+    "Weight of the distillation loss against the loss on labels.",
+    metavar="X",
+    minimum=0,
+    maximum=1,
+    needs=(_TAUGHT,),
 )
 schedule = partial(
     option, help="Learning-rate schedule. See 'prunecli methods schedule'.", metavar="NAME"

@@ -90,7 +90,7 @@ def zero_consumers(
     reads.
     """
     result = {name: cast_to(value, precision) for name, value in state.items()}
-    for name, dim in {site for group in coupling.groups for site in _zeroed_sites(group)}:
+    for name, dim in {site for group in coupling.groups for site in zeroed_sites(group)}:
         kept = slices.get(name, {}).get(dim)
         if kept is None or name not in state:
             continue
@@ -104,5 +104,6 @@ def zero_consumers(
     return result
 
 
-def _zeroed_sites(group: ChannelGroup) -> tuple[tuple[str, int], ...]:
+def zeroed_sites(group: ChannelGroup) -> tuple[tuple[str, int], ...]:
+    """Return the (tensor, dim) sites at which a removed channel of a group is zeroed."""
     return group.sites if group.contracted or not group.consumers else group.consumers

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunecli.allocation import Problem, Saliency, allocate, allowed_widths, ceilings_of, fill
+from prunecli.allocation import (
+    CLOSE,
+    Problem,
+    Saliency,
+    allocate,
+    allowed_widths,
+    ceilings_of,
+    refill,
+)
 from prunecli.budget import format_cost
 from prunecli.cost.alignment import Alignment, default_alignment
 from prunecli.errors import GateError, GraphError, InputError
@@ -50,8 +58,11 @@ def select(
     held: Mapping[str, str],
     importance: NDArray[np.float64] | None = None,
     gone: NDArray[np.bool_] | None = None,
+    enough: float = CLOSE,
 ) -> Selection:
     """Return the widths under the budget; exact cuts alone where they suffice.
+
+    Widths off the default alignment are taken where less than `enough` of the budget is used.
 
     `held` says why groups stay whole beside those that the options freeze; `importance` has one
     number per group, for allocations that look at it. Channels that are
@@ -86,7 +97,7 @@ def select(
         )
         return Problem(groups, saliency, network.cost, ceilings, widths, shapes, importance)
 
-    widths, align = _first_within(_attempts(groups, options), problem, options)
+    widths, align = _first_within(_attempts(groups, options), problem, options, enough)
     if bool((widths == network.cost.dense_widths).all()):
         raise GraphError(
             "nothing was cut: no group can lose a channel at this alignment",
@@ -147,13 +158,14 @@ def _first_within(
     attempts: Sequence[tuple[bool, Alignment]],
     problem: Callable[..., Problem],
     options: PruneOptions,
+    enough: float,
 ) -> tuple[Widths, Alignment]:
     """Return the widths of the first attempt that reaches the budget, and its alignment."""
 
     def widths(inexact: bool, align: Alignment) -> Widths:
         found = allocate(options.allocation, problem(align, inexact=inexact))
         for finer in FINER if options.align is None else ():
-            found = fill(problem(finer, inexact=inexact), found)
+            found = refill(problem(finer, inexact=inexact), found, enough=enough)
         return found
 
     *earlier, (inexact, align) = attempts

@@ -2,12 +2,14 @@
 
 from prunecli.report.as_json import finite, to_json
 from prunecli.report.cuts import (
+    CoursePoint,
     DeadGroup,
     DeadReport,
     DeadScores,
     IterativeReport,
     LatencyReport,
     LayerSparsity,
+    LearningReport,
     PruneReport,
     RemovalReport,
     RepairReport,
@@ -44,6 +46,7 @@ from prunecli.report.models import (
 )
 from prunecli.report.networks import Cost, CutCost, FrozenReport, GroupReport, LayerCut, Verified
 from prunecli.report.runs import (
+    COUNTS,
     SHARES,
     EpochReport,
     ExportReport,
@@ -56,6 +59,7 @@ from prunecli.report.runs import (
 from prunecli.report.searches import Score, SearchReport, SweepReport, Trial
 
 __all__ = [
+    "COUNTS",
     "NO_GATES",
     "SHARES",
     "AccuracyChange",
@@ -65,6 +69,7 @@ __all__ = [
     "ClassDifficulty",
     "ConfusingImage",
     "Cost",
+    "CoursePoint",
     "CutCost",
     "DatasetAnalysis",
     "DeadGroup",
@@ -91,6 +96,7 @@ __all__ = [
     "LearnabilityPair",
     "LearnabilityReport",
     "LearnedRun",
+    "LearningReport",
     "ModelAnalysis",
     "OracleReport",
     "Parity",

@@ -116,6 +116,79 @@ class IterativeReport:
     precision: str = "fp32"
 
 
+SEARCH, TRAIN = "search", "train"
+"""Phases of a course: while channels are chosen, and after the rest of them was cut."""
+
+
+@dataclass(frozen=True)
+class CoursePoint:
+    """Where a method that learns what to prune stood after `updates` updates.
+
+    `budget`, `expected` and `cost` are shares of the cost that the budget names: what it had come
+    down to, what gates were expected to keep, and what those that were open kept. `alive` channels
+    were left, `flips` gates had opened or closed since the point before; `widths` are those of the
+    channel groups. The others are those of the epoch that ends here, None within one: `loss` and
+    `accuracy` on held-out images.
+    """
+
+    updates: int
+    epoch: float
+    phase: str
+    budget: float
+    expected: float
+    cost: float
+    alive: int
+    flips: int
+    widths: Mapping[str, int]
+    train_loss: float | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    learning_rate: float | None = None
+    images_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class LearningReport:
+    """What a method that trains did; for a dry run, what it would do.
+
+    `search_epochs` of `epochs` were spent on choosing among `gates` channels; 0 where they were
+    chosen at once. `ungated` says why channel groups had no gates; `accuracy` and `loss` are on
+    `images` held-out images: of the original model (chosen at once: of the pruned one), and of the
+    result, which is that of `best_epoch`. `kept` is the share of the cost that the budget names
+    first.
+    """
+
+    method: str
+    epochs: int
+    search_epochs: float
+    gates: int
+    ungated: Mapping[str, str] = field(default_factory=dict)
+    kept: float | None = None
+    accuracy: AccuracyChange | None = None
+    loss: tuple[float, float] | None = None
+    images: int = 0
+    best_epoch: int | None = None
+    max_rel_error: float | None = None
+    course: tuple[CoursePoint, ...] = ()
+    log: Path | None = None
+    precision: str = "fp32"
+
+    @property
+    def before(self) -> str:
+        """What the first of two figures is that of."""
+        return "original model" if self.search_epochs else "before training"
+
+    @property
+    def searched(self) -> tuple[CoursePoint, ...]:
+        """The points of the search; none where channels were chosen at once."""
+        return tuple(point for point in self.course if point.phase == SEARCH)
+
+    @property
+    def scored(self) -> tuple[CoursePoint, ...]:
+        """The points that were scored on held-out images: one per epoch, in order."""
+        return tuple(point for point in self.course if point.accuracy is not None)
+
+
 @dataclass(frozen=True)
 class LatencyReport:
     """Milliseconds per batch of `batch` images in ONNX Runtime on this machine's CPU.
@@ -223,6 +296,7 @@ class PruneReport:
     importance: str | None = None
     sparsity: SparsityReport | None = None
     iterative: IterativeReport | None = None
+    learning: LearningReport | None = None
     latency: LatencyReport | None = None
     candidates: SearchReport | None = None
     dead: DeadReport | None = None

@@ -57,7 +57,7 @@ class FinetuneResult:
     """A trained network: a copy with the weights of its best epoch, on the CPU, in eval mode.
 
     Where weights were held at zero, `masks` say which are kept. `precision` is that of the passes,
-    `plan` what a method removed, if it says so.
+    `plan` what a method removed, if it says so, `steps_per_epoch` the updates of an epoch.
     """
 
     model: nn.Module
@@ -72,6 +72,7 @@ class FinetuneResult:
     sampling: SamplingReport | None = None
     precision: str = "fp32"
     plan: PruningPlan | None = None
+    steps_per_epoch: int = 0
 
 
 def finetune(
@@ -338,6 +339,7 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
         masks={} if zeros is None else {name: mask.cpu() for name, mask in zeros.masks.items()},
         precision=precision_of(session.recipe.accelerator),
         plan=plan,
+        steps_per_epoch=session.recipe.steps_per_epoch,
         record=_record(session),
         sampling=None if sampling is None else sampling.report,
     )

@@ -42,7 +42,7 @@ from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
 from prunecli.sparse.layers import weight_layers
-from prunecli.verbs.images import class_count
+from prunecli.verbs.images import check_teacher, class_count
 from prunecli.verbs.opened import Opened, open_model
 from prunecli.verbs.showing import Show, check_show, shown
 from prunecli.verbs.unfinished import check_no_run
@@ -144,7 +144,10 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
     opened, source = open_model(run.model, run.load), open_source(run.data)
     checkpoint = opened.checkpoint
     taught = None if run.teacher is None else open_model(run.teacher, run.load)
-    check_classes(class_count(opened.model, checkpoint.input), source, names=checkpoint.classes)
+    classes = class_count(opened.model, checkpoint.input)
+    check_classes(classes, source, names=checkpoint.classes)
+    if taught is not None:
+        check_teacher(taught, classes)
     earlier = _earlier(run, opened.loaded, source)
     layers = (
         weight_layers(opened.network(Clock(silent))) if run.options.sparsity is not None else ()

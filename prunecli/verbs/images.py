@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prunecli.evaluation.batches import BatchSource
     from prunecli.options import PruneOptions
     from prunecli.progress import Progress
+    from prunecli.verbs.opened import Opened
 
 SCORING_BATCH = 64
 """Images that a signal looks at in one step."""
@@ -40,6 +41,17 @@ def class_count(model: nn.Module, spec: InputSpec) -> int:
     with torch.no_grad():
         logits, _ = class_logits(model(example_input(spec)))
     return int(logits.shape[-1])
+
+
+def check_teacher(teacher: Opened, classes: int) -> None:
+    """Raise `InputError` (`TEACHER_MISMATCH`) unless a teacher has as many outputs, by one run."""
+    own = class_count(teacher.model, teacher.checkpoint.input)
+    if own != classes:
+        raise InputError(
+            f"the teacher has {own} outputs, the model {classes}",
+            code="TEACHER_MISMATCH",
+            hint="a teacher has the classes of its student",
+        )
 
 
 def check_labels(model: nn.Module, checkpoint: Checkpoint, data: str) -> None:

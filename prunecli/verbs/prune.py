@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
+from prunecli.methods.ways import trains
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.options.declare import check_effect
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, silent
 from prunecli.pruning.search import AUTO
 from prunecli.pruning.timed import needs_table
-from prunecli.registry import Registry
 from prunecli.report import PruneReport
 from prunecli.signals.components import LATENCY_REMOVED
 from prunecli.sparse.granularity import CHANNEL
 from prunecli.sparse.road import check_weights_at_once
 from prunecli.verbs.job import Job
 from prunecli.verbs.prune_at_once import one_shot
-from prunecli.verbs.prune_iteratively import iterative
+from prunecli.verbs.prune_training import trained
 from prunecli.verbs.prune_weights import sparsify
 from prunecli.verbs.showing import Show, check_show, shown
 
@@ -30,16 +30,6 @@ if TYPE_CHECKING:
     from prunecli.budget import Budget
 
 Road: TypeAlias = Callable[[Job], PruneReport]
-
-METHODS: Registry[Road] = Registry("pruning method")
-
-METHODS.add("one-shot", one_shot, summary="Choose once, cut once (default).")
-METHODS.add(
-    "iterative",
-    iterative,
-    summary="A few channels at a time, with updates between during which the signal is taken.",
-    source="Molchanov et al. 2017, arXiv 1611.06440; Theis et al. 2018, arXiv 1801.05787",
-)
 
 
 def needs_latencies(budget: Budget | None, options: PruneOptions) -> bool:
@@ -84,11 +74,11 @@ def prune(
     )
     check_effect(job.options, latency=_has_latency(budget))
     road = road_of(job.options, budget)
-    teacher = job.options.iterative.teacher
+    teacher = job.options.training.teacher
     show = Show(page, plots, command)
     check_show(show, NAMES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
     report = road(job)
-    if road is iterative and not _writes():
+    if road is trained and not _writes():
         return report
     return shown(report, show)
 
@@ -106,7 +96,7 @@ def _has_latency(budget: Budget | None) -> bool:
 
 def road_of(options: PruneOptions, budget: Budget | None) -> Road:
     """Return the way to a cut; raise `InputError` for what that way cannot do, before any work."""
-    road = METHODS.get(options.method)
+    road = trained if trains(options.method) else one_shot
     if options.granularity != CHANNEL:
         check_weights_at_once(options)
         road = sparsify
@@ -121,7 +111,7 @@ def road_of(options: PruneOptions, budget: Budget | None) -> Road:
             "remove them first with prunecli prune --dead, then go on with the result",
         ),
         (
-            road is iterative and options.allocation in BY_IMPORTANCE,
+            road is trained and options.allocation in BY_IMPORTANCE,
             f"the allocation {options.allocation} measures layers once, before a one-shot cut",
             "use --allocation greedy, or leave --method out",
         ),
@@ -131,9 +121,9 @@ def road_of(options: PruneOptions, budget: Budget | None) -> Road:
             "name a signal, or leave --method and --granularity out",
         ),
         (
-            needs_latencies(budget, options),
-            "milliseconds are counted by one-shot cuts of channels alone",
-            "give --flops instead of --latency, or leave --method and --granularity out",
+            road is sparsify and needs_latencies(budget, options),
+            "milliseconds are counted by cuts of channels alone",
+            "leave --granularity out",
         ),
     ):
         if asked:

@@ -9,8 +9,11 @@ from prunecli.importance import uses_images
 from prunecli.pruning.timed import check_timed, prune_timed
 from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import check_labels, images_for
+from prunecli.verbs.prune_training import learning_from
+from prunecli.verbs.unfinished import check_no_run
 
 if TYPE_CHECKING:
+    from prunecli.options import FinetuneOptions
     from prunecli.report import PruneReport
     from prunecli.verbs.job import Job
 
@@ -24,8 +27,10 @@ def one_shot(job: Job) -> PruneReport:
     assert job.budget is not None
     options = job.options
     check_timed(job.budget, options, job.data)
-    check_target(job)
+    check_target(job, options.training.teacher)
+    training, run_dir = _training(job), job.target.with_suffix(".run")
     started = start(job)
+    learning = None if training is None else learning_from(started)
     opened, clock = started.opened, started.clock
     if job.data is not None:
         check_labels(opened.model, opened.checkpoint, job.data)
@@ -41,8 +46,35 @@ def one_shot(job: Job) -> PruneReport:
         architecture=opened.architecture,
         clock=clock,
     )
+    if training is not None and learning is not None and result.model is not None:
+        from prunecli.methods.after import train_cut
+
+        source, taught = learning
+        result = train_cut(
+            result,
+            source,
+            training,
+            input=opened.checkpoint.input,
+            teacher=None if taught is None else taught.model,
+            teacher_input=None if taught is None else taught.checkpoint.input,
+            run_dir=run_dir,
+            resume=options.training.resume,
+            clock=clock,
+        )
     report = reported(started, result.report)
     if result.model is None:
         return report
     slim = cut_checkpoint(opened.loaded, result, job.model, command=job.command)
-    return written(started, report, slim, by="repair")
+    return written(started, report, slim, by="repair" if training is None else "training")
+
+
+def _training(job: Job) -> FinetuneOptions | None:
+    """Return the training that follows the cut, checked before any work; None for none."""
+    if job.options.training.epochs is None:
+        return None
+    from prunecli.methods.after import training_after
+
+    own = job.options.training
+    if not (job.dry_run or own.resume or job.overwrite):
+        check_no_run(job.target.with_suffix(".run"))
+    return training_after(job.options, data=job.data is not None)

@@ -27,7 +27,7 @@ from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
 from prunecli.evaluation.images import evaluate
-from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
+from prunecli.options import FinetuneOptions, PruneOptions, TrainingOptions
 from prunecli.training import finetune
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def main() -> None:
 def run(row: Row, arguments: argparse.Namespace) -> tuple[str, ...]:
     """Cut and train once; return what the table says about it."""
     start, clock = time.perf_counter(), Clock(arguments.updates)
-    own = {"limit": arguments.images, "iterative": IterativeOptions(updates=arguments.updates)}
+    own = {"limit": arguments.images, "training": TrainingOptions(updates=arguments.updates)}
     with tempfile.TemporaryDirectory() as folder:
         cut = verbs.prune(
             arguments.checkpoint,

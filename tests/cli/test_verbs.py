@@ -13,9 +13,9 @@ from prunecli.options import (
     ComplexityOptions,
     ExportOptions,
     FinetuneOptions,
-    IterativeOptions,
     LoadOptions,
     PruneOptions,
+    TrainingOptions,
 )
 from tests.support.command_line import envelope, run
 
@@ -44,6 +44,7 @@ VERBS = {
             "sparsity",
             "importance",
             "iterative",
+            "learning",
             "latency",
             "candidates",
             "dead",
@@ -303,7 +304,7 @@ def test_every_flag_of_an_iterative_cut_arrives_in_the_library(verbs, capsys):
         signal="fisher",
         method="iterative",
         limit=900,
-        iterative=IterativeOptions(
+        training=TrainingOptions(
             remove_per_step=3,
             updates=7,
             lr=0.01,

@@ -22,19 +22,21 @@ from prunecli.budget import make_budget
 from prunecli.data import load_split, open_source
 from prunecli.errors import GraphError, InputError, InterruptedRunError
 from prunecli.evaluation.images import evaluate
-from prunecli.methods.iterative import iterative_prune
+from prunecli.methods import ways  # noqa: F401 - registers all methods
+from prunecli.methods.iterative import Iterative
+from prunecli.methods.registry import METHODS
+from prunecli.methods.road import train_and_prune
 from prunecli.network.traced import read_network
-from prunecli.options import METHOD_DEFAULTS, IterativeOptions, PruneOptions
+from prunecli.options import METHOD_DEFAULTS, PruneOptions, TrainingOptions
 from prunecli.report import to_json
-from prunecli.verbs.prune import METHODS
 from tests.support.samples import VGG
 
-SHORT = IterativeOptions(updates=2, remove_per_step=12, batch_size=32, amp="no")
+SHORT = TrainingOptions(updates=2, remove_per_step=12, batch_size=32, amp="no")
 
 
 def options(signal: str = "fisher", **changes) -> PruneOptions:
     own = dataclasses.replace(SHORT, **changes)
-    return PruneOptions(method="iterative", signal=signal, limit=300, iterative=own)
+    return PruneOptions(method="iterative", signal=signal, limit=300, training=own)
 
 
 def prune(folder: Path, *, name: str = "slim.pt", flops: float = 0.5, given=None, **arguments):
@@ -157,7 +159,8 @@ def test_a_teacher_is_learnt_from(tmp_path, whole):
 
 def shrink(model: nn.Module, **arguments):
     torch.manual_seed(0)
-    return iterative_prune(
+    return train_and_prune(
+        Iterative(),
         read_network(model.eval(), [torch.randn(2, 1, 8, 8)]),
         open_source("digits"),
         input=InputSpec(1, 8, 8, (0.3,), (0.4,)),
@@ -227,8 +230,8 @@ def test_the_averaged_weights_are_given_back_and_resume_bit_by_bit(whole, tmp_pa
     )
     with pytest.raises(RuntimeError):
         prune(tmp_path, given=given, progress=Stopper(2, RuntimeError("killed")))
-    prune(tmp_path, given=dataclasses.replace(given, iterative=dataclasses.replace(
-        given.iterative, resume=True)))  # fmt: skip
+    prune(tmp_path, given=dataclasses.replace(given, training=dataclasses.replace(
+        given.training, resume=True)))  # fmt: skip
     first, second, other = (
         read(path).checkpoint.tensors
         for path in (tmp_path / "straight.pt", tmp_path / "slim.pt", folder / "slim.pt")
@@ -245,17 +248,17 @@ from pathlib import Path
 import torch
 from prunecli import verbs
 from prunecli.budget import make_budget
-from prunecli.options import IterativeOptions, PruneOptions
+from prunecli.options import TrainingOptions, PruneOptions
 from prunecli.report import to_json
 from tests.support.samples import VGG
 
 found = []
 for signal in ("fisher", "taylor-2019", "l1"):
-    own = IterativeOptions(updates=2, remove_per_step=40, batch_size=32, amp="no", ema=0.5)
+    own = TrainingOptions(updates=2, remove_per_step=40, batch_size=32, amp="no", ema=0.5)
     report = verbs.prune(
         VGG, output=Path({run!r}) / f"{{signal}}.pt", budget=make_budget(flops=0.6),
         data="digits",
-        options=PruneOptions(method="iterative", signal=signal, limit=300, iterative=own))
+        options=PruneOptions(method="iterative", signal=signal, limit=300, training=own))
     found.append(to_json(report))
 rank = torch.distributed.get_rank()
 torch.save([(each["plan"]["keep"], each["iterative"]["accuracy"], each["iterative"]["removals"])
@@ -376,4 +379,4 @@ def test_an_unknown_method_is_answered_with_the_known_ones(tmp_path):
 
 
 def test_the_command_line_completes_the_methods_that_there_are():
-    assert METHODS.names() == tuple(METHOD_DEFAULTS)
+    assert set(METHODS.names()) == set(METHOD_DEFAULTS)

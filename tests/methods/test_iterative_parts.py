@@ -15,12 +15,12 @@ from prunecli.allocation import Problem
 from prunecli.cutting.surgery import slices_of
 from prunecli.graph.coupling.groups import ChannelGroup
 from prunecli.methods.iterative.criterion import criterion_of, subject_of
-from prunecli.methods.iterative.narrowing import narrowed, write_back_
 from prunecli.methods.iterative.planning import training_options
 from prunecli.methods.iterative.removal import REMOVALS, exponential, removals_left, remove
 from prunecli.methods.iterative.taps import add_taps_, heard
+from prunecli.methods.narrowing import narrowed, write_back_
 from prunecli.network.traced import read_network
-from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
+from prunecli.options import FinetuneOptions, PruneOptions, TrainingOptions
 from prunecli.signals.accumulate import Accumulator, follows_training
 from prunecli.signals.score import score_many
 from prunecli.training.method import Replacement
@@ -305,11 +305,11 @@ def test_it_is_said_where_a_signal_is_taken(signal, where):
 def test_every_option_of_training_that_an_iterative_cut_has_arrives_in_the_training():
     given = {
         "optimizer": "adam", "batch_size": 7, "amp": "no", "schedule": "cosine", "ema": 0.5,
-        "clip": 1.5, "lr": 0.01,
+        "clip": 1.5, "lr": 0.01, "weight_decay": 1e-3, "temperature": 2.0, "alpha": 0.5,
     }  # fmt: skip
-    own = {field.name for field in dataclasses.fields(IterativeOptions)}
+    own = {field.name for field in dataclasses.fields(TrainingOptions)}
     shared = own & {field.name for field in dataclasses.fields(FinetuneOptions)}
-    assert shared == given.keys()
-    options = PruneOptions(method="iterative", iterative=IterativeOptions(**given))
+    assert shared == {*given, "epochs"}  # which rounds of updates take the place of
+    options = PruneOptions(method="iterative", training=TrainingOptions(**given))
     training = training_options(options)
     assert {name: getattr(training, name) for name in given} == given

@@ -16,9 +16,9 @@ from prunecli.errors import InputError
 from prunecli.options import (
     METHOD_DEFAULTS,
     FinetuneOptions,
-    IterativeOptions,
     LatencyOptions,
     PruneOptions,
+    TrainingOptions,
 )
 from prunecli.options.declare import (
     REQUIRED,
@@ -35,7 +35,7 @@ from prunecli.options.declare import (
 )
 
 KINDS = [kind for kind in vars(all_options).values() if dataclasses.is_dataclass(kind)]
-WHOLE = [kind for kind in KINDS if kind not in (IterativeOptions, LatencyOptions)]
+WHOLE = [kind for kind in KINDS if kind not in (TrainingOptions, LatencyOptions)]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def test_what_nobody_gave_follows_a_method_that_changes_and_what_was_given_stays
 @pytest.mark.parametrize(
     ("options", "given"),
     [
-        (PruneOptions(iterative=IterativeOptions(updates=3)), {}),
+        (PruneOptions(training=TrainingOptions(updates=3)), {}),
         (PruneOptions(latency=LatencyOptions(threads=3)), {"latency": None}),
         (PruneOptions(granularity="weight", align=8), {}),
         (PruneOptions(granularity="2:4", allocation="lamp"), {}),

@@ -10,8 +10,9 @@ import pytest
 from prunecli import verbs
 from prunecli.budget import make_budget
 from prunecli.errors import InputError
-from prunecli.methods.iterative import check_iterative_prune
-from prunecli.options import IterativeOptions, LatencyOptions, PruneOptions
+from prunecli.methods.iterative import Iterative
+from prunecli.methods.road import check_trained
+from prunecli.options import LatencyOptions, PruneOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from prunecli.data import ImageSet
@@ -38,15 +39,15 @@ def test_a_choice_that_means_nothing_is_refused_before_the_model_is_read(tmp_pat
 @pytest.mark.parametrize(
     ("own", "code"),
     [
-        (IterativeOptions(lr=-1.0), "BAD_OPTION"),
-        (IterativeOptions(ema=1.0), "BAD_OPTION"),
-        (IterativeOptions(optimizer="sgdd"), "UNKNOWN_OPTIMIZER"),
-        (IterativeOptions(schedule="onecycle"), "UNKNOWN_SCHEDULE"),
+        (TrainingOptions(lr=-1.0), "BAD_OPTION"),
+        (TrainingOptions(ema=1.0), "BAD_OPTION"),
+        (TrainingOptions(optimizer="sgdd"), "UNKNOWN_OPTIMIZER"),
+        (TrainingOptions(schedule="onecycle"), "UNKNOWN_SCHEDULE"),
     ],
 )
 def test_how_an_iterative_cut_trains_is_checked_with_its_other_options(own, code):
     with pytest.raises(InputError) as caught:
-        check_iterative_prune(PruneOptions(method="iterative", signal="fisher", iterative=own))
+        check_trained(Iterative(), PruneOptions(method="iterative", signal="fisher", training=own))
     assert caught.value.code == code
 
 

@@ -11,10 +11,8 @@ import torch
 import prunecli
 from prunecli.artefacts.provenance import read
 from prunecli.errors import InputError
-from prunecli.methods import iterative
-from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
-from prunecli.registry import Entry
-from prunecli.verbs.prune import METHODS
+from prunecli.methods import road
+from prunecli.options import FinetuneOptions, PruneOptions, TrainingOptions
 from tests.support.samples import VGG
 
 SHORT = {"updates": 2, "remove_per_step": 12, "batch_size": 32, "limit": 200}
@@ -69,8 +67,8 @@ def test_an_iterative_cut_takes_its_own_signal_and_trains_on_the_data(sample):
     assert found.report.cost.kept["flops"] <= 0.6
     assert found.report.verified is not None
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    own = IterativeOptions(updates=2, remove_per_step=12, batch_size=32)
-    options = PruneOptions(method="iterative", iterative=own, limit=200)
+    own = TrainingOptions(updates=2, remove_per_step=12, batch_size=32)
+    options = PruneOptions(method="iterative", training=own, limit=200)
     again = prunecli.prune(
         model, example(spec), flops=0.6, options=options, data="digits", input=spec, teacher=model,
         dry_run=True,
@@ -101,7 +99,6 @@ def test_images_of_a_data_set_serve_signals_and_repairs(sample):
         ({"method": "iterative", "dead": True}, "BAD_OPTION"),
         ({"method": "iterative", "allocation": "inverse-importance"}, "BAD_OPTION"),
         ({"method": "iterative", "signal": "auto"}, "BAD_OPTION"),
-        ({"method": "iterative", "latency": 0.7}, "BAD_OPTION"),
         ({"method": "iterative", "masks": {}}, "OPTION_WITHOUT_EFFECT"),
         ({"method": "iterative", "batches": list}, "OPTION_WITHOUT_EFFECT"),
         ({"method": "iterative", "measured_on": list}, "OPTION_WITHOUT_EFFECT"),
@@ -125,21 +122,14 @@ def test_weights_alone_are_refused_a_method_and_an_input_needs_images(sample):
         prunecli.prune(model, example(spec), flops=0.5, input=spec)
 
 
-def test_a_method_that_cuts_files_alone_is_refused_for_a_module(sample, monkeypatch):
-    model, spec = sample
-    monkeypatch.setitem(METHODS._entries, "odd", Entry("odd", print, "", ""))
-    with pytest.raises(InputError, match="the method odd cuts files, not modules"):
-        prunecli.prune(model, example(spec), flops=0.5, method="odd", data="digits", input=spec)
-
-
 def test_a_teacher_in_a_file_keeps_its_own_input(sample, monkeypatch):
     model, spec = sample
     called = {}
-    monkeypatch.setattr(iterative, "iterative_prune", lambda *_, **named: called.update(named))
+    monkeypatch.setattr(road, "train_and_prune", lambda *_, **named: called.update(named))
     own = dataclasses.replace(spec, mean=tuple(value + 1 for value in spec.mean))
     prunecli.prune(
         model, example(spec), flops=0.5, method="iterative", data="digits", input=own, teacher=None,
-        options=PruneOptions(method="iterative", iterative=IterativeOptions(teacher=VGG)),
+        options=PruneOptions(method="iterative", training=TrainingOptions(teacher=VGG)),
     )  # fmt: skip
     assert called["teacher"] is not None
     assert (called["input"], called["teacher_input"]) == (own, spec)

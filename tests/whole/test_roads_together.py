@@ -12,7 +12,7 @@ import prunecli
 from prunecli import verbs
 from prunecli.budget import make_budget, parse_sweep
 from prunecli.errors import InputError
-from prunecli.options import IterativeOptions, PruneOptions
+from prunecli.options import PruneOptions, TrainingOptions
 from prunecli.verbs.suggesting import next_command
 from prunecli_cli.main import main
 from prunecli_sample_models import make
@@ -56,8 +56,8 @@ def test_an_iterative_cut_says_that_it_fills_the_zeros_of_a_sparse_network(tmp_p
         budget=make_budget(sparsity=0.5),
         options=PruneOptions(granularity="weight"),
     )
-    own = IterativeOptions(updates=1, remove_per_step=200)
-    report = prune(sparse.output, tmp_path / "out.pt", method="iterative", iterative=own)
+    own = TrainingOptions(updates=1, remove_per_step=200)
+    report = prune(sparse.output, tmp_path / "out.pt", method="iterative", training=own)
     assert any("dense after the training" in warning for warning in report.warnings)
 
 

@@ -11,6 +11,7 @@ import torch
 from prunecli.allocation import Problem, ceilings_of
 from prunecli.cutting.surgery import slices_of
 from prunecli.data.pixels import normalise
+from prunecli.methods.decided import selection_fields, selection_from
 from prunecli.methods.iterative.criterion import saliency_between, weight_saliency
 from prunecli.methods.iterative.removal import (
     REMOVALS,
@@ -19,8 +20,7 @@ from prunecli.methods.iterative.removal import (
     remove,
     widths_of,
 )
-from prunecli.methods.iterative.stage import Setup, begin, cut, write_back
-from prunecli.methods.iterative.state import selection_fields, selection_from
+from prunecli.methods.iterative.stage import begin, cut, write_back
 from prunecli.methods.iterative.taps import heard
 from prunecli.pruning.proven_cut import plan_of
 from prunecli.pruning.selection import Selection, select
@@ -33,10 +33,12 @@ from prunecli.training.method import PlainMethod, Replacement
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from torch import Tensor
+    from numpy.typing import NDArray
+    from torch import Tensor, fx
 
     from prunecli.allocation import Saliency
     from prunecli.cost.model import Widths
+    from prunecli.methods.setup import Setup
     from prunecli.plan import PruningPlan
     from prunecli.report import EpochReport
     from prunecli.training.method import Batch, TrainingRun
@@ -58,6 +60,16 @@ class IterativePruning(PlainMethod):
         self.removals: tuple[RemovalReport, ...] = ()
         self.seconds: tuple[float, float] = (0.0, 0.0)
         self.seen: list[tuple[int, int]] = []
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """The network to train."""
+        return self.stage.module
+
+    @property
+    def keep(self) -> NDArray[np.bool_]:
+        """One boolean per atom of the dense network: whether it is left."""
+        return self.stage.keep
 
     @property
     def target(self) -> Widths | None:
@@ -145,7 +157,7 @@ class IterativePruning(PlainMethod):
     def _steps(self) -> int:
         """Return the updates of the whole run, as far as can be told now."""
         end = self.setup.rehearsed if self.target is None else self.target
-        own = self.setup.options.iterative
+        own = self.setup.options.training
         left = removals_left(
             len(self.removals),
             channels=int((self.widths - end).sum()),
@@ -168,13 +180,13 @@ class IterativePruning(PlainMethod):
             self.stage.keep,
             self.selection.widths,
             load=self._goal(),
-            most=options.iterative.remove_per_step,
+            most=options.training.remove_per_step,
         )
 
     def _removal(self, report: EpochReport, error: float) -> RemovalReport:
         return RemovalReport(
             removal=len(self.removals) + 1,
-            updates=report.epoch * self.setup.options.iterative.updates,
+            updates=report.epoch * self.setup.options.training.updates,
             channels=int(self.stage.keep.sum()),
             flops=self._left("flops"),
             params=self._left("params"),
@@ -197,7 +209,7 @@ class IterativePruning(PlainMethod):
 
     def _goal(self) -> float:
         """Return the cost, as a fraction of the budget, that the next removal goes down to."""
-        if self.setup.options.iterative.remove_per_step is not None or self.target is None:
+        if self.setup.options.training.remove_per_step is not None or self.target is None:
             return 0.0
         problem = self._problem(np.zeros(0))
         dense = problem.load(self.setup.network.cost.dense_widths)

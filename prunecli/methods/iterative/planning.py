@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,21 +12,17 @@ from prunecli.errors import InputError
 from prunecli.evaluation.outputs import class_logits
 from prunecli.methods.iterative.criterion import criterion_of
 from prunecli.methods.iterative.removal import removals_left
-from prunecli.options import FinetuneOptions, IterativeOptions, PruneOptions
+from prunecli.methods.weights import training_of
 from prunecli.progress import Step
 from prunecli.report import IterativeReport
 from prunecli.training.devices import precision_of
-from prunecli.training.finetune import check_options as check_training
-from prunecli.training.finetune import tensors_digest
 from prunecli.training.loop import epoch_batches, teach
 from prunecli.training.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from prunecli.budget import Budget
     from prunecli.data import ImageSet
-    from prunecli.methods.iterative.stage import Setup
+    from prunecli.methods.setup import Setup
+    from prunecli.options import FinetuneOptions, PruneOptions
     from prunecli.training.recipe import Recipe
 
 GENTLE = 0.5
@@ -43,7 +38,7 @@ def check_iterative(options: PruneOptions) -> None:
             where="--repair",
             hint="leave --repair out, or use --method one-shot",
         )
-    per_removal, updates = options.iterative.remove_per_step, options.iterative.updates
+    per_removal, updates = options.training.remove_per_step, options.training.updates
     for name, value in (("remove-per-step", per_removal), ("updates", updates)):
         if value is not None and value < 1:
             raise InputError(f"--{name} {value} is below 1", code="BAD_OPTION")
@@ -52,57 +47,14 @@ def check_iterative(options: PruneOptions) -> None:
 
 def training_options(options: PruneOptions) -> FinetuneOptions:
     """Return how the updates train; raise `InputError` for what cannot be trained with."""
-    own = options.iterative
+    own = options.training
     rate = OPTIMIZERS.get(own.optimizer).learning_rate * GENTLE if own.lr is None else own.lr
-    training = FinetuneOptions(
-        lr=rate,
-        optimizer=own.optimizer,
-        schedule=own.schedule,
-        batch_size=own.batch_size,
-        amp=own.amp,
-        ema=own.ema,
-        clip=own.clip,
-        limit=options.limit,
-        seed=options.seed,
-    )
-    check_training(training)
-    return training
-
-
-def rehearsal_options(options: PruneOptions) -> PruneOptions:
-    """Return the options of a cut that is not kept: it needs no images."""
-    return dataclasses.replace(options, signal="l1", iterative=IterativeOptions())
-
-
-def settings_of(
-    options: PruneOptions,
-    budget: Budget,
-    recipe: Recipe,
-    student: nn.Module,
-    teacher: nn.Module | None,
-) -> dict[str, Any]:
-    """Return what must not change when a run is resumed."""
-    accelerator = recipe.accelerator
-    chosen = dataclasses.asdict(options)
-    own = chosen.pop("iterative")
-    del own["resume"], own["teacher"], chosen["limit"]
-    return {
-        **{name: list(value) if isinstance(value, tuple) else value
-           for name, value in {**chosen, **own}.items()},
-        "budget": budget.to_json(),
-        "classes": list(recipe.images.classes),
-        "images": len(recipe.images),
-        "network": tensors_digest(student),
-        "teacher": tensors_digest(teacher),
-        "device": accelerator.device.type,
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
-    }  # fmt: skip
+    return training_of(options, lr=rate, schedule=own.schedule or "constant")
 
 
 def planned_for(setup: Setup, recipe: Recipe, held_out: ImageSet) -> IterativeReport:
     """Return what the run will do, and report it with the time that one update takes now."""
-    own, dense = setup.options.iterative, setup.network.cost.dense_widths
+    own, dense = setup.options.training, setup.network.cost.dense_widths
     removals = removals_left(
         0, channels=int((dense - setup.rehearsed).sum()), per_removal=own.remove_per_step
     )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from prunecli.cutting.surgery import slices_of
 from prunecli.methods.iterative.criterion import subject_of
-from prunecli.methods.iterative.narrowing import narrowed, write_back_
 from prunecli.methods.iterative.taps import Tap, add_taps_
-from prunecli.proof.prove import prove
+from prunecli.methods.narrowing import narrowed, write_back_
+from prunecli.methods.setup import narrower
 from prunecli.signals.accumulate import Accumulator, follows_training
 
 if TYPE_CHECKING:
@@ -19,27 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import fx, nn
 
-    from prunecli.budget import Budget
-    from prunecli.cost.model import Widths
     from prunecli.graph.coupling.groups import CouplingGraph
-    from prunecli.network.traced import Network
-    from prunecli.options import PruneOptions
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What is cut, to which budget, and how: what of a run stays the same.
-
-    `network` is the dense one: what is trained is written back into its module at every removal,
-    so that each cut is one from the dense network. `rehearsed` are the widths that the budget took
-    before any training, `held` says why groups stay whole.
-    """
-
-    network: Network
-    budget: Budget
-    options: PruneOptions
-    rehearsed: Widths
-    held: Mapping[str, str]
+    from prunecli.methods.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -83,15 +64,5 @@ def cut(setup: Setup, keep: NDArray[np.bool_]) -> tuple[Stage, float]:
     The dense module has to hold what was trained. Raises `ProofError` unless the dense network with
     everything masked that is not kept equals the narrower one.
     """
-    network = setup.network
-    graph, _ = network.graph_network(keep)
-    verified = prove(
-        network.model,
-        graph,
-        slices_of(network.coupling, keep),
-        keep,
-        trace=network.trace,
-        coupling=network.coupling,
-        seed=setup.options.seed,
-    )
-    return begin(setup, keep, graph), verified.max_rel_error
+    graph, error = narrower(setup, keep)
+    return begin(setup, keep, graph), error

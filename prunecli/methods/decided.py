@@ -1,4 +1,4 @@
-"""The widths that an iterative run goes to, as plain data for its state on disk."""
+"""The widths that a run has decided on, as plain data for its state on disk."""
 
 from __future__ import annotations
 

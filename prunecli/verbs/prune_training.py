@@ -1,4 +1,4 @@
-"""`prune --method iterative` on files: read, shrink while training, prove, write."""
+"""`prune` by a method that trains, on files: read, train while pruning, prove, write."""
 
 from __future__ import annotations
 
@@ -9,42 +9,61 @@ from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
 from prunecli.verbs.file_road import check_target, reported, start, written
-from prunecli.verbs.images import class_count
+from prunecli.verbs.images import check_teacher, class_count
 from prunecli.verbs.opened import open_model
 from prunecli.verbs.unfinished import check_no_run
 
 if TYPE_CHECKING:
+    from prunecli.data import DataSource
     from prunecli.report import PruneReport
+    from prunecli.verbs.file_road import Started
     from prunecli.verbs.job import Job
+    from prunecli.verbs.opened import Opened
 
 
-def iterative(job: Job) -> PruneReport:
-    """Cut the network in `model` a few channels at a time, training it between.
+def learning_from(started: Started) -> tuple[DataSource, Opened | None]:
+    """Return what a job trains on, and its teacher; raise `InputError` for images of others."""
+    job, opened = started.job, started.opened
+    assert job.data is not None
+    source, teacher = open_source(job.data), job.options.training.teacher
+    taught = None if teacher is None else open_model(teacher, job.load)
+    checkpoint = opened.checkpoint
+    classes = class_count(opened.model, checkpoint.input)
+    check_classes(classes, source, names=checkpoint.classes)
+    if taught is not None:
+        check_teacher(taught, classes)
+    return source, taught
 
-    The log, and the state that `options.iterative.resume` goes on from, lie in
+
+def trained(job: Job) -> PruneReport:
+    """Prune the network in `model` by a method that trains it meanwhile.
+
+    The log, and the state that `options.training.resume` goes on from, lie in
     `<output stem>.run/` beside the output.
     """
-    from prunecli.methods.iterative import check_iterative_prune, iterative_prune
+    from prunecli.methods.road import check_trained, train_and_prune
+    from prunecli.methods.ways import way_of
     from prunecli.training import is_main_process
 
     assert job.budget is not None
-    own, run_dir = job.options.iterative, job.target.with_suffix(".run")
+    own, run_dir = job.options.training, job.target.with_suffix(".run")
     check_target(job, own.teacher)
     if not (job.dry_run or own.resume or job.overwrite):
         check_no_run(run_dir)
     if job.data is None:
         raise InputError(
-            "an iterative cut trains the model, and no images were given",
+            f"the method {job.options.method} trains the model, and no images were given",
             code="SIGNAL_NEEDS_DATA",
             hint="add --data DIR",
         )
-    check_iterative_prune(job.options)
+    way = way_of(job.options.method)
+    check_trained(way, job.options)
     started = start(job)
-    opened, source = started.opened, open_source(job.data)
-    taught = None if own.teacher is None else open_model(own.teacher, job.load)
+    opened = started.opened
+    source, taught = learning_from(started)
     checkpoint = opened.checkpoint
-    check_classes(class_count(opened.model, checkpoint.input), source, names=checkpoint.classes)
-    result = iterative_prune(
+    result = train_and_prune(
+        way,
         opened.network(started.clock),
         source,
         input=checkpoint.input,

@@ -1,0 +1,1 @@
+"""Gates in a traced network: functions of logits, the bank that multiplies them in, and where."""

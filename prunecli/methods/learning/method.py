@@ -1,0 +1,319 @@
+"""The common life of all methods that learn what to prune, as a method of training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from prunecli.cutting.surgery import cut_tensor, slices_of
+from prunecli.gating.bank import GATES, GateBank
+from prunecli.methods.decided import selection_fields, selection_from
+from prunecli.methods.learning.choice import chosen_widths
+from prunecli.methods.learning.norms import estimate_norms_
+from prunecli.methods.learning.rule import Moment
+from prunecli.methods.narrowing import write_back_
+from prunecli.methods.setup import narrower
+from prunecli.pruning.proven_cut import plan_of
+from prunecli.report import CoursePoint
+from prunecli.report.cuts import SEARCH, TRAIN
+from prunecli.training.devices import from_main_process
+from prunecli.training.method import PlainMethod, Replacement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor, fx, nn
+
+    from prunecli.cost.model import Widths
+    from prunecli.methods.learning.rule import Rule
+    from prunecli.methods.learning.search import Search
+    from prunecli.plan import PruningPlan
+    from prunecli.pruning.selection import Selection
+    from prunecli.report import EpochReport
+    from prunecli.training.method import Batch, TrainingRun
+
+DRAWS = 1
+"""The use of a step's random numbers that gates have (`TrainingRun.generator`)."""
+
+POINTS = 10
+"""Points of the course that are kept of every epoch of the search."""
+
+
+class LearnedPruning(PlainMethod):
+    """A search for the channels to keep, in gates or by a penalty, then a cut, then training.
+
+    The network to train is `module`: the traced dense one, with a bank of gates where the rule has
+    some. After the steps of the search the channels with the best scores stay, as many as the
+    budget allows; the rest is cut, proven, batch norm is estimated anew, and what is left is
+    trained. Masks are decided from the live logits, never from an average.
+    """
+
+    def __init__(self, search: Search, rule: Rule, module: fx.GraphModule) -> None:
+        self.search = search
+        self.rule = rule
+        self.module: nn.Module = module
+        self.keep: NDArray[np.bool_] = np.ones(search.gated.size, np.bool_)
+        self.selection: Selection | None = None
+        self.course: tuple[CoursePoint, ...] = ()
+        self.flips = 0
+        self.error = 0.0
+        self.norms = 0
+
+    @property
+    def widths(self) -> Widths:
+        """The widths that are left."""
+        groups = self.search.setup.network.coupling.groups
+        return np.asarray([int(self.keep[group.atoms].sum()) for group in groups], np.int64)
+
+    # --- hooks of training -----------------------------------------------------------------------
+
+    def start(self, run: TrainingRun) -> Replacement:  # noqa: ARG002
+        """Set the gates to where they begin, and train them in a group of their own."""
+        bank = _bank(self.module)
+        self.rule.begin(bank)
+        if bank is None or not self.rule.learns:
+            return Replacement.same_tensors(self.module)
+        own = {"params": [bank.logits], "weight_decay": 0.0, "lr_scale": 1.0, "gates": True}
+        return Replacement.same_tensors(self.module, [own])
+
+    def before_step(self, run: TrainingRun) -> None:
+        """Draw, and let the rule follow its budget."""
+        if self.selection is not None:
+            return
+        moment = self._moment(run)
+        for bank in self._banks(run):
+            bank.active = True
+        if moment.bank is not None:
+            drawn = torch.rand(moment.bank.draws.shape, generator=moment.generator)
+            moment.bank.draws.copy_(drawn)
+            before = moment.bank.mask.clone()
+            self.rule.before_step(moment)
+            self.flips += int((before != moment.bank.mask).sum())
+        else:
+            self.rule.before_step(moment)
+        self._set_gate_rate(run)
+
+    def extra_loss(self, run: TrainingRun, batch: Batch) -> Tensor | None:  # noqa: ARG002
+        """Return what the rule adds to the loss."""
+        return None if self.selection is not None else self.rule.extra_loss(self._moment(run))
+
+    def after_backward(self, run: TrainingRun, batch: Batch) -> None:
+        """Let the rule look at the gradients of its gates."""
+        if self.selection is None:
+            self.rule.after_backward(self._moment(run), batch.scale)
+
+    def after_step(self, run: TrainingRun) -> Replacement | None:
+        """Go on with the search; at its end cut."""
+        if self.selection is not None:
+            return None
+        moment = self._moment(run)
+        self.rule.after_step(moment)
+        if run.average is not None and moment.bank is not None:
+            averaged = _bank(run.average.model)
+            assert averaged is not None
+            averaged.mask.copy_(moment.bank.mask)
+        length, done = run.recipe.steps_per_epoch, run.taken + 1
+        within = done % length  # 0 at the end of an epoch, whose score goes to the point there
+        if within % max(length // POINTS, 1) == 0 or done == self.search.steps:
+            self.course = (*self.course, self._point(run))
+            self.flips = 0
+        return self._cut(run) if done >= self.search.steps else None
+
+    def after_round(self, run: TrainingRun, report: EpochReport) -> None:
+        """Note the score of the epoch in the course."""
+        if self.selection is not None:
+            self.course = (*self.course, self._point(run, ended=True))
+        if self.course:
+            last = dataclasses.replace(
+                self.course[-1],
+                train_loss=report.train_loss,
+                loss=report.loss,
+                accuracy=report.accuracy,
+                learning_rate=report.learning_rate,
+                images_per_second=report.images_per_second,
+            )
+            self.course = (*self.course[:-1], last)
+
+    def settled(self, run: TrainingRun) -> bool:  # noqa: ARG002
+        """Tell whether the channels are chosen."""
+        return self.selection is not None
+
+    def facts(self) -> dict[str, float]:
+        """Return budget, expected and hard cost, gates alive, and what changed since last asked."""
+        if self.selection is not None:
+            left = self.left(self.widths)
+            return {"budget": self._target(), "cost": left, "alive": float(self.keep.sum())}
+        if not self.course:
+            return {"budget": 1.0, "cost": 1.0, "alive": float(self.keep.size)}
+        last = self.course[-1]
+        found = {"budget": last.budget, "expected": last.expected, "cost": last.cost}
+        gates = {"alive": float(last.alive), "flips": float(last.flips)}
+        return {**found, **gates, **self.rule.facts()}
+
+    def log_rows(self) -> tuple[CoursePoint, ...]:
+        """Log the course: some points of every epoch of the search, then one per epoch."""
+        return self.course
+
+    def state(self) -> dict[str, Any]:
+        """Return what was decided, the course, and what the rule remembers."""
+        return {
+            "keep": torch.as_tensor(self.keep),
+            "selection": None if self.selection is None else selection_fields(self.selection),
+            "course": [dataclasses.asdict(point) for point in self.course],
+            "flips": self.flips,
+            "error": self.error,
+            "norms": self.norms,
+            "rule": self.rule.state(),
+        }
+
+    def restore(self, run: TrainingRun, state: Mapping[str, Any]) -> Replacement | None:
+        """Go on in the search, or with the network that it left."""
+        self.course = tuple(CoursePoint(**point) for point in state["course"])
+        self.flips, self.error, self.norms = state["flips"], state["error"], state["norms"]
+        self.rule.restore(state["rule"])
+        if state["selection"] is None:
+            for bank in self._banks(run):
+                bank.active = run.taken > 0
+            return None
+        self.keep = state["keep"].numpy()
+        self.selection = selection_from(state["selection"])
+        setup = self.search.setup
+        self.module, _ = setup.network.graph_network(self.keep)
+        return Replacement.cut(self.module, slices_of(setup.network.coupling, self.keep))
+
+    def finish(self, run: TrainingRun) -> PruningPlan:
+        """Put the trained weights into the dense module; return the plan."""
+        setup = self.search.setup
+        self._write_back(run.bare, self.keep)
+        return plan_of(
+            setup.network, self.keep, self.widths, budget=setup.budget, options=setup.options
+        )
+
+    # --- the search ------------------------------------------------------------------------------
+
+    def _moment(self, run: TrainingRun) -> Moment:
+        return Moment(
+            step=run.taken,
+            steps=self.search.steps,
+            module=run.bare,
+            bank=_bank(run.bare),
+            generator=run.generator(DRAWS),
+        )
+
+    def _banks(self, run: TrainingRun) -> Iterator[GateBank]:
+        """Yield the gates of the network, and those of its average."""
+        models = [run.bare] if run.average is None else [run.bare, run.average.model]
+        for model in models:
+            bank = _bank(model)
+            if bank is not None:
+                yield bank
+
+    def _set_gate_rate(self, run: TrainingRun) -> None:
+        """Give gates a learning rate of their own, which no schedule moves."""
+        rate = self.rule.gate_rate()
+        for group in run.optimizer.param_groups:
+            if group.get("gates"):
+                group["lr"] = rate
+
+    def _point(self, run: TrainingRun, *, ended: bool = False) -> CoursePoint:
+        """Return where the run stands."""
+        groups = self.search.setup.network.coupling.groups
+        taken = run.taken + (0 if ended else 1)
+        if self.selection is not None:
+            left = self.left(self.widths)
+            numbers = (self._target(), left, left, int(self.keep.sum()), 0, self.widths)
+        else:
+            numbers = self._searched(self._moment(run))
+        budget, expected, cost, alive, flips, widths = numbers
+        return CoursePoint(
+            updates=taken,
+            epoch=taken / run.recipe.steps_per_epoch,
+            phase=SEARCH if self.selection is None else TRAIN,
+            budget=budget,
+            expected=expected,
+            cost=cost,
+            alive=alive,
+            flips=flips,
+            widths={group.name: int(width) for group, width in zip(groups, widths, strict=True)},
+        )
+
+    def _searched(self, moment: Moment) -> tuple[float, float, float, int, int, Widths]:
+        search = self.search
+        fixed = int((~search.gated).sum())
+        if moment.bank is None:
+            dense = search.setup.network.cost.dense_widths
+            return 1.0, 1.0, 1.0, search.gated.size, 0, dense
+        mask = moment.bank.mask
+        widths = search.widths(mask).round().long().cpu().numpy()
+        return (
+            self.rule.budget(moment),
+            search.kept(self.rule.expected_gates(moment.bank)),
+            search.kept(mask),
+            fixed + int(mask.sum()),
+            self.flips,
+            widths,
+        )
+
+    def _target(self) -> float:
+        kind, ceiling = next(iter(self.search.ceilings.items()))
+        return ceiling / self.search.dense[kind]
+
+    def left(self, widths: Widths) -> float:
+        """Return the share that widths keep of the cost that the budget names first."""
+        kind = next(iter(self.search.ceilings))
+        return float(self.search.setup.network.cost.cost(widths)[kind] / self.search.dense[kind])
+
+    # --- the cut ---------------------------------------------------------------------------------
+
+    def _cut(self, run: TrainingRun) -> Replacement:
+        """Choose the channels, multiply what is left of gates into the weights, and cut."""
+        setup, moment = self.search.setup, self._moment(run)
+        scores = self.rule.scores(moment).double()
+        scores = from_main_process(run.recipe.accelerator, scores.to(run.device)).cpu()
+        keep, self.selection = chosen_widths(self.search, scores)
+        for model in (run.bare, *([] if run.average is None else [run.average.model])):
+            _fold_gates_(model)
+        self._write_back(run.bare, np.ones_like(keep))
+        slim, self.error = narrower(setup, keep)
+        self.keep = keep
+        slices = slices_of(setup.network.coupling, keep)
+        self.module = slim.to(run.device)
+        self.norms = estimate_norms_(run, self.module)
+        known = dict(self.module.named_buffers())
+
+        def moved(name: str, tensor: Tensor) -> Tensor:
+            # Statistics of other channels are of no use to the average.
+            return known[name] if name in known else cut_tensor(tensor, slices.get(name, {}))
+
+        return Replacement(self.module, moved)
+
+    def _write_back(self, trained: nn.Module, keep: NDArray[np.bool_]) -> None:
+        network = self.search.setup.network
+        own = {
+            name: value
+            for name, value in trained.state_dict().items()
+            if not name.startswith(f"{GATES}.")
+        }
+        write_back_(network.model, own, slices_of(network.coupling, keep))
+
+
+def _bank(module: nn.Module) -> GateBank | None:
+    return cast("GateBank | None", getattr(module, GATES, None))
+
+
+@torch.no_grad()
+def _fold_gates_(module: nn.Module) -> None:
+    """Multiply the gates of evaluation into the weights that they gate."""
+    bank = _bank(module)
+    if bank is None:
+        return
+    was_training = bank.training
+    bank.eval()
+    weights = [module.get_parameter(name) for name in bank.weights]
+    for weight, gated in zip(weights, bank(*weights), strict=True):
+        weight.copy_(gated)
+    bank.train(was_training)

@@ -1,0 +1,63 @@
+"""Network slimming: L1 on the scales of batch norm, then one threshold through all of them.
+
+Source: Liu et al. 2017 (arXiv 1708.06519).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from prunecli.errors import InputError
+from prunecli.methods.learning.rule import Rule, weight_scores
+from prunecli.methods.registry import METHODS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prunecli.methods.learning.rule import Moment
+
+LAMBDA = 1e-4
+"""Weight of the penalty, as published for VGG."""
+
+
+@METHODS.register(
+    "slimming",
+    summary="L1 on the scales of batch norm while training, then one threshold on them.",
+    source="Liu et al. 2017, arXiv 1708.06519",
+)
+class Slimming(Rule):
+    """A penalty on scales."""
+
+    search: ClassVar[float] = 0.6
+    gated: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
+
+    def __init__(self, search: Any) -> None:
+        super().__init__(search)
+        self.weight = LAMBDA if self.options.strength is None else self.options.strength
+        network = search.setup.network
+        groups = [g for g in network.coupling.groups if search.gated[g.atoms].any()]
+        sites = {name for group in groups for name, _ in group.sites}
+        norms = {name.removesuffix(".running_var") for name in network.trace.tensors.values()
+                 if name.endswith(".running_var")}  # fmt: skip
+        self.scales = sorted(
+            name for name in sites if name.removesuffix(".weight") in norms and name != ""
+        )
+        if not self.scales:
+            raise InputError(
+                "slimming shrinks the scales of batch norm, and no channel of this model has one",
+                code="NO_BATCH_NORM",
+                where=type(network.model).__name__,
+                hint="use --method group-lasso, which shrinks all weights of a channel",
+            )
+
+    def extra_loss(self, moment: Moment) -> Tensor:
+        """Return lambda times the sum of the absolute scales."""
+        scales = [moment.module.get_parameter(name).abs().sum() for name in self.scales]
+        return self.weight * torch.stack(scales).sum()
+
+    def scores(self, moment: Moment) -> Tensor:
+        """Return the absolute scales."""
+        return weight_scores(self.of, moment.module, self.of.setup.options.signal)
