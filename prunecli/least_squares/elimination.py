@@ -52,8 +52,8 @@ class Missed(Protocol):
     def errors(self, blocks: Blocks) -> Tensor:
         """Return how much each block alone would add to the error, `[blocks]`."""
 
-    def remove_(self, blocks: Blocks) -> None:
-        """Take blocks out together."""
+    def remove_(self, blocks: Blocks) -> Tensor:
+        """Take blocks out together; return the groups whose other blocks now count otherwise."""
 
 
 class Elimination:
@@ -99,21 +99,22 @@ class Elimination:
         found: Tensor = solved.diagonal(dim1=1, dim2=2).sum(1)
         return found.new_zeros(blocks.count).index_add(0, blocks.block, found)
 
-    def remove_(self, blocks: Blocks) -> None:
-        """Take blocks out together, and refit what is left."""
+    def remove_(self, blocks: Blocks) -> Tensor:
+        """Take blocks out together, and refit what is left; return the groups that lost some."""
         group, real, at = self._found(blocks)
         lost = torch.zeros(self.inverse.shape[:2], dtype=torch.bool)
         lost[group.expand_as(at)[real], at[real]] = True
         counts = lost.sum(1)
         some = counts.nonzero().flatten()
         if not len(some):
-            return
+            return some
         # `[groups that lose, removed]`: a group that loses fewer is filled up with kept columns.
         which = torch.argsort(~lost[some], stable=True)[:, : int(counts.max())]
         heard = torch.arange(which.shape[1]) < counts[some, None]
         self._downdate_(some, which, heard)
         self.gone[group.expand_as(at)[real], blocks.columns[real]] = True
         self._shrink_()
+        return some
 
     def _found(self, blocks: Blocks) -> tuple[Tensor, Tensor, Tensor]:
         """Return the groups `[entries, 1]`, which columns count, and where these stand."""
@@ -192,8 +193,9 @@ class Unrefitted:
         each = (self.costs[blocks.group[:, None], blocks.columns] * blocks.real).sum(1)
         return each.new_zeros(blocks.count).index_add(0, blocks.block, each)
 
-    def remove_(self, blocks: Blocks) -> None:
+    def remove_(self, blocks: Blocks) -> Tensor:
         """Do nothing: no other block is missed more for it."""
+        return blocks.group[:0]
 
 
 def eliminate(problems: Sequence[tuple[Missed, Blocks]]) -> Tensor:
@@ -205,17 +207,22 @@ def eliminate(problems: Sequence[tuple[Missed, Blocks]]) -> Tensor:
     count = problems[0][1].count
     left = torch.arange(count)
     result = torch.zeros(count, dtype=torch.float64)
+    known = [one.errors(blocks) for one, blocks in problems]
     last = 0.0
     while len(left):
-        errors = torch.stack([one.errors(blocks.take(left)) for one, blocks in problems]).sum(0)
+        errors = torch.stack(known).sum(0)[left]
         order = torch.argsort(errors, stable=True)
         first = order[: max(1, len(left) // AT_ONCE)]
         for at in first.tolist():
             last = max(float(errors[at]), _above(last))
             result[left[at]] = last
-        for one, blocks in problems:
-            one.remove_(blocks.take(left[first]))
-        left = left[torch.sort(order[len(first) :]).values]
+        gone, left = left[first], left[torch.sort(order[len(first) :]).values]
+        for (one, blocks), own in zip(problems, known, strict=True):
+            changed = one.remove_(blocks.take(gone))
+            # Of a depthwise layer every channel has a group of its own: no other one changes.
+            again = left[torch.isin(left, blocks.block[torch.isin(blocks.group, changed)])]
+            if len(again):
+                own[again] = one.errors(blocks.take(again))
     return result
 
 
