@@ -13,7 +13,8 @@ CHANNEL = "channel"
 ONE_SHOT, ITERATIVE = "one-shot", "iterative"
 BAR, GATES, EXACT_GATES = "bar", "gates", "exact-gates"
 SLIMMING, GROUP_LASSO, GRADUAL = "slimming", "group-lasso", "gradual"
-LEARNED = (EXACT_GATES, BAR, GATES, GRADUAL, SLIMMING, GROUP_LASSO)
+DYNAMIC = "dynamic"
+LEARNED = (EXACT_GATES, BAR, GATES, GRADUAL, SLIMMING, GROUP_LASSO, DYNAMIC)
 """The methods that learn what to prune while they train."""
 
 METHOD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -27,6 +28,8 @@ METHOD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     SLIMMING: {"signal": "bn-gamma", "limit": None},
     GRADUAL: {"signal": "l2", "limit": None},
     GROUP_LASSO: {"signal": "l2", "limit": None},
+    # Its rewards: what a channel that ran would change in the loss.
+    DYNAMIC: {"signal": "taylor", "limit": None},
 }
 """What a method takes for options that nobody gives."""
 
@@ -232,6 +235,13 @@ class TrainingOptions:
         metavar="X",
         minimum=0,
         needs=(needs("method", BAR, GATES, EXACT_GATES, hint="add --method exact-gates"),),
+    )
+    explore: float = _learning(
+        1.5,
+        "How much dynamic execution tries channels that ran rarely (the constant of CUCB).",
+        metavar="X",
+        minimum=0,
+        needs=(needs("method", DYNAMIC),),
     )
     strength: float | None = _learning(
         None,

@@ -18,6 +18,8 @@ from prunecli.report import AccuracyChange, LearningReport
 from prunecli.training.devices import precision_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from prunecli.data import ImageSet
@@ -88,7 +90,7 @@ class Dynamic:
 
     def told(
         self,
-        planned: dict[str, Any],
+        planned: Mapping[str, Any],
         method: DynamicChannels,
         session: Session,
         change: Change,
@@ -118,10 +120,9 @@ class Dynamic:
         }
 
     def _settings(self, options: PruneOptions) -> DynamicOptions:
-        search = options.training.search
-        return (
-            self.settings if search is None else dataclasses.replace(self.settings, search=search)
-        )
+        own = options.training
+        settings = dataclasses.replace(self.settings, explore=own.explore)
+        return settings if own.search is None else dataclasses.replace(settings, search=own.search)
 
 
 def _selection(setup: Setup) -> Selection:
