@@ -23,8 +23,8 @@ from prunecli.pruning.proven_cut import Cut, newly_held, planned_cut, proven
 from prunecli.pruning.scoring import check_signal, score_living
 from prunecli.pruning.search import AUTO, asked_signals, best_signal, check_search, search_warnings
 from prunecli.pruning.selection import select
-from prunecli.repair import check_repair, repair_
-from prunecli.signals import AGGREGATES
+from prunecli.repair import check_repair, repair_, repair_warnings
+from prunecli.signals import AGGREGATES, fallbacks_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,6 +97,8 @@ def prune_network(
             *trace_warnings(network),
             *([] if ranking.candidates is None else search_warnings(ranking.candidates)),
             *living.warnings,
+            *fallbacks_of(ranking.options.signal, living.network, images.scored_on),
+            *([] if repaired is None else repair_warnings(repaired)),
             *slow_widths(living, cut.widths, options),
             *gave_way,
         ),

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class RepairStep:
     """Loss and accuracy after one step: `dense`, `cut`, or a repair that changed `layers`.
 
-    `skipped` says why layers could not be repaired, with counts.
+    `skipped` says why layers could not be repaired, with counts. A layer with large maps is
+    repaired on fewer images than fit into memory later in the network: `fewest` is the least such
+    number.
     """
 
     name: str
@@ -27,6 +29,7 @@ class RepairStep:
     seconds: float = 0.0
     layers: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    fewest: int | None = None
 
 
 @dataclass(frozen=True)
