@@ -38,6 +38,7 @@ def measured() -> dict[str, str]:
         "coupling": _coupling(),
         "speed": _speed(),
         "precision": _precision(),
+        "dynamic": _dynamic(),
         "bridgeout": _bridgeout(),
         "latency": _latency(),
         "learnability-runs": table(*learnability.runs(read("learnability_runs.csv"))),
@@ -371,6 +372,27 @@ def _precision() -> str:
     names = ("what", "checkpoint", "seed", "images", "fp32", "bf16", "bf16_over_fp32")
     head = ("what", "checkpoint", "seed", "images", "fp32", "bf16", "bf16 against fp32")
     return table(head, [tuple(row[name] for name in names) for row in read("precision.csv")])
+
+
+def _dynamic() -> str:
+    """Return time and memory of a step, dense against dynamic execution, and their ratio."""
+    head = ("network", "FLOPs", "step, ms", "choosing and moving, ms", "rewards, ms",
+            "step after the search, ms", "saved for backward, MB", "peak, MB",
+            "peak with freed memory kept, MB")  # fmt: skip
+
+    def pair(row: dict[str, str], name: str, unit: str) -> str:
+        dense, search = (float(row[f"{name}{kind}_{unit}"]) for kind in ("dense", "search"))
+        return f"{dense:.0f} to {search:.0f} ({search / dense:.2f})"
+
+    rows = [
+        (row["network"], percent(row["kept_flops"]),
+         f"{pair(row, '', 'ms').partition(' (')[0]} ({float(row['ratio']):.2f})",
+         f"{float(row['choose_and_move_ms']):.0f}", f"{float(row['reward_ms']):.0f}",
+         f"{float(row['frozen_ms']):.0f}",
+         *(pair(row, name, "mb") for name in ("saved_", "peak_", "resident_")))
+        for row in read("dynamic.csv")
+    ]  # fmt: skip
+    return table(head, rows)
 
 
 def _bridgeout() -> str:
