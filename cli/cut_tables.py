@@ -36,7 +36,7 @@ from .table_parts import (
     sparsity_parts,
 )
 
-UNIFORM, AUTO, DENSE = "uniform", "auto", "dense"
+UNIFORM, AUTO, DENSE, NAMED = "uniform", "auto", "dense", "named"
 UNEVEN = 0.98
 """Kept shares that differ by more than the rest of this are not what people call uniform."""
 
@@ -53,6 +53,7 @@ def prune_parts(report: PruneReport, rows: int) -> Parts:
         "model": report.architecture,
         **_kept_facts(report.cost),
         "removed by": _choice_text(report),
+        **_method_facts(report),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
         **_step_facts(report),
         **_frozen_facts(report),
@@ -95,10 +96,22 @@ def _kept_facts(cost: CutCost) -> dict[str, str]:
 
 
 def _choice_text(report: PruneReport) -> str:
-    """Say what chose the channels: the criterion, the allocation, and what made widths uneven."""
+    """Say what chose the channels and repaired, why, and what made widths uneven."""
     taken = "" if report.candidates is None else " (auto)"
     looked = "" if report.importance is None else f" ({report.importance})"
-    return f"{report.signal}{taken}, {report.allocation}{looked}{_uneven_text(report)}"
+    choice = report.choice
+    repairs = "" if choice is None else "".join(f", {name}" for name in choice.repair)
+    why = "" if choice is None or choice.why in ("", NAMED) else f" ({choice.why})"
+    by = f"{report.signal}{taken}, {report.allocation}{looked}{repairs}{why}"
+    return f"{by}{_uneven_text(report)}"
+
+
+def _method_facts(report: PruneReport) -> dict[str, str]:
+    """Name the method of a model that is trained, and why it is that one."""
+    choice = report.choice
+    if choice is None or choice.why_method == NAMED or report.learning is None:
+        return {}
+    return {"method": f"{choice.method} ({choice.why_method})"}
 
 
 def _uneven_text(report: PruneReport) -> str:
@@ -247,14 +260,18 @@ def iterative_plan(report: IterativeReport) -> dict[str, str]:
 
 def learning_facts(report: LearningReport) -> dict[str, str]:
     """Return what a method that learns what to prune did, or would do."""
-    search = f"{report.gates} channels chosen from in {report.search_epochs:g} epochs"
+    search = f"{report.gates} channels chosen from in {report.search_epochs:g} epochs; "
+    search = search if report.search_epochs else ""
+    taught = {} if report.taught_by is None else {"teacher": report.taught_by.statement}
     if report.accuracy is None:
-        return {"to do": f"{search}, {report.epochs} epochs in all ({report.precision})"}
+        to_do = f"{search}{report.epochs} epochs in all ({report.precision})"
+        return {"to do": to_do, **taught}
     change = report.accuracy
     return {
-        report.method: f"{search}; {report.epochs} epochs in all, {report.precision}",
+        report.method: f"{search}{report.epochs} epochs in all, {report.precision}",
         "held out": f"{percent(change.before)} -> {percent(change.after)} "
         f"(best epoch {report.best_epoch}, {report.images:,} images)",
+        **taught,
     }
 
 

@@ -2,6 +2,7 @@
 
 from prunecli.report.as_json import finite, to_json
 from prunecli.report.cuts import (
+    ChoiceReport,
     CoursePoint,
     DeadGroup,
     DeadReport,
@@ -52,6 +53,7 @@ from prunecli.report.runs import (
     FinetuneReport,
     RunStep,
     SamplingReport,
+    TeacherReport,
     fact_names,
     fact_text,
 )
@@ -63,6 +65,7 @@ __all__ = [
     "AccuracyChange",
     "AnalyzeReport",
     "BenchmarkRow",
+    "ChoiceReport",
     "ClassCount",
     "ClassDifficulty",
     "ConfusingImage",
@@ -113,6 +116,7 @@ __all__ = [
     "SparsityReport",
     "Subset",
     "SweepReport",
+    "TeacherReport",
     "Trial",
     "Verified",
     "fact_names",

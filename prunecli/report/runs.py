@@ -99,10 +99,32 @@ class SamplingReport:
 
 
 @dataclass(frozen=True)
+class TeacherReport:
+    """Who taught a training: `origin` is `named`, `history` (what it was pruned from) or `itself`.
+
+    `itself` is the model before it was pruned; `file` is None for a module.
+    """
+
+    origin: str
+    file: Path | None
+
+    @property
+    def statement(self) -> str:
+        """Who it is in words, and how to go without one that nobody named."""
+        name = "a module" if self.file is None else self.file.name
+        why = {
+            "history": f"{name} (from the history of the model; --teacher none to go without)",
+            "itself": "the model itself, before it was pruned (--teacher none to go without)",
+        }
+        return why.get(self.origin, name)
+
+
+@dataclass(frozen=True)
 class FinetuneReport:
     """The outcome of `finetune`: the best epoch is chosen on images held out from training.
 
-    `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one.
+    `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one, and
+    `taught_by` says who that is.
     `history` has the steps of the model up to here.
     """
 
@@ -123,6 +145,7 @@ class FinetuneReport:
     page: Path | None = None
     sampling: SamplingReport | None = None
     precision: str = "fp32"
+    taught_by: TeacherReport | None = None
 
 
 @dataclass(frozen=True)
