@@ -163,6 +163,9 @@ def prune(
         return told(trained, decided.choice)
     check_prune(budget, options, images)
     training = _training_after(options, source)
+    taught = None
+    if training is not None:
+        taught = teacher_of(model, options, teacher, input=needed_input(input))
     spec = input_of_example(example_inputs) if needs_table(budget, options) else None
     found = prune_chosen(
         read_network(model, as_inputs(example_inputs), clock=clock),
@@ -173,23 +176,22 @@ def prune(
         dry_run=dry_run,
         clock=clock,
     )
-    if training is None or source is None or found.model is None:
+    if training is None or taught is None or source is None or found.model is None:
         return found
     from prunecli.methods.after import train_cut
 
-    taught, taught_input, teacher_report = teacher_of(model, options, teacher)
     tuned = train_cut(
         found,
         source,
         training,
         input=needed_input(input),
-        teacher=taught,
-        teacher_input=taught_input,
+        teacher=taught.model,
+        teacher_input=taught.input,
         run_dir=run_dir,
         resume=options.training.resume,
         clock=clock,
     )
-    return with_teacher(tuned, teacher_report)
+    return with_teacher(tuned, taught)
 
 
 def _training_after(options: PruneOptions, source: DataSource | None) -> FinetuneOptions | None:
@@ -242,7 +244,7 @@ def _trained(
         )
     way = way_of(options.method)
     check_trained(way, options)
-    taught, teacher_input, teacher_report = teacher_of(model, options, teacher)
+    taught = teacher_of(model, options, teacher, input=needed_input(input))
     result = train_and_prune(
         way,
         read_network(model, as_inputs(example_inputs), clock=clock),
@@ -250,13 +252,13 @@ def _trained(
         input=needed_input(input),
         budget=budget,
         options=options,
-        teacher=taught,
-        teacher_input=teacher_input,
+        teacher=taught.model,
+        teacher_input=taught.input,
         run_dir=run_dir,
         dry_run=dry_run,
         clock=clock,
     )
-    return with_teacher(result, teacher_report)
+    return with_teacher(result, taught)
 
 
 @takes(PruneOptions)

@@ -22,21 +22,22 @@ AUTO_METHOD = "auto"
 NO_REPAIR = "none"
 """What people write for a model that is to be left as it was cut."""
 
-_PLAIN = {"allocation": "uniform", "repair": ()}
-
 METHOD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    ONE_SHOT: {**_PLAIN, "signal": "l1", "limit": 1024},
+    ONE_SHOT: {"signal": "l1", "limit": 1024},
     # Loss per cost as Theis et al. remove; every image is trained on.
-    ITERATIVE: {**_PLAIN, "signal": "fisher", "limit": None},
+    ITERATIVE: {"signal": "fisher", "limit": None},
     # The saliency that gates begin with; the other methods have a criterion of their own.
-    EXACT_GATES: {**_PLAIN, "signal": "taylor", "limit": None},
-    BAR: {**_PLAIN, "signal": "taylor", "limit": None},
-    GATES: {**_PLAIN, "signal": "taylor", "limit": None},
-    SLIMMING: {**_PLAIN, "signal": "bn-gamma", "limit": None},
-    GRADUAL: {**_PLAIN, "signal": "l2", "limit": None},
-    GROUP_LASSO: {**_PLAIN, "signal": "l2", "limit": None},
+    EXACT_GATES: {"signal": "taylor", "limit": None},
+    BAR: {"signal": "taylor", "limit": None},
+    GATES: {"signal": "taylor", "limit": None},
+    SLIMMING: {"signal": "bn-gamma", "limit": None},
+    GRADUAL: {"signal": "l2", "limit": None},
+    GROUP_LASSO: {"signal": "l2", "limit": None},
 }
 """What a method takes for options that nobody gives."""
+
+PLAIN: Mapping[str, Any] = {"allocation": "uniform", "repair": ()}
+"""What every method takes for these."""
 
 RECIPE: Mapping[str, Any] = {
     "signal": "reconstruction",
@@ -49,15 +50,8 @@ On ResNet-20 and CIFAR-10 at half of the FLOPs this is 83.8 % after two short ep
 and 80.7 % with the plain defaults (`prunecli.methods.chosen` says when it applies).
 """
 
-_LIMIT, _OTHERS = METHOD_DEFAULTS[ONE_SHOT]["limit"], METHOD_DEFAULTS[ITERATIVE]
-
-
-def _by_recipe(name: str) -> str:
-    """Say a default that follows from images; those of the recipe come and go together."""
-    taken = RECIPE[name] if isinstance(RECIPE[name], str) else ",".join(RECIPE[name])
-    plain = METHOD_DEFAULTS[ONE_SHOT][name] or "none"
-    return f"{taken} with --data if --signal, --allocation and --repair are left out, else {plain}"
-
+_USUAL, _OTHERS = {**PLAIN, **METHOD_DEFAULTS[ONE_SHOT]}, METHOD_DEFAULTS[ITERATIVE]
+_WHERE = f"where --signal becomes {RECIPE['signal']}"
 
 ONE_CUT = excluded_by("sweep")
 BY_ITERATIVE, BY_BAR = needs("method", ITERATIVE), needs("method", BAR)
@@ -322,7 +316,8 @@ class PruneOptions:
 
     signal: str = _criterion(
         FOLLOWS,
-        f"Importance criterion (default: {_by_recipe('signal')}; {_OTHERS['signal']} with --method "
+        f"Importance criterion (default: {_USUAL['signal']}; {RECIPE['signal']} with --data, if "
+        f"none of --signal, --allocation and --repair is given; {_OTHERS['signal']} with --method "
         f"{ITERATIVE}). See 'prunecli methods signal'. 'auto' tries several and keeps the one with "
         "the lowest loss on held-out images.",
         metavar="NAME",
@@ -331,9 +326,8 @@ class PruneOptions:
     )
     allocation: str = _criterion(
         FOLLOWS,
-        "How the budget is distributed over layers (default: with --data as for --signal "
-        f"{RECIPE['allocation']}, else {METHOD_DEFAULTS[ONE_SHOT]['allocation']}). See 'prunecli "
-        "methods allocation'.",
+        f"How the budget is distributed over layers (default: {_USUAL['allocation']}, or "
+        f"{RECIPE['allocation']} {_WHERE}). See 'prunecli methods allocation'.",
         metavar="NAME",
         basic=True,
         choices=shared.ALLOCATIONS,
@@ -363,15 +357,15 @@ class PruneOptions:
     seed: int = shared.seed()
     limit: int | None = option(
         FOLLOWS,
-        f"Maximum number of images to use (default: {_LIMIT} to choose by; all to train on).",
+        f"Maximum number of images to use (default: {_USUAL['limit']} to choose by, all to train).",
         metavar="N",
         minimum=1,
         panel=shared.DATA,
     )
     repair: tuple[str, ...] = option(
         FOLLOWS,
-        "Repair the pruned model without training, in this order: bn,bias,lstsq, or none. Needs "
-        f"--data (default: {','.join(RECIPE['repair'])} with --data as for --signal, else none).",
+        "Repair the pruned model without training, in this order: bn,bias,lstsq. Needs --data "
+        f"(default: {NO_REPAIR}, or {','.join(RECIPE['repair'])} {_WHERE}).",
         metavar="NAMES",
         panel=shared.CRITERION,
         basic=True,
@@ -437,9 +431,9 @@ class PruneOptions:
             object.__setattr__(self, "method", ONE_SHOT)
         if self.repair == (NO_REPAIR,):
             object.__setattr__(self, "repair", ())
-        own = METHOD_DEFAULTS.get(self.method, METHOD_DEFAULTS[ONE_SHOT])
-        for name in own:
+        own = {**PLAIN, **METHOD_DEFAULTS.get(self.method, METHOD_DEFAULTS[ONE_SHOT])}
+        for name, usual in own.items():
             if getattr(self, name) is FOLLOWS:
                 followed.append(name)
-                object.__setattr__(self, name, own[name])
+                object.__setattr__(self, name, usual)
         object.__setattr__(self, "followed", tuple(followed))

@@ -54,7 +54,7 @@ def named_teacher(teacher: Path, load: LoadOptions | None, *, classes: int) -> T
     if file is None:
         return NOBODY
     opened = open_model(file, load)
-    check_teacher(opened, classes)
+    check_teacher(opened.model, opened.checkpoint.input, classes=classes)
     return Taught(opened, TeacherReport("named", file))
 
 
@@ -79,7 +79,7 @@ def teacher_from_history(opened: Opened, model: Path, *, classes: int) -> Taught
         return _without(f"{name}, which it was pruned from, is not where it was, or not the same")
     try:
         found = _opened(file, opened)
-        check_teacher(found, classes)
+        check_teacher(found.model, found.checkpoint.input, classes=classes)
     except PruneError as error:
         return _without(f"{name}, which it was pruned from, cannot teach it: {error.message}")
     return Taught(found, TeacherReport("history", file))

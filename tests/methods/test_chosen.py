@@ -10,7 +10,7 @@ from torch.nn import functional
 import prunecli
 from prunecli import verbs
 from prunecli.budget import make_budget
-from prunecli.errors import GateError
+from prunecli.errors import GateError, GraphError
 from prunecli.methods import chosen
 from prunecli.methods.auto import Better, method_for
 from prunecli.methods.chosen import choose
@@ -271,3 +271,26 @@ def test_the_same_holds_for_the_default_with_images():
     with pytest.raises(GateError) as caught:
         prunecli.prune(network(), IMAGES, flops=1e-6, batches=unread)
     assert caught.value.code == "INFEASIBLE_BUDGET"
+
+
+@pytest.mark.parametrize("choices", [{}, {"signal": "taylor"}])
+def test_a_network_with_nothing_to_cut_is_refused_before_images_are_looked_at(choices):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    with pytest.raises(GraphError) as caught:
+        prunecli.prune(model, IMAGES, flops=0.5, batches=unread, **choices)
+    assert caught.value.code == "NOTHING_TO_CUT"
+
+
+def test_a_network_with_nothing_to_cut_is_not_trained_by_any_method(monkeypatch):
+    from prunecli.architectures.reference import InputSpec
+    from prunecli.methods import road
+
+    monkeypatch.setattr(road, "load_images", lambda *_, **__: pytest.fail("images were read"))
+    spec = InputSpec(1, 8, 8, (0.0,), (1.0,))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    for method in ("bar", "iterative"):
+        with pytest.raises(GraphError) as caught:
+            prunecli.prune(
+                model, torch.zeros(2, 1, 8, 8), flops=0.5, method=method, data="digits", input=spec
+            )
+        assert caught.value.code == "NOTHING_TO_CUT"

@@ -204,3 +204,18 @@ def test_epochs_without_images_are_refused_before_the_model_is_read(tmp_path):
     with pytest.raises(InputError) as caught:
         verbs.prune(tmp_path / "absent.pt", budget=HALF, options=options)
     assert caught.value.code == "SIGNAL_NEEDS_DATA"
+
+
+@pytest.mark.parametrize("choices", [{"epochs": 1}, {"method": "bar", "epochs": 1}])
+def test_from_python_too_a_teacher_of_other_classes_is_refused_before_the_cut(choices, monkeypatch):
+    monkeypatch.setattr("prunecli.pruning.road.select", lambda *_, **__: pytest.fail("it chose"))
+    model = make_net().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError) as caught:
+        prunecli.prune(
+            model, torch.zeros(2, 1, 8, 8), flops=0.5, data="digits", input=GREY,
+            teacher=make_net(classes=7), **choices,
+        )  # fmt: skip
+    assert caught.value.code == "TEACHER_MISMATCH"
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
