@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from prunecli.methods.learning.rule import Rule, cubic, weight_scores
+from prunecli.methods.learning.rule import Rule, beside_their_group, cubic, weight_scores
 from prunecli.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -47,4 +47,5 @@ class Gradual(Rule):
 
     def scores(self, moment: Moment) -> Tensor:
         """Return the signal of the dense weights as they are."""
-        return weight_scores(self.of, moment.module, self.of.setup.options.signal)
+        found = weight_scores(self.of, moment.module, self.of.setup.options.signal)
+        return beside_their_group(self.of, found)

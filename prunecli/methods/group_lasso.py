@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from prunecli.graph.coupling.groups import STAYS
-from prunecli.methods.learning.rule import Rule, weight_scores
+from prunecli.methods.learning.rule import Rule, beside_their_group, weight_scores
 from prunecli.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -84,4 +84,5 @@ class GroupLasso(Rule):
 
     def scores(self, moment: Moment) -> Tensor:
         """Return a signal of the weights, by default their L2 norm."""
-        return weight_scores(self.of, moment.module, self.of.setup.options.signal)
+        found = weight_scores(self.of, moment.module, self.of.setup.options.signal)
+        return beside_their_group(self.of, found)

@@ -23,6 +23,7 @@ from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.described import cut_report
 from prunecli.pruning.proven_cut import Cut, proven
 from prunecli.pruning.road import PruneResult, check_options, prune_network
+from prunecli.pruning.timed import bound_where_needed, check_latency, with_measured
 from prunecli.report import AccuracyChange
 from prunecli.training.devices import make_accelerator
 from prunecli.training.finetune import (
@@ -144,10 +145,11 @@ def train_and_prune(
     """
     check_trained(way, options)
     clock = clock or Clock(silent)
-    student = trainable_copy(network.model).eval()
+    dense, student = network.model, trainable_copy(network.model).eval()
     architecture = architecture or type(network.model).__name__
     network = dataclasses.replace(network, model=student)
     _check_emits(network)
+    network, notes = bound_where_needed(network, input, budget, options, clock)
     with clock.stage("rehearse"):
         # What cannot be reached or proven is known before any training.
         first = prune_network(
@@ -176,7 +178,15 @@ def train_and_prune(
         )
         planned = way.planned(setup, recipe, held_out)
         if dry_run:
-            return _dry(first, options, planned, clock)
+            return with_measured(
+                _dry(first, options, planned, clock),
+                dense,
+                input,
+                budget=budget,
+                options=options,
+                clock=clock,
+                notes=notes,
+            )
         settings = settings_of(options, budget, recipe, student, teacher)
         every = SAVE_SECONDS if way.round_steps(options) is None else math.inf
         place = Place(ready_folder(run_dir), every, settings)
@@ -189,7 +199,7 @@ def train_and_prune(
         with clock.stage("train"):
             session.train()
         warnings.extend(note for note in recipe.images.found() if note not in warnings)
-        return _finished(
+        result = _finished(
             way,
             session,
             method,
@@ -199,11 +209,15 @@ def train_and_prune(
             warnings=warnings,
             clock=clock,
         )
+    return with_measured(
+        result, dense, input, budget=budget, options=options, clock=clock, notes=notes
+    )
 
 
 def check_trained(way: Way, options: PruneOptions) -> None:
     """Raise `InputError` for what a run that trains cannot do, before any work."""
     check_options(options)
+    check_latency(options.latency)
     way.check(options)
 
 

@@ -59,14 +59,7 @@ def prune_timed(
     """
     check_timed(budget, options, images.scored_on)
     clock = clock or Clock(silent)
-    timed = needs_table(budget, options)
-    bound, notes = network, list[str]()
-    if timed:
-        assert input is not None
-        with clock.stage("latency table"):
-            bound, notes = with_latency(
-                network, input=input, options=options.latency, progress=clock.progress
-            )
+    bound, notes = bound_where_needed(network, input, budget, options, clock)
     result = prune_network(
         bound,
         budget=budget,
@@ -76,17 +69,27 @@ def prune_timed(
         architecture=architecture,
         clock=clock,
     )
-    if not timed or input is None:
-        return result
-    return _with_measured(
-        result,
-        network.model,
-        input,
-        budget=budget,
-        options=options.latency,
-        clock=clock,
-        notes=notes,
+    return with_measured(
+        result, network.model, input, budget=budget, options=options, clock=clock, notes=notes
     )
+
+
+def bound_where_needed(
+    network: Network,
+    input: InputSpec | None,  # noqa: A002
+    budget: Budget,
+    options: PruneOptions,
+    clock: Clock,
+) -> tuple[Network, list[str]]:
+    """Return the network, with predicted milliseconds where these matter, and notes on the table.
+
+    `input` is only needed then.
+    """
+    if not needs_table(budget, options):
+        return network, []
+    assert input is not None
+    with clock.stage("latency table"):
+        return with_latency(network, input=input, options=options.latency, progress=clock.progress)
 
 
 def with_latency(
@@ -118,18 +121,24 @@ def with_latency(
     return dataclasses.replace(network, latency=latency), notes
 
 
-def _with_measured(
+def with_measured(
     result: PruneResult,
     dense: nn.Module,
-    input: InputSpec,  # noqa: A002
+    input: InputSpec | None,  # noqa: A002
     *,
     budget: Budget,
-    options: LatencyOptions,
+    options: PruneOptions,
     clock: Clock,
-    notes: Iterable[str],
+    notes: Iterable[str] = (),
 ) -> PruneResult:
-    """Return a cut with its latency in the report: as predicted, and measured beside `dense`."""
-    found = _predicted(result, options)
+    """Return a cut with its latency in the report: as predicted, and measured beside `dense`.
+
+    Where milliseconds do not matter it is returned as it is.
+    """
+    if not needs_table(budget, options):
+        return result
+    assert input is not None
+    found = _predicted(result, options.latency)
     if result.model is not None:
         with clock.stage("measure"):
             row = _measured(dense, result.model, input, found, clock.progress)

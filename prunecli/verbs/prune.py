@@ -127,9 +127,9 @@ def road_of(options: PruneOptions, budget: Budget | None) -> Road:
             "name a signal, or leave --method and --granularity out",
         ),
         (
-            needs_latencies(budget, options),
-            "milliseconds are counted by one-shot cuts of channels alone",
-            "give --flops instead of --latency, or leave --method and --granularity out",
+            road is sparsify and needs_latencies(budget, options),
+            "milliseconds are counted by cuts of channels alone",
+            "leave --granularity out",
         ),
     ):
         if asked:

@@ -99,7 +99,6 @@ def test_images_of_a_data_set_serve_signals_and_repairs(sample):
         ({"method": "iterative", "dead": True}, "BAD_OPTION"),
         ({"method": "iterative", "allocation": "inverse-importance"}, "BAD_OPTION"),
         ({"method": "iterative", "signal": "auto"}, "BAD_OPTION"),
-        ({"method": "iterative", "latency": 0.7}, "BAD_OPTION"),
         ({"method": "iterative", "masks": {}}, "OPTION_WITHOUT_EFFECT"),
         ({"method": "iterative", "batches": list}, "OPTION_WITHOUT_EFFECT"),
         ({"method": "iterative", "measured_on": list}, "OPTION_WITHOUT_EFFECT"),

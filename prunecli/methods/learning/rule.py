@@ -135,7 +135,21 @@ def weight_scores(search: Search, module: nn.Module, signal: str) -> Tensor:
         seed=options.seed,
         dense_shapes=network.dense_shapes,
     )[signal]
-    return torch.as_tensor(found[search.gated], device=search.spread.device)
+    scores = torch.as_tensor(found[search.gated], dtype=torch.float64)
+    return scores.to(search.spread.device)
+
+
+def beside_their_group(search: Search, scores: Tensor) -> Tensor:
+    """Return scores [gated atoms] over the mean of their group: layers differ in scale.
+
+    Source: the mean normaliser of Fang et al. 2023 (arXiv 2301.12900).
+    """
+    count = int(search.groups.max()) + 1
+    zeros = torch.zeros(count, dtype=scores.dtype, device=scores.device)
+    sums = zeros.index_add(0, search.groups, scores)
+    sizes = zeros.index_add(0, search.groups, torch.ones_like(scores))
+    means = (sums / sizes.clamp(min=1)).clamp(min=torch.finfo(scores.dtype).tiny)
+    return scores / means[search.groups]
 
 
 def cubic(progress: float) -> float:

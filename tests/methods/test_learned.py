@@ -1,0 +1,262 @@
+"""Methods that learn what to prune, on real digits: budget, proof, resume, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunecli import verbs
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.provenance import read
+from prunecli.budget import make_budget
+from prunecli.errors import GateError, GraphError, InputError, InterruptedRunError
+from prunecli.options import PruneOptions, TrainingOptions
+from prunecli.options.prune import LEARNED
+from tests.support.samples import VGG
+
+SHORT = TrainingOptions(epochs=2, batch_size=32, amp="no")
+RESNET = VGG.with_name("digits_resnet.safetensors")
+
+
+def options(method: str = "exact-gates", **changes) -> PruneOptions:
+    own = dataclasses.replace(SHORT, **changes)
+    return PruneOptions(method=method, limit=320, training=own)
+
+
+def prune(folder: Path, *, name: str = "slim.pt", model: Path = VGG, given=None, **arguments):
+    budget = arguments.pop("budget", None) or make_budget(flops=0.4)
+    return verbs.prune(
+        model,
+        output=folder / name,
+        budget=budget,
+        options=given or options(),
+        data="digits",
+        **arguments,
+    )
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_every_method_keeps_its_budget_and_proves_what_it_cut(tmp_path, method):
+    report = prune(tmp_path, given=options(method))
+    assert 0.97 <= report.cost.kept["flops"] / 0.4 <= 1.0
+    assert report.verified.max_rel_error < 1e-9
+    learning = report.learning
+    assert learning.method == method
+    assert learning.accuracy.after > 0.5
+    # The file holds what was scored: it is loaded anew, and has the widths of the report.
+    slim = instantiate(read(tmp_path / "slim.pt").checkpoint)
+    sizes = sum(value.numel() for value in slim.parameters())
+    assert sizes == report.cost.after["params"]
+    ends = [point for point in learning.course if point.accuracy is not None]
+    assert len(ends) == 2
+    assert (learning.course[0].phase, ends[-1].phase) == ("search", "train")
+
+
+@pytest.mark.parametrize(
+    ("budget", "kind"),
+    [({"params": 0.3}, "params"), ({"activations": 0.6}, "activations"), ({"bytes": 0.5}, "bytes")],
+)
+@pytest.mark.parametrize("method", ["exact-gates", "bar"])
+def test_budgets_of_other_costs_are_kept(tmp_path, method, budget, kind):
+    report = prune(tmp_path, given=options(method, epochs=1), budget=make_budget(**budget))
+    (asked,) = budget.values()
+    assert 0.95 * asked <= report.cost.kept[kind] <= asked
+
+
+def test_the_budget_falls_and_no_mask_is_ever_above_or_far_below_it(tmp_path):
+    report = prune(tmp_path, given=options(epochs=4, search=0.5), model=RESNET)
+    searched = [point for point in report.learning.course if point.phase == "search"]
+    budgets = [point.budget for point in searched]
+    assert budgets == sorted(budgets, reverse=True)
+    assert budgets[-1] == pytest.approx(0.4)
+    assert all(point.cost <= point.budget + 1e-6 for point in searched)
+    assert all(point.cost > 0.8 * point.budget for point in searched)
+    assert sum(point.flips for point in searched) > 0
+
+
+class Stopper:
+    """Presses Ctrl-C when so many updates are reported."""
+
+    def __init__(self, updates: int) -> None:
+        self.updates = updates
+
+    def __call__(self, step) -> None:
+        if step.stage == "train" and step.done >= self.updates:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("method", "at"), [("exact-gates", 3), ("exact-gates", 16), ("bar", 3), ("gradual", 4)]
+)
+def test_an_interrupted_run_goes_on_bit_by_bit(tmp_path, monkeypatch, method, at):
+    monkeypatch.setattr("prunecli.training.loop.REPORT_SECONDS", -1.0)
+    given = options(method, search=0.6, ema=0.5)
+    whole = prune(tmp_path, name="whole.pt", given=given)
+    with pytest.raises(InterruptedRunError, match="stopped in epoch"):
+        prune(tmp_path, name="twice.pt", given=given, progress=Stopper(at))
+    resumed = dataclasses.replace(given, training=dataclasses.replace(given.training, resume=True))
+    again = prune(tmp_path, name="twice.pt", given=resumed)
+    first, second = (read(tmp_path / name).checkpoint.tensors for name in ("whole.pt", "twice.pt"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert [p.widths for p in whole.learning.course] == [p.widths for p in again.learning.course]
+
+
+def test_the_log_holds_the_course(tmp_path):
+    report = prune(tmp_path, given=options(epochs=1))
+    rows = [json.loads(line) for line in report.learning.log.read_text().splitlines()]
+    assert len(rows) == len(report.learning.course)
+    assert rows[0]["widths"] == dict(report.learning.course[0].widths)
+    assert {"budget", "expected", "cost", "alive", "flips"} <= rows[0].keys()
+
+
+def test_the_published_forms_are_options_and_differ(tmp_path):
+    ours = prune(tmp_path, name="a.pt", given=options("bar", epochs=1))
+    theirs = prune(
+        tmp_path,
+        name="b.pt",
+        given=options("bar", epochs=1, start="equal", threshold="fixed", volume="hard"),
+    )
+    # As published, a short search never sees its cost: all gates are alike until they cross.
+    assert theirs.learning.course[0].expected != ours.learning.course[0].expected
+    assert theirs.cost.kept["flops"] <= 0.4  # the cut at the end keeps the budget all the same
+
+
+def test_it_trains_in_bf16_with_averages_and_clipping(tmp_path):
+    report = prune(tmp_path, given=options(amp="bf16", ema=0.9, clip=1.0))
+    assert report.learning.precision == "bf16"
+    assert report.verified.max_rel_error < 1e-9
+    assert report.learning.accuracy.after > 0.5
+
+
+def test_excluded_layers_stay_and_are_told(tmp_path):
+    dense = prune(tmp_path, given=options(epochs=1), dry_run=True)
+    name = dense.groups[0].name
+    given = dataclasses.replace(options(epochs=1), exclude=(name,))
+    report = prune(tmp_path, given=given)
+    kept = {group.name: group for group in report.groups}
+    assert kept[name].after == kept[name].before
+    assert report.learning.ungated[name] == "--exclude"
+
+
+def test_a_dry_run_says_what_would_be_done(tmp_path):
+    report = prune(tmp_path, given=options(epochs=5), dry_run=True)
+    assert report.output is None
+    assert (report.learning.epochs, report.learning.search_epochs) == (5, pytest.approx(2, abs=0.1))
+    assert report.learning.gates > 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments", "kind", "code"),
+    [
+        (options(), {"budget": make_budget(flops=0.001)}, GateError, "INFEASIBLE_BUDGET"),
+        (options("bar", updates=3), {}, InputError, "OPTION_WITHOUT_EFFECT"),
+        (options("gradual", start="equal"), {}, InputError, "OPTION_WITHOUT_EFFECT"),
+        (options("exact-gates", volume="hard"), {}, InputError, "OPTION_WITHOUT_EFFECT"),
+        (options("iterative", epochs=2), {}, InputError, "OPTION_WITHOUT_EFFECT"),
+        (options(optimizer="sgdd"), {}, InputError, "UNKNOWN_OPTIMIZER"),
+        (dataclasses.replace(options(), repair=("bn",)), {}, InputError, "BAD_OPTION"),
+        (dataclasses.replace(options(), only=("nothing",)), {}, InputError, "NO_SUCH_LAYER"),
+    ],
+)
+def test_what_cannot_be_is_told_before_the_work(tmp_path, given, arguments, kind, code):
+    with pytest.raises(kind) as caught:
+        prune(tmp_path, given=given, **arguments)
+    assert caught.value.code == code
+    assert not (tmp_path / "slim.pt").exists()
+
+
+def test_images_are_needed(tmp_path):
+    with pytest.raises(InputError, match="no images were given"):
+        verbs.prune(VGG, output=tmp_path / "a.pt", budget=make_budget(flops=0.5), options=options())
+
+
+def test_slimming_without_batch_norm_names_another_method(tmp_path):
+    import prunecli
+    from prunecli.architectures.reference import InputSpec
+
+    class Plain(torch.nn.Sequential):
+        pass
+
+    model = Plain(
+        torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 10)
+    )
+    with pytest.raises(InputError, match="no channel of this model has one") as caught:
+        prunecli.prune(
+            model, torch.zeros(2, 1, 8, 8), flops=0.5, method="slimming", epochs=1, limit=64,
+            data="digits", input=InputSpec(1, 8, 8, (0.3,), (0.4,)),
+        )  # fmt: skip
+    assert "group-lasso" in caught.value.hint
+
+
+def test_a_cut_at_once_is_trained_in_the_same_command(tmp_path):
+    given = PruneOptions(training=TrainingOptions(epochs=1, amp="no", batch_size=32), limit=320)
+    report = prune(tmp_path, given=given)
+    assert report.learning.method == "one-shot"
+    assert report.learning.accuracy.after > report.learning.accuracy.before
+    with pytest.raises(InputError, match="no images were given"):
+        verbs.prune(VGG, output=tmp_path / "b.pt", budget=make_budget(flops=0.5), options=given)
+
+
+def test_a_teacher_with_other_classes_is_refused_before_training(tmp_path, make_checkpoint):
+    from prunecli.checkpoint import save
+
+    other = tmp_path / "teacher.pt"
+    save(make_checkpoint("digits_vgg", num_classes=7), other)
+    with pytest.raises(InputError, match="the teacher has 7 outputs") as caught:
+        prune(tmp_path, given=options(teacher=other))
+    assert caught.value.code == "TEACHER_MISMATCH"
+
+
+def test_a_network_without_gates_to_put_anywhere_is_refused(tmp_path):
+    with pytest.raises(GraphError) as caught:
+        prune(tmp_path, given=dataclasses.replace(options(), exclude=("*",)))
+    assert caught.value.code == "NOTHING_TO_CUT"
+
+
+PARALLEL = """
+import sys
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+import torch
+from prunecli import verbs
+from prunecli.budget import make_budget
+from prunecli.options import TrainingOptions, PruneOptions
+from prunecli.report import to_json
+from tests.support.samples import VGG
+
+found = []
+for method in ("exact-gates", "bar"):
+    own = TrainingOptions(epochs=2, batch_size=32, amp="no", ema=0.5)
+    report = verbs.prune(
+        VGG, output=Path({run!r}) / f"{{method}}.pt", budget=make_budget(flops=0.5),
+        data="digits",
+        options=PruneOptions(method=method, limit=320, training=own))
+    found.append(to_json(report))
+rank = torch.distributed.get_rank()
+torch.save([(each["plan"]["keep"], each["learning"]["accuracy"],
+             [point["widths"] for point in each["learning"]["course"]])
+            for each in found], Path({run!r}) / f"{{rank}}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_draw_alike_decide_alike_and_one_writes(tmp_path):
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL.format(tests=str(Path(__file__).parents[2]), run=str(tmp_path)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(script)], check=True, env=environment, timeout=300)
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    assert one == two
+    for method in ("exact-gates", "bar"):
+        assert read(tmp_path / f"{method}.pt").checkpoint.tensors
