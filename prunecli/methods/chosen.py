@@ -75,8 +75,13 @@ def _method(options: PruneOptions, budget: Budget | None) -> tuple[str, str]:
     epochs = options.training.epochs
     if epochs is None:
         return ONE_SHOT, "default without training"
-    if options.granularity != CHANNEL or options.dead or _in_milliseconds(budget):
-        return ONE_SHOT, "the only method for what is asked"
+    for asked, what in (
+        (options.granularity != CHANNEL, "single weights"),
+        (options.dead, "dead channels"),
+        (_in_milliseconds(budget), "a budget of milliseconds"),
+    ):
+        if asked:
+            return ONE_SHOT, f"default with {what}"
     kept = budget.limits[0].fraction if budget is not None and budget.limits else None
     found = method_for(epochs, kept)
     of = f"{epochs} epoch" if epochs == 1 else f"{epochs} epochs"
