@@ -36,7 +36,13 @@ from prunecli.report.datasets import (
     Subset,
 )
 from prunecli.report.gates import NO_GATES, Gates, gates_text, missed_gate
-from prunecli.report.measured import AccuracyChange, BenchmarkRow, Evaluation, Parity
+from prunecli.report.measured import (
+    AccuracyChange,
+    BenchmarkRow,
+    Evaluation,
+    Parity,
+    TeacherReport,
+)
 from prunecli.report.models import (
     GroupAnalysis,
     ImportanceReport,
@@ -53,7 +59,6 @@ from prunecli.report.runs import (
     FinetuneReport,
     RunStep,
     SamplingReport,
-    TeacherReport,
     fact_names,
     fact_text,
 )

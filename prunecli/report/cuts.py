@@ -9,9 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from prunecli.report.measured import AccuracyChange, BenchmarkRow
+    from prunecli.report.measured import AccuracyChange, BenchmarkRow, TeacherReport
     from prunecli.report.networks import CutCost, FrozenReport, GroupReport, LayerCut, Verified
-    from prunecli.report.runs import TeacherReport
     from prunecli.report.searches import SearchReport
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prunecli.report.cuts import SparsityReport
-    from prunecli.report.measured import AccuracyChange, BenchmarkRow, Parity
+    from prunecli.report.measured import AccuracyChange, BenchmarkRow, Parity, TeacherReport
     from prunecli.report.networks import CutCost, Verified
 
 BESIDE: Mapping[str, bool] = {"beside": True}
@@ -96,27 +96,6 @@ class SamplingReport:
     unknown: int
     shares: tuple[float, ...] = ()
     weights: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class TeacherReport:
-    """Who taught a training: `origin` is `named`, `history` (what it was pruned from) or `itself`.
-
-    `itself` is the model before it was pruned; `file` is None for a module.
-    """
-
-    origin: str
-    file: Path | None
-
-    @property
-    def statement(self) -> str:
-        """Who it is in words, and how to go without one that nobody named."""
-        name = "a module" if self.file is None else self.file.name
-        why = {
-            "history": f"{name} (from the history of the model; --teacher none to go without)",
-            "itself": "the model itself, before it was pruned (--teacher none to go without)",
-        }
-        return why.get(self.origin, name)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def test_files_of_older_versions_tell_what_their_plan_and_accuracy_do(road, tmp_
     assert (first.verb, second.verb) == ("prune", "finetune")
     assert first.cost.before == cut.cost.before
     assert first.cost.kept["flops"] == pytest.approx(cut.cost.kept["flops"])
-    assert first.chosen == "l2, uniform, bias"
+    assert first.chosen == "l2, uniform"
     assert first.verified is None
     assert second.accuracy == tuned.accuracy
 
