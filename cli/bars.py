@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prunecli.progress import Progress, Step, silent
-from prunecli.report import SHARES
+from prunecli.report import COUNTS, SHARES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,12 +21,14 @@ def bars(console: "Console") -> Iterator[Progress]:
     """Show one bar per running stage with its facts and the time left; clear them at the end."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     shown = RichProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         TextColumn("{task.fields[count]}", markup=False),
-        TextColumn("{task.fields[facts]}", markup=False, style="dim"),
+        # The only column that wraps: many facts take another line, not the room of the others.
+        TextColumn("{task.fields[facts]}", markup=False, style="dim", table_column=Column()),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
@@ -99,7 +101,7 @@ def _fact(name: str, value: float | str) -> str:
         return value
     if "accuracy" in name or name in SHARES:
         return f"{value:.1%}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if name in COUNTS or abs(value) >= 100 else f"{value:.3g}"
 
 
 def _count(step: Step) -> str:

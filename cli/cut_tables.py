@@ -10,9 +10,7 @@ from prunecli.cost.kinds import cost_label, in_order
 from prunecli.report import (
     CutCost,
     GroupReport,
-    IterativeReport,
     LatencyReport,
-    LearningReport,
     PruneReport,
     RepairReport,
     SearchReport,
@@ -21,6 +19,7 @@ from prunecli.report import (
 )
 from prunecli.wording import images_text, percent
 
+from .method_tables import iterative_facts, iterative_parts, learning_facts, learning_parts
 from .table_parts import (
     Parts,
     add_rest,
@@ -99,10 +98,13 @@ def _choice_text(report: PruneReport) -> str:
     """Say what chose the channels and repaired, why, and what made widths uneven."""
     taken = "" if report.candidates is None else " (auto)"
     looked = "" if report.importance is None else f" ({report.importance})"
-    choice = report.choice
+    choice, learning = report.choice, report.learning
+    chosen = f"{report.signal}{taken}"
+    if learning is not None and learning.search_epochs:
+        chosen = f"{learning.method} ({chosen})"
     repairs = "" if choice is None else "".join(f", {name}" for name in choice.repair)
     why = "" if choice is None or choice.why in ("", NAMED) else f" ({choice.why})"
-    by = f"{report.signal}{taken}, {report.allocation}{looked}{repairs}{why}"
+    by = f"{chosen}, {report.allocation}{looked}{repairs}{why}"
     return f"{by}{_uneven_text(report)}"
 
 
@@ -134,14 +136,8 @@ def _step_facts(report: PruneReport) -> dict[str, str]:
         facts["auto"] = f"{report.candidates.chosen}, the least calibrated loss of {tried} tried"
     if report.dead is not None:
         facts["dead"] = f"{report.dead.removable} of {report.dead.channels} channels do nothing"
-    if report.iterative is not None and report.iterative.accuracy is not None:
-        change = report.iterative.accuracy
-        facts["iterative"] = (
-            f"{len(report.iterative.removals)} removals, held-out accuracy "
-            f"{percent(change.before)} -> {percent(change.after)}"
-        )
-    elif report.iterative is not None:
-        facts |= iterative_plan(report.iterative)
+    if report.iterative is not None:
+        facts |= iterative_facts(report.iterative)
     if report.learning is not None:
         facts |= learning_facts(report.learning)
     if report.repair is not None and report.repair.steps:
@@ -223,81 +219,6 @@ def repair_table(repair: RepairReport) -> Table:
         f"repaired on {repair.images} training images, scored on {images_text(repair.measured)}"
     )
     return table
-
-
-def iterative_parts(report: IterativeReport) -> Parts:
-    """Return what was done on the way to an iterative cut, or what would be."""
-    facts = {"signal": report.criterion}
-    if report.accuracy is None:
-        return [fact_rows(facts | iterative_plan(report))]
-    table = grid("removal", ">updates", ">channels", ">FLOPs", ">loss", ">accuracy", ">ms/update")
-    for removal in report.removals:
-        table.add_row(
-            str(removal.removal),
-            str(removal.updates),
-            str(removal.channels),
-            percent(removal.flops),
-            f"{removal.loss:.4f}",
-            percent(removal.accuracy),
-            f"{removal.seconds_per_update * 1e3:.0f}",
-        )
-    table.caption = f"scored on {report.images} held-out images before each removal"
-    before, after = report.seconds_per_update or (0.0, 0.0)
-    worst = max(removal.max_rel_error for removal in report.removals)
-    facts["cuts"] = f"{len(report.removals)}, each verified (max relative error {worst:.1e})"
-    facts["held out"] = f"{percent(report.accuracy.before)} -> {percent(report.accuracy.after)}"
-    facts["one update"] = f"{before * 1e3:.0f} ms -> {after * 1e3:.0f} ms, {report.precision}"
-    return [table, fact_rows(facts)]
-
-
-def iterative_plan(report: IterativeReport) -> dict[str, str]:
-    """Return what an iterative run would do."""
-    return {
-        "to do": f"about {report.planned_removals} removals, {report.planned_updates} updates, "
-        f"{report.planned_seconds:.0f} s"
-    }
-
-
-def learning_facts(report: LearningReport) -> dict[str, str]:
-    """Return what a method that learns what to prune did, or would do."""
-    search = f"{report.gates} channels chosen from in {report.search_epochs:g} epochs; "
-    search = search if report.search_epochs else ""
-    taught = {} if report.taught_by is None else {"teacher": report.taught_by.statement}
-    if report.accuracy is None:
-        to_do = f"{search}{report.epochs} epochs in all ({report.precision})"
-        return {"to do": to_do, **taught}
-    change = report.accuracy
-    return {
-        report.method: f"{search}{report.epochs} epochs in all, {report.precision}",
-        "held out": f"{percent(change.before)} -> {percent(change.after)} "
-        f"(best epoch {report.best_epoch}, {report.images:,} images)",
-        **taught,
-    }
-
-
-def learning_parts(report: LearningReport) -> Parts:
-    """Return the course of a search: budget, costs and gates, and what was scored on the way."""
-    reasons = {f"no gates: {name}": reason for name, reason in report.ungated.items()}
-    parts: Parts = [fact_rows(reasons)] if reasons else []
-    if not report.course:
-        return parts
-    table = grid(
-        ">epoch", "phase", ">budget", ">expected", ">cost", ">alive", ">flips", ">loss", ">accuracy"
-    )
-    for point in report.course:
-        table.add_row(
-            f"{point.epoch:.1f}",
-            point.phase,
-            percent(point.budget),
-            percent(point.expected),
-            percent(point.cost),
-            str(point.alive),
-            str(point.flips),
-            "" if point.loss is None else f"{point.loss:.4f}",
-            "" if point.accuracy is None else percent(point.accuracy),
-        )
-    table.caption = "shares of the cost that the budget names first; scores on held-out images"
-    return [*parts, table]
 
 
 def latency_table(latency: LatencyReport) -> Table:

@@ -71,6 +71,7 @@ def finetune(
     $ prunecli finetune model.pruned.pt --data images/ --report training.html
     $ prunecli finetune model.pruned.pt --data images/ --resume
     $ prunecli finetune model.pt --data images/ --sparsity 0.9 --sparsity-schedule cubic
+    $ prunecli finetune model.pt --data images/ --regularizer bridgeout --p 0.3 --q 1.5
     $ prunecli finetune model.pt --data images/ --record-learnability run.parquet
     $ prunecli finetune new.pt --data images/ --curriculum run.parquet
     $ prunecli finetune new.pt --data images/ --importance-sampling run.parquet

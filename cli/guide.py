@@ -21,6 +21,7 @@ TOPICS = {
         "latency",
         "training",
         "iterative",
+        "learning",
         "weights",
         "dead",
         "data",

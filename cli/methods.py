@@ -30,6 +30,7 @@ FIRST = (
     "subset rule",
     "optimizer",
     "schedule",
+    "regularizer",
     "sparsity schedule",
     "augmentation",
 )

@@ -8,6 +8,7 @@ from prunecli.budget import format_cost, format_quantity
 from prunecli.cost.kinds import cost_label, in_order
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.drawing import drawing
+from prunecli.html.methods import iterative_sections, learning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import Bar, Cell, Facts, Grid, Numbers, Section
 from prunecli.html.sweeps import trials_grid
@@ -27,7 +28,6 @@ from prunecli.pictures import (
     candidates_picture,
     kept_picture,
     latency_picture,
-    removals_picture,
 )
 from prunecli.pictures.candidates import ranked
 from prunecli.report import ChoiceReport
@@ -38,8 +38,8 @@ from prunecli.wording import counted, images_text, percent, verb
 if TYPE_CHECKING:
     from prunecli.report import (
         CutCost,
-        IterativeReport,
         LatencyReport,
+        LearningReport,
         PruneReport,
         RepairReport,
         SearchReport,
@@ -60,7 +60,8 @@ def cut_page(report: PruneReport, *, command: str = "") -> str:
         *warning_sections(report.warnings),
         *_layers(report),
         *sparsity_sections(report.sparsity, report.architecture),
-        *_iterative(report.iterative),
+        *iterative_sections(report.iterative),
+        *learning_sections(report),
         *_latency(report.latency),
         *_candidates(report.candidates),
         *_repair(report.repair),
@@ -100,11 +101,14 @@ def _verified_figure(verified: Verified | None) -> tuple[str, str, str]:
 
 def _accuracy_figures(report: PruneReport) -> list[tuple[str, str, str]]:
     """Return the accuracy of the result, where one was measured on the way."""
-    iterative, repair, search = report.iterative, report.repair, report.candidates
-    if iterative is not None and iterative.accuracy is not None:
-        before = f"{percent(iterative.accuracy.before)} before"
-        note = f"{before}, on {iterative.images:,} held-out images"
-        return [(percent(iterative.accuracy.after), "accuracy", note)]
+    repair, search = report.repair, report.candidates
+    at_once = report.learning is not None and not report.learning.search_epochs
+    when = "before training" if at_once else "before"
+    for trained in (report.iterative, report.learning):
+        if trained is not None and trained.accuracy is not None:
+            before = f"{percent(trained.accuracy.before)} {when}"
+            note = f"{before}, on {trained.images:,} held-out images"
+            return [(percent(trained.accuracy.after), "accuracy", note)]
     if repair is not None and repair.steps:
         note = f"{percent(repair.steps[0].accuracy)} before, on {images_text(repair.measured)}"
         return [(percent(repair.steps[-1].accuracy), "accuracy after repair", note)]
@@ -142,6 +146,7 @@ def _chosen(report: PruneReport) -> dict[str, str]:
     aligned = {} if report.sparsity is not None else {"width alignment": report.align}
     choice = report.choice or ChoiceReport(method="", why_method="")
     return {
+        **({} if report.learning is None else {"method": _method_text(report.learning)}),
         "importance criterion": f"{report.signal}{best}",
         "budget distributed": f"{report.allocation}{looked}",
         **({"repaired by": ", ".join(choice.repair)} if choice.repair else {}),
@@ -149,6 +154,12 @@ def _chosen(report: PruneReport) -> dict[str, str]:
         **({"method": f"{choice.method} ({choice.why_method})"} if choice.method else {}),
         **aligned,
     }
+
+
+def _method_text(learning: LearningReport) -> str:
+    if not learning.search_epochs:
+        return f"{learning.method}, then {counted(learning.epochs, 'epoch')} of training"
+    return f"{learning.method}, {counted(learning.epochs, 'epoch')}"
 
 
 def _change(cost: CutCost, kind: str) -> str:
@@ -235,47 +246,6 @@ def _groups(report: PruneReport) -> list[Section]:
     text = "The channels of one group can only be pruned together."
     grid = Grid(header, tuple(rows), caption)
     return [Section("Channel groups", text, (folded("All channel groups", grid),), rank=3)]
-
-
-def _iterative(report: IterativeReport | None) -> list[Section]:
-    if report is None:
-        return []
-    if report.accuracy is None:
-        text = (
-            f"About {report.planned_removals:,} pruning steps with {report.planned_updates:,} "
-            f"training updates would take {report.planned_seconds:,.0f} s on this machine. "
-            f"Importance criterion: {report.criterion}."
-        )
-        return [Section("Iterative pruning, as planned", text)]
-    worst = max((removal.max_rel_error for removal in report.removals), default=0.0)
-    text = (
-        f"{counted(len(report.removals), 'pruning step')}, each verified (max relative error "
-        f"{worst:.1e}). Accuracy on {report.images:,} held-out images: "
-        f"{percent(report.accuracy.before)} for the original, {percent(report.accuracy.after)} at "
-        f"the end. Importance criterion: {report.criterion}. Trained in "
-        f"{report.precision}."
-    )
-    rows = tuple(
-        (
-            str(removal.removal),
-            f"{removal.updates:,}",
-            f"{removal.channels:,}",
-            percent(removal.flops),
-            percent(removal.params),
-            f"{removal.train_loss:.4f}",
-            f"{removal.loss:.4f}",
-            percent(removal.accuracy),
-            f"{1e3 * removal.seconds_per_update:.0f}",
-        )
-        for removal in report.removals
-    )
-    header = (
-        ">step", ">updates", ">channels removed", ">FLOPs kept", ">parameters kept",
-        ">training loss", ">loss", ">accuracy", ">ms per update",
-    )  # fmt: skip
-    grid = Grid(header, rows, "loss and accuracy: on held-out images, before each step")
-    parts = (drawing(removals_picture, report), folded("All steps", grid))
-    return [Section("Iterative pruning", text, parts)]
 
 
 def _latency(latency: LatencyReport | None) -> list[Section]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prunecli.errors import InputError
 from prunecli.methods.weights import training_of
 from prunecli.report import AccuracyChange, CoursePoint, LearningReport
+from prunecli.report.cuts import TRAIN
 from prunecli.training.finetune import finetune
 
 if TYPE_CHECKING:
@@ -115,9 +116,9 @@ def _told(report: PruneReport, tuned: FinetuneResult, training: FinetuneOptions)
         best_epoch=tuned.best_epoch,
         course=tuple(
             CoursePoint(
-                updates=0,
+                updates=tuned.steps_per_epoch * epoch.epoch,
                 epoch=float(epoch.epoch),
-                phase="train",
+                phase=TRAIN,
                 budget=kept or 1.0,
                 expected=kept or 1.0,
                 cost=kept or 1.0,

@@ -8,6 +8,8 @@ from prunecli.options import shared
 from prunecli.options.declare import needs, option
 
 _training = partial(option, panel=shared.TRAINING)
+_noise = partial(option, panel=shared.REGULARIZATION, metavar="X")
+_PERTURBING = needs("regularizer", "bridgeout", "bridgeout-linear")
 _zeroing = partial(
     option, panel=shared.SPARSITY, needs=(needs("sparsity", hint="add --sparsity 0.9"),)
 )
@@ -21,6 +23,8 @@ class FinetuneOptions:
 
     With a `sparsity`, weights are zeroed during training: from what the model has at the start,
     by `sparsity_schedule`, every `sparsity_every` steps over the first `sparsity_until` of them.
+    A `regularizer` perturbs the weights with noise of size |w|^(`q` / 2) at rate `p`, or drops
+    outputs (`prunecli.training.regularizers`).
     `record_learnability` looks at every training image after every epoch, or, in the mode
     `training`, takes what was right as it was trained on (`prunecli.learnability`).
     `curriculum` and `importance_sampling` are such records: what is trained on follows their mean,
@@ -63,6 +67,35 @@ class FinetuneOptions:
         panel=shared.DATA,
     )
     seed: int = shared.seed()
+    regularizer: str | None = option(
+        None,
+        "Regularise by noise on weights or outputs during training. "
+        "See 'prunecli methods regularizer'.",
+        metavar="NAME",
+        panel=shared.REGULARIZATION,
+    )
+    p: float = _noise(
+        0.3,
+        "Probability of dropping a weight (bridgeout) or an output (dropout).",
+        minimum=0,
+        maximum=1,
+        needs=(needs("regularizer", hint="add --regularizer bridgeout"),),
+    )
+    q: float = _noise(
+        1.5,
+        "Norm of Bridgeout's penalty: noise has the size |w|^(q/2). 2 is dropout of weights; "
+        "smaller ones pull small weights to zero.",
+        minimum=0,
+        needs=(_PERTURBING,),
+    )
+    target_fraction: float = _noise(
+        0.75,
+        "Fraction of each filter that Bridgeout perturbs, its smallest kernels (or, of linear "
+        "layers, weights). 1 perturbs all.",
+        minimum=0,
+        maximum=1,
+        needs=(_PERTURBING,),
+    )
     granularity: str = _zeroing("weight", "What --sparsity zeroes: weight.", metavar="KIND")
     sparsity: float | None = option(
         None,

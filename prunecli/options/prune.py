@@ -53,11 +53,21 @@ and 80.7 % with the plain defaults (`prunecli.methods.chosen` says when it appli
 _USUAL, _OTHERS = {**PLAIN, **METHOD_DEFAULTS[ONE_SHOT]}, METHOD_DEFAULTS[ITERATIVE]
 _WHERE = f"where --signal becomes {RECIPE['signal']}"
 
+
+def _is_at_once(method: str | None) -> bool:
+    """Tell whether a method, as it was typed, cuts at once; what nobody names may still do so."""
+    return method in (None, AUTO_METHOD, ONE_SHOT)
+
+
 ONE_CUT = excluded_by("sweep")
 BY_ITERATIVE, BY_BAR = needs("method", ITERATIVE), needs("method", BAR)
-LEARNS = needs("method", *LEARNED)
+LEARNS = needs(
+    "method",
+    test=lambda method: method != ITERATIVE and not _is_at_once(method),
+    hint="add --method exact-gates",
+)
 TRAINS = Needs(
-    {"method": (ITERATIVE, *LEARNED).__contains__, "epochs": bool},
+    {"method": lambda method: not _is_at_once(method), "epochs": bool},
     hint="add --epochs 10, or --method iterative",
 )
 """Options of training: a one-shot cut is trained for `epochs` alone."""
@@ -159,7 +169,7 @@ class TrainingOptions:
         metavar="N",
         minimum=1,
         basic=True,
-        needs=(needs("method", test=lambda name: name != ITERATIVE, hint="leave --method out"),),
+        needs=(needs("method", test=lambda method: method != ITERATIVE, hint="leave {flag} out"),),
     )
     remove_per_step: int | None = _training(
         None,

@@ -20,6 +20,7 @@ MODEL = "Model analysis"
 DATASET = "Data set analysis"
 TRAINING = "Training"
 DISTILLATION = "Knowledge distillation"
+REGULARIZATION = "Regularization by noise"
 SPARSITY = "Sparsity during training (existing zeros are always kept)"
 LEARNABILITY = "Learnability of training images"
 TIMING = "Benchmark"
@@ -35,6 +36,7 @@ PANELS = (
     LATENCY,
     TRAINING,
     DISTILLATION,
+    REGULARIZATION,
     SPARSITY,
     LEARNABILITY,
     MODEL,

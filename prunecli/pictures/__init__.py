@@ -2,6 +2,7 @@
 
 from prunecli.pictures.candidates import candidates_picture
 from prunecli.pictures.class_maps import class_map_picture, similarity_picture
+from prunecli.pictures.courses import cost_named, course_picture, widths_picture
 from prunecli.pictures.datasets import (
     balance_picture,
     difficulty_picture,
@@ -36,6 +37,8 @@ __all__ = [
     "candidates_picture",
     "check_folder",
     "class_map_picture",
+    "cost_named",
+    "course_picture",
     "difficulty_picture",
     "kept_picture",
     "latency_picture",
@@ -58,4 +61,5 @@ __all__ = [
     "sweep_picture",
     "training_picture",
     "weights_picture",
+    "widths_picture",
 ]

@@ -20,6 +20,7 @@ from prunecli.pictures import (
     spectrum_picture,
 )
 from prunecli.pictures.candidates import candidates_picture
+from prunecli.pictures.courses import course_picture, widths_picture
 from prunecli.pictures.layers import kept_picture, weights_picture
 from prunecli.pictures.runs import run_picture
 from prunecli.pictures.saving import Picture
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
 
 NAMES = {
-    "prune": ("layers", "removals", "latency", "candidates"),
+    "prune": ("layers", "removals", "course", "widths", "latency", "candidates"),
     "sweep": ("sweep",),
     "finetune": ("training", "run", "layers"),
     "export": ("benchmark", "run"),
@@ -58,6 +59,10 @@ def _(report: PruneReport) -> dict[str, Picture]:
         found["layers"] = kept_picture(report)
     if report.iterative is not None and report.iterative.removals:
         found["removals"] = removals_picture(report.iterative)
+    if report.learning is not None and report.learning.course:
+        found["course"] = course_picture(report)
+        if report.learning.searched:
+            found["widths"] = widths_picture(report)
     if report.latency is not None:
         found["latency"] = latency_picture(report.latency)
     if report.candidates is not None:

@@ -34,11 +34,14 @@ class Row:
         return int(self.at.stop - self.at.start)
 
 
-def rows_of(names: Sequence[str], *, most: int = MOST_ROWS, narrow: bool = False) -> list[Row]:
+def rows_of(
+    names: Sequence[str], *, most: int = MOST_ROWS, narrow: bool = False, noun: str = "layers"
+) -> list[Row]:
     """Return at most `most` rows of consecutive layers, if that can be: all of a row in one block.
 
     Blocks are named by the longest common beginnings (`layer3.5`) of which there are few enough;
-    where those are many fewer, each is divided into equal parts. `narrow` cuts labels shorter.
+    where those are many fewer, each is divided into equal parts. `narrow` cuts labels shorter,
+    `noun` is what the names are those of.
 
     >>> [row.label for row in rows_of(["a.0.x", "a.0.y", "a.1.x", "b.0.x", "b.0.y"], most=3)]
     ['a.0 (2 layers)', 'a.1.x', 'b.0 (2 layers)']
@@ -55,7 +58,8 @@ def rows_of(names: Sequence[str], *, most: int = MOST_ROWS, narrow: bool = False
     size = 1
     while len(_divided(blocks, size)) > most and size < len(names):
         size += 1
-    return [_row(names, block, depth, narrow=narrow) for block in _divided(blocks, size)]
+    found = _divided(blocks, size)
+    return [_row(names, block, depth, narrow=narrow, noun=noun) for block in found]
 
 
 def _blocks(names: Sequence[str], depth: int) -> list[slice]:
@@ -73,7 +77,7 @@ def _divided(blocks: Sequence[slice], size: int) -> list[slice]:
     ]
 
 
-def _row(names: Sequence[str], block: slice, depth: int, *, narrow: bool) -> Row:
+def _row(names: Sequence[str], block: slice, depth: int, *, narrow: bool, noun: str) -> Row:
     own = names[block]
     if len(own) == 1:
         return Row(beside(own[0], narrow=narrow), block)
@@ -87,7 +91,7 @@ def _row(names: Sequence[str], block: slice, depth: int, *, narrow: bool) -> Row
         ends = [name[common] if common < len(name) else "" for name in (parts[0], parts[-1])]
         head = ".".join([*parts[0][max(common - 1, 0) : common], ends[0]]) + f" .. {ends[1]}"
     name = short(head, NARROW_PAIR if narrow else LONGEST_PAIR)
-    return Row(f"{name} ({len(own)} layers)", block)
+    return Row(f"{name} ({len(own)} {noun})", block)
 
 
 def _is_whole(names: Sequence[str], block: slice, common: int) -> bool:

@@ -28,7 +28,7 @@ def training_picture(report: FinetuneReport, *, narrow: bool = False) -> Picture
     figure, (accuracy, loss, rate) = new_figure(9.0, height, columns=3, narrow=narrow)
     epochs = [epoch.epoch for epoch in report.epochs]
     held_out = [100 * epoch.accuracy for epoch in report.epochs]
-    _line_(accuracy, [0, *epochs], [100 * report.held_out.before, *held_out], 0, "held out")
+    line_(accuracy, [0, *epochs], [100 * report.held_out.before, *held_out], 0, "held out")
     best = epochs.index(report.best_epoch)
     accuracy.plot(
         [report.best_epoch], [held_out[best]], marker="*", markersize=12, color=INK,
@@ -37,13 +37,13 @@ def training_picture(report: FinetuneReport, *, narrow: bool = False) -> Picture
     if report.teacher is not None:
         name = f"teacher, on {report.accuracy.split}"
         accuracy.axhline(100 * report.teacher, color=QUIET, linestyle="--", label=short(name))
-    _line_(loss, epochs, [epoch.train_loss for epoch in report.epochs], 1, "training")
-    _line_(loss, epochs, [epoch.loss for epoch in report.epochs], 0, "held out")
-    _line_(rate, epochs, [epoch.learning_rate for epoch in report.epochs], 2, "")
+    line_(loss, epochs, [epoch.train_loss for epoch in report.epochs], 1, "training")
+    line_(loss, epochs, [epoch.loss for epoch in report.epochs], 0, "held out")
+    line_(rate, epochs, [epoch.learning_rate for epoch in report.epochs], 2, "")
     for axes, title in ((accuracy, "Accuracy (%)"), (loss, "Loss"), (rate, "Learning rate")):
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
-        _whole_numbers_(axes)
+        whole_numbers_(axes)
     rate.set_ylim(bottom=0)
     for axes, columns in ((accuracy, 2), (loss, 2)):  # below: any place inside may hold a curve
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
@@ -55,9 +55,9 @@ def removals_picture(report: IterativeReport, *, narrow: bool = False) -> Pictur
     """Draw what is kept of FLOPs and parameters, and the accuracy before every pruning step."""
     figure, (left, right) = new_figure(9.0, 2.6 if narrow else 3.4, columns=2, narrow=narrow)
     at = [removal.removal for removal in report.removals]
-    _line_(left, at, [100 * removal.flops for removal in report.removals], 0, "FLOPs")
-    _line_(left, at, [100 * removal.params for removal in report.removals], 1, "parameters")
-    _line_(right, at, [100 * removal.accuracy for removal in report.removals], 0, "held out")
+    line_(left, at, [100 * removal.flops for removal in report.removals], 0, "FLOPs")
+    line_(left, at, [100 * removal.params for removal in report.removals], 1, "parameters")
+    line_(right, at, [100 * removal.accuracy for removal in report.removals], 0, "held out")
     if report.accuracy is not None:
         for value, stroke, name in (
             (report.accuracy.before, "--", "original model"),
@@ -70,7 +70,7 @@ def removals_picture(report: IterativeReport, *, narrow: bool = False) -> Pictur
     for axes in (left, right):
         axes.set_xlabel("pruning step")
         axes.legend(frameon=False)
-        _whole_numbers_(axes)
+        whole_numbers_(axes)
     title = f"{len(at)} pruning steps, with training updates between them"
     entitle_(figure, title, narrow=narrow)
     text = "; ".join(
@@ -80,9 +80,10 @@ def removals_picture(report: IterativeReport, *, narrow: bool = False) -> Pictur
     return Picture(figure, title, f"FLOPs kept after each step, accuracy before it. {text}.")
 
 
-def _line_(
+def line_(
     axes: Axes, places: Sequence[float], values: Sequence[float], look: int, label: str
 ) -> None:
+    """Draw a line in one of the common looks, with markers where its points are few."""
     axes.plot(
         places,
         values,
@@ -94,7 +95,8 @@ def _line_(
     )
 
 
-def _whole_numbers_(axes: Axes) -> None:
+def whole_numbers_(axes: Axes) -> None:
+    """Show whole numbers alone along an axis of epochs or steps."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

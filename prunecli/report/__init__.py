@@ -53,6 +53,7 @@ from prunecli.report.models import (
 )
 from prunecli.report.networks import Cost, CutCost, FrozenReport, GroupReport, LayerCut, Verified
 from prunecli.report.runs import (
+    COUNTS,
     SHARES,
     EpochReport,
     ExportReport,
@@ -65,6 +66,7 @@ from prunecli.report.runs import (
 from prunecli.report.searches import Score, SearchReport, SweepReport, Trial
 
 __all__ = [
+    "COUNTS",
     "NO_GATES",
     "SHARES",
     "AccuracyChange",

@@ -113,6 +113,10 @@ class IterativeReport:
     precision: str = "fp32"
 
 
+SEARCH, TRAIN = "search", "train"
+"""Phases of a course: while channels are chosen, and after the rest of them was cut."""
+
+
 @dataclass(frozen=True)
 class CoursePoint:
     """Where a method that learns what to prune stood after `updates` updates.
@@ -144,10 +148,11 @@ class CoursePoint:
 class LearningReport:
     """What a method that trains did; for a dry run, what it would do.
 
-    `search_epochs` of `epochs` were spent on choosing channels. `ungated` says why channel groups
-    had no gates; `accuracy` and `loss` are on `images` held-out images: of the original model, and
-    of the result, which is that of `best_epoch`. `flipped` counts the gates that closed or opened,
-    `kept` is the share of the cost that the budget names first, `taught_by` the teacher.
+    `search_epochs` of `epochs` were spent on choosing among `gates` channels; 0 where they were
+    chosen at once. `ungated` says why channel groups had no gates; `accuracy` and `loss` are on
+    `images` held-out images: of the original model (chosen at once: of the pruned one), and of the
+    result, which is that of `best_epoch`. `kept` is the share of the cost that the budget names
+    first, `taught_by` the teacher.
     """
 
     method: str
@@ -165,6 +170,21 @@ class LearningReport:
     log: Path | None = None
     precision: str = "fp32"
     taught_by: TeacherReport | None = None
+
+    @property
+    def before(self) -> str:
+        """What the first of two figures is that of."""
+        return "original model" if self.search_epochs else "before training"
+
+    @property
+    def searched(self) -> tuple[CoursePoint, ...]:
+        """The points of the search; none where channels were chosen at once."""
+        return tuple(point for point in self.course if point.phase == SEARCH)
+
+    @property
+    def scored(self) -> tuple[CoursePoint, ...]:
+        """The points that were scored on held-out images: one per epoch, in order."""
+        return tuple(point for point in self.course if point.accuracy is not None)
 
 
 @dataclass(frozen=True)

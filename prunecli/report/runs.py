@@ -42,8 +42,11 @@ class EpochReport:
         return self.facts.get("sparsity")
 
 
-SHARES = ("sparsity", "FLOPs")
+SHARES = ("sparsity", "FLOPs", "budget", "expected", "cost")
 """Facts that are parts of a whole: they are shown in per cent."""
+
+COUNTS = ("removals", "alive", "flips", "beyond")
+"""Facts that count something: they are shown as whole numbers."""
 
 
 def fact_names(epochs: Sequence[EpochReport]) -> tuple[str, ...]:
@@ -56,7 +59,9 @@ def fact_text(epoch: EpochReport, name: str) -> str:
     value = epoch.facts.get(name)
     if value is None:
         return ""
-    return f"{100 * value:.1f} %" if name in SHARES else f"{value:.4g}"
+    if name in SHARES:
+        return f"{100 * value:.1f} %"
+    return f"{value:.0f}" if name in COUNTS else f"{value:.4g}"
 
 
 @dataclass(frozen=True)

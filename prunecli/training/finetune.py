@@ -28,6 +28,7 @@ from prunecli.training.masked_weights import MaskedWeights
 from prunecli.training.optimizers import OPTIMIZERS, peak_rate
 from prunecli.training.placing import placed, start_run
 from prunecli.training.recipe import Recipe, Teacher
+from prunecli.training.regularizers import REGULARIZERS, check_regularizer, make_regularizer
 from prunecli.training.sampling import SAMPLINGS, check_sampling, make_sampling
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
@@ -57,7 +58,7 @@ class FinetuneResult:
     """A trained network: a copy with the weights of its best epoch, on the CPU, in eval mode.
 
     Where weights were held at zero, `masks` say which are kept. `precision` is that of the passes,
-    `plan` what a method removed, if it says so.
+    `plan` what a method removed, if it says so, `steps_per_epoch` the updates of an epoch.
     """
 
     model: nn.Module
@@ -72,6 +73,7 @@ class FinetuneResult:
     sampling: SamplingReport | None = None
     precision: str = "fp32"
     plan: PruningPlan | None = None
+    steps_per_epoch: int = 0
 
 
 def finetune(
@@ -94,24 +96,26 @@ def finetune(
 
     With a `teacher` the loss is `distillation_loss`. What `masks` leave out stays zero; with
     `options.sparsity` the weights of `layers` are zeroed along the way. Instead of these a `method`
-    may prune while the network trains. `run_dir` holds the log and a state from which `resume` goes
-    on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`,
-    `RESUME_MISMATCH`, `TOO_FEW_IMAGES`, and those of the data) and `InterruptedRunError` after
-    Ctrl-C.
+    may prune while the network trains, or `options.regularizer` perturb it. `run_dir` holds the log
+    and a state from which `resume` goes on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`,
+    `NO_SUCH_LAYER`, `RESUME_MISMATCH`, `TOO_FEW_IMAGES`, and those of the data) and
+    `InterruptedRunError` after Ctrl-C.
     """
     options = options or FinetuneOptions()
     check_options(options)
-    if method is not None and (masks or options.sparsity is not None):
+    if method is not None and (masks or options.sparsity or options.regularizer):
         raise InputError(
-            "masked weights are a method of their own, and another one was given",
+            "masked weights and regularisers are methods of their own, and another one was given",
             code="BAD_OPTION",
-            hint="train with one of the two",
+            hint="train with one of them",
         )
+    unreached = check_regularizer(options, model, masks=masks)
     with reproducible(), interruptible():
         accelerator = make_accelerator(options.amp)
         if not accelerator.is_main_process:
             progress = silent
         train, held_out, warnings = load_images(source, input, options, progress)
+        warnings.extend(unreached)
         student = trainable_copy(model)
         recipe = make_recipe(
             source,
@@ -125,7 +129,7 @@ def finetune(
         settings = _settings(recipe, student, teacher)
         place = Place(ready_folder(run_dir), save_seconds, settings)
         zeros = _masked_weights(recipe, masks or {}, layers)
-        run = start_run(student, recipe, method or zeros)
+        run = start_run(student, recipe, method or zeros or make_regularizer(options))
         session = Session(run, held_out=held_out, place=place)
         if resume and not session.restore():
             warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
@@ -177,6 +181,14 @@ def check_options(options: FinetuneOptions) -> None:
             hint=f"zero weights with prunecli prune --granularity {options.granularity} first: "
             "finetune keeps the zeros",
         )
+    if options.regularizer is not None:
+        REGULARIZERS.get(options.regularizer)
+        if options.sparsity is not None:
+            raise InputError(
+                f"--sparsity and --regularizer {options.regularizer} cannot be combined",
+                code="BAD_OPTION",
+                hint="train with --regularizer first, then run finetune --sparsity on the result",
+            )
     for name, (fine, wanted) in RANGES.items():
         value = getattr(options, name)
         if value is not None and not fine(value):
@@ -186,6 +198,9 @@ def check_options(options: FinetuneOptions) -> None:
                 hint=f"give {wanted}",
             )
 
+
+REGULARIZING = ("p", "q", "target_fraction")
+"""The options that a regulariser follows."""
 
 RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "epochs": (lambda value: value >= 1, "1 or more"),
@@ -200,6 +215,9 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "clip": (lambda value: 0 <= value < float("inf"), "0 (off) or the largest norm"),
     "held_out": (lambda value: 0 <= value < 1, "0 to below 1"),
     "limit": (lambda value: value >= 2, "2 or more"),
+    "p": (lambda value: 0 < value < 1, "a rate between 0 and 1, such as 0.3"),
+    "q": (lambda value: 0 < value < float("inf"), "a number above 0, such as 1.5"),
+    "target_fraction": (lambda value: 0 < value <= 1, "a fraction above 0, up to 1"),
     "sparsity": (lambda value: 0 < value < 1, "a share between 0 and 1, such as 0.9"),
     "sparsity_every": (lambda value: value >= 1, "1 or more"),
     "sparsity_until": (lambda value: 0 <= value <= 1, "0 to 1"),
@@ -284,6 +302,8 @@ def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> 
     sampling = recipe.sampling
     return {
         **dataclasses.asdict(recipe.options),
+        # As runs from before there were regularisers say it: nothing.
+        **({} if recipe.options.regularizer else dict.fromkeys(REGULARIZING)),
         # What the records say, not where they lie.
         **{
             name: sampling.digest if sampling and getattr(recipe.options, name) else None
@@ -338,6 +358,7 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
         masks={} if zeros is None else {name: mask.cpu() for name, mask in zeros.masks.items()},
         precision=precision_of(session.recipe.accelerator),
         plan=plan,
+        steps_per_epoch=session.recipe.steps_per_epoch,
         record=_record(session),
         sampling=None if sampling is None else sampling.report,
     )

@@ -128,7 +128,8 @@ def _epoch_from(fields: Mapping[str, Any]) -> EpochReport:
 def write_logs(reports: Sequence[DataclassInstance], folder: Path) -> Path:
     """Write one line per report as JSON lines and as CSV; return the former's path.
 
-    Both are written anew each time, so that a resumed run holds every epoch once.
+    Both are written anew each time, so that a resumed run holds every epoch once. In CSV every
+    entry of a mapping has a column: `widths.layer1.0.conv1`.
     """
     rows = [to_json(report) for report in reports]
     with atomic_write(folder / LOG_FILES[0]) as path:
@@ -137,11 +138,25 @@ def write_logs(reports: Sequence[DataclassInstance], folder: Path) -> Path:
         atomic_write(folder / LOG_FILES[1]) as path,
         path.open("w", encoding="utf-8", newline="") as file,
     ):
-        names = dict.fromkeys(name for row in rows for name in row)
+        flat = [_flat(row) for row in rows]
+        names = dict.fromkeys(name for row in flat for name in row)
         writer = csv.DictWriter(file, list(names))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(flat)
     return folder / LOG_FILES[0]
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose mappings are told entry by entry, behind all that are none.
+
+    >>> _flat({"alive": 7, "widths": {"conv1": 3, "conv2": 4}, "loss": 0.5})
+    {'alive': 7, 'loss': 0.5, 'widths.conv1': 3, 'widths.conv2': 4}
+    """
+    nested = {name: value for name, value in row.items() if isinstance(value, dict)}
+    plain = {name: value for name, value in row.items() if name not in nested}
+    for name, entries in nested.items():
+        plain |= {f"{name}.{key}": value for key, value in entries.items()}
+    return plain
 
 
 def read_fields(path: Path) -> dict[str, Any]:

@@ -151,10 +151,13 @@ def finetune(
 
 def _tuned(run: _Run, show: Show) -> FinetuneReport:
     """Check, read, train, score and write."""
+    from prunecli import training
+
     start = time.perf_counter()
     _check(run, show)
     opened, source = open_model(run.model, run.load), open_source(run.data)
     checkpoint = opened.checkpoint
+    training.check_regularizer(run.options, opened.model, masks=checkpoint.masks)
     classes = class_count(opened.model, checkpoint.input)
     check_classes(classes, source, names=checkpoint.classes)
     taught = _taught(run, opened, classes)

@@ -122,7 +122,7 @@ def test_a_setting_that_nothing_follows_is_left_at_its_default(verbs, capsys):
         ("[tool.prunecli.evaluate]\nagainst = 'd.pt'\n",
          ("evaluate", "m.pt", "--data", "d"), None),
         ("[tool.prunecli.finetune]\nmax-drop = '1%'\ncontinue-record = true\n",
-         ("finetune", "m.pt", "--data", "d"), "continue_record"),
+         ("finetune", "m.pt", "--data", "d", "--teacher", "none"), "continue_record"),
         ("[tool.prunecli.prune]\nflops = '0.5'\ndry-run = true\n",
          ("prune", "m.pt", "--sweep", "flops=0.5:0.9:0.4", "--data", "d"), None),
     ],

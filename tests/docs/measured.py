@@ -38,6 +38,7 @@ def measured() -> dict[str, str]:
         "coupling": _coupling(),
         "speed": _speed(),
         "precision": _precision(),
+        "bridgeout": _bridgeout(),
         "latency": _latency(),
         "learnability-runs": table(*learnability.runs(read("learnability_runs.csv"))),
         "learnability": table(*learnability.agreement(read("learnability.csv"))),
@@ -370,6 +371,24 @@ def _precision() -> str:
     names = ("what", "checkpoint", "seed", "images", "fp32", "bf16", "bf16_over_fp32")
     head = ("what", "checkpoint", "seed", "images", "fp32", "bf16", "bf16 against fp32")
     return table(head, [tuple(row[name] for name in names) for row in read("precision.csv")])
+
+
+def _bridgeout() -> str:
+    """Return the mean accuracy over seeds for each fraction of the filters that are zeroed."""
+    found: dict[tuple[str, ...], Rows] = {}
+    names = ("regularizer", "p", "q", "target_fraction", "weight_decay", "epochs", "side")
+    for row in read("bridgeout.csv"):
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    fractions = [f"{tenth / 10:g}" for tenth in range(8)]
+    body = [
+        (*setting, str(len(rows)), *(
+            percent(str(mean(float(row[fraction]) for row in rows))) for fraction in fractions
+        ))
+        for setting, rows in found.items()
+    ]  # fmt: skip
+    head = ("regularizer", "p", "q", "target", "weight decay", "epochs", "pixels", "seeds",
+            *(f"{100 * float(fraction):.0f} %" for fraction in fractions))  # fmt: skip
+    return table(head, body)
 
 
 def _latency() -> str:

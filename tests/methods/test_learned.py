@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
@@ -19,6 +20,8 @@ from prunecli.budget import make_budget
 from prunecli.errors import GateError, GraphError, InputError, InterruptedRunError
 from prunecli.options import PruneOptions, TrainingOptions
 from prunecli.options.prune import LEARNED
+from prunecli.wording import percent
+from tests.support import html_checks
 from tests.support.samples import VGG
 
 SHORT = TrainingOptions(epochs=2, batch_size=32, amp="no")
@@ -117,6 +120,30 @@ def test_the_log_holds_the_course(tmp_path):
     assert {"budget", "expected", "cost", "alive", "flips"} <= rows[0].keys()
 
 
+def test_a_run_is_shown_as_it_went_on_its_page_in_pictures_and_in_its_table(tmp_path):
+    steps = []
+    report = prune(
+        tmp_path,
+        given=options(batch_size=10, search=0.6),
+        page=tmp_path / "slim.html",
+        plots=tmp_path / "pictures",
+        progress=steps.append,
+    )
+    learning = report.learning
+    # 32 updates an epoch, with points after every third: scores belong to the ends all the same.
+    assert [(point.epoch, point.updates) for point in learning.scored] == [(1.0, 32), (2.0, 64)]
+    assert [point.updates for point in learning.searched[:3]] == [3, 6, 9]
+    assert {path.stem for path in report.pictures} == {"layers", "course", "widths"}
+    words = " ".join(html_checks.read((tmp_path / "slim.html").read_text()).words)
+    assert f"{percent(learning.accuracy.after)} {percent(learning.accuracy.before)} before" in words
+    told = [step.facts for step in steps if step.stage == "train"]
+    assert any({"budget", "expected", "cost", "alive", "flips"} <= facts.keys() for facts in told)
+    with learning.log.with_suffix(".csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    kept = {group.name: group.after for group in report.groups}
+    assert {name: int(table[-1][f"widths.{name}"]) for name in kept} == kept
+
+
 def test_the_published_forms_are_options_and_differ(tmp_path):
     ours = prune(tmp_path, name="a.pt", given=options("bar", epochs=1))
     theirs = prune(
@@ -203,6 +230,8 @@ def test_a_cut_at_once_is_trained_in_the_same_command(tmp_path):
     report = prune(tmp_path, given=given)
     assert report.learning.method == "one-shot"
     assert report.learning.accuracy.after > report.learning.accuracy.before
+    (point,) = report.learning.course
+    assert (point.epoch, point.updates) == (1.0, 320 / 32)
     with pytest.raises(InputError, match="no images were given"):
         verbs.prune(VGG, output=tmp_path / "b.pt", budget=make_budget(flops=0.5), options=given)
 

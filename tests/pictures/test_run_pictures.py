@@ -16,6 +16,7 @@ from prunecli import report
 from prunecli.pictures import (
     benchmark_picture,
     candidates_picture,
+    course_picture,
     kept_picture,
     latency_picture,
     layers_picture,
@@ -26,6 +27,7 @@ from prunecli.pictures import (
     sweep_picture,
     training_picture,
     weights_picture,
+    widths_picture,
 )
 from prunecli.pictures.layers import FREE, FROZEN
 from prunecli.pictures.of_reports import NAMES, pictures_of
@@ -209,7 +211,11 @@ def test_words_of_pictures_for_a_phone_stay_inside_them_and_panels_are_stacked()
     made = dataclasses.replace(
         fake_verbs.prune_report(None),
         layers=(report.LayerCut("a", "conv2d", 8, 6, 20.0, 5.0, 9.0, 4.0),),
+        learning=fake_verbs.learning_report(
+            groups=tuple(f"features.denseblock{at}.denselayer{at}.conv1" for at in range(40))
+        ),
     )
+    trained = dataclasses.replace(made, learning=fake_verbs.trained_report())
     zeros = report.SparsityReport(
         "weight", "", 10, 5, 0.5, (report.LayerSparsity("a.weight", (2, 5), 10, 5),)
     )
@@ -224,6 +230,9 @@ def test_words_of_pictures_for_a_phone_stay_inside_them_and_panels_are_stacked()
         sweep_picture(fake_verbs.sweep_report(), narrow=True),
         training_picture(fake_verbs.finetune_report(Path("x.pt")), narrow=True),
         removals_picture(fake_verbs.iterative_report(dry_run=False), narrow=True),
+        course_picture(made, narrow=True),
+        course_picture(trained, narrow=True),
+        widths_picture(made, narrow=True),
         benchmark_picture([row], narrow=True),
         latency_picture(fake_verbs.latency_report(met=True), narrow=True),
         run_picture([report.RunStep("prune", "", "")], narrow=True),
@@ -248,6 +257,7 @@ def test_every_report_draws_only_what_its_verb_may_draw():
         layers=(report.LayerCut("a", "conv2d", 8, 6, 20.0, 5.0, 9.0, 4.0),),
         candidates=fake_verbs.SEARCH,
         iterative=fake_verbs.iterative_report(dry_run=False),
+        learning=fake_verbs.learning_report(),
     )
     steps = (report.RunStep("prune", "", ""), report.RunStep("export", "", ""))
     tuned = dataclasses.replace(fake_verbs.finetune_report(Path("x.pt")), history=steps)

@@ -111,6 +111,69 @@ def iterative_report(*, dry_run: bool) -> report.IterativeReport:
     )
 
 
+EPOCHS, SEARCH_EPOCHS, PER_EPOCH = 12, 4.5, 10
+"""Those of `learning_report`, and the points of an epoch of its search."""
+
+
+def course_point(step: int, groups: tuple[str, ...]) -> report.CoursePoint:
+    """Return a point of a course whose search ends within the fifth epoch, at half of the cost."""
+    epoch = step / PER_EPOCH
+    done = min(epoch / SEARCH_EPOCHS, 1.0)
+    scored = {} if step % PER_EPOCH else {"accuracy": 0.9 - 0.4 * done + epoch / 40}
+    rest = {"train_loss": 0.4, "loss": 0.5, "learning_rate": 0.1, "images_per_second": 900.0}
+    return report.CoursePoint(
+        updates=20 * step,
+        epoch=epoch,
+        phase="search" if epoch <= SEARCH_EPOCHS else "train",
+        budget=1 - 0.5 * done,
+        expected=1 - 0.48 * done,
+        cost=1 - 0.51 * done,
+        alive=int(688 * (1 - done / 2)),
+        flips=0 if done == 1 else 7,
+        widths={name: 64 - round(32 * done) - at % 3 for at, name in enumerate(groups)},
+        **scored,
+        **(rest if scored else {}),
+    )
+
+
+def learning_report(
+    *, dry_run: bool = False, groups: tuple[str, ...] = ("layer1.0.conv1", "layer2.0.conv1")
+) -> report.LearningReport:
+    planned = report.LearningReport(
+        "exact-gates", EPOCHS, SEARCH_EPOCHS, 688, {"stem": "it has a single channel"}
+    )
+    if dry_run:
+        return planned
+    steps = [*range(1, int(SEARCH_EPOCHS * PER_EPOCH) + 1), *range(50, 121, PER_EPOCH)]
+    return dataclasses.replace(
+        planned,
+        kept=0.49,
+        accuracy=report.AccuracyChange(0.92, 0.9, "held_out"),
+        loss=(0.3, 0.5),
+        images=1024,
+        best_epoch=11,
+        max_rel_error=3e-16,
+        course=tuple(course_point(step, groups) for step in steps),
+    )
+
+
+def trained_report() -> report.LearningReport:
+    """Return the training of three epochs after a cut at once."""
+    course = (dataclasses.replace(course_point(10 * at, ()), phase="train") for at in (1, 2, 3))
+    return report.LearningReport(
+        method="one-shot",
+        epochs=3,
+        search_epochs=0.0,
+        gates=0,
+        kept=0.49,
+        accuracy=report.AccuracyChange(0.4, 0.88, "held_out"),
+        loss=(2.3, 0.5),
+        images=1024,
+        best_epoch=3,
+        course=tuple(course),
+    )
+
+
 def trial(signal: str, keep: float, accuracy: float | None, **facts: Any) -> report.Trial:
     score = None if accuracy is None else report.Score(2.5 - accuracy, accuracy, 1.0, 143)
     kept = {} if accuracy is None else dict.fromkeys(("flops", "params", "channels"), keep - 0.01)
@@ -322,6 +385,8 @@ class FakeVerbs:
         )
         if options["options"].method == "iterative":
             found = dataclasses.replace(found, iterative=iterative_report(dry_run=dry_run))
+        elif options["options"].method != "one-shot":
+            found = dataclasses.replace(found, learning=learning_report(dry_run=dry_run))
         return found
 
     def sweep(self, model: Path, *, table: Path | None, **options: Any) -> Any:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from prunecli import data
 from prunecli.architectures.reference import InputSpec
 from prunecli.options import FinetuneOptions
+from prunecli.training.devices import make_accelerator
+from prunecli.training.finetune import load_images, make_recipe, reproducible
+from prunecli.training.placing import start_run
+from prunecli.training.session import Place, Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prunecli.training.method import TrainingMethod
 
 GREY = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.35,))
 
@@ -39,3 +50,32 @@ def same(one: nn.Module, two: nn.Module) -> bool:
 
 
 FULL = dataclasses.replace(QUICK, epochs=3, ema=0.9, augment="crop", alpha=0.5)
+
+SHORT = dataclasses.replace(QUICK, limit=160, batch_size=40)  # two epochs of four steps
+
+
+def session_of(
+    method: TrainingMethod | None,
+    *,
+    model: nn.Module | None = None,
+    options: FinetuneOptions = SHORT,
+    folder: Path | None = None,
+    round_steps: int | None = None,
+) -> Session:
+    """Return a run on the digits that has not begun."""
+    source = data.open_source("digits")
+    train, held_out, _ = load_images(source, GREY, options, lambda _: None)
+    recipe = make_recipe(
+        source, train, input=GREY, options=options, teacher=None,
+        accelerator=make_accelerator(options.amp), round_steps=round_steps,
+    )  # fmt: skip
+    run = start_run(model or make_net(), recipe, method)
+    return Session(run, held_out=held_out, place=Place(folder, 300.0, {}))
+
+
+def trained(method: TrainingMethod | None, **arguments: Any) -> Session:
+    with reproducible():
+        session = session_of(method, **arguments)
+        session.train()
+        session.finish()
+    return session

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import dataclasses
 import json
 from itertools import groupby
@@ -18,51 +19,17 @@ from prunecli.cutting.surgery import cut_module
 from prunecli.errors import InputError, InterruptedRunError
 from prunecli.report import EpochReport, fact_names, fact_text, to_json
 from prunecli.training import finetune
-from prunecli.training.devices import make_accelerator
-from prunecli.training.finetune import load_images, make_recipe, reproducible
+from prunecli.training.finetune import reproducible
 from prunecli.training.loop import set_learning_rate
-from prunecli.training.method import PlainMethod, Replacement, TrainingMethod, TrainingRun
+from prunecli.training.method import PlainMethod, Replacement, TrainingRun
 from prunecli.training.optimizers import OPTIMIZERS
-from prunecli.training.placing import start_run
 from prunecli.training.schedules import SCHEDULES
-from prunecli.training.session import Place, Session
-from prunecli.training.state import load_snapshot, save_snapshot
-from tests.support.training import GREY, QUICK, make_net, same
+from prunecli.training.state import load_snapshot, save_snapshot, write_logs
+from tests.support import fake_verbs
+from tests.support.training import GREY, SHORT, make_net, same, session_of, trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
-
-    from prunecli.options import FinetuneOptions
-
-SHORT = dataclasses.replace(QUICK, limit=160, batch_size=40)  # two epochs of four steps
-
-
-def session_of(
-    method: TrainingMethod | None,
-    *,
-    model: nn.Module | None = None,
-    options: FinetuneOptions = SHORT,
-    folder: Path | None = None,
-    round_steps: int | None = None,
-) -> Session:
-    """Return a run on the digits that has not begun."""
-    source = data.open_source("digits")
-    train, held_out, _ = load_images(source, GREY, options, lambda _: None)
-    recipe = make_recipe(
-        source, train, input=GREY, options=options, teacher=None,
-        accelerator=make_accelerator(options.amp), round_steps=round_steps,
-    )  # fmt: skip
-    run = start_run(model or make_net(), recipe, method)
-    return Session(run, held_out=held_out, place=Place(folder, 300.0, {}))
-
-
-def trained(method: TrainingMethod | None, **arguments: Any) -> Session:
-    with reproducible():
-        session = session_of(method, **arguments)
-        session.train()
-        session.finish()
-    return session
 
 
 class Recording(PlainMethod):
@@ -409,6 +376,29 @@ def test_facts_stand_beside_the_other_numbers_of_an_epoch(tmp_path):
     names = fact_names([session.reports[0], zeros])
     assert names == ("halved", "sparsity", "price")
     assert [fact_text(zeros, name) for name in names] == ["", "80.0 %", "1.235e+04"]
+
+
+def test_shares_are_written_in_per_cent_and_counts_as_whole_numbers():
+    told = {"budget": 0.5, "expected": 0.505, "cost": 0.4979, "alive": 12345.0, "flips": 3.0}
+    epoch = EpochReport(1, 0.5, 0.9, 0.4, 0.1, 10.0, 1.0, facts=told)
+    texts = [fact_text(epoch, name) for name in told]
+    assert texts == ["50.0 %", "50.5 %", "49.8 %", "12345", "3"]
+
+
+def test_a_log_of_a_course_holds_all_widths_in_both_of_its_forms(tmp_path):
+    points = fake_verbs.learning_report().course
+    log = write_logs(points, tmp_path)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert rows == [dataclasses.asdict(point) for point in points]
+    with (tmp_path / "log.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == len(points)
+    for row, point in zip(table, points, strict=True):
+        assert "widths" not in row
+        for name, width in point.widths.items():
+            assert int(row[f"widths.{name}"]) == width
+        assert row["accuracy"] == ("" if point.accuracy is None else str(point.accuracy))
+        assert float(row["budget"]) == point.budget
 
 
 def test_a_state_from_before_there_were_methods_still_loads(tmp_path):

@@ -18,6 +18,7 @@ from prunecli.methods.narrowing import write_back_
 from prunecli.methods.setup import narrower
 from prunecli.pruning.proven_cut import plan_of
 from prunecli.report import CoursePoint
+from prunecli.report.cuts import SEARCH, TRAIN
 from prunecli.training.devices import from_main_process
 from prunecli.training.method import PlainMethod, Replacement
 
@@ -115,11 +116,12 @@ class LearnedPruning(PlainMethod):
             averaged = _bank(run.average.model)
             assert averaged is not None
             averaged.mask.copy_(moment.bank.mask)
-        every = max(run.recipe.steps_per_epoch // POINTS, 1)
-        if (run.taken + 1) % every == 0 or run.taken + 1 == self.search.steps:
+        length, done = run.recipe.steps_per_epoch, run.taken + 1
+        within = done % length  # 0 at the end of an epoch, whose score goes to the point there
+        if within % max(length // POINTS, 1) == 0 or done == self.search.steps:
             self.course = (*self.course, self._point(run))
             self.flips = 0
-        return self._cut(run) if run.taken + 1 >= self.search.steps else None
+        return self._cut(run) if done >= self.search.steps else None
 
     def after_round(self, run: TrainingRun, report: EpochReport) -> None:
         """Note the score of the epoch in the course."""
@@ -230,7 +232,7 @@ class LearnedPruning(PlainMethod):
         return CoursePoint(
             updates=taken,
             epoch=taken / run.recipe.steps_per_epoch,
-            phase="search" if self.selection is None else "train",
+            phase=SEARCH if self.selection is None else TRAIN,
             budget=budget,
             expected=expected,
             cost=cost,
