@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
 
-__all__ = ["REPAIRS", "check_repair", "count_calibration", "repair_", "repair_warnings"]
+__all__ = [
+    "REPAIRS",
+    "check_repair",
+    "check_repairable",
+    "count_calibration",
+    "repair_",
+    "repair_warnings",
+]
 
 
 def check_repair(names: Sequence[str], batches: object) -> None:
@@ -105,6 +112,12 @@ def repair_warnings(report: RepairReport) -> list[str]:
 
 def _check(network: Network, batches: BatchSource) -> int:
     """Return the number of images; raise for a network or for data that cannot be used."""
+    check_repairable(network)
+    return count_calibration(batches)
+
+
+def check_repairable(network: Network) -> None:
+    """Raise `GraphError` for a network that no repair can run on images."""
     if network.trace.recorded:
         raise GraphError(
             "a model of which one forward was recorded cannot be repaired: "
@@ -112,14 +125,12 @@ def _check(network: Network, batches: BatchSource) -> int:
             code="RECORDED_ONLY",
             hint="cut it without --repair",
         )
-    images = count_calibration(batches)
     if len(network.trace.inputs) != 1:
         raise GraphError(
             f"a model with {len(network.trace.inputs)} inputs cannot be repaired on images",
             code="SEVERAL_INPUTS",
             hint="cut it without --repair",
         )
-    return images
 
 
 def _graph(network: Network, keep: NDArray[np.bool_]) -> fx.GraphModule:

@@ -2,6 +2,7 @@
 
 from prunecli.report.as_json import finite, to_json
 from prunecli.report.cuts import (
+    ChoiceReport,
     CoursePoint,
     DeadGroup,
     DeadReport,
@@ -35,7 +36,13 @@ from prunecli.report.datasets import (
     Subset,
 )
 from prunecli.report.gates import NO_GATES, Gates, gates_text, missed_gate
-from prunecli.report.measured import AccuracyChange, BenchmarkRow, Evaluation, Parity
+from prunecli.report.measured import (
+    AccuracyChange,
+    BenchmarkRow,
+    Evaluation,
+    Parity,
+    TeacherReport,
+)
 from prunecli.report.models import (
     GroupAnalysis,
     ImportanceReport,
@@ -65,6 +72,7 @@ __all__ = [
     "AccuracyChange",
     "AnalyzeReport",
     "BenchmarkRow",
+    "ChoiceReport",
     "ClassCount",
     "ClassDifficulty",
     "ConfusingImage",
@@ -115,6 +123,7 @@ __all__ = [
     "SparsityReport",
     "Subset",
     "SweepReport",
+    "TeacherReport",
     "Trial",
     "Verified",
     "fact_names",

@@ -515,7 +515,7 @@ def _headline_speed() -> tuple[str, ...]:
 
 def _headline_recovery() -> tuple[str, ...]:
     rows = {row["row"]: row for row in read("recovery.csv") if row["seed"] == "0"}
-    dense, pruned = rows["dense"], rows["default, teacher"]
+    dense, pruned = rows["dense"], rows["l1 uniform, teacher"]
     kept = percent(pruned["kept_flops"])
     return (
         f"accuracy of a ResNet-20, CIFAR-10, {kept} of the FLOPs, 3 epochs with a teacher",
