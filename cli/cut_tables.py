@@ -19,6 +19,7 @@ from prunecli.report import (
 )
 from prunecli.wording import images_text, percent
 
+from .block_tables import block_facts, blocks_parts
 from .method_tables import iterative_facts, iterative_parts, learning_facts, learning_parts
 from .table_parts import (
     Parts,
@@ -79,6 +80,7 @@ def prune_details(report: PruneReport) -> Parts:
         *frozen_parts(report.frozen, None),
         *([] if report.candidates is None else [candidate_table(report.candidates)]),
         *([] if report.dead is None else dead_parts(report.dead, None)),
+        *([] if report.blocks is None else blocks_parts(report.blocks)),
         *([] if report.repair is None else [repair_table(report.repair)]),
         *([] if report.iterative is None else iterative_parts(report.iterative)),
         *([] if report.learning is None else learning_parts(report.learning)),
@@ -118,7 +120,7 @@ def _method_facts(report: PruneReport) -> dict[str, str]:
 
 def _uneven_text(report: PruneReport) -> str:
     """Say why layers keep unlike shares although the allocation is called uniform."""
-    shares = [group.after / group.before for group in report.groups]
+    shares = [group.after / group.before for group in report.groups if group.after]
     low, high = min(shares, default=1.0), max(shares, default=1.0)
     if report.allocation != UNIFORM or report.align != AUTO or high - low < 1 - UNEVEN:
         return ""
@@ -130,7 +132,7 @@ def _uneven_text(report: PruneReport) -> str:
 
 def _step_facts(report: PruneReport) -> dict[str, str]:
     """Return a line for everything that was done beside the cut."""
-    facts = {}
+    facts = {} if report.blocks is None else block_facts(report.blocks)
     if report.candidates is not None:
         tried = len(report.candidates.trials)
         facts["auto"] = f"{report.candidates.chosen}, the least calibrated loss of {tried} tried"

@@ -7,6 +7,7 @@ from rich.table import Table
 from prunecli.report import ImportanceReport, ModelAnalysis, OracleReport
 from prunecli.wording import percent
 
+from .block_tables import block_table
 from .table_parts import (
     BAR,
     Parts,
@@ -32,6 +33,11 @@ def model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
     }
     if model.accuracy is not None:
         facts["accuracy"] = percent(model.accuracy)
+    if model.blocks:
+        facts["blocks"] = (
+            f"{len(model.blocks)} can be deleted as a whole (prune --delete-blocks; --verbose "
+            "lists them)"
+        )
     if model.not_counted:
         counted = (f"{name} x{count}" for name, count in model.not_counted.items())
         facts["not counted"] = ", ".join(counted)
@@ -45,6 +51,7 @@ def model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
         *oracle,
         *importance,
         *([] if model.dead is None else dead_parts(model.dead, rows)),
+        *([block_table(model.blocks, rows)] if model.blocks and rows is None else []),
         *frozen_parts(model.frozen, rows),
         fact_rows(facts),
     ]

@@ -29,7 +29,10 @@ class PruningPlan:
     graph, re-emitted). In module mode `attributes`, `{module: {name: value}}`, are the integers of
     modules that follow the cut (heads, split sizes), and `factors`, `{tensor: ((positions of
     dimension 0, factor), ...)}`, are applied before the slices: they restore the temperature of
-    attention whose width is cut.
+    attention whose width is cut. `deleted`, `{block: tensors}`, names the residual blocks that are
+    left out (graph mode alone), each with the tensors of the dense network whose zeros make its
+    branch 0: what was proven is that the dense network with these zeroed is the network without.
+    `writes` has the slots of the stream that a block writes, of blocks that write only some.
     """
 
     fingerprint: str
@@ -44,6 +47,8 @@ class PruningPlan:
     cost_before: Mapping[str, float] = field(default_factory=dict)
     cost_after: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    deleted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    writes: Mapping[str, Indices] = field(default_factory=dict)
     schema: int = PLAN_SCHEMA
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +79,8 @@ class PruningPlan:
                 name: [[format_indices(rows), factor] for rows, factor in factors]
                 for name, factors in self.factors.items()
             },
+            "deleted": {name: list(tensors) for name, tensors in self.deleted.items()},
+            "writes": {name: format_indices(slots) for name, slots in self.writes.items()},
         }
 
     @classmethod
@@ -109,6 +116,14 @@ class PruningPlan:
                 cost_before=data["cost_before"],
                 cost_after=data["cost_after"],
                 seed=int(data["seed"]),
+                deleted={
+                    str(name): tuple(str(tensor) for tensor in tensors)
+                    for name, tensors in data.get("deleted", {}).items()
+                },
+                writes={
+                    str(name): parse_indices(slots)
+                    for name, slots in data.get("writes", {}).items()
+                },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(

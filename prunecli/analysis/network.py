@@ -17,6 +17,7 @@ from prunecli.network.described import frozen_reports
 from prunecli.network.layers import analyzed_layers
 from prunecli.options import AnalyzeOptions, PruneOptions
 from prunecli.progress import Progress, Step, silent
+from prunecli.pruning.deletion import block_reports
 from prunecli.pruning.scoring import check_signal, score_network, score_signals
 from prunecli.report import (
     GroupAnalysis,
@@ -113,6 +114,7 @@ def analyze_network(
         dead=dead,
         layers=layers,
         elsewhere=elsewhere,
+        blocks=block_reports(network, network.blocks),
     )
 
 

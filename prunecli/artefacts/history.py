@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunecli.cost.kinds import in_order
 from prunecli.report import AccuracyChange, Cost, CutCost, RunStep, Verified, to_json
+from prunecli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ def cut_step(report: PruneReport, *, command: str, source: str) -> RunStep:
         input=source,
         cost=report.cost,
         budget=budget if report.sparsity is None else None,
-        chosen=", ".join((report.signal, report.allocation, *_repairs(report))),
+        chosen=", ".join((report.signal, report.allocation, *_repairs(report), *_without(report))),
         sparsity=None if report.sparsity is None else report.sparsity.sparsity,
         verified=report.verified,
         accuracy=_measured(report),
@@ -55,6 +56,12 @@ def _repairs(report: PruneReport) -> tuple[str, ...]:
     """Return the repairs that were done after a cut."""
     steps = () if report.repair is None else report.repair.steps
     return tuple(step.name for step in steps if step.layers or step.skipped)
+
+
+def _without(report: PruneReport) -> tuple[str, ...]:
+    """Return how many residual blocks were deleted, if any."""
+    blocks = () if report.blocks is None else report.blocks.deleted
+    return (f"without {counted(len(blocks), 'block')}",) if blocks else ()
 
 
 def _measured(report: PruneReport) -> AccuracyChange | None:

@@ -115,6 +115,8 @@ def _from_dense(first: PruningPlan | None, second: PruningPlan) -> PruningPlan:
         factors=compose_factors(first, second),
         cost_before=first.cost_before,
         fingerprint=first.fingerprint,
+        deleted={**first.deleted, **second.deleted},
+        writes={**first.writes, **second.writes},
     )
 
 

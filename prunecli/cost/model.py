@@ -19,7 +19,7 @@ from prunecli.graph.operators import schema_arguments, shape_of
 from prunecli.report import Cost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from prunecli.graph.tracing.trace import Trace
 
@@ -51,7 +51,8 @@ class CostModel:
     `factors.shape[1]` such sizes. `kinds` maps a cost kind to its slice of terms; `nodes` names
     each term's operator, and `weights` the weight that an operator reads; `latency` predicts
     milliseconds where a table was measured. The closed forms count
-    the network with its computed weights folded; `folded` is what the user's own has beside.
+    the network with its computed weights folded, and without deleted blocks; `beside` is what the
+    user's own has beside.
     """
 
     base: NDArray[np.float64]
@@ -63,7 +64,7 @@ class CostModel:
     weights: Mapping[str, str]
     dense_widths: Widths
     not_counted: Mapping[str, int]
-    folded: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, float] = field(default_factory=dict)
     latency: Latency | None = None
 
     def cost(self, widths: Widths) -> dict[str, float]:
@@ -82,7 +83,7 @@ class CostModel:
     def dense(self) -> dict[str, float]:
         """The costs of the user's own network."""
         found = self.cost(self.dense_widths)
-        return {kind: value + self.folded.get(kind, 0.0) for kind, value in found.items()}
+        return {kind: value + self.beside.get(kind, 0.0) for kind, value in found.items()}
 
     def report_dense(self) -> Cost:
         """Return the costs of the user's own network as they are reported."""
@@ -103,12 +104,12 @@ class CostModel:
 
     def share(self, kind: str) -> NDArray[np.float64]:
         """Return the share of the dense cost that goes when each group alone loses all channels."""
-        total = self.cost(self.dense_widths)[kind] or 1.0
+        total, full = self.dense[kind] or 1.0, self.cost(self.dense_widths)[kind]
         shares = np.zeros(self.dense_widths.size)
         for group in range(shares.size):
             widths = self.dense_widths.copy()
             widths[group] = 0
-            shares[group] = 1.0 - self.cost(widths)[kind] / total
+            shares[group] = (full - self.cost(widths)[kind]) / total
         return shares
 
     def share_of_tensors(self, tensors: set[str]) -> float:
@@ -116,7 +117,7 @@ class CostModel:
         at = self.kinds["flops"]
         costs = self.terms(self.dense_widths)[at]
         reading = [self.weights.get(node) in tensors for node in self.nodes[at]]
-        return float(costs[reading].sum() / (costs.sum() or 1.0))
+        return float(costs[reading].sum() / (self.dense["flops"] or 1.0))
 
     def _sizes(self, widths: Widths) -> NDArray[np.float64]:
         return np.asarray(self.base + self.counts @ widths)
@@ -131,10 +132,15 @@ def _reported(found: Mapping[str, float]) -> Cost:
     return Cost({kind: value if kind == LATENCY else round(value) for kind, value in found.items()})
 
 
-def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostModel:
-    """Return the closed-form costs of a coupled network, for one input."""
+def model_cost(
+    trace: Trace, coupling: CouplingGraph, model: nn.Module, *, without: Container[str] = ()
+) -> CostModel:
+    """Return the closed-form costs of a coupled network, for one input.
+
+    `without` names tensors of the model that are not to be counted.
+    """
     flops, activations, missing = graph_terms(trace)
-    own = _stored(model)
+    own = {name: item for name, item in _stored(model).items() if name not in without}
     tensors = _tensor_terms(_after_folding(own, trace))
     params = [term for term, is_parameter, _ in tensors if is_parameter]
     stored = [Term(term.node, term.coefficient * size, term.dims) for term, _, size in tensors]
@@ -156,7 +162,7 @@ def model_cost(trace: Trace, coupling: CouplingGraph, model: nn.Module) -> CostM
         if entry.value.terms is not None
     }
     packed = _pack(listed, dims, coupling, _weights(trace), missing)
-    return replace(packed, folded=_folded_away(own, trace))
+    return replace(packed, beside=_folded_away(own, trace))
 
 
 def model_sizes(

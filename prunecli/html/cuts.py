@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prunecli.budget import format_cost, format_quantity
 from prunecli.cost.kinds import cost_label, in_order
 from prunecli.html.analysis import made_by, warning_sections
+from prunecli.html.blocks import deleted_blocks
 from prunecli.html.drawing import drawing
 from prunecli.html.methods import iterative_sections, learning_sections
 from prunecli.html.page import page
@@ -64,6 +65,7 @@ def cut_page(report: PruneReport, *, command: str = "") -> str:
         *learning_sections(report),
         *_latency(report.latency),
         *_candidates(report.candidates),
+        *deleted_blocks(report.blocks),
         *_repair(report.repair),
         *dead_sections(report.dead),
         *_groups(report),

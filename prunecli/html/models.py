@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunecli.budget import format_quantity
+from prunecli.html.blocks import listed_blocks
 from prunecli.html.drawing import drawing
 from prunecli.html.parts import Bar, Cell, Facts, Grid, Numbers, Part, Section
 from prunecli.html.words import (
@@ -37,6 +38,7 @@ def model_sections(model: ModelAnalysis) -> list[Section]:
         *_oracle(model),
         *_importance(model.importance),
         *dead_sections(model.dead),
+        *listed_blocks(model.blocks),
         *sparsity_sections(model.sparsity, model.architecture),
         *frozen_sections(model.frozen),
     ]

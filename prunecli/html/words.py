@@ -75,6 +75,8 @@ def reference_text(verified: Verified) -> str:
     """Say what a pruned model was compared with."""
     found = (text for name, text in REFERENCES.items() if verified.method.startswith(name))
     meaning = next(found, "")
+    if "blocks zeroed" in verified.method:
+        meaning += ", and in each deleted block the last weights, which silences it"
     return f"{meaning} ({verified.method})" if meaning else verified.method
 
 

@@ -23,7 +23,7 @@ def matches(group: ChannelGroup, patterns: Sequence[str]) -> bool:
 
 def check_patterns(network: Network, options: PruneOptions) -> None:
     """Raise `InputError` (`NO_SUCH_LAYER`) for a pattern of layers that matches none."""
-    groups = network.coupling.groups
+    groups = (network.whole or network).coupling.groups  # those of deleted blocks too
     # To exclude what stays whole anyway (the classifier) is no mistake; to ask for it alone is.
     layers = [name for name, _ in network.model.named_modules()]
     whole = {"--exclude": layers, "--only": []}

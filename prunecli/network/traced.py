@@ -11,16 +11,19 @@ import numpy as np
 from prunecli.cost.kinds import LATENCY
 from prunecli.cost.model import CostModel, Latency, model_cost
 from prunecli.cutting.surgery import cut_tensor, slices_of
-from prunecli.graph.coupling.groups import CouplingGraph, couple
+from prunecli.graph.blocks import Block, find_blocks
+from prunecli.graph.coupling.groups import STAYS, CouplingGraph, couple
 from prunecli.graph.emitting.emit import constant_name, emit
 from prunecli.graph.emitting.program import build, check_layer_names
+from prunecli.graph.leaving_out import outermost, without_blocks
 from prunecli.graph.tracing.folding import fold, folded_tensors, stored_tensors
 from prunecli.graph.tracing.trace import Example, Trace, trace
+from prunecli.graph.writes import parts_of, with_writes, written_name
 from prunecli.network.checks import check_example, check_network
 from prunecli.progress import Clock, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, fx, nn
@@ -37,19 +40,94 @@ class Network:
     """Shapes that tensors had before earlier cuts, where they are known."""
     latency: Latency | None = None
     """Predicts milliseconds, where a table was measured."""
+    whole: Network | None = None
+    """The network before blocks were deleted, where some are: `model` is still that of the user."""
+    deleted: tuple[Block, ...] = ()
+    """The blocks that are left out of `trace` and `coupling`."""
+    writes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The slots of the stream that blocks write, of those that write only some."""
 
     @cached_property
     def cost(self) -> CostModel:
-        """The closed forms of its costs."""
-        cost = model_cost(self.trace, self.coupling, self.model)
+        """The closed forms of its costs; without deleted blocks, which `dense` still counts."""
+        cost = model_cost(self.trace, self.coupling, self.model, without=self.gone)
+        if self.whole is not None:
+            left, dense = cost.cost(cost.dense_widths), self.whole.cost.dense
+            cost = replace(cost, beside={kind: dense[kind] - left[kind] for kind in left})
         return replace(cost, latency=self.latency)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters, buffers and constants by name, detached."""
+        """Parameters, buffers and constants by name, detached; without those of deleted blocks."""
         constants = {constant_name(name): value for name, value in self.trace.constants.items()}
         named = folded_tensors(self.trace, stored_tensors(self.model))
-        return {**named, **constants}
+        left = {name: value for name, value in named.items() if name not in self.gone}
+        return {**left, **constants}
+
+    @cached_property
+    def gone(self) -> frozenset[str]:
+        """The tensors that only deleted blocks read."""
+        return frozenset(name for block in self.deleted for name in block.tensors)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The residual blocks of the whole network that can be deleted."""
+        return find_blocks(self.trace) if self.whole is None else self.whole.blocks
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the user's own network: its operators, their wiring and shapes."""
+        return (self.whole or self).coupling.fingerprint
+
+    def without(
+        self, blocks: Iterable[Block], writes: Mapping[str, Sequence[int]] | None = None
+    ) -> Network:
+        """Return the network without these blocks of it; costs are still compared with the whole.
+
+        `writes` names, per block that stays, the slots of the stream that it still writes
+        (ascending); the channels that it makes for the others are `unwritten`. Channels that met
+        only in what is gone are tied no more. Raises `InputError` (`BAD_WRITES`).
+        """
+        whole, chosen = self.whole or self, outermost(blocks)
+        parts = parts_of(whole.trace, whole.coupling, whole.blocks, chosen, writes or {})
+        if not chosen and not parts:
+            return whole
+        left = with_writes(without_blocks(whole.trace, chosen), parts)
+        return replace(
+            whole,
+            trace=left,
+            coupling=couple(left),
+            whole=whole,
+            deleted=tuple(chosen),
+            writes={part.block.name: part.slots for part in parts},
+        )
+
+    @cached_property
+    def unwritten(self) -> NDArray[np.bool_]:
+        """One boolean per atom: whether a block makes its channels for slots that it leaves alone.
+
+        A cut has to let them go: nothing reads them.
+        """
+        found = np.zeros(self.coupling.atom_count, np.bool_)
+        for block in self.blocks:
+            if block.name not in self.writes:
+                continue
+            made, written = (
+                np.unique(
+                    [
+                        at
+                        for dims in self.coupling.values.get(name, {}).values()
+                        for at in dims.flat
+                        if at != STAYS
+                    ]
+                )
+                for name in (block.branch, written_name(block))
+            )
+            found[np.setdiff1d(made, written).astype(np.int64)] = True
+        for group in self.coupling.groups:
+            if group.consumers:  # a layer of the block itself reads them
+                found[group.atoms] = False
+        return found
 
     @property
     def outputs(self) -> int:

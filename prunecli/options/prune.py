@@ -331,7 +331,8 @@ class PruneOptions:
     takes the best of `candidates` (some well-known ones, if there are none) on held-out images
     (`prunecli.pruning.search`). `dead` removes dead channels first: those that are constant, and
     with `dead_threshold` those whose replacement by their mean changes the loss by no more
-    (`prunecli.dead`).
+    (`prunecli.dead`). `delete_blocks` lets whole residual blocks go beside channels
+    (`prunecli.pruning.deletion`).
     """
 
     signal: str = _criterion(
@@ -443,6 +444,13 @@ class PruneOptions:
         needs=(ONE_CUT, CHANNELS),
     )
     dead_threshold: float | None = shared.dead_threshold(needs=(ONE_CUT, CHANNELS, needs("dead")))
+    delete_blocks: bool = option(
+        False,
+        "Also delete whole residual blocks where that is worth more than thin ones: judged on "
+        "--data, or by the channels that the budget leaves of them.",
+        panel=shared.CRITERION,
+        needs=(ONE_CUT, CHANNELS, needs("method", ONE_SHOT, hint="leave {flag} out")),
+    )
 
     def __post_init__(self) -> None:
         followed = []

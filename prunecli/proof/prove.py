@@ -6,6 +6,9 @@ References:
 - *masked-norm*: the traced dense graph with those weights zeroed, and with every norm over channels
   (layer, RMS, group) taking its statistics over the kept ones. It is used where a norm runs over
   cut channels: the plain mask cannot equal a cut there, and this defines what the cut computes.
+- *with blocks zeroed*: where residual blocks are deleted, the user's own dense network besides has
+  the last weights of every such block set to zero, which makes its branch exactly 0. The trace and
+  the coupling of such a proof are those of the network without the blocks.
 - *consumer-zero on the traced graph*: where weights that the forward computes were folded, the
   traced dense graph over the folded tensors, with every weight zeroed that reads a removed channel.
 
@@ -69,17 +72,19 @@ def prove(
     trace: Trace,
     coupling: CouplingGraph,
     factors: Factors | None = None,
+    zeroed: frozenset[str] = frozenset(),
     seed: int = 0,
 ) -> Verified:
     """Return the largest relative error between the masked dense and the slim network.
 
-    `factors` are those that the cut of `slim` multiplied in (`PruningPlan.factors`).
+    `factors` are those that the cut of `slim` multiplied in (`PruningPlan.factors`). `zeroed` are
+    the tensors of `model` whose zeros make deleted blocks vanish (`Block.zeroed`).
     Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
     slim network's own forward fails, `EMPTY_PROOF` when the outputs do not depend on the inputs,
     `TRACE_NOT_EQUAL` when the reference is a traced graph that differs from the dense network.
     """
     generator = torch.Generator().manual_seed(seed)
-    claims = _claims(_Claim(model, slim, slices, keep, trace, coupling, factors or {}))
+    claims = _claims(_Claim(model, slim, slices, keep, trace, coupling, factors or {}, zeroed))
     # Not every network takes a smaller image, or float64 (a cast in its forward): the first way
     # that the dense network itself can go decides, and a small image never has the last word.
     attempts = [(torch.float64, True), (torch.float64, False), (torch.float32, False)]
@@ -143,6 +148,8 @@ class _Claim:
     trace: Trace
     coupling: CouplingGraph
     factors: Factors
+    zeroed: frozenset[str] = frozenset()
+    """Tensors that are zero in the dense network: those of deleted blocks."""
     follows_inputs: bool = False
     """Whether floating-point types in traced graphs stand for that of the inputs."""
     casts: frozenset[str] | None = None
@@ -162,9 +169,9 @@ class _Claim:
         norms = cut_norms(self.trace, self.coupling, self.keep)
         tolerance = max(TOLERANCES[precision], self.tolerance)
         test = _Test(inputs, norms, precision, generator, tolerance)
-        real = stored_tensors(self.model)
+        real = self._without_blocks(stored_tensors(self.model))
         own = self._unrounded(real, stored_tensors(self.slim))
-        perturbed = perturb(real, generator)
+        perturbed = self._without_blocks(perturb(real, generator))
         traced = folded_tensors(self.trace, real)
         if norms or self.trace.folding is not None:
             self._check_trace(perturbed, traced, test)
@@ -179,12 +186,21 @@ class _Claim:
         worst = max(worst, self._compare(perturbed, self._cut(perturbed, own), test))
         return Verified(self._method(test), worst)
 
+    def _without_blocks(self, state: Tensors) -> Tensors:
+        """Return a state of the dense network in which the branches of deleted blocks are 0."""
+        return {
+            name: torch.zeros_like(value) if name in self.zeroed else value
+            for name, value in state.items()
+        }
+
     def _method(self, test: _Test) -> str:
         method = "consumer-zero"
         if test.norms:
             method = "masked-norm"
         elif self.trace.folding is not None:
             method = "consumer-zero on the traced graph"
+        if self.zeroed:
+            method += ", deleted blocks zeroed"
         if test.precision != torch.float64:
             return method + " in float32"
         return method + (", float32 inside" if self.tolerance else "")

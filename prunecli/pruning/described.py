@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from prunecli.network.described import cut_cost, frozen_reports, group_reports, prune_report
 from prunecli.network.layers import cut_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from prunecli.cost.model import CostModel
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
     from prunecli.pruning.proven_cut import Cut
-    from prunecli.report import PruneReport
+    from prunecli.report import GroupReport, LayerCut, PruneReport
 
 
 def cut_report(
@@ -48,8 +49,31 @@ def cut_report(
         verified=cut.verified,
         warnings=warnings,
     )
-    return dataclasses.replace(
-        report,
-        groups=group_reports(network, cut.widths, importance),
-        layers=cut_layers(network, cut.keep, cut.widths, whole=cut.whole),
+    groups = group_reports(network, cut.widths, importance)
+    layers = cut_layers(network, cut.keep, cut.widths, whole=cut.whole)
+    if network.whole is not None:
+        groups = (*groups, *_deleted_groups(network, network.whole))
+        layers = _with_deleted(layers, network.whole)
+    return dataclasses.replace(report, groups=groups, layers=layers)
+
+
+def _deleted_groups(network: Network, whole: Network) -> Iterator[GroupReport]:
+    """Yield the groups of which all channels are made in deleted blocks: none of them is left."""
+    for group, report in zip(
+        whole.coupling.groups,
+        group_reports(whole, np.zeros_like(whole.cost.dense_widths)),
+        strict=True,
+    ):
+        if {name for name, _ in group.producers} <= network.gone:
+            yield report
+
+
+def _with_deleted(left: Sequence[LayerCut], whole: Network) -> tuple[LayerCut, ...]:
+    """Return the layers of the whole network: those of deleted blocks keep nothing."""
+    by_name = {layer.name: layer for layer in left}
+    every = cut_layers(whole, np.ones(whole.coupling.atom_count, np.bool_), whole.cost.dense_widths)
+    return tuple(
+        by_name.get(layer.name)
+        or dataclasses.replace(layer, kept=0, flops_kept=0.0, params_kept=0.0, reason="")
+        for layer in every
     )

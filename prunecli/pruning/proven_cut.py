@@ -81,9 +81,12 @@ def plan_of(
     budget: Budget,
     options: PruneOptions,
 ) -> PruningPlan:
-    """Return the plan that keeps these atoms, in module mode."""
-    return PruningPlan(
-        fingerprint=network.coupling.fingerprint,
+    """Return the plan that keeps these atoms.
+
+    It is in module mode, unless blocks lose all or a part of what they write.
+    """
+    plan = PruningPlan(
+        fingerprint=network.fingerprint,
         keep={
             group.name: tuple(np.flatnonzero(keep[group.atoms]).tolist())
             for group in network.coupling.groups
@@ -97,7 +100,10 @@ def plan_of(
         cost_before=network.cost.dense,
         cost_after=network.cost.cost(widths),
         seed=options.seed,
+        deleted={block.name: block.zeroed for block in network.deleted},
+        writes=dict(network.writes),
     )
+    return plan if network.whole is None else in_graph_mode(plan)
 
 
 def cut_and_prove(
@@ -109,9 +115,10 @@ def cut_and_prove(
 ) -> tuple[nn.Module, dict[str, Any] | None, Verified]:
     """Cut in module mode; where the forward has sizes baked in, in graph mode. Either is proven.
 
-    A module that computes its weights, or that cannot be copied, is cut in graph mode directly.
+    A module that computes its weights, that cannot be copied, or that loses blocks or what they
+    write (its own forward would still add all of it) is cut in graph mode directly.
     """
-    if network.trace.folding is None:
+    if network.trace.folding is None and network.whole is None:
         try:
             with clock.stage("cut"):
                 slim = cut_module(
@@ -197,5 +204,6 @@ def _prove(
         trace=network.trace,
         coupling=network.coupling,
         factors=plan.factors,
+        zeroed=frozenset(name for block in network.deleted for name in block.zeroed),
         seed=options.seed,
     )

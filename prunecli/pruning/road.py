@@ -18,6 +18,7 @@ from prunecli.network.described import trace_warnings
 from prunecli.network.patterns import check_patterns
 from prunecli.options import PruneOptions
 from prunecli.progress import Clock, silent
+from prunecli.pruning.deletion import check_deletion, delete_blocks
 from prunecli.pruning.described import cut_report
 from prunecli.pruning.proven_cut import Cut, newly_held, planned_cut, proven
 from prunecli.pruning.scoring import check_signal, score_living
@@ -35,7 +36,13 @@ if TYPE_CHECKING:
     from prunecli.budget import Budget
     from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
-    from prunecli.report import FrozenReport, PruneReport, RepairReport, SearchReport
+    from prunecli.report import (
+        BlocksReport,
+        FrozenReport,
+        PruneReport,
+        RepairReport,
+        SearchReport,
+    )
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,16 @@ def prune_network(
     if needs_images(options) and budget.limits:
         check_reachable(living, budget, options)
     ranking = _ranked(living, budget, options, images, clock)
+    blocks, no_block = None, tuple[str, ...]()
+    if options.delete_blocks:
+        living, ranking, blocks, no_block = _without_blocks(living, ranking, budget, images, clock)
     cut, gave_way = _cut(living, ranking, budget, dry_run=dry_run, clock=clock)
     repaired = _repaired(living.network, cut, options, images, clock)
     report = cut_report(
         living.network,
         cut,
         ranking.options,
-        cost=cost,
+        cost=cost if blocks is None else living.network.cost,
         seconds=clock.seconds,
         architecture=architecture or type(network.model).__name__,
         importance=ranking.importance,
@@ -101,6 +111,7 @@ def prune_network(
             *living.warnings,
             *fallbacks_of(ranking.options.signal, living.network, images.scored_on),
             *([] if repaired is None else repair_warnings(repaired)),
+            *no_block,
             *slow_widths(living, cut.widths, options),
             *gave_way,
         ),
@@ -111,6 +122,7 @@ def prune_network(
         importance=chosen_importance(options, data=images.scored_on is not None),
         candidates=ranking.candidates,
         dead=living.report,
+        blocks=blocks,
     )
     return PruneResult(cut.model, cut.plan, report, cut.program)
 
@@ -127,6 +139,7 @@ def check_choices(budget: Budget, options: PruneOptions, images: object) -> None
     check_repair(options.repair, images)
     check_importance(options, images)
     check_dead(budget, options)
+    check_deletion(budget, options)
 
 
 def needs_images(options: PruneOptions) -> bool:
@@ -186,6 +199,24 @@ def _ranked(
             living.network, saliency, options, batches, progress=clock.progress
         )
     return _Ranking(options, saliency, importance, candidates)
+
+
+def _without_blocks(
+    living: WithoutDead, ranking: _Ranking, budget: Budget, images: Images, clock: Clock
+) -> tuple[WithoutDead, _Ranking, BlocksReport, tuple[str, ...]]:
+    """Leave out the residual blocks that are worth less than the channels in their place."""
+    with clock.stage("blocks"):
+        found = delete_blocks(
+            living.network,
+            ranking.saliency,
+            budget,
+            ranking.options,
+            images=images,
+            progress=clock.progress,
+        )
+    left = WithoutDead(found.network, np.zeros(found.network.coupling.atom_count, np.bool_))
+    ranked = dataclasses.replace(ranking, saliency=found.saliency, importance=found.importance)
+    return left, ranked, found.report, found.warnings
 
 
 def _cut(

@@ -76,9 +76,11 @@ def select(
     left = _left(groups, gone, held)
     if not budget.limits:
         return Selection(left, _whole(network, reasons), ())
-    _check_any_left(network, reasons)
     _check_known(network.cost, budget)
     ceilings = ceilings_of(budget, network.cost.dense)
+    if network.deleted and _is_met(network.cost.cost(left), ceilings):
+        return Selection(left, _whole(network, reasons), ())
+    _check_any_left(network, reasons)
     shapes = weight_shapes(network)
     if gone is None or not gone.any():
         _check_not_met(network.cost, ceilings)
@@ -238,8 +240,12 @@ def _concessions(
     return said
 
 
+def _is_met(costs: Mapping[str, float], ceilings: Mapping[str, float]) -> bool:
+    return all(costs[kind] <= ceiling for kind, ceiling in ceilings.items())
+
+
 def _check_not_met(cost: CostModel, ceilings: Mapping[str, float]) -> None:
-    if all(cost.dense[kind] <= ceiling for kind, ceiling in ceilings.items()):
+    if _is_met(cost.dense, ceilings):
         kind, ceiling = next(iter(ceilings.items()))
         raise InputError(
             f"nothing to cut: the model has {format_cost(kind, cost.dense[kind])} {kind}, "

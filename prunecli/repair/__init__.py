@@ -82,7 +82,7 @@ def repair_(
     assert scores is not None
     count = _check(network, batches)
     with torch.no_grad():
-        dense, graph = (_graph(network, mask) for mask in (np.ones_like(keep), keep))
+        dense, graph = _dense_graph(network), _graph(network, keep)
         before = {name: value.clone() for name, value in graph.state_dict().items()}
         layers = layers_of(network, graph, keep)
         patient = Patient(dense, graph, before, layers, batches, count, progress)
@@ -137,6 +137,12 @@ def _graph(network: Network, keep: NDArray[np.bool_]) -> fx.GraphModule:
     graph, _ = network.graph_network(keep)
     assert isinstance(graph, fx.GraphModule)
     return graph
+
+
+def _dense_graph(network: Network) -> fx.GraphModule:
+    """Return the graph of the user's own network, with the blocks that a cut has deleted."""
+    whole = network.whole or network
+    return _graph(whole, np.ones(whole.coupling.atom_count, np.bool_))
 
 
 def _step(

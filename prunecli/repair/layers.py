@@ -16,7 +16,7 @@ from prunecli.graph.operators import operator_name, schema_arguments
 from prunecli.least_squares.equations import ROWS, WIDEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -30,7 +30,8 @@ class Layer:
     """A layer with weights: `node` in both graphs, `source` what it reads, `norm` behind it.
 
     `rows` are the outputs of the dense layer that the cut one has. `shortcut` is the node that the
-    result is added to, where that is computed before the layer.
+    result is added to, where that is computed before the layer, and `dense_shortcut` what stands
+    for it in the dense graph: not the same where a block before was deleted.
     """
 
     node: str
@@ -41,6 +42,7 @@ class Layer:
     bias: str | None
     norm: str | None
     shortcut: str | None
+    dense_shortcut: str | None
     rows: NDArray[np.int64]
 
     @property
@@ -67,9 +69,10 @@ class Layers:
 
 
 def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -> Layers:
-    """Return every layer of a cut network that comes after a cut channel."""
+    """Return every layer of a cut network that comes after a cut channel or a deleted block."""
     slices = slices_of(network.coupling, keep)
-    touched = _touched(slim, frozenset(slices))
+    dense = {node.name: node for node in (network.whole or network).trace.graph.nodes}
+    changed = _Changed(slim, frozenset(slices), {block.add for block in network.deleted}, dense)
     position = {node: at for at, node in enumerate(slim.graph.nodes)}
     ranks = {node.name: node.meta["val"].dim() for node in _tensor_nodes(network)}
     uses = Counter(
@@ -82,7 +85,7 @@ def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -
     skipped: Counter[str] = Counter()
     for node in slim.graph.nodes:
         operator = operator_name(node.target) if node.op == "call_function" else ""
-        if operator not in PRODUCERS or not touched[_source(node)]:
+        if operator not in PRODUCERS or not changed.reads(node):
             continue
         reason = _why_not(slim, node, operator, uses)
         if reason:
@@ -96,6 +99,7 @@ def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -
         # Over `[n, positions, channels]` batch norm counts the positions as channels.
         follows = operator != "linear" or ranks[node.name] == 2
         norm = _norm_behind(slim, node) if follows else None
+        shortcut, of_dense = _shortcut(norm or node, position[node], position, dense)
         found.append(
             Layer(
                 node=node.name,
@@ -105,7 +109,8 @@ def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -
                 weight=weight,
                 bias=None if arguments["bias"] is None else str(arguments["bias"].target),
                 norm=None if norm is None else str(norm.target),
-                shortcut=_shortcut(norm or node, position[node], position),
+                shortcut=shortcut,
+                dense_shortcut=of_dense,
                 rows=rows,
             )
         )
@@ -114,28 +119,48 @@ def layers_of(network: Network, slim: fx.GraphModule, keep: NDArray[np.bool_]) -
         for node in slim.graph.nodes
         if node.op == "call_module"
         and isinstance(slim.get_submodule(str(node.target)), BatchNorm)
-        and touched[_source(node.all_input_nodes[0])]
+        and changed.reads(node.all_input_nodes[0])
     )
     return Layers(tuple(found), tuple(norms), dict(skipped))
 
 
-def _source(node: fx.Node) -> fx.Node:
-    """Return what a layer reads; any other node itself.
+class _Changed:
+    """Tells which nodes of a cut graph compute something else than those of the dense one.
 
-    A layer that only makes fewer channels makes those that are left as before.
+    `cut` are the tensors that lost something, `deleted` the sums that are left out, and `dense` the
+    nodes of the dense trace by name.
     """
-    operator = operator_name(node.target) if node.op == "call_function" else ""
-    return schema_arguments(node)["input"] if operator in PRODUCERS else node
 
+    def __init__(
+        self,
+        slim: fx.GraphModule,
+        cut: frozenset[str],
+        deleted: Collection[str],
+        dense: Mapping[str, fx.Node],
+    ) -> None:
+        self.deleted, self.dense = deleted, dense
+        self.touched: dict[fx.Node, bool] = {}
+        for node in slim.graph.nodes:
+            own = node.op == "get_attr" and node.target in cut
+            norm = node.op == "call_module" and f"{node.target}.running_mean" in cut
+            before = any(self.touched[value] for value in node.all_input_nodes)
+            self.touched[node] = own or norm or before or self._behind_deleted(node)
 
-def _touched(slim: fx.GraphModule, cut: frozenset[str]) -> dict[fx.Node, bool]:
-    """Tell which nodes come after a tensor that lost something."""
-    touched: dict[fx.Node, bool] = {}
-    for node in slim.graph.nodes:
-        own = node.op == "get_attr" and node.target in cut
-        norm = node.op == "call_module" and f"{node.target}.running_mean" in cut
-        touched[node] = own or norm or any(touched[value] for value in node.all_input_nodes)
-    return touched
+    def _behind_deleted(self, node: fx.Node) -> bool:
+        """Tell whether a node read a sum that is left out, or stands for one."""
+        known = self.dense.get(node.name)
+        read = () if known is None else (known, *known.all_input_nodes)
+        return any(value.name in self.deleted for value in read)
+
+    def reads(self, node: fx.Node) -> bool:
+        """Tell whether a layer reads something else than before; of other nodes, what they are.
+
+        A layer that only makes fewer channels makes those that are left as before.
+        """
+        operator = operator_name(node.target) if node.op == "call_function" else ""
+        if operator not in PRODUCERS:
+            return self.touched[node]
+        return self.touched[schema_arguments(node)["input"]] or self._behind_deleted(node)
 
 
 def _tensor_nodes(network: Network) -> Iterator[fx.Node]:
@@ -172,17 +197,22 @@ def _norm_behind(slim: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return users[0]
 
 
-def _shortcut(node: fx.Node, at: int, position: Mapping[fx.Node, int]) -> str | None:
+def _shortcut(
+    node: fx.Node, at: int, position: Mapping[fx.Node, int], dense: Mapping[str, fx.Node]
+) -> tuple[str | None, str | None]:
+    """Return what a layer's result is added to, in the cut graph and in the dense one."""
     users = list(node.users)
     if len(users) != 1 or users[0].op != "call_function":
-        return None
+        return None, None
     add = users[0]
     if operator_name(add.target) != "add" or add.kwargs.get("alpha", 1) != 1:
-        return None
+        return None, None
     others = [value for value in add.all_input_nodes if value is not node]
     if len(others) != 1 or others[0].op == "get_attr" or position[others[0]] >= at:
-        return None
-    return str(others[0].name)
+        return None, None
+    whole = dense[add.name].all_input_nodes if add.name in dense else others
+    before = next(value for value in whole if value.name != node.name)
+    return str(others[0].name), str(before.name)
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,9 @@ def _pairs(patient: Patient, layer: Layer, both: Lockstep) -> Pairs:
     after = _norm(patient.slim, layer)
     for whole, cut in both.upto(layer.node, layer.node, through=(True, False)):
         parts = [whole[layer.node], cut[layer.source]]
-        if layer.shortcut and whole[layer.shortcut].shape == whole[layer.node].shape:
-            parts += [whole[layer.shortcut], cut[layer.shortcut]]
+        joined = whole.get(layer.dense_shortcut or "")
+        if layer.shortcut and joined is not None and joined.shape == whole[layer.node].shape:
+            parts += [joined, cut[layer.shortcut]]
         # Targets are float64: some images at a time.
         at_once = max(1, CHUNK // max(part[0].numel() for part in parts))
         pieces = (torch.split(part, at_once) for part in parts)

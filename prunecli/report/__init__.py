@@ -2,6 +2,9 @@
 
 from prunecli.report.as_json import finite, to_json
 from prunecli.report.cuts import (
+    BlockReport,
+    BlocksReport,
+    BlockTrial,
     ChoiceReport,
     CoursePoint,
     DeadGroup,
@@ -72,6 +75,9 @@ __all__ = [
     "AccuracyChange",
     "AnalyzeReport",
     "BenchmarkRow",
+    "BlockReport",
+    "BlockTrial",
+    "BlocksReport",
     "ChoiceReport",
     "ClassCount",
     "ClassDifficulty",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from prunecli.report.measured import AccuracyChange, BenchmarkRow, TeacherReport
     from prunecli.report.networks import CutCost, FrozenReport, GroupReport, LayerCut, Verified
-    from prunecli.report.searches import SearchReport
+    from prunecli.report.searches import Score, SearchReport
 
 
 @dataclass(frozen=True)
@@ -283,6 +283,44 @@ class ChoiceReport:
 
 
 @dataclass(frozen=True)
+class BlockReport:
+    """A residual block: its layers, and the shares of the model's costs that go with it alone."""
+
+    name: str
+    layers: tuple[str, ...]
+    flops_share: float
+    params_share: float
+
+
+@dataclass(frozen=True)
+class BlockTrial:
+    """The model pruned to the budget without `deleted`; `score` is that after the repair.
+
+    Where pruning failed `problem` says why, and there is no score.
+    """
+
+    deleted: tuple[str, ...]
+    score: Score | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class BlocksReport:
+    """Which of the `found` residual blocks were deleted.
+
+    `measured` says what decided: `held_out` or `calibration` images, of which there are `images`
+    and `trials` on them; or `widths`, the channels that the budget leaves of a block.
+    """
+
+    deleted: tuple[BlockReport, ...]
+    found: int
+    measured: str
+    trials: tuple[BlockTrial, ...] = ()
+    images: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class PruneReport:
     """The outcome of `prune`; `output` and `verified` are None for a dry run.
 
@@ -291,7 +329,8 @@ class PruneReport:
     weights were zeroed and no channel was removed; then `cost.after` counts weights that are not
     zero (`params`) and the bytes that they and their places take, and the FLOPs are those of the
     dense kernels that run the model. `candidates` is what `--signal auto` chose from, `dead` the
-    dead channels that were found. `choice` says why it was pruned by what it was.
+    dead channels that were found, `blocks` which residual blocks `--delete-blocks` deleted.
+    `choice` says why it was pruned by what it was.
     """
 
     output: Path | None
@@ -315,6 +354,7 @@ class PruneReport:
     latency: LatencyReport | None = None
     candidates: SearchReport | None = None
     dead: DeadReport | None = None
+    blocks: BlocksReport | None = None
     layers: tuple[LayerCut, ...] = ()
     pictures: tuple[Path, ...] = ()
     page: Path | None = None

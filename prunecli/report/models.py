@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prunecli.report.cuts import DeadReport, SparsityReport
+    from prunecli.report.cuts import BlockReport, DeadReport, SparsityReport
     from prunecli.report.networks import Cost, FrozenReport
 
 
@@ -90,7 +90,8 @@ class ImportanceReport:
 class ModelAnalysis:
     """What `analyze model.pt` finds; `prunable_flops` is a share of the model's FLOPs.
 
-    `elsewhere` counts the FLOPs outside `layers`, by operator.
+    `elsewhere` counts the FLOPs outside `layers`, by operator; `blocks` are the residual blocks
+    that can be deleted as a whole.
     """
 
     architecture: str
@@ -107,3 +108,4 @@ class ModelAnalysis:
     dead: DeadReport | None = None
     layers: tuple[LayerAnalysis, ...] = ()
     elsewhere: Mapping[str, float] = field(default_factory=dict)
+    blocks: tuple[BlockReport, ...] = ()

@@ -119,12 +119,13 @@ def images_for(
 ) -> Images:
     """Return the images that are needed: training images to look at, held-out ones to measure on.
 
-    Repairs, dead channels and `auto` need both, many signals the first. `scored` and `measured` ask
-    for them whatever the options.
+    Repairs, dead channels, deleted blocks and `auto` need both, many signals the first. `scored`
+    and `measured` ask for them whatever the options.
     """
     if data is None:
         return NO_IMAGES
-    both = bool(options.repair) or options.dead or options.signal == AUTO
+    whole_cuts = options.repair or options.dead or options.delete_blocks
+    both = bool(whole_cuts) or options.signal == AUTO
 
     def source(split: str) -> BatchSource:
         images = load_split(

@@ -20,6 +20,7 @@ def measured() -> dict[str, str]:
         "defaults": _defaults(),
         "iterative": _iterative(),
         "repair": _repair(),
+        "block-deletion": _block_deletion(),
         "allocations": _allocations(),
         "oracle": _oracle(),
         "oracle-taylor": table(*signals.oracle_taylor(read("oracle.csv"))),
@@ -141,6 +142,20 @@ def _repair() -> str:
     ]
     facts = ("checkpoint", "FLOPs kept", "signal", "allocation", "residual stream", "seeds")
     return table((*facts, *steps, "scored on", "seconds", "of the processor"), rows)
+
+
+def _block_deletion() -> str:
+    head = (
+        "checkpoint", "FLOPs", "allocation", "blocks deleted", "FLOPs kept", "parameters kept",
+        "held out", "before training", "after", "trials", "seconds", "load",
+    )  # fmt: skip
+    rows = [
+        (row["checkpoint"], row["flops"], row["allocation"], row["deleted"] or row["blocks"],
+         percent(row["kept_flops"]), percent(row["kept_params"]), percent(row["cut"]),
+         percent(row["before"]), percent(row["after"]), row["trials"], row["seconds"], row["load"])
+        for row in read("block_deletion.csv")
+    ]  # fmt: skip
+    return table(head, rows)
 
 
 def _accuracy(rows: Rows) -> str:

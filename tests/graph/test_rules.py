@@ -52,6 +52,20 @@ def test_a_chain_has_one_group_per_layer_and_never_cuts_inputs_or_classes() -> N
     assert coupling.frozen[0].reason == "output of the model"
 
 
+def test_a_sum_into_fixed_slots_ties_those_alone() -> None:
+    slots = torch.tensor([1, 4, 6])
+    model = Net(
+        lambda self, x: head(self, self.a(x).index_add(1, slots, self.b(x))),
+        a=conv(3, 8), b=conv(3, 3), fc=nn.Linear(8, 2),
+    )  # fmt: skip
+    coupling, groups = groups_of(model, 3, 8, 8)
+    assert sorted(group.width for group in groups.values()) == [3, 5]
+    (ours,), (theirs,) = (coupling.tensors[name][0] for name in ("a.weight", "b.weight"))
+    assert ours[slots].tolist() == theirs.tolist()
+    (tied,) = (group for group in groups.values() if group.width == 3)
+    assert {("a.weight", 0), ("b.weight", 0), ("fc.weight", 1)} <= set(tied.sites)
+
+
 def test_an_addition_ties_its_two_sides() -> None:
     model = Net(
         lambda self, x: head(self, self.a(x) + self.b(x)),

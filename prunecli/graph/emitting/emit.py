@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from prunecli.graph.tracing.trace import Trace
 
 PROGRAM_SCHEMA = 1
+"""The schema of a program that every version reads."""
+
+WRITES_SCHEMA = 2
+"""The schema of a program with sums into some slots of a stream, which older versions refuse."""
 
 SIZE_ARITHMETIC: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name)
@@ -61,8 +65,9 @@ def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict
         written = _write(node, trace, sizes)
         if written is not None:
             nodes.extend(_selected(node, written, trace, sizes))
+    partial = any(node["kind"] == "add_at" for node in nodes)
     return {
-        "schema": PROGRAM_SCHEMA,
+        "schema": WRITES_SCHEMA if partial else PROGRAM_SCHEMA,
         "nodes": _without_unread(nodes),
         "output": trace.output_structure,
     }
@@ -180,6 +185,9 @@ def _write_call(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
     changed = REWRITES[name](node, arguments, sizes) if name in REWRITES else {}
     if "take" in changed:
         return _take(node.name, encode(arguments["self"]), **changed["take"])
+    if "add_at" in changed:
+        parts = [encode(arguments[name]) for name in ("self", "source")]
+        return {"name": node.name, "kind": "add_at", "args": parts, **changed["add_at"]}
     target = changed.pop("operator", None) or _target(node)
     positional, keywords = _positional(target, {**arguments, **changed})
     return {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunecli.errors import GraphError, InputError
-from prunecli.graph.emitting.emit import PROGRAM_SCHEMA, resolve
+from prunecli.graph.emitting.emit import PROGRAM_SCHEMA, WRITES_SCHEMA, resolve
 from prunecli.graph.operators import operator_name
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def build(program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> fx.Graph
     batch norm and dropout follow `train()` and `eval()`. Raises `InputError` for a program that is
     damaged or names anything but pure operators.
     """
-    if program.get("schema") != PROGRAM_SCHEMA:
+    if program.get("schema") not in {PROGRAM_SCHEMA, WRITES_SCHEMA}:
         raise InputError(
-            f"graph schema {program.get('schema')} is not {PROGRAM_SCHEMA}",
+            f"graph schema {program.get('schema')} is not {PROGRAM_SCHEMA} or {WRITES_SCHEMA}",
             code="BAD_PROGRAM",
             hint="use the prunecli version that wrote this file, or prune again",
         )
@@ -150,18 +150,21 @@ class _Builder:
         return self._node("call_function", node, resolve(node["target"]), arguments, keywords)
 
     def add_take(self, node: Mapping[str, Any]) -> fx.Node:
+        index, source = self._indices(node), self.decode(node["args"][0])
+        arguments = (source, node["dim"], index)
+        return self._node("call_function", node, torch.ops.aten.index_select.default, arguments)
+
+    def add_add_at(self, node: Mapping[str, Any]) -> fx.Node:
+        index, (stream, added) = self._indices(node), (self.decode(one) for one in node["args"])
+        arguments = (stream, node["dim"], index, added)
+        return self._node("call_function", node, torch.ops.aten.index_add.default, arguments)
+
+    def _indices(self, node: Mapping[str, Any]) -> fx.Node:
         # Of two networks, tables of indices with the same name are the same.
         content = zlib.crc32(repr(node["indices"]).encode())
         name = f"_index_{node['name']}_{content:08x}"
         self.root.register_buffer(name, torch.tensor(node["indices"]), persistent=False)
-        index = self.graph.get_attr(name)
-        source = self.decode(node["args"][0])
-        return self._node(
-            "call_function",
-            node,
-            torch.ops.aten.index_select.default,
-            (source, node["dim"], index),
-        )
+        return self.graph.get_attr(name)
 
     def add_dropout(self, node: Mapping[str, Any]) -> fx.Node:
         name = f"_dropout_{node['name']}"

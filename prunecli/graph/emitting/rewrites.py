@@ -153,6 +153,20 @@ def _rewrite_index_select(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -
     return _take(arguments["self"], dim, sizes.constant(arguments["index"]), sizes)
 
 
+def _rewrite_index_add(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    source, index = arguments["self"], sizes.constant(arguments["index"])
+    size = shape_of(source, sizes.batch)[arguments["dim"]]
+    if index is None or index.dim() != 1 or arguments.get("alpha", 1) != 1:
+        return {}
+    dim = arguments["dim"] % len(shape_of(source, sizes.batch))
+    left = [
+        sizes.count(source, dim, 0, at)
+        for at in (index % size).tolist()
+        if sizes.count(source, dim, at, at + 1)
+    ]
+    return {"add_at": {"dim": dim, "indices": left}}
+
+
 def _rewrite_roll(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     source, dims = arguments["self"], arguments["dims"]
     shape = shape_of(source, sizes.batch)
@@ -172,6 +186,8 @@ def _take(source: fx.Node, dim: int, indices: Tensor | None, sizes: Sizes) -> di
         for at in (indices % size).tolist()
         if sizes.count(source, dim, at, at + 1)
     ]
+    if left == list(range(sizes.left(source, dim))):
+        return {"operator": "aten.alias.default"}  # all that is left, in its order
     return {"take": {"dim": dim, "indices": left}}
 
 
@@ -270,6 +286,7 @@ REWRITES: dict[str, Rewrite] = {
     **dict.fromkeys(SPLITS, _rewrite_pieces),
     **dict.fromkeys(INDEXINGS, _rewrite_index),
     "index_select": _rewrite_index_select,
+    "index_add": _rewrite_index_add,
     "roll": _rewrite_roll,
     "repeat": _rewrite_repeat("repeats"),
     "tile": _rewrite_repeat("dims"),

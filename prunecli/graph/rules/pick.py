@@ -182,7 +182,7 @@ def _same(call: Call, first: Axis, second: Axis, old: int, new: int) -> Axis:
     return None
 
 
-@rule("scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_fill")
+@rule("scatter", "scatter_add", "scatter_reduce", "index_copy", "index_fill")
 def scatter(call: Call) -> Axes:
     """Freeze what is written to by index; tie the other dimensions."""
     source, at = list(call.axes("self")), call.dim("dim")
@@ -203,6 +203,21 @@ def scatter(call: Call) -> Axes:
                 call.ids.freeze(source[dim], "is written in part")
                 call.ids.freeze(axis, "is written in part")
     call.ids.freeze(source[at], "is written by an index")
+    return tuple(source)
+
+
+@rule("index_add")
+def index_add(call: Call) -> Annotation:
+    """Tie what is added to the slots of a fixed list of indices; else freeze both."""
+    source, added, at = list(call.axes("self")), call.axes("source"), call.dim("dim")
+    slots, own = call.constant(call.arguments["index"]), source[at]
+    if slots is None or slots.dim() != 1 or own is None or added[at] is None:
+        return scatter(call)
+    _freeze_all(call, call.axes("index"), "is an index")
+    call.ids.tie(own[slots.numpy()], added[at])
+    for dim in range(len(source)):
+        if dim != at:
+            source[dim] = call.ids.tie(source[dim], added[dim])
     return tuple(source)
 
 
