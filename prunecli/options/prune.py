@@ -449,7 +449,7 @@ class PruneOptions:
         "Also delete whole residual blocks where that is worth more than thin ones: judged on "
         "--data, or by the channels that the budget leaves of them.",
         panel=shared.CRITERION,
-        needs=(ONE_CUT, CHANNELS, needs("method", ONE_SHOT, hint="leave {flag} out")),
+        needs=(ONE_CUT, CHANNELS, needs("method", test=_is_at_once, hint="leave {flag} out")),
     )
 
     def __post_init__(self) -> None:
