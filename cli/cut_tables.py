@@ -36,7 +36,7 @@ from .table_parts import (
     sparsity_parts,
 )
 
-UNIFORM, AUTO, DENSE = "uniform", "auto", "dense"
+UNIFORM, AUTO, DENSE, NAMED = "uniform", "auto", "dense", "named"
 UNEVEN = 0.98
 """Kept shares that differ by more than the rest of this are not what people call uniform."""
 
@@ -53,6 +53,7 @@ def prune_parts(report: PruneReport, rows: int) -> Parts:
         "model": report.architecture,
         **_kept_facts(report.cost),
         "removed by": _choice_text(report),
+        **_method_facts(report),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
         **_step_facts(report),
         **_frozen_facts(report),
@@ -96,13 +97,25 @@ def _kept_facts(cost: CutCost) -> dict[str, str]:
 
 
 def _choice_text(report: PruneReport) -> str:
-    """Say what chose the channels: the criterion, the allocation, and what made widths uneven."""
+    """Say what chose the channels and repaired, why, and what made widths uneven."""
     taken = "" if report.candidates is None else " (auto)"
     looked = "" if report.importance is None else f" ({report.importance})"
-    learning, chosen = report.learning, f"{report.signal}{taken}"
+    choice, learning = report.choice, report.learning
+    chosen = f"{report.signal}{taken}"
     if learning is not None and learning.search_epochs:
         chosen = f"{learning.method} ({chosen})"
-    return f"{chosen}, {report.allocation}{looked}{_uneven_text(report)}"
+    repairs = "" if choice is None else "".join(f", {name}" for name in choice.repair)
+    why = "" if choice is None or choice.why in ("", NAMED) else f" ({choice.why})"
+    by = f"{chosen}, {report.allocation}{looked}{repairs}{why}"
+    return f"{by}{_uneven_text(report)}"
+
+
+def _method_facts(report: PruneReport) -> dict[str, str]:
+    """Name the method of a model that is trained, and why it is that one."""
+    choice = report.choice
+    if choice is None or choice.why_method == NAMED or report.learning is None:
+        return {}
+    return {"method": f"{choice.method} ({choice.why_method})"}
 
 
 def _uneven_text(report: PruneReport) -> str:

@@ -32,7 +32,9 @@ class Scoring:
 class Accepted(shared.AccuracyGate):
     """What the model has to reach."""
 
-    max_drop: float | None = shared.max_drop("against", hint="add --against dense.pt")
+    max_drop: float | None = shared.max_drop(
+        "against", need=needs("against", hint="add --against dense.pt")
+    )
     against: Path | None = shared.model(
         help="Model to compare with, for --max-drop.",
         panel=GATES,

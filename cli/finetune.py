@@ -1,11 +1,11 @@
-"""`prunecli finetune`: fine-tune a pruned model, with the original as teacher if it is given."""
+"""`prunecli finetune`: fine-tune a pruned model, with the original as teacher if it is there."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import REQUIRED, needs, option
-from prunecli.options.shared import DISTILLATION, LEARNABILITY, OUTPUT
+from prunecli.options.shared import DISTILLATION, LEARNABILITY, OUTPUT, TAUGHT
 
 from . import options as shared
 from .following import after_training
@@ -21,7 +21,8 @@ class Run:
 
     data: str = shared.data(REQUIRED)
     teacher: Path | None = shared.model(
-        help="Checkpoint to distil from, usually the unpruned model.",
+        help="Checkpoint to distil from (default: what the model was pruned from, if that file is "
+        "still there), or none.",
         panel=DISTILLATION,
         basic=True,
     )
@@ -47,7 +48,7 @@ class Run:
 class Accepted(shared.AccuracyGate):
     """What the result has to reach."""
 
-    max_drop: float | None = shared.max_drop("teacher", hint="add --teacher MODEL")
+    max_drop: float | None = shared.max_drop("teacher", need=TAUGHT)
 
 
 @command
@@ -66,6 +67,7 @@ def finetune(
     Examples:
     $ prunecli finetune resnet56.pruned.pt --data images/ --epochs 20
     $ prunecli finetune model.pruned.pt --data images/ --teacher model.pt
+    $ prunecli finetune model.pruned.pt --data images/ --teacher none
     $ prunecli finetune model.pruned.pt --data images/ --report training.html
     $ prunecli finetune model.pruned.pt --data images/ --resume
     $ prunecli finetune model.pt --data images/ --sparsity 0.9 --sparsity-schedule cubic
@@ -92,14 +94,17 @@ def finetune(
             load=load,
             resume=run.resume,
             gates=gates,
+            said=session.typed,
             command=session.command_line,
             progress=progress,
         )
+    if found.taught_by is None and "max_drop" not in session.typed:
+        gates = Gates(accepted.min_accuracy)  # a setting that nothing follows is no gate
     return Outcome(
         "finetune",
         found,
         output=found.output,
         gate=missed_gate(gates, found),
-        following=after_training(found, teacher=run.teacher),
+        following=after_training(found),
         warnings=found.warnings,
     )

@@ -33,9 +33,10 @@ def after_pruning(report: "PruneReport", *, model: Path, data: str | None) -> st
     return _command("finetune", str(report.output), *words)
 
 
-def after_training(report: "FinetuneReport", *, teacher: Path | None) -> str:
+def after_training(report: "FinetuneReport") -> str:
     """Return the export of what was written, beside the model that taught it."""
-    return _export(report.output, against=teacher)
+    taught_by = report.taught_by
+    return _export(report.output, against=None if taught_by is None else taught_by.file)
 
 
 def after_export(report: "ExportReport") -> str:

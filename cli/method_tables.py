@@ -57,14 +57,17 @@ def iterative_plan(report: IterativeReport) -> dict[str, str]:
 
 def learning_facts(report: LearningReport) -> dict[str, str]:
     """Return what a method that learns what to prune did, or would do, in a line."""
-    search = f"{report.search_epochs:.3g} of them choosing among {report.gates} channels"
+    search = f", {report.search_epochs:.3g} of them choosing among {report.gates} channels"
+    search = search if report.search_epochs else ""
+    taught = {} if report.taught_by is None else {"teacher": report.taught_by.statement}
     if report.accuracy is None:
-        return {"to do": f"{report.epochs} epochs, {search} ({report.precision})"}
+        return {"to do": f"{report.epochs} epochs{search} ({report.precision})", **taught}
     change = report.accuracy
     when = "" if report.search_epochs else " (before and after training)"
     return {
         "accuracy": f"{percent(change.before)} -> {percent(change.after)}{when}, held out; "
-        f"epoch {report.best_epoch} of {report.epochs}"
+        f"epoch {report.best_epoch} of {report.epochs}",
+        **taught,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prunecli.options.declare import flag_of, needs, option
+from prunecli.options.declare import Needs, flag_of, option
 from prunecli.options.shared import DATA, GATES, OUTPUT
 
 Model = Annotated[
@@ -45,7 +45,7 @@ out = partial(option, None, flags="--out -o", panel=OUTPUT, basic=True)
 resume = partial(option, False, "Resume an interrupted run.", basic=True)
 
 
-def max_drop(reference: str, *, hint: str) -> float | None:
+def max_drop(reference: str, *, need: Needs) -> float | None:
     """Return the field of a gate on the accuracy that another model has."""
     return gate(
         None,
@@ -53,7 +53,7 @@ def max_drop(reference: str, *, hint: str) -> float | None:
         metavar="FRACTION",
         form="share",
         basic=True,
-        needs=(needs(reference, hint=hint),),
+        needs=(need,),
     )
 
 

@@ -54,10 +54,11 @@ def prune(
 
     Examples:
     $ prunecli prune resnet56.th --flops 0.5
+    $ prunecli prune resnet56.th --flops 0.5 --data images/
+    $ prunecli prune resnet56.th --flops 0.5 --data images/ --epochs 20
     $ prunecli prune resnet56.th --flops 0.5 --report cut.html
     $ prunecli prune model.pt --params 1.5M --signal taylor --data images/
     $ prunecli prune model.pt --flops 0.5 --method iterative --data images/
-    $ prunecli prune model.pt --flops 0.5 --signal reconstruction --repair lstsq --data images/
     $ prunecli prune model.pt --flops 0.5 --allocation inverse-importance --data images/
     $ prunecli prune model.pt --latency 0.7 --latency-table model.latency.json
     $ prunecli prune model.pt --flops 0.5 --signal auto --data images/

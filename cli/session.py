@@ -40,6 +40,12 @@ class Session:
         """Return the model to work on: the one given, piped in, or the newest in this folder."""
         return find_checkpoint(given, say=self.screen.note, exported=exported)
 
+    @property
+    def typed(self) -> frozenset[str]:
+        """The options that were typed, and not taken from settings."""
+        names = (known.name for known in self.known)
+        return frozenset(name for name in names if self._source(name) == "COMMANDLINE")
+
     def is_said(self, name: str) -> bool:
         """Tell whether a flag, a variable or the settings say something about an option."""
         return self._source(name) not in {"", "DEFAULT"}
@@ -51,7 +57,7 @@ class Session:
         is no contradiction. `given` is what the verb knows better than the parser.
         """
         assert self.context is not None
-        typed = {known.name for known in self.known if self._source(known.name) == "COMMANDLINE"}
+        typed = self.typed
         known = self._settled({**self.context.params, **given}, typed)
         refuse_idle(self.known, typed, known)
         own = declared(type(options))

@@ -134,9 +134,11 @@ def _parameter(known: Declared) -> inspect.Parameter:
 
 def _default(known: Declared, form: Form | None) -> Any:
     """Return a default as one would type it."""
+    if known.default is FOLLOWS:
+        return None
     if form is not None:
         return form.write(known.default)
-    return None if known.default in ((), FOLLOWS) else known.default
+    return None if known.default == () else known.default
 
 
 def _typed_kind(kind: Any) -> Any:

@@ -35,7 +35,7 @@ def sweeping(
             signals=names("--signal", options.signal),
             allocations=names("--allocation", options.allocation),
             options=dataclasses.replace(
-                options, signal=PruneOptions().signal, allocation=PruneOptions.allocation
+                options, signal=PruneOptions().signal, allocation=PruneOptions().allocation
             ),
             load=load,
             data=data,

@@ -88,7 +88,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "best epoch": f"{report.best_epoch} (marked *), selected on held-out images",
         "precision": report.precision,
         "log": str(report.log) if report.log else "none",
-        **({} if report.teacher is None else {"teacher": percent(report.teacher)}),
+        **_teacher_facts(report),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
         **({} if report.sampling is None else {"trained on": sampling_text(report.sampling)}),
         **({} if report.record is None else {"record": str(report.record)}),
@@ -96,6 +96,14 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         **shown_facts(report.page, report.pictures),
     }
     return [table, *sparsity_parts(report.sparsity, rows), fact_rows(facts)]
+
+
+def _teacher_facts(report: FinetuneReport) -> dict[str, str]:
+    """Say who taught, and how well it does itself."""
+    if report.teacher is None:
+        return {}
+    who = "" if report.taught_by is None else f", {report.taught_by.statement}"
+    return {"teacher": f"{percent(report.teacher)}{who}"}
 
 
 @view.register

@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from prunecli.api.inputs import Example, as_inputs, images_of_split, input_of_example, needed_input
-from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import read
+from prunecli.api.teaching import teacher_of, with_teacher
 from prunecli.budget import make_budget
 from prunecli.data import open_source
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import Images
+from prunecli.methods.chosen import choose, prune_chosen, told
 from prunecli.network.traced import read_network
-from prunecli.options import (
-    LoadOptions,
-    PruneOptions,
-)
+from prunecli.options import PruneOptions
 from prunecli.options.declare import chosen, declared, refuse_idle, takes, values_of
 from prunecli.options.prune import CHANNEL, ONE_SHOT
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.road import PruneResult, check_prune
-from prunecli.pruning.timed import needs_table, prune_timed
+from prunecli.pruning.timed import needs_table
 from prunecli.sparse import SparseResult, check_sparsify, sparsify_network
 from prunecli.sparse.granularity import parse_pattern
 from prunecli.verbs.prune import road_of
@@ -77,7 +74,7 @@ def prune(
     measured_on: Callable[[], Batches] | None = None,
     data: str | Path | None = None,
     input: InputSpec | None = None,  # noqa: A002 - the word for it everywhere here
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | Literal["none"] | None = None,
     masks: Mapping[str, Tensor] | None = None,
     run_dir: Path | None = None,
     dry_run: bool = False,
@@ -96,13 +93,18 @@ def prune(
     keywords change `options`. One that nothing follows is refused. Images come from `batches`,
     which yields normalised images and labels, and `measured_on`, whose images repairs and
     candidates are scored on (without it: the same); or both from `data`, a folder or another data
-    set, prepared as `input` says. A method that trains does so on `data`, from `teacher` if there
-    is one, with its log and state in `run_dir`. `granularity="weight"` and patterns such as `"2:4"`
-    return a `SparseResult`, and keep the zeros of `masks`. `model` is left untouched.
+    set, prepared as `input` says. With images, and none of `signal`, `allocation` and `repair`
+    named, a one-shot cut takes `options.RECIPE`; `report.choice` says what was taken and why.
+
+    A method that trains does so on `data`, with its log and state in `run_dir`. The model itself,
+    before it is pruned, is the teacher (nobody is for the method `iterative`) unless `teacher` is
+    another one, or `"none"`. `granularity="weight"` and patterns such as `"2:4"` return a
+    `SparseResult`, and keep the zeros of `masks`. `model` is left untouched.
 
     Raises `GraphError`, `GateError` (an infeasible budget), `InputError` and `ProofError`.
     """
-    options = chosen(PruneOptions, options, choices, latency=latency)
+    given = {} if teacher is None else {"teacher": teacher}
+    options = chosen(PruneOptions, options, choices, latency=latency, **given)
     if teacher is not None:
         refuse_idle(declared(PruneOptions), {"teacher"}, values_of(options))
     budget = make_budget(
@@ -114,6 +116,8 @@ def prune(
         latency=latency,
         needed=not options.dead and parse_pattern(options.granularity) is None,
     )
+    decided = choose(options, budget, images=data is not None or batches is not None)
+    options = decided.options
     road_of(options, budget)
     if input is not None and data is None:
         raise InputError(
@@ -132,7 +136,7 @@ def prune(
             )
     images, clock = Images(batches, measured_on), Clock(progress)
     if options.granularity != CHANNEL:
-        return _sparsified(
+        sparse = _sparsified(
             model,
             example_inputs,
             sparsity=weight_sparsity(budget if budget.limits else None),
@@ -142,8 +146,9 @@ def prune(
             dry_run=dry_run,
             clock=clock,
         )
+        return told(sparse, decided.choice)
     if options.method != ONE_SHOT:
-        return _trained(
+        trained = _trained(
             model,
             example_inputs,
             source,
@@ -155,34 +160,38 @@ def prune(
             dry_run=dry_run,
             clock=clock,
         )
+        return told(trained, decided.choice)
     check_prune(budget, options, images)
     training = _training_after(options, source)
+    taught = None
+    if training is not None:
+        taught = teacher_of(model, options, teacher, input=needed_input(input))
     spec = input_of_example(example_inputs) if needs_table(budget, options) else None
-    found = prune_timed(
+    found = prune_chosen(
         read_network(model, as_inputs(example_inputs), clock=clock),
+        decided,
         input=spec,
         budget=budget,
-        options=options,
         images=images,
         dry_run=dry_run,
         clock=clock,
     )
-    if training is None or source is None or found.model is None:
+    if training is None or taught is None or source is None or found.model is None:
         return found
     from prunecli.methods.after import train_cut
 
-    taught, taught_input = _teacher(options, teacher)
-    return train_cut(
+    tuned = train_cut(
         found,
         source,
         training,
         input=needed_input(input),
-        teacher=taught,
-        teacher_input=taught_input,
+        teacher=taught.model,
+        teacher_input=taught.input,
         run_dir=run_dir,
         resume=options.training.resume,
         clock=clock,
     )
+    return with_teacher(tuned, taught)
 
 
 def _training_after(options: PruneOptions, source: DataSource | None) -> FinetuneOptions | None:
@@ -192,17 +201,6 @@ def _training_after(options: PruneOptions, source: DataSource | None) -> Finetun
     from prunecli.methods.after import training_after
 
     return training_after(options, data=source is not None)
-
-
-def _teacher(
-    options: PruneOptions, teacher: nn.Module | None
-) -> tuple[nn.Module | None, InputSpec | None]:
-    """Return the teacher that was given, or the one in a file with its own input."""
-    file = options.training.teacher
-    if teacher is not None or file is None:
-        return teacher, None
-    taught = read(file, LoadOptions()).checkpoint
-    return instantiate(taught), taught.input
 
 
 def _refuse_unused(options: PruneOptions, **given: Any) -> None:
@@ -229,7 +227,7 @@ def _trained(
     input: InputSpec | None,  # noqa: A002
     budget: Budget,
     options: PruneOptions,
-    teacher: nn.Module | None,
+    teacher: nn.Module | str | None,
     run_dir: Path | None,
     dry_run: bool,
     clock: Clock,
@@ -246,20 +244,21 @@ def _trained(
         )
     way = way_of(options.method)
     check_trained(way, options)
-    teacher, teacher_input = _teacher(options, teacher)
-    return train_and_prune(
+    taught = teacher_of(model, options, teacher, input=needed_input(input))
+    result = train_and_prune(
         way,
         read_network(model, as_inputs(example_inputs), clock=clock),
         source,
         input=needed_input(input),
         budget=budget,
         options=options,
-        teacher=teacher,
-        teacher_input=teacher_input,
+        teacher=taught.model,
+        teacher_input=taught.input,
         run_dir=run_dir,
         dry_run=dry_run,
         clock=clock,
     )
+    return with_teacher(result, taught)
 
 
 @takes(PruneOptions)

@@ -45,16 +45,23 @@ def cut_step(report: PruneReport, *, command: str, source: str) -> RunStep:
         input=source,
         cost=report.cost,
         budget=budget if report.sparsity is None else None,
-        chosen=f"{report.signal}, {report.allocation}{_without(report)}",
+        chosen=", ".join((report.signal, report.allocation, *_repairs(report), *_without(report))),
         sparsity=None if report.sparsity is None else report.sparsity.sparsity,
         verified=report.verified,
         accuracy=_measured(report),
     )
 
 
-def _without(report: PruneReport) -> str:
+def _repairs(report: PruneReport) -> tuple[str, ...]:
+    """Return the repairs that were done after a cut."""
+    steps = () if report.repair is None else report.repair.steps
+    return tuple(step.name for step in steps if step.layers or step.skipped)
+
+
+def _without(report: PruneReport) -> tuple[str, ...]:
+    """Return how many residual blocks were deleted, if any."""
     blocks = () if report.blocks is None else report.blocks.deleted
-    return f", without {counted(len(blocks), 'block')}" if blocks else ""
+    return (f"without {counted(len(blocks), 'block')}",) if blocks else ()
 
 
 def _measured(report: PruneReport) -> AccuracyChange | None:
@@ -96,15 +103,19 @@ def _completed(steps: Sequence[RunStep], verb: str, **facts: Any) -> list[RunSte
 
 
 def _step(data: Mapping[str, Any]) -> RunStep:
-    command = _text(data.get("command")) or ""
     known = {name: read(data.get(name)) for name, read in READERS.items()}
-    verb = _text(data.get("verb")) or _verb(command)
     return RunStep(
-        verb=verb if verb in VERBS else "",
-        command=command,
+        verb=verb_of(data),
+        command=_text(data.get("command")) or "",
         input=_text(data.get("input")) or "",
         **known,
     )
+
+
+def verb_of(step: Mapping[str, Any]) -> str:
+    """Return the verb of a step as a file keeps it; empty for none that is known."""
+    verb = _text(step.get("verb")) or _verb(_text(step.get("command")) or "")
+    return verb if verb in VERBS else ""
 
 
 def _verb(command: str) -> str:

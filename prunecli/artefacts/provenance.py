@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
 from prunecli.artefacts.history import cut_step, step_to_json
+from prunecli.artefacts.origin import moved, place_of
 from prunecli.checkpoint import Checkpoint, Loaded, load
 from prunecli.cutting.surgery import cut_tensor
 from prunecli.options import LoadOptions
@@ -45,9 +46,12 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def cut_checkpoint(
-    loaded: Loaded, result: PruneResult, source: Path, *, command: str
+    loaded: Loaded, result: PruneResult, source: Path, *, target: Path, command: str
 ) -> Checkpoint:
-    """Return the artefact of a cut: slim tensors, the plan from the dense network, provenance."""
+    """Return the artefact of a cut: slim tensors, the plan from the dense network, provenance.
+
+    It is read from `source` and goes to `target`.
+    """
     assert result.model is not None
     checkpoint, tensors = loaded.checkpoint, state_of(result.model)
     architecture, graph = checkpoint.architecture, checkpoint.graph
@@ -62,6 +66,7 @@ def cut_checkpoint(
         metadata=provenance(
             loaded,
             source,
+            target=target,
             command=command,
             seed=result.plan.seed,
             step=cut_step(result.report, command=command, source=source.name),
@@ -119,20 +124,28 @@ def provenance(
     loaded: Loaded,
     source: Path,
     *,
+    target: Path,
     command: str,
     seed: int,
     facts: Mapping[str, Any] | None = None,
     step: RunStep | None = None,
 ) -> dict[str, Any]:
-    """Return where an artefact comes from, as JSON data; `step` says what came of this one."""
+    """Return where an artefact at `target` comes from, as JSON; `step` says what came of this one.
+
+    Places of files are relative to the folder of the artefact (`prunecli.artefacts.origin`).
+    """
     before = loaded.checkpoint.metadata
     told = {} if step is None else step_to_json(step)
     own = {"command": command, "input": source.name, "sha256": loaded.sha256, "seed": seed}
+    own |= place_of(source, target.parent)
     return {
         **before,
         **(facts or {}),
         "dense": before.get("dense") or loaded.checkpoint.architecture.to_json(),
-        "history": [*before.get("history", []), {**told, **own}],
+        "history": [
+            *moved(before.get("history", []), source.parent, target.parent),
+            {**told, **own},
+        ],
         "versions": versions(),
     }
 

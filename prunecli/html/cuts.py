@@ -31,6 +31,7 @@ from prunecli.pictures import (
     latency_picture,
 )
 from prunecli.pictures.candidates import ranked
+from prunecli.report import ChoiceReport
 from prunecli.report.networks import MASKED
 from prunecli.sparse.granularity import WEIGHT
 from prunecli.wording import counted, images_text, percent, verb
@@ -145,10 +146,14 @@ def _chosen(report: PruneReport) -> dict[str, str]:
     best = "" if report.candidates is None else ", the best of those tried"
     looked = "" if report.importance is None else f" (importance of layers: {report.importance})"
     aligned = {} if report.sparsity is not None else {"width alignment": report.align}
+    choice = report.choice or ChoiceReport(method="", why_method="")
     return {
         **({} if report.learning is None else {"method": _method_text(report.learning)}),
         "importance criterion": f"{report.signal}{best}",
         "budget distributed": f"{report.allocation}{looked}",
+        **({"repaired by": ", ".join(choice.repair)} if choice.repair else {}),
+        **({"why these": choice.why} if choice.why else {}),
+        **({"method": f"{choice.method} ({choice.why_method})"} if choice.method else {}),
         **aligned,
     }
 

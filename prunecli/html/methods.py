@@ -72,6 +72,8 @@ def learning_sections(report: PruneReport) -> list[Section]:
         f"{percent(change.after)} in the end, after epoch {learning.best_epoch} of "
         f"{learning.epochs}. Trained in {learning.precision}."
     )
+    if learning.taught_by is not None:
+        text += f" Teacher: {learning.taught_by.statement}."
     if learning.log is not None:
         text += f" The course is in {place_text(learning.log)}."
     parts: list[Part] = []

@@ -21,11 +21,23 @@ CHUNK = 2**22
 WIDEST = 8192
 """Columns of the widest layer that is refitted: its equations take a GiB of memory."""
 
-ENOUGH = 512
+ENOUGH = 128
 """Rows per column that are enough: those of one image say much the same."""
+
+SCARCE = 6
+"""Rows per column that are looked at, however wide a layer is."""
+
+WORK = 2**37
+"""Rows times columns squared beyond which rows are drawn more sparsely, down to `SCARCE`."""
 
 FEWEST = 16
 """Positions of a feature map that are looked at, however narrow the layer is."""
+
+PRECISE = 128
+"""Columns up to which products are taken in float64; of wider layers each in its own precision."""
+
+TILE = 512
+"""Columns of a tile of a product: of those above the diagonal none is computed."""
 
 
 class Draw:
@@ -34,16 +46,46 @@ class Draw:
     Neighbours say almost the same, and other images say more (He et al. 2017 draw ten positions).
     """
 
-    def __init__(self, images: int, *, seed: int = 0) -> None:
+    def __init__(self, images: int, *, enough: int | None = None, seed: int = 0) -> None:
         self.images = images
+        self.enough = ENOUGH if enough is None else enough
         self.generator = torch.Generator().manual_seed(seed)
 
     def positions(self, count: int, *, columns: int) -> Tensor:
         """Return the positions of one batch among `count`, ascending; drawn anew at every call."""
-        wanted = max(-(-ENOUGH * columns // self.images), FEWEST)
+        rows = max(min(self.enough * columns, WORK // columns**2), SCARCE * columns)
+        return self.some(count, max(rows, FEWEST * self.images))
+
+    def some(self, count: int, rows: int) -> Tensor:
+        """Return the positions among `count` of one batch, so that all make about `rows` rows."""
+        wanted = -(-rows // self.images)
         if wanted >= count:
             return torch.arange(count)
         return torch.randperm(count, generator=self.generator)[:wanted].sort().values
+
+
+class Waiting:
+    """Rows that wait until there are so many that their products are worth a pass over the sums.
+
+    `take` is called with what was added, one tensor `[groups, rows, ...]` per column of `add`.
+    """
+
+    def __init__(self, rows: int, take: Callable[..., None]) -> None:
+        self.rows = rows
+        self.take = take
+        self.parts: list[tuple[Tensor, ...]] = []
+
+    def add(self, *part: Tensor) -> None:
+        """Add rows `[groups, rows, ...]`."""
+        self.parts.append(part)
+        if sum(part[0].shape[1] for part in self.parts) >= self.rows:
+            self.empty()
+
+    def empty(self) -> None:
+        """Hand out what waits."""
+        parts, self.parts = self.parts, []
+        if parts:
+            self.take(*(torch.cat(column, 1) for column in zip(*parts, strict=True)))
 
 
 class NormalEquations:
@@ -61,18 +103,23 @@ class NormalEquations:
         size = columns + intercept
         self.gram = self.start.new_zeros(groups, size, size)
         self.moment = self.start.new_zeros(groups, size, targets)
+        self.waiting = Waiting(worth_a_pass(columns), self._take)
 
     def add(self, columns: Tensor, targets: Tensor) -> None:
         """Add rows: `columns` `[groups, rows, columns]` and `targets` `[groups, rows, targets]`."""
-        left, right = columns.double(), targets.double()
-        count = left.shape[2]
-        add_rows_(self.gram, left)
-        self.moment[:, :count] += left.mT @ right
+        self.waiting.add(columns, targets)
+
+    def _take(self, columns: Tensor, targets: Tensor) -> None:
+        count = columns.shape[2]
+        add_rows_(self.gram, columns)
+        left = _for_products(columns)
+        self.moment[:, :count] += left.mT @ targets.to(left.dtype)
         if self.intercept:
-            self.moment[:, count] += right.sum(1)
+            self.moment[:, count] += targets.double().sum(1)
 
     def solve(self, *, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """Return `w` `[groups, columns, targets]` and `c` `[groups, targets]`, both float64."""
+        self.waiting.empty()
         count = self.start.shape[1]
         gram, moment = self.gram.clone(), self.moment.clone()
         diagonal = gram.diagonal(dim1=1, dim2=2)[:, :count]
@@ -86,16 +133,31 @@ class NormalEquations:
         return found, torch.zeros_like(found[:, 0])
 
 
+def worth_a_pass(columns: int) -> int:
+    """Return the rows whose products take longer than to add them to all sums."""
+    return max(columns // 2, 512) if columns > PRECISE else 0
+
+
+def _for_products(columns: Tensor) -> Tensor:
+    kind = torch.float64 if columns.shape[2] <= PRECISE else torch.float32
+    return columns.to(torch.promote_types(columns.dtype, kind))
+
+
 def add_rows_(gram: Tensor, columns: Tensor) -> None:
     """Add the products of `columns` `[groups, rows, columns]` to `gram`, in float64.
 
-    Where `gram` has one column more, that stands for a column of ones.
+    Where `gram` has one column more, that stands for a column of ones. The products of wide layers
+    are taken in the precision of `columns`; what float32 rounds off is far below `RIDGE`.
     """
-    left = columns.double()
+    left = _for_products(columns)
     count = left.shape[2]
-    gram[:, :count, :count] += left.mT @ left
+    for first in range(0, count, TILE):
+        last = min(first + TILE, count)
+        tile = left[..., first:last].mT @ left[..., :last]
+        gram[:, first:last, :last] += tile
+        gram[:, :first, first:last] += tile[..., :first].mT
     if gram.shape[1] > count:
-        sums = left.sum(1)
+        sums = (left.new_ones(1, left.shape[1]) @ left)[:, 0]
         gram[:, count, :count] += sums
         gram[:, :count, count] += sums
         gram[:, count, count] += left.shape[1]

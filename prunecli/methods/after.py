@@ -55,7 +55,11 @@ def train_cut(
     resume: bool = False,
     clock: Clock,
 ) -> PruneResult:
-    """Return the cut with the weights of the best epoch; its proof was on those before training."""
+    """Return the cut with the weights of the best epoch; its proof was on those before training.
+
+    Those before training are kept, and a warning says so, where no epoch is as good on held-out
+    images: a short training can lose what a repair has gained.
+    """
     assert result.model is not None
     with clock.stage("train"):
         tuned = finetune(
@@ -69,13 +73,29 @@ def train_cut(
             resume=resume,
             progress=clock.progress,
         )
+    before, after = tuned.held_out_before, tuned.held_out_after
+    model, learning = tuned.model, _told(result.report, tuned, training)
+    warnings = [*result.report.warnings, *tuned.warnings]
+    if after.accuracy < before.accuracy:
+        warnings.append(
+            f"no epoch reached the accuracy before training ({before.accuracy:.1%} held out; best "
+            f"epoch {after.accuracy:.1%}): the weights before training are kept (train longer, or "
+            "with a lower --lr)"
+        )
+        model = result.model
+        learning = dataclasses.replace(
+            learning,
+            accuracy=AccuracyChange(before.accuracy, before.accuracy, before.split),
+            loss=(before.loss, before.loss),
+            best_epoch=0,
+        )
     report = dataclasses.replace(
         result.report,
         seconds={**result.report.seconds, **clock.seconds},
-        learning=_told(result.report, tuned, training),
-        warnings=(*result.report.warnings, *tuned.warnings),
+        learning=learning,
+        warnings=tuple(warnings),
     )
-    return dataclasses.replace(result, model=tuned.model, report=report)
+    return dataclasses.replace(result, model=model, report=report)
 
 
 def _told(report: PruneReport, tuned: FinetuneResult, training: FinetuneOptions) -> LearningReport:

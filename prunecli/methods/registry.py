@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
+    from prunecli.methods.dynamic.road import Dynamic
     from prunecli.methods.iterative.road import Iterative
     from prunecli.methods.learning.rule import Rule
 
-    Method: TypeAlias = type[Iterative | Rule] | None
+    Method: TypeAlias = type[Dynamic | Iterative | Rule] | None
 else:
     Method = object
 

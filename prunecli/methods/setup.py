@@ -45,7 +45,13 @@ def narrower(setup: Setup, keep: NDArray[np.bool_]) -> tuple[fx.GraphModule, flo
     The dense module has to hold what was trained. Raises `ProofError` unless the dense network with
     everything masked that is not kept equals the narrower one.
     """
-    network = setup.network
+    return narrower_network(setup.network, keep, seed=setup.options.seed)
+
+
+def narrower_network(
+    network: Network, keep: NDArray[np.bool_], *, seed: int
+) -> tuple[fx.GraphModule, float]:
+    """Return what `narrower` does, of a network without a setup."""
     graph, _ = network.graph_network(keep)
     verified = prove(
         network.model,
@@ -54,6 +60,6 @@ def narrower(setup: Setup, keep: NDArray[np.bool_]) -> tuple[fx.GraphModule, flo
         keep,
         trace=network.trace,
         coupling=network.coupling,
-        seed=setup.options.seed,
+        seed=seed,
     )
     return graph, verified.max_rel_error

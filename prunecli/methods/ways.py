@@ -13,6 +13,7 @@ from prunecli.methods import (  # noqa: F401 - each registers itself
     slimming,
     trainable_gates,
 )
+from prunecli.methods.dynamic.road import Dynamic
 from prunecli.methods.iterative import Iterative
 from prunecli.methods.learning.road import Learning
 from prunecli.methods.learning.rule import Rule
@@ -37,6 +38,12 @@ def way_of(method: str) -> Way:
     return found()
 
 
+METHODS.add(
+    "dynamic",
+    Dynamic,
+    summary="Only the channels that a bandit chooses are computed in a step; the best stay.",
+    source="Spasov, Lio 2019 (BMVC), arXiv 1905.06435",
+)
 METHODS.add(
     "iterative",
     Iterative,

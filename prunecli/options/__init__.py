@@ -10,6 +10,7 @@ from prunecli.options.finetune import FinetuneOptions
 from prunecli.options.load import LoadOptions
 from prunecli.options.prune import (
     METHOD_DEFAULTS,
+    RECIPE,
     BudgetOptions,
     LatencyOptions,
     PruneOptions,
@@ -18,6 +19,7 @@ from prunecli.options.prune import (
 
 __all__ = [
     "METHOD_DEFAULTS",
+    "RECIPE",
     "AnalyzeOptions",
     "BudgetOptions",
     "ComplexityOptions",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast, get_origin, get_type_hints
 
 from prunecli.errors import InputError
@@ -38,7 +39,7 @@ class Needs:
         name = next(name for name in self.tests if name in given)
         value = given[name]
         beside = f"with {flag_of(name)}" if value else f"without {flag_of(name)}"
-        beside += f" {value}" if isinstance(value, str) else ""
+        beside += f" {value}" if isinstance(value, str | Path) else ""
         return InputError(
             f"{flag} has no effect {beside}",
             code="OPTION_WITHOUT_EFFECT",
@@ -211,13 +212,20 @@ def _built(kind: type[T], tree: Mapping[str, Any], base: T | None) -> T:
     }
     if base is None:
         return kind(**changes)
-    followed = dict.fromkeys(getattr(base, "followed", ()), FOLLOWS)
+    followed = dict.fromkeys(followed_by(base), FOLLOWS)
     return cast("T", dataclasses.replace(cast("Any", base), **{**followed, **changes}))
 
 
 def _many(value: Any) -> tuple[Any, ...]:
-    """Return one or several values as several."""
+    """Return one or several values as several; what follows from others stays that."""
+    if value is FOLLOWS:
+        return cast("tuple[Any, ...]", value)
     return (value,) if isinstance(value, str) or not hasattr(value, "__iter__") else tuple(value)
+
+
+def followed_by(options: Any) -> tuple[str, ...]:
+    """Return the names of the options that nobody gave and that follow from others."""
+    return tuple(getattr(options, "followed", ()))
 
 
 def values_of(options: Any) -> dict[str, Any]:
@@ -256,9 +264,30 @@ def check_effect(options: Any, **given: Any) -> None:
 
     What is `given` counts before the values of the options themselves.
     """
-    known, values = declared(type(options)), values_of(options)
-    said = {each.name for each in known if values[each.name] != each.default}
-    refuse_idle(known, said, {**vars(options), **values, **given})
+    values = {**vars(options), **values_of(options), **given}
+    refuse_idle(declared(type(options)), changes_of(options), values)
+
+
+def changes_of(options: Any) -> frozenset[str]:
+    """Return the names of the options that somebody gave a value other than the default."""
+    values, followed = values_of(options), followed_by(options)
+    return frozenset(
+        each.name
+        for each in declared(type(options))
+        if each.name not in followed and values[each.name] != each.default
+    )
+
+
+def effective(options: T, said: Collection[str], **given: Any) -> T:
+    """Return options with those at their defaults that nothing follows.
+
+    Raises `InputError` for one of these among `said`. What is `given` counts before the values of
+    the options themselves.
+    """
+    known, values = declared(type(options)), {**values_of(options), **given}
+    refuse_idle(known, said, values)
+    idle_ones = {each.name: each.default for each, _ in idle(known, values)}
+    return assembled(type(options), idle_ones, options)
 
 
 def chosen(kind: type[T], options: T | None, choices: Mapping[str, Any], **given: Any) -> T:

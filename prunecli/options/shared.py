@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from prunecli.options.declare import Needs, option
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BUDGET = "Budget (at least one, or --dead)"
 CRITERION = "Importance criterion and allocation"
@@ -93,9 +97,23 @@ amp = partial(
     metavar="KIND",
     choices=("auto", "no", "fp16", "bf16"),
 )
-_TAUGHT = Needs({"teacher": bool}, hint="add --teacher MODEL")
+NO_TEACHER = "none"
+"""The word for a training without a teacher."""
+
+
+def teacher_file(teacher: Path | None) -> Path | None:
+    """Return the file of a teacher that was named; None for the word for nobody."""
+    return None if str(teacher) == NO_TEACHER else teacher
+
+
+def _may_teach(teacher: object) -> bool:
+    """Tell whether a teacher was named, or may still be found (None); False: there is none."""
+    return teacher is not False and str(teacher) != NO_TEACHER
+
+
+TAUGHT = Needs({"teacher": _may_teach}, hint="add --teacher MODEL")
 temperature = partial(
-    option, 4.0, "Distillation temperature.", metavar="X", minimum=0.01, needs=(_TAUGHT,)
+    option, 4.0, "Distillation temperature.", metavar="X", minimum=0.01, needs=(TAUGHT,)
 )
 alpha = partial(
     option,
@@ -104,7 +122,7 @@ alpha = partial(
     metavar="X",
     minimum=0,
     maximum=1,
-    needs=(_TAUGHT,),
+    needs=(TAUGHT,),
 )
 schedule = partial(
     option, help="Learning-rate schedule. See 'prunecli methods schedule'.", metavar="NAME"

@@ -24,8 +24,8 @@ from prunecli.pruning.proven_cut import Cut, newly_held, planned_cut, proven
 from prunecli.pruning.scoring import check_signal, score_living
 from prunecli.pruning.search import AUTO, asked_signals, best_signal, check_search, search_warnings
 from prunecli.pruning.selection import select
-from prunecli.repair import check_repair, repair_
-from prunecli.signals import AGGREGATES
+from prunecli.repair import check_repair, repair_, repair_warnings
+from prunecli.signals import AGGREGATES, fallbacks_of, needs_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,6 +89,8 @@ def prune_network(
     living = living_network(
         network, options, limited=bool(budget.limits), images=images, clock=clock
     )
+    if needs_images(options) and budget.limits:
+        check_reachable(living, budget, options)
     ranking = _ranked(living, budget, options, images, clock)
     blocks, no_block = None, tuple[str, ...]()
     if options.delete_blocks:
@@ -107,6 +109,8 @@ def prune_network(
             *trace_warnings(network),
             *([] if ranking.candidates is None else search_warnings(ranking.candidates)),
             *living.warnings,
+            *fallbacks_of(ranking.options.signal, living.network, images.scored_on),
+            *([] if repaired is None else repair_warnings(repaired)),
             *no_block,
             *slow_widths(living, cut.widths, options),
             *gave_way,
@@ -136,6 +140,21 @@ def check_choices(budget: Budget, options: PruneOptions, images: object) -> None
     check_importance(options, images)
     check_dead(budget, options)
     check_deletion(budget, options)
+
+
+def needs_images(options: PruneOptions) -> bool:
+    """Tell whether a signal that is asked for looks at images, which takes its time."""
+    return any(needs_data(signal) for signal in asked_signals(options))
+
+
+def check_reachable(living: WithoutDead, budget: Budget, options: PruneOptions) -> None:
+    """Raise what `select` raises for a budget that no ranking reaches, before images are looked at.
+
+    All channels count alike here, so that no more groups stay whole than under any signal.
+    """
+    count = living.network.coupling.atom_count
+    alike = dataclasses.replace(options, allocation="uniform")
+    select(living.network, np.ones(count), budget, alike, held={}, gone=living.gone)
 
 
 def check_options(options: PruneOptions) -> None:

@@ -16,6 +16,7 @@ from prunecli.evaluation.batches import BatchSource, Images, count_images
 from prunecli.evaluation.scores import score_on, sum_of_images
 from prunecli.progress import Progress, silent
 from prunecli.repair.layers import layers_of
+from prunecli.repair.lockstep import MEMORY_LIMIT
 from prunecli.repair.steps import NOTHING, REPAIRS, Done, Patient
 from prunecli.report import RepairReport, RepairStep
 
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
     from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
 
-__all__ = ["REPAIRS", "check_repair", "count_calibration", "repair_"]
+__all__ = [
+    "REPAIRS",
+    "check_repair",
+    "check_repairable",
+    "count_calibration",
+    "repair_",
+    "repair_warnings",
+]
 
 
 def check_repair(names: Sequence[str], batches: object) -> None:
@@ -92,8 +100,24 @@ def repair_(
     return RepairReport(steps=tuple(steps), images=count, measured=images.measured)
 
 
+def repair_warnings(report: RepairReport) -> list[str]:
+    """Say where a repair looked at fewer images than there are."""
+    return [
+        f"{step.name} repaired the layers with the largest activations on {step.fewest:,} of "
+        f"{report.images:,} images: as many as fit into {MEMORY_LIMIT / 2**30:g} GiB"
+        for step in report.steps
+        if step.fewest is not None and step.fewest < report.images
+    ]
+
+
 def _check(network: Network, batches: BatchSource) -> int:
     """Return the number of images; raise for a network or for data that cannot be used."""
+    check_repairable(network)
+    return count_calibration(batches)
+
+
+def check_repairable(network: Network) -> None:
+    """Raise `GraphError` for a network that no repair can run on images."""
     if network.trace.recorded:
         raise GraphError(
             "a model of which one forward was recorded cannot be repaired: "
@@ -101,14 +125,12 @@ def _check(network: Network, batches: BatchSource) -> int:
             code="RECORDED_ONLY",
             hint="cut it without --repair",
         )
-    images = count_calibration(batches)
     if len(network.trace.inputs) != 1:
         raise GraphError(
             f"a model with {len(network.trace.inputs)} inputs cannot be repaired on images",
             code="SEVERAL_INPUTS",
             hint="cut it without --repair",
         )
-    return images
 
 
 def _graph(network: Network, keep: NDArray[np.bool_]) -> fx.GraphModule:
@@ -132,7 +154,9 @@ def _step(
     seconds: float = 0.0,
 ) -> RepairStep:
     found = score_on(network, batches, summed=sum_of_images)
-    return RepairStep(name, found.loss, found.accuracy, seconds, done.layers, done.skipped)
+    return RepairStep(
+        name, found.loss, found.accuracy, seconds, done.layers, done.skipped, done.fewest
+    )
 
 
 def _write_(

@@ -1,11 +1,8 @@
-"""Walk a graph node by node over all calibration images, each node computed once per image."""
+"""Walk graphs node by node over all calibration images, each node computed once per image."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
@@ -13,106 +10,49 @@ from torch import Tensor, fx
 from prunecli.cost.sizes import tensor_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from types import TracebackType
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Values = dict[str, Any]
 """Values of nodes by name."""
 
 MEMORY_LIMIT = 2**30
-"""Bytes of activations that are kept in memory; those of further images go to temporary files."""
+"""Bytes of activations that are kept; where an image takes more of them, fewer images are kept."""
+
+PIECE = 2**21
+"""Numbers of the images that go through a network at once."""
 
 
-class Store:
-    """Activations of one place in a network, in memory up to a limit and in files beyond it."""
+class Walk(fx.Interpreter):
+    """One network, run from one place to another."""
 
-    def __init__(self, limit: int = MEMORY_LIMIT) -> None:
-        self.left = limit
-        self._memory: dict[tuple[int, int], Values] = {}
-        self._stack = ExitStack()
-        self._folder: Path | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def put(self, key: tuple[int, int], values: Values) -> None:
-        """Keep values under a key that is free."""
-        size = _bytes(values)
-        if size <= self.left:
-            self.left -= size
-            self._memory[key] = values
-            return
-        if self._folder is None:
-            self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="prunecli-")))
-        torch.save(values, self._file(key))
-
-    def take(self, key: tuple[int, int]) -> Values:
-        """Hand out what is kept under a key, and free it."""
-        if key in self._memory:
-            values = self._memory.pop(key)
-            self.left += _bytes(values)
-            return values
-        loaded: Values = torch.load(self._file(key))
-        self._file(key).unlink()
-        return loaded
-
-    def _file(self, key: tuple[int, int]) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{key[0]}-{key[1]}.pt"
-
-
-def _bytes(values: Mapping[str, Any]) -> int:
-    return tensor_bytes(value for value in values.values() if isinstance(value, Tensor))
-
-
-class Lockstep(fx.Interpreter):
-    """One network on its way through all batches: each call of `upto` takes it further.
-
-    What a layer computes is never computed again, so a layer may be changed as long as the walk has
-    not passed it, and later layers see what the changed ones make.
-    """
-
-    def __init__(
-        self, network: fx.GraphModule, inputs: Iterable[Tensor], store: Store, *, number: int
-    ) -> None:
+    def __init__(self, network: fx.GraphModule) -> None:
         super().__init__(network)
         self.nodes = list(network.graph.nodes)
+        (self.image,) = (node.name for node in self.nodes if node.op == "placeholder")
         self.position = {node.name: at for at, node in enumerate(self.nodes)}
         self.done_after: dict[int, list[fx.Node]] = {}
         for at, node in enumerate(self.nodes):
             last = max((self.position[user.name] for user in node.users), default=at)
             if node.op != "get_attr":
                 self.done_after.setdefault(last, []).append(node)
-        self.inputs = inputs
-        self.store = store
-        self.number = number
         self.at = 0
-        self.batches = 0
 
-    def upto(self, name: str, *, through: bool = False) -> Iterator[Values]:
-        """Yield, per batch, the values that are still read, right before (or after) a node.
-
-        Names must come in the order of execution, and every batch must be taken.
-        """
-        stop = self.position[name] + through
-        start, self.at = self.at, max(self.at, stop)
-        batches = self._first() if start == 0 else self._kept()
-        for number, values in enumerate(batches):
-            found = self._run(values, start, self.at)
-            yield found
-            self.store.put((self.number, number), found)
-            self.batches = max(self.batches, number + 1)
-
-    def _run(self, values: Values, start: int, stop: int) -> Values:
+    def between(self, values: Values, start: int, stop: int) -> Values:
         """Run the nodes from one position to another, and return the values that are still read."""
+        for _ in self._steps(values, start, stop):
+            pass
+        return self._alive()
+
+    def most_bytes_from(self, inputs: Tensor) -> list[int]:
+        """Return what the values take that are still read at every position, or at a later one."""
+        steps = self._steps({self.image: inputs}, 0, len(self.nodes))
+        taken = [tensor_bytes([inputs]), *(_bytes(self._alive()) for _ in steps)]
+        for at in reversed(range(len(taken) - 1)):
+            taken[at] = max(taken[at], taken[at + 1])
+        self.env = {}
+        return taken
+
+    def _steps(self, values: Values, start: int, stop: int) -> Iterator[None]:
         self.env = {self.nodes[self.position[name]]: value for name, value in values.items()}
         values.clear()
         for node in self.nodes:
@@ -123,13 +63,89 @@ class Lockstep(fx.Interpreter):
                 self.env[node] = self.run_node(node)
             for done in self.done_after.get(at, ()):
                 self.env.pop(done, None)
+            yield
+
+    def _alive(self) -> Values:
         return {node.name: value for node, value in self.env.items() if node.op != "get_attr"}
 
-    def _first(self) -> Iterator[Values]:
-        (image,) = (node.name for node in self.nodes if node.op == "placeholder")
-        for inputs in self.inputs:
-            yield {image: inputs}
 
-    def _kept(self) -> Iterator[Values]:
-        for number in range(self.batches):
-            yield self.store.take((self.number, number))
+class Lockstep:
+    """Networks on their way through the same images: each call of `upto` takes them further.
+
+    What a layer computes is never computed again, so a layer may be changed as long as the walk has
+    not passed it, and later layers see what the changed ones make. Maps are large early in a
+    network and small late: images join the walk, from its start, once all that have joined fit into
+    `limit` from there to the end. So early layers see fewer images than late ones, where an image
+    has few positions, and memory does not grow with the number of images.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[fx.GraphModule],
+        inputs: Iterable[Tensor],
+        *,
+        images: int,
+        limit: int | None = None,
+    ) -> None:
+        self.walks = [Walk(network) for network in networks]
+        self.images = self.fewest = images
+        self.limit = MEMORY_LIMIT if limit is None else limit
+        self.waiting = (
+            piece
+            for batch in inputs
+            for piece in torch.split(batch, max(1, PIECE // batch[0].numel()))
+        )
+        self.kept: list[list[Values]] = []
+        self.joined = 0
+        self.next = next(self.waiting, None)
+        self.size = 0 if self.next is None else len(self.next)
+        self.needed = (
+            [] if self.next is None else [w.most_bytes_from(self.next) for w in self.walks]
+        )
+
+    def images_from(self, *names: str) -> int:
+        """Return about how many images take part from some nodes on, one of every network."""
+        return min(self.images, self._batches(names) * self.size)
+
+    def upto(self, *names: str, through: Sequence[bool] = ()) -> Iterator[list[Values]]:
+        """Yield, per batch, the values of every network that are still read before its node.
+
+        Where `through` holds, the node itself has been computed. Names must come in the order of
+        execution, and every batch must be taken.
+        """
+        after = through or [False] * len(names)
+        starts = [walk.at for walk in self.walks]
+        for (walk, name), computed in zip(self._with(names), after, strict=True):
+            walk.at = max(walk.at, walk.position[name] + computed)
+        for number, values in enumerate(self.kept):
+            self.kept[number] = found = self._run(values, starts)
+            yield found
+        most = self._batches(names)
+        while self.next is not None and len(self.kept) < most:
+            inputs, self.next = self.next, next(self.waiting, None)
+            self.joined += len(inputs)
+            found = self._run([{walk.image: inputs} for walk in self.walks], [0] * len(starts))
+            self.kept.append(found)
+            yield found
+        self.fewest = min(self.fewest, self.joined)
+
+    def _with(self, names: Sequence[str]) -> list[tuple[Walk, str]]:
+        return list(zip(self.walks, names, strict=True))
+
+    def _run(self, values: Sequence[Values], starts: Sequence[int]) -> list[Values]:
+        return [
+            walk.between(own, start, walk.at)
+            for walk, own, start in zip(self.walks, values, starts, strict=True)
+        ]
+
+    def _batches(self, names: Sequence[str]) -> int:
+        """Return how many batches fit into memory from some nodes to the end, at least 1."""
+        needed = sum(
+            taken[walk.position[name]]
+            for (walk, name), taken in zip(self._with(names), self.needed, strict=True)
+        )
+        return max(1, self.limit // max(needed, 1))
+
+
+def _bytes(values: Mapping[str, Any]) -> int:
+    return tensor_bytes(value for value in values.values() if isinstance(value, Tensor))

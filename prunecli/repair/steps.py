@@ -17,7 +17,7 @@ from prunecli.least_squares.equations import CHUNK, ROWS, Draw, NormalEquations
 from prunecli.progress import Progress, Step
 from prunecli.registry import Registry
 from prunecli.repair.layers import Affine, BatchNorm, Layer, Layers, affine_of, take
-from prunecli.repair.lockstep import Lockstep, Store
+from prunecli.repair.lockstep import Lockstep
 
 if TYPE_CHECKING:
     from prunecli.evaluation.batches import BatchSource
@@ -41,10 +41,14 @@ class Patient:
 
 @dataclass(frozen=True)
 class Done:
-    """How many layers a repair changed, and why it left others, with counts."""
+    """How many layers a repair changed, and why it left others, with counts.
+
+    `fewest` are the images that the layer with the fewest of them was repaired on; None: all.
+    """
 
     layers: int
     skipped: Mapping[str, int]
+    fewest: int | None = None
 
 
 NOTHING = Done(0, {})
@@ -61,25 +65,24 @@ def estimate_norms_(patient: Patient) -> Done:
     nodes = [node for node in patient.slim.graph.nodes if node.name in patient.layers.norms]
     skipped: Counter[str] = Counter()
     changed = 0
-    with Store() as store:
-        walk = Lockstep(patient.slim, _images(patient), store, number=0)
-        for at, node in enumerate(nodes):
-            patient.progress(Step("repair bn", at, len(nodes)))
-            norm = patient.slim.get_submodule(str(node.target))
-            assert isinstance(norm, BatchNorm)
-            if calls[str(node.target)] > 1:
-                skipped["its batch norm is used more than once"] += 1
-                continue
-            source = node.all_input_nodes[0].name
-            moments = Moments()
-            for values in walk.upto(node.name):
-                moments.add(values[source])
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            norm.running_mean.copy_(moments.mean)
-            norm.running_var.copy_(moments.variance)
-            changed += 1
-    return Done(changed, dict(skipped))
+    walk = Lockstep([patient.slim], _images(patient), images=patient.images)
+    for at, node in enumerate(nodes):
+        patient.progress(Step("repair bn", at, len(nodes)))
+        norm = patient.slim.get_submodule(str(node.target))
+        assert isinstance(norm, BatchNorm)
+        if calls[str(node.target)] > 1:
+            skipped["its batch norm is used more than once"] += 1
+            continue
+        source = node.all_input_nodes[0].name
+        moments = Moments()
+        for (values,) in walk.upto(node.name):
+            moments.add(values[source])
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.copy_(moments.mean)
+        norm.running_var.copy_(moments.variance)
+        changed += 1
+    return Done(changed, dict(skipped), walk.fewest)
 
 
 class Moments:
@@ -138,20 +141,27 @@ Pairs = Iterator[tuple[Tensor, Tensor]]
 """Per batch: what a layer reads in the cut network, and what it should make of it."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """About how many images a layer is shown, and its pairs, which can be asked for once."""
+
+    images: int
+    pairs: Callable[[], Pairs]
+
+
 def _over_layers(
-    patient: Patient, name: str, change_: Callable[[Patient, Layer, Callable[[], Pairs]], str]
+    patient: Patient, name: str, change_: Callable[[Patient, Layer, Shown], str]
 ) -> Done:
     skipped = Counter(patient.layers.skipped)
     changed = 0
-    with Store() as store:
-        dense = Lockstep(patient.dense, _images(patient), store, number=0)
-        slim = Lockstep(patient.slim, _images(patient), store, number=1)
-        for at, layer in enumerate(patient.layers.found):
-            patient.progress(Step(f"repair {name}", at, len(patient.layers.found)))
-            reason = change_(patient, layer, partial(_pairs, patient, layer, dense, slim))
-            skipped.update([reason] if reason else [])
-            changed += not reason
-    return Done(changed, dict(skipped))
+    both = Lockstep([patient.dense, patient.slim], _images(patient), images=patient.images)
+    for at, layer in enumerate(patient.layers.found):
+        patient.progress(Step(f"repair {name}", at, len(patient.layers.found)))
+        images = both.images_from(layer.node, layer.node)
+        reason = change_(patient, layer, Shown(images, partial(_pairs, patient, layer, both)))
+        skipped.update([reason] if reason else [])
+        changed += not reason
+    return Done(changed, dict(skipped), both.fewest)
 
 
 def _images(patient: Patient) -> Iterator[Tensor]:
@@ -159,7 +169,7 @@ def _images(patient: Patient) -> Iterator[Tensor]:
         yield images
 
 
-def _pairs(patient: Patient, layer: Layer, dense: Lockstep, slim: Lockstep) -> Pairs:
+def _pairs(patient: Patient, layer: Layer, both: Lockstep) -> Pairs:
     """Yield what a layer reads, and its dense output as the cut network is to have it.
 
     The wanted output stands before the batch norm of the cut network. Where the result is added to
@@ -167,7 +177,7 @@ def _pairs(patient: Patient, layer: Layer, dense: Lockstep, slim: Lockstep) -> P
     """
     before = _norm(patient.dense, layer)
     after = _norm(patient.slim, layer)
-    for whole, cut in zip(dense.upto(layer.node, through=True), slim.upto(layer.node), strict=True):
+    for whole, cut in both.upto(layer.node, layer.node, through=(True, False)):
         parts = [whole[layer.node], cut[layer.source]]
         joined = whole.get(layer.dense_shortcut or "")
         if layer.shortcut and joined is not None and joined.shape == whole[layer.node].shape:
@@ -219,13 +229,13 @@ def _heard(patient: Patient, layer: Layer) -> Tensor:
     return _inverse(affine).scale != 0
 
 
-def _shift_(patient: Patient, layer: Layer, pairs: Callable[[], Pairs]) -> str:
+def _shift_(patient: Patient, layer: Layer, shown: Shown) -> str:
     if not layer.has_intercept:
         return "it has neither bias nor batch norm"
     weight = patient.slim.get_parameter(layer.weight)
     bias = None if layer.bias is None else patient.slim.get_parameter(layer.bias)
     moments = Moments()
-    for inputs, wanted in pairs():
+    for inputs, wanted in shown.pairs():
         made = RUN[layer.operator](inputs, weight, bias, layer.arguments)
         moments.add((wanted - made).movedim(layer.channel_dim, 1))
     _add_constant_(patient, layer, moments.mean)
@@ -244,13 +254,13 @@ def _add_constant_(patient: Patient, layer: Layer, constant: Tensor) -> None:
     mean.sub_(constant)
 
 
-def _refit_(patient: Patient, layer: Layer, pairs: Callable[[], Pairs]) -> str:
+def _refit_(patient: Patient, layer: Layer, shown: Shown) -> str:
     weight = patient.slim.get_parameter(layer.weight)
     groups = int(layer.arguments.get("groups", 1))
     start = weight.detach().reshape(groups, len(weight) // groups, -1).mT
     equations = NormalEquations(start, intercept=layer.has_intercept)
-    rows, draw = ROWS[layer.operator], Draw(patient.images)
-    for inputs, wanted in pairs():
+    rows, draw = ROWS[layer.operator], Draw(shown.images)
+    for inputs, wanted in shown.pairs():
         for columns, targets in rows(inputs, [wanted], weight, layer.arguments, draw):
             equations.add(columns, targets)
     found, constant = equations.solve()

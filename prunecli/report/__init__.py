@@ -5,6 +5,7 @@ from prunecli.report.cuts import (
     BlockReport,
     BlocksReport,
     BlockTrial,
+    ChoiceReport,
     CoursePoint,
     DeadGroup,
     DeadReport,
@@ -38,7 +39,13 @@ from prunecli.report.datasets import (
     Subset,
 )
 from prunecli.report.gates import NO_GATES, Gates, gates_text, missed_gate
-from prunecli.report.measured import AccuracyChange, BenchmarkRow, Evaluation, Parity
+from prunecli.report.measured import (
+    AccuracyChange,
+    BenchmarkRow,
+    Evaluation,
+    Parity,
+    TeacherReport,
+)
 from prunecli.report.models import (
     GroupAnalysis,
     ImportanceReport,
@@ -71,6 +78,7 @@ __all__ = [
     "BlockReport",
     "BlockTrial",
     "BlocksReport",
+    "ChoiceReport",
     "ClassCount",
     "ClassDifficulty",
     "ConfusingImage",
@@ -121,6 +129,7 @@ __all__ = [
     "SparsityReport",
     "Subset",
     "SweepReport",
+    "TeacherReport",
     "Trial",
     "Verified",
     "fact_names",

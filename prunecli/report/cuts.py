@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from prunecli.report.measured import AccuracyChange, BenchmarkRow
+    from prunecli.report.measured import AccuracyChange, BenchmarkRow, TeacherReport
     from prunecli.report.networks import CutCost, FrozenReport, GroupReport, LayerCut, Verified
     from prunecli.report.searches import Score, SearchReport
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class RepairStep:
     """Loss and accuracy after one step: `dense`, `cut`, or a repair that changed `layers`.
 
-    `skipped` says why layers could not be repaired, with counts.
+    `skipped` says why layers could not be repaired, with counts. A layer with large maps is
+    repaired on fewer images than fit into memory later in the network: `fewest` is the least such
+    number.
     """
 
     name: str
@@ -27,6 +29,7 @@ class RepairStep:
     seconds: float = 0.0
     layers: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    fewest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class LearningReport:
     chosen at once. `ungated` says why channel groups had no gates; `accuracy` and `loss` are on
     `images` held-out images: of the original model (chosen at once: of the pruned one), and of the
     result, which is that of `best_epoch`. `kept` is the share of the cost that the budget names
-    first.
+    first, `taught_by` the teacher.
     """
 
     method: str
@@ -169,6 +172,7 @@ class LearningReport:
     course: tuple[CoursePoint, ...] = ()
     log: Path | None = None
     precision: str = "fp32"
+    taught_by: TeacherReport | None = None
 
     @property
     def before(self) -> str:
@@ -265,6 +269,20 @@ class DeadReport:
 
 
 @dataclass(frozen=True)
+class ChoiceReport:
+    """What a model was pruned by beside signal and allocation, and why those were taken.
+
+    `why` is about the signal, the allocation and the `repair`: `named`, or which default it was;
+    empty where a method brings its own.
+    """
+
+    method: str
+    why_method: str
+    repair: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class BlockReport:
     """A residual block: its layers, and the shares of the model's costs that go with it alone."""
 
@@ -312,6 +330,7 @@ class PruneReport:
     zero (`params`) and the bytes that they and their places take, and the FLOPs are those of the
     dense kernels that run the model. `candidates` is what `--signal auto` chose from, `dead` the
     dead channels that were found, `blocks` which residual blocks `--delete-blocks` deleted.
+    `choice` says why it was pruned by what it was.
     """
 
     output: Path | None
@@ -339,3 +358,4 @@ class PruneReport:
     layers: tuple[LayerCut, ...] = ()
     pictures: tuple[Path, ...] = ()
     page: Path | None = None
+    choice: ChoiceReport | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,24 @@ class BenchmarkRow:
     dense_percentiles: Mapping[str, float]
     slim_percentiles: Mapping[str, float]
     runs: int
+
+
+@dataclass(frozen=True)
+class TeacherReport:
+    """Who taught a training: `origin` is `named`, `history` (what it was pruned from) or `itself`.
+
+    `itself` is the model before it was pruned; `file` is None for a module.
+    """
+
+    origin: str
+    file: Path | None
+
+    @property
+    def statement(self) -> str:
+        """Who it is in words, and how to go without one that nobody named."""
+        name = "a module" if self.file is None else self.file.name
+        why = {
+            "history": f"{name} (from the history of the model; --teacher none to go without)",
+            "itself": "the model itself, before it was pruned (--teacher none to go without)",
+        }
+        return why.get(self.origin, name)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prunecli.report.cuts import SparsityReport
-    from prunecli.report.measured import AccuracyChange, BenchmarkRow, Parity
+    from prunecli.report.measured import AccuracyChange, BenchmarkRow, Parity, TeacherReport
     from prunecli.report.networks import CutCost, Verified
 
 BESIDE: Mapping[str, bool] = {"beside": True}
@@ -107,7 +107,8 @@ class SamplingReport:
 class FinetuneReport:
     """The outcome of `finetune`: the best epoch is chosen on images held out from training.
 
-    `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one.
+    `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one, and
+    `taught_by` says who that is.
     `history` has the steps of the model up to here.
     """
 
@@ -128,6 +129,7 @@ class FinetuneReport:
     page: Path | None = None
     sampling: SamplingReport | None = None
     precision: str = "fp32"
+    taught_by: TeacherReport | None = None
 
 
 @dataclass(frozen=True)

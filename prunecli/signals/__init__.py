@@ -12,7 +12,7 @@ from prunecli.signals.components import (
     grid,
     parse_signal,
 )
-from prunecli.signals.score import PRESETS, needs_data, score, score_many
+from prunecli.signals.score import PRESETS, fallbacks_of, needs_data, score, score_many
 
 __all__ = [
     "AGGREGATES",
@@ -23,6 +23,7 @@ __all__ = [
     "SCALINGS",
     "Signal",
     "distinct_grid",
+    "fallbacks_of",
     "grid",
     "needs_data",
     "parse_signal",

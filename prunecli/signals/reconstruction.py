@@ -19,47 +19,38 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from prunecli.evaluation.batches import count_images
 from prunecli.evaluation.outputs import first_tensor
 from prunecli.graph.emitting.emit import emit
 from prunecli.graph.emitting.program import build
-from prunecli.graph.operators import operator_name, schema_arguments
-from prunecli.least_squares.elimination import Blocks, Elimination, eliminate
-from prunecli.least_squares.equations import ROWS, WIDEST, Draw, add_rows_
+from prunecli.least_squares.elimination import eliminate
+from prunecli.least_squares.equations import WIDEST, Draw
 from prunecli.progress import Step
 from prunecli.signals.derive import Watcher, pull
-from prunecli.signals.places import channel_dim
+from prunecli.signals.readers import Reader, Sums, readers_of, sums_of
 from prunecli.signals.score import PRESETS, OnImages
 from prunecli.signals.subject import no_images
+from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from prunecli.graph.coupling.groups import Atoms, ChannelGroup
+    from prunecli.evaluation.batches import Batches
+    from prunecli.signals.score import Traced
     from prunecli.signals.subject import Subject
 
 
-HELD = 1 << 19
+HELD = 1 << 20
 """Numbers of the images that are worked on at once, for their derivatives."""
 
+ENOUGH = 32
+"""Rows per column that are enough to choose channels; to refit layers takes more."""
 
-@dataclass(frozen=True)
-class Reader:
-    """A layer that reads channels: its node, its weight, and the atoms of what it reads.
+PASSES = 2**41
+"""Multiply-adds of the readers beyond which fewer images are looked at."""
 
-    `gram` is the sum of products of its columns and a column of ones, `[groups, width, width]`,
-    and `metric` that of the derivatives of its outputs, `[groups, targets, targets]`.
-    `intercept` tells whether a constant can be added to its outputs.
-    """
-
-    node: str
-    operator: str
-    arguments: Mapping[str, Any]
-    name: str
-    weight: Tensor
-    atoms: Atoms
-    intercept: bool
-    gram: Tensor
-    metric: Tensor
+BACKWARD = 2**40
+"""Those beyond which derivatives are taken of fewer images."""
 
 
 def reconstruction(subject: Subject) -> Tensor:
@@ -67,81 +58,72 @@ def reconstruction(subject: Subject) -> Tensor:
 
     NaN for the channels of groups that something else reads than convolutions and linear layers.
     """
-    readers = readers_of(subject)
-    gather_(readers, subject)
+    readers = readers_of(subject.trace, subject.coupling, subject.tensors)
+    sums = {reader.node: sums_of(reader) for reader in readers}
+    gather_(sums, readers, subject)
     result = torch.full((subject.coupling.atom_count,), torch.nan, dtype=torch.float64)
     seen = {reader.name for reader in readers}
     for at, group in enumerate(subject.coupling.groups):
         subject.progress(Step("eliminating", at, len(subject.coupling.groups)))
         if {name for name, _ in group.consumers} <= seen:
-            problems = [found for reader in readers if (found := _problem(reader, group))]
+            found = (reader.problem(group, sums[reader.node]) for reader in readers)
+            problems = [problem for problem in found if problem is not None]
             if problems:
                 result[group.atoms] = eliminate(problems)
     return result
 
 
-def readers_of(subject: Subject) -> list[Reader]:
-    """Return every convolution and linear layer with a weight of its own that reads channels."""
-    consumers = {name for group in subject.coupling.groups for name, _ in group.consumers}
-    found = []
-    for node in subject.trace.graph.nodes:
-        operator = operator_name(node.target) if node.op == "call_function" else ""
-        if operator not in ROWS:
-            continue
-        arguments = schema_arguments(node)
-        name = subject.trace.tensors.get(arguments["weight"].name)
-        source = arguments["input"]
-        dim = channel_dim(operator, source, arguments["weight"])
-        atoms = subject.coupling.values.get(source.name, {}).get(dim)
-        named = isinstance(arguments.get("padding"), str)
-        if name not in consumers or atoms is None or named:
-            continue
-        weight = subject.tensors[name].detach()
-        if weight[0].numel() > WIDEST:
-            continue
-        groups, size = int(arguments.get("groups", 1)), weight[0].numel() + 1
-        targets = len(weight) // groups
-        found.append(
-            Reader(
-                node=node.name,
-                operator=operator,
-                arguments=arguments,
-                name=name,
-                weight=weight,
-                atoms=atoms,
-                intercept=arguments["bias"] is not None or _norm_follows(node),
-                gram=torch.zeros(groups, size, size, dtype=torch.float64),
-                metric=torch.zeros(groups, targets, targets, dtype=torch.float64),
-            )
-        )
-    return found
-
-
-def _norm_follows(node: fx.Node) -> bool:
-    users = list(node.users)
-    norm = users[0] if len(users) == 1 and users[0].op == "call_function" else None
-    return norm is not None and operator_name(norm.target) == "batch_norm"
-
-
 class _Gatherer(Watcher):
-    """Runs a graph and adds what every reader reads to its gram, on the way."""
+    """Runs a graph and adds what every reader reads to its sums, on the way."""
 
-    def __init__(self, module: fx.GraphModule, readers: Mapping[str, Reader], images: int) -> None:
-        super().__init__(module, frozenset(readers))
-        self.readers = readers
-        self.draws = {name: Draw(images) for name in readers}
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        readers: Sequence[Reader],
+        sums: Mapping[str, Sums],
+        images: int,
+    ) -> None:
+        super().__init__(module, frozenset(sums))
+        self.readers = {reader.node: reader for reader in readers}
+        self.sums = sums
+        self.draws = {name: Draw(images, enough=ENOUGH) for name in sums}
 
     def run_node(self, n: fx.Node) -> Any:
         reader = self.readers.get(n.name)
         if reader is not None:
             inputs = self.env[n.all_input_nodes[0]].detach()
-            rows, draw = ROWS[reader.operator], self.draws[n.name]
-            for (columns,) in rows(inputs, (), reader.weight, reader.arguments, draw):
-                add_rows_(reader.gram, columns)
+            for columns in reader.rows(inputs, self.draws[n.name]):
+                self.sums[n.name].add(columns)
         return super().run_node(n)
 
 
-def gather_(readers: Sequence[Reader], subject: Subject) -> None:
+@dataclass(frozen=True)
+class Extent:
+    """How many of the images are looked at, and of how many of those derivatives are taken."""
+
+    images: int
+    looked_at: int
+    derived: int
+
+    @classmethod
+    def of(cls, readers: Sequence[Reader], images: int) -> Extent:
+        """Return what a network allows: of a large one fewer images say enough."""
+        work = max(1, sum(reader.positions * reader.weight.numel() for reader in readers))
+        return cls(images, *(min(images, max(1, most // work)) for most in (PASSES, BACKWARD)))
+
+    def of_batches(self, batches: Batches) -> Iterator[tuple[Tensor, bool]]:
+        """Yield what is looked at, an even share of every batch, and whether it is derived."""
+        seen = looked_at = derived = 0
+        for batch, _ in batches:
+            seen += len(batch)
+            for_derivatives = -(-seen * self.derived // self.images) - derived
+            for_sums = -(-seen * self.looked_at // self.images) - looked_at
+            derived, looked_at = derived + for_derivatives, looked_at + for_sums
+            yield batch[:for_derivatives], True
+            yield batch[for_derivatives:for_sums], False
+
+
+def gather_(sums: Mapping[str, Sums], readers: Sequence[Reader], subject: Subject) -> None:
     """Fill the sums of all readers in one pass over the images.
 
     The derivatives are those of a random mixture of the logits, another one for every image: their
@@ -152,79 +134,59 @@ def gather_(readers: Sequence[Reader], subject: Subject) -> None:
     module = build(emit(subject.trace, subject.coupling, everything), subject.tensors)
     for value in module.parameters():
         value.requires_grad_(False)
-    images = sum(len(inputs) for inputs, _ in subject.batches())
+    images = count_images(subject.batches)
     if not images:
         raise no_images(subject.signal)
-    walk = _Gatherer(module, {reader.node: reader for reader in readers}, images)
+    extent = Extent.of(readers, images)
+    walk = _Gatherer(module, readers, sums, extent.looked_at)
+    draws = {reader.node: Draw(extent.derived) for reader in readers}
     generator = torch.Generator().manual_seed(subject.seed)
     done = 0
-    for batch, _ in subject.batches():
-        for inputs in torch.split(batch, max(1, HELD // batch[0].numel())):
-            with torch.enable_grad():
+    for batch, derived in extent.of_batches(subject.batches()):
+        for inputs in torch.split(batch, max(1, HELD // batch[:1].numel())) if len(batch) else ():
+            with torch.set_grad_enabled(derived):
                 logits = first_tensor(walk.run(inputs)).float()
-                mixture = torch.randn(logits.shape, generator=generator).to(logits)
-                # A shift of all classes together changes nothing.
-                mixture -= mixture.mean(-1, keepdim=True)
-                gradients = pull((logits * mixture).sum(), walk.values)
-            for reader in readers:
-                _add_metric_(reader, gradients[reader.node], share=len(inputs) / images)
+            if derived:
+                gradients = pull(_mixed(logits, generator), walk.values)
+                for reader in readers:
+                    rows = reader.gradient_rows(gradients[reader.node], draws[reader.node])
+                    sums[reader.node].add_gradient(rows, share=len(inputs) / extent.derived)
             done += len(inputs)
-            subject.progress(Step("scoring", done, images))
+            subject.progress(Step("scoring", done, extent.looked_at))
 
 
-def _add_metric_(reader: Reader, gradient: Tensor, *, share: float) -> None:
-    """Add the mean over images and positions, of which these are a share.
-
-    Over positions it is the mean and not the sum: what is missing on a large map early in a network
-    is mended by the layers behind, which are refitted too. On ResNet-56 at 0.7 of the FLOPs the cut
-    network then is nearer the dense one (divergence 0.057 for 0.063 nats).
-    """
-    rows = gradient.flatten(0, -2)
-    if reader.operator != "linear":
-        rows = gradient.transpose(0, 1).flatten(1).T
-    split = rows.double().reshape(len(rows), *reader.metric.shape[:2]).transpose(0, 1)
-    reader.metric.add_(split.mT @ split, alpha=share / len(rows))
+def _mixed(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the sum of random mixtures of the logits, one for every image."""
+    mixture = torch.randn(logits.shape, generator=generator).to(logits)
+    # A shift of all classes together changes nothing.
+    mixture -= mixture.mean(-1, keepdim=True)
+    with torch.enable_grad():
+        return (logits * mixture).sum()
 
 
-def _problem(reader: Reader, group: ChannelGroup) -> tuple[Elimination, Blocks] | None:
-    """Return a reader as a problem that loses the channels of a group; None if it reads none."""
-    blocks = _blocks(reader, group)
-    if blocks is None:
-        return None
-    groups, _, size = reader.gram.shape
-    weight = reader.weight.double().reshape(groups, -1, size - 1).mT
-    gram = reader.gram / reader.gram[:, -1:, -1:]
-    if not reader.intercept:
-        gram = gram[:, :-1, :-1]
-    return Elimination(gram, weight, reader.metric), blocks
-
-
-def _blocks(reader: Reader, group: ChannelGroup) -> Blocks | None:
-    """Return the columns of every atom of a group; None where a reader reads none of them."""
-    groups, _, size = reader.gram.shape
-    width = reader.atoms.shape[1] // groups
-    each = (size - 1) // width
-    inside = (reader.atoms >= group.first) & (reader.atoms < group.atoms.stop)
-    _, positions = np.nonzero(inside)
-    if not positions.size:
-        return None
-    slots = (positions // width) * group.width + reader.atoms[inside] - group.first
-    order = np.argsort(slots, kind="stable")
-    counts = np.bincount(slots, minlength=groups * group.width)
-    # The place of every position among those of its atom.
-    rank = np.arange(slots.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    columns = np.zeros((groups * group.width, counts.max(), each), np.int64)
-    real = np.zeros(columns.shape, np.bool_)
-    at = slots[order], rank
-    columns[at] = (positions[order] % width)[:, None] * each + np.arange(each)
-    real[at] = True
-    shape = (groups, group.width, counts.max() * each)
-    return Blocks(torch.as_tensor(columns).view(shape), torch.as_tensor(real).view(shape))
+def fallbacks(network: Traced, images: int) -> list[str]:
+    """Say what is too large to be scored in full, and what is done instead."""
+    readers = readers_of(network.trace, network.coupling, network.tensors)
+    extent, said = Extent.of(readers, images), []
+    if extent.derived < images:
+        said.append(
+            f"reconstruction looked at {extent.looked_at:,} of {images:,} images, and took "
+            f"derivatives of {extent.derived:,}: that is enough for a model of this size"
+        )
+    wide = sorted((reader for reader in readers if reader.wide), key=lambda found: -found.columns)
+    if wide:
+        count = len(wide)
+        said.append(
+            f"{counted(count, 'layer')} {verb(count, 'reads', 'read')} more than {WIDEST:,} "
+            f"numbers ({wide[0].name}: {wide[0].columns:,}): what {verb(count, 'it', 'they')} "
+            "would miss is estimated channel by channel, without a refit"
+        )
+    return said
 
 
 PRESETS.add(
     "reconstruction",
-    OnImages(reconstruction),
+    OnImages(reconstruction, fallbacks),
     summary="What the layers that read a channel lose with it after a refit; without labels.",
     source="prunecli; after He et al. 2017, arXiv 1707.06168, and Hassibi, Stork 1993",
 )

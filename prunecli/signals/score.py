@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prunecli.evaluation.batches import count_images
 from prunecli.options import PruneOptions
 from prunecli.progress import Progress, silent
 from prunecli.registry import Registry
@@ -37,6 +38,27 @@ __all__ = ["PRESETS", "Adjusted", "Scorer", "SiteScore", "Subject", "needs_data"
 Scorer = Callable[[Subject], Tensor]
 
 
+class Traced(Protocol):
+    """A traced network: its graph, its channel groups and its tensors."""
+
+    @property
+    def trace(self) -> Trace:
+        """The graph."""
+
+    @property
+    def coupling(self) -> CouplingGraph:
+        """Its channel groups."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Its tensors by name."""
+
+
+def _nothing_said(_: Traced, images: int) -> list[str]:
+    del images
+    return []
+
+
 @dataclass(frozen=True)
 class Adjusted:
     """A point of the taxonomy, and what is done to its saliencies (one per atom) afterwards."""
@@ -47,9 +69,13 @@ class Adjusted:
 
 @dataclass(frozen=True)
 class OnImages:
-    """A signal of its own that looks at the subject's images."""
+    """A signal of its own that looks at the subject's images.
+
+    `fallbacks` says what it leaves out of a network that is too large, for a number of images.
+    """
 
     score: Scorer
+    fallbacks: Callable[[Traced, int], list[str]] = _nothing_said
 
 
 PRESETS: Registry[str | Adjusted | Scorer | OnImages] = Registry("signal")
@@ -61,6 +87,14 @@ def needs_data(signal: str) -> bool:
         return True
     point = point_of(signal)
     return point is not None and point.needs_data
+
+
+def fallbacks_of(signal: str, network: Traced, batches: BatchSource | None) -> list[str]:
+    """Say what a signal leaves out of a network that is too large, and what it does instead."""
+    preset = None if "/" in signal else PRESETS.get(signal)
+    if batches is None or not isinstance(preset, OnImages):
+        return []
+    return preset.fallbacks(network, count_images(batches))
 
 
 def point_of(signal: str) -> Signal | None:

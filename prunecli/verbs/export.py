@@ -75,7 +75,7 @@ def export(
         input=checkpoint.input,
         opset=options.opset,
         classes=checkpoint.classes,
-        metadata=_metadata(opened.loaded, model, command, options.seed),
+        metadata=_metadata(opened.loaded, model, target, command, options.seed),
         tolerance=options.tolerance,
         seed=options.seed,
     )
@@ -156,9 +156,9 @@ def _about_zeros(checkpoint: Checkpoint, label: str) -> list[str]:
     return [note]
 
 
-def _metadata(loaded: Loaded, model: Path, command: str, seed: int) -> dict[str, str]:
+def _metadata(loaded: Loaded, model: Path, target: Path, command: str, seed: int) -> dict[str, str]:
     import json
 
     step = RunStep("export", command, model.name)
-    facts = provenance(loaded, model, command=command, seed=seed, step=step)
+    facts = provenance(loaded, model, target=target, command=command, seed=seed, step=step)
     return {"provenance": json.dumps(facts, sort_keys=True)}

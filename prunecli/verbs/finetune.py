@@ -28,6 +28,7 @@ from prunecli.data import (
     names_of,
     open_source,
 )
+from prunecli.errors import InputError
 from prunecli.evaluation.batches import HELD_OUT
 from prunecli.learnability import (
     Record,
@@ -37,19 +38,21 @@ from prunecli.learnability import (
     write_record,
 )
 from prunecli.options import FinetuneOptions, LoadOptions
-from prunecli.options.declare import check_effect
+from prunecli.options.declare import changes_of, check_effect, effective, values_of
+from prunecli.options.shared import teacher_file
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
 from prunecli.sparse.layers import weight_layers
-from prunecli.verbs.images import check_teacher, class_count
+from prunecli.verbs.images import class_count
 from prunecli.verbs.opened import Opened, open_model
 from prunecli.verbs.showing import Show, check_show, shown
+from prunecli.verbs.teaching import Taught, named_teacher, teacher_from_history
 from prunecli.verbs.unfinished import check_no_run
 from prunecli.verbs.warnings import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from prunecli.checkpoint import Checkpoint
     from prunecli.sparse.layers import WeightLayer
@@ -72,6 +75,7 @@ class _Run:
     overwrite: bool
     command: str
     progress: Progress
+    said: Collection[str]
 
     @property
     def run_dir(self) -> Path:
@@ -103,16 +107,21 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     gates: Gates = NO_GATES,
+    said: Collection[str] | None = None,
     command: str = "",
     progress: Progress = silent,
 ) -> FinetuneReport:
-    """Train the network in `model` on `data`, with `teacher` as the teacher where one is given.
+    """Train the network in `model` on `data`, taught by `teacher`.
+
+    Without one that is what the model was pruned from, if that file still is where it was; the path
+    `none` is nobody.
 
     `output` defaults to `<stem>.finetuned.pt` in the current folder; the log and the state that
     `resume` goes on from lie in `<output stem>.run/` beside it. `record` is where it is written
     which training images were right after which epoch (Parquet); with `continue_record` the
     epochs are added to a record that is there, of the same network on the same images. `page` is
-    an HTML file, `plots` a folder for pictures; the page says whether `gates` are met.
+    an HTML file, `plots` a folder for pictures; the page says whether `gates` are met. `said` names
+    the options that are refused where nobody teaches and nothing follows them (None: every one).
     """
     run = _Run(
         model,
@@ -129,9 +138,12 @@ def finetune(
         overwrite=overwrite,
         command=command,
         progress=progress,
+        said=(*values_of(FinetuneOptions()), "max_drop") if said is None else said,
     )
     show = Show(page, plots, gates=gates)
     report = _tuned(run, show)
+    if report.taught_by is None:  # a setting that nothing follows is no gate
+        show = dataclasses.replace(show, gates=dataclasses.replace(gates, max_drop=None))
     from prunecli import training
 
     return shown(report, show) if training.is_main_process() else report
@@ -146,11 +158,10 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
     opened, source = open_model(run.model, run.load), open_source(run.data)
     checkpoint = opened.checkpoint
     training.check_regularizer(run.options, opened.model, masks=checkpoint.masks)
-    taught = None if run.teacher is None else open_model(run.teacher, run.load)
     classes = class_count(opened.model, checkpoint.input)
     check_classes(classes, source, names=checkpoint.classes)
-    if taught is not None:
-        check_teacher(taught, classes)
+    taught = _taught(run, opened, classes)
+    run = run if taught.opened is not None else _alone(run, show.gates)
     earlier = _earlier(run, opened.loaded, source)
     layers = (
         weight_layers(opened.network(Clock(silent))) if run.options.sparsity is not None else ()
@@ -179,14 +190,34 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         log=result.log,
         record=run.record,
         seconds=round(time.perf_counter() - start, 3),
-        warnings=merged(opened.loaded.warnings, result.warnings, scores.warnings),
+        warnings=merged(taught.warnings, opened.loaded.warnings, result.warnings, scores.warnings),
         sparsity=stored_sparsity(trained, before=run.model, after=run.target),
         sampling=result.sampling,
         precision=result.precision,
         architecture=opened.architecture,
         teacher=scores.teacher,
         history=(*history_of(checkpoint), step),
+        taught_by=taught.report,
     )
+
+
+def _taught(run: _Run, opened: Opened, classes: int) -> Taught:
+    """Return the teacher that was named, or else what the model was pruned from."""
+    if run.teacher is not None:
+        return named_teacher(run.teacher, run.load, classes=classes)
+    return teacher_from_history(opened, run.model, classes=classes)
+
+
+def _alone(run: _Run, gates: Gates) -> _Run:
+    """Return a run that nobody teaches; raise `InputError` for what was said of a teacher."""
+    if gates.max_drop is not None and "max_drop" in run.said:
+        raise InputError(
+            "--max-drop compares with a teacher, and there is none",
+            code="OPTION_WITHOUT_EFFECT",
+            hint="add --teacher MODEL",
+        )
+    changed = [name for name in run.said if name in changes_of(run.options)]
+    return dataclasses.replace(run, options=effective(run.options, changed, teacher=False))
 
 
 def _check(run: _Run, show: Show) -> None:
@@ -194,12 +225,13 @@ def _check(run: _Run, show: Show) -> None:
     from prunecli import training
 
     check_effect(run.options, teacher=run.teacher)
-    given = [run.model, *([run.teacher] if run.teacher else [])]
-    check_output(run.target, inputs=given, overwrite=run.overwrite)
+    named = teacher_file(run.teacher)
+    inputs = [run.model, *([] if named is None else [named])]
+    check_output(run.target, inputs=inputs, overwrite=run.overwrite)
     check_show(
         show,
         NAMES["finetune"],
-        inputs=[run.model, run.data, run.teacher],
+        inputs=[*inputs, run.data],
         overwrite=run.overwrite,
     )
     if run.record is not None:
@@ -215,7 +247,7 @@ def _check(run: _Run, show: Show) -> None:
 def _trained(
     run: _Run,
     opened: Opened,
-    taught: Opened | None,
+    taught: Taught,
     source: DataSource,
     layers: Sequence[WeightLayer],
 ) -> tuple[FinetuneResult, _Scores]:
@@ -232,8 +264,8 @@ def _trained(
         source,
         input=spec,
         options=run.options,
-        teacher=None if taught is None else taught.model,
-        teacher_input=None if taught is None else taught.checkpoint.input,
+        teacher=taught.model,
+        teacher_input=taught.input,
         masks=opened.checkpoint.masks,
         layers=layers,
         run_dir=run.run_dir,
@@ -242,14 +274,16 @@ def _trained(
     )
     after = evaluate(result.model, test, input=spec, progress=progress)
     dense = None
-    if taught is not None:
-        own = taught.checkpoint.input
+    if taught.opened is not None:
+        own = taught.opened.checkpoint.input
         images = (
             test
             if own == spec
             else load_split(source, split, input=own, seed=seed, progress=progress)
         )
-        teacher = instantiate(taught.checkpoint)  # as it is stored, whatever training made of it
+        teacher = instantiate(
+            taught.opened.checkpoint
+        )  # as it is stored, whatever training made of it
         dense = evaluate(teacher, images, input=own, progress=progress).accuracy
     accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
     return result, _Scores(accuracy, dense, test.warnings)
@@ -274,6 +308,7 @@ def _checkpoint(
         metadata=provenance(
             loaded,
             run.model,
+            target=run.target,
             command=run.command,
             seed=run.options.seed,
             facts=facts,

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from prunecli.evaluation.batches import BatchSource
     from prunecli.options import PruneOptions
     from prunecli.progress import Progress
-    from prunecli.verbs.opened import Opened
 
 SCORING_BATCH = 64
 """Images that a signal looks at in one step."""
@@ -38,14 +37,15 @@ def class_count(model: nn.Module, spec: InputSpec) -> int:
     """Return how many classes a network tells apart, by running it once."""
     from prunecli.evaluation.outputs import class_logits
 
-    with torch.no_grad():
-        logits, _ = class_logits(model(example_input(spec)))
+    place = next((value.device for value in model.parameters()), torch.device("cpu"))
+    with evaluating(model), torch.no_grad():
+        logits, _ = class_logits(model(example_input(spec).to(place)))
     return int(logits.shape[-1])
 
 
-def check_teacher(teacher: Opened, classes: int) -> None:
+def check_teacher(teacher: nn.Module, spec: InputSpec, *, classes: int) -> None:
     """Raise `InputError` (`TEACHER_MISMATCH`) unless a teacher has as many outputs, by one run."""
-    own = class_count(teacher.model, teacher.checkpoint.input)
+    own = class_count(teacher, spec)
     if own != classes:
         raise InputError(
             f"the teacher has {own} outputs, the model {classes}",

@@ -10,6 +10,7 @@ from prunecli.progress import Progress, silent
 
 if TYPE_CHECKING:
     from prunecli.budget import Budget
+    from prunecli.methods.chosen import Chosen
     from prunecli.options import LoadOptions, PruneOptions
 
 
@@ -20,13 +21,18 @@ class Job:
     model: Path
     output: Path | None
     budget: Budget | None
-    options: PruneOptions
+    chosen: Chosen
     load: LoadOptions | None = None
     data: str | None = None
     dry_run: bool = False
     overwrite: bool = False
     command: str = ""
     progress: Progress = silent
+
+    @property
+    def options(self) -> PruneOptions:
+        """The options to prune by, with everything decided that nobody gave."""
+        return self.chosen.options
 
     @property
     def target(self) -> Path:

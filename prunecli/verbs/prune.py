@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
+from prunecli.methods.chosen import choose
 from prunecli.methods.ways import trains
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.options.declare import check_effect
+from prunecli.options.shared import teacher_file
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Progress, silent
 from prunecli.pruning.search import AUTO
@@ -60,11 +63,14 @@ def prune(
     folder. `page` is an HTML file, `plots` a folder for pictures; nothing else is written for a dry
     run, and nothing at all when anything fails.
     """
+    options = options or PruneOptions()
+    check_effect(options, latency=_has_latency(budget))
+    chosen = choose(options, budget, images=data is not None)
     job = Job(
         model,
         output=output,
         budget=budget,
-        options=options or PruneOptions(),
+        chosen=chosen,
         load=load,
         data=data,
         dry_run=dry_run,
@@ -72,12 +78,12 @@ def prune(
         command=command,
         progress=progress,
     )
-    check_effect(job.options, latency=_has_latency(budget))
     road = road_of(job.options, budget)
-    teacher = job.options.training.teacher
+    teacher = teacher_file(options.training.teacher)
     show = Show(page, plots, command)
     check_show(show, NAMES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
     report = road(job)
+    report = dataclasses.replace(report, choice=report.choice or chosen.choice)
     if road is trained and not _writes():
         return report
     return shown(report, show)

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.importance import uses_images
-from prunecli.pruning.timed import check_timed, prune_timed
+from prunecli.methods.chosen import prune_chosen
+from prunecli.options.shared import teacher_file
+from prunecli.pruning.timed import check_timed
 from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import check_labels, images_for
-from prunecli.verbs.prune_training import learning_from
+from prunecli.verbs.prune_training import learning_from, with_teacher
 from prunecli.verbs.unfinished import check_no_run
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def one_shot(job: Job) -> PruneReport:
     assert job.budget is not None
     options = job.options
     check_timed(job.budget, options, job.data)
-    check_target(job, options.training.teacher)
+    check_target(job, teacher_file(options.training.teacher))
     training, run_dir = _training(job), job.target.with_suffix(".run")
     started = start(job)
     learning = None if training is None else learning_from(started)
@@ -36,11 +38,11 @@ def one_shot(job: Job) -> PruneReport:
         check_labels(opened.model, opened.checkpoint, job.data)
     wanted = uses_images(options, data=job.data is not None)
     images = images_for(opened.checkpoint, job.data, options, job.progress, scored=wanted)
-    result = prune_timed(
+    result = prune_chosen(
         opened.network(clock),
+        job.chosen,
         input=opened.checkpoint.input,
         budget=job.budget,
-        options=options,
         images=images,
         dry_run=job.dry_run,
         architecture=opened.architecture,
@@ -55,16 +57,17 @@ def one_shot(job: Job) -> PruneReport:
             source,
             training,
             input=opened.checkpoint.input,
-            teacher=None if taught is None else taught.model,
-            teacher_input=None if taught is None else taught.checkpoint.input,
+            teacher=taught.model,
+            teacher_input=taught.input,
             run_dir=run_dir,
             resume=options.training.resume,
             clock=clock,
         )
     report = reported(started, result.report)
+    report = report if learning is None else with_teacher(report, learning[1])
     if result.model is None:
         return report
-    slim = cut_checkpoint(opened.loaded, result, job.model, command=job.command)
+    slim = cut_checkpoint(opened.loaded, result, job.model, target=job.target, command=job.command)
     return written(started, report, slim, by="repair" if training is None else "training")
 
 

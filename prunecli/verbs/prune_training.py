@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
+from prunecli.options.prune import ITERATIVE
+from prunecli.options.shared import teacher_file
 from prunecli.verbs.file_road import check_target, reported, start, written
-from prunecli.verbs.images import check_teacher, class_count
-from prunecli.verbs.opened import open_model
+from prunecli.verbs.images import class_count
+from prunecli.verbs.teaching import NOBODY, Taught, itself, named_teacher
 from prunecli.verbs.unfinished import check_no_run
 
 if TYPE_CHECKING:
@@ -18,21 +20,27 @@ if TYPE_CHECKING:
     from prunecli.report import PruneReport
     from prunecli.verbs.file_road import Started
     from prunecli.verbs.job import Job
-    from prunecli.verbs.opened import Opened
 
 
-def learning_from(started: Started) -> tuple[DataSource, Opened | None]:
+def learning_from(started: Started) -> tuple[DataSource, Taught]:
     """Return what a job trains on, and its teacher; raise `InputError` for images of others."""
     job, opened = started.job, started.opened
     assert job.data is not None
     source, teacher = open_source(job.data), job.options.training.teacher
-    taught = None if teacher is None else open_model(teacher, job.load)
     checkpoint = opened.checkpoint
     classes = class_count(opened.model, checkpoint.input)
     check_classes(classes, source, names=checkpoint.classes)
-    if taught is not None:
-        check_teacher(taught, classes)
-    return source, taught
+    if teacher is not None:
+        return source, named_teacher(teacher, job.load, classes=classes)
+    return source, NOBODY if job.options.method == ITERATIVE else itself(opened, job.model)
+
+
+def with_teacher(report: PruneReport, taught: Taught) -> PruneReport:
+    """Return a report that says who taught."""
+    if report.learning is None:
+        return report
+    learning = dataclasses.replace(report.learning, taught_by=taught.report)
+    return dataclasses.replace(report, learning=learning)
 
 
 def trained(job: Job) -> PruneReport:
@@ -47,7 +55,7 @@ def trained(job: Job) -> PruneReport:
 
     assert job.budget is not None
     own, run_dir = job.options.training, job.target.with_suffix(".run")
-    check_target(job, own.teacher)
+    check_target(job, teacher_file(own.teacher))
     if not (job.dry_run or own.resume or job.overwrite):
         check_no_run(run_dir)
     if job.data is None:
@@ -69,16 +77,16 @@ def trained(job: Job) -> PruneReport:
         input=checkpoint.input,
         budget=job.budget,
         options=job.options,
-        teacher=None if taught is None else taught.model,
-        teacher_input=None if taught is None else taught.checkpoint.input,
+        teacher=taught.model,
+        teacher_input=taught.input,
         run_dir=run_dir,
         dry_run=job.dry_run,
         architecture=opened.architecture,
         clock=started.clock,
     )
-    report = reported(started, result.report)
+    report = with_teacher(reported(started, result.report), taught)
     if result.model is None:
         return report
-    cut = cut_checkpoint(opened.loaded, result, job.model, command=job.command)
+    cut = cut_checkpoint(opened.loaded, result, job.model, target=job.target, command=job.command)
     trained = dataclasses.replace(cut, classes=source.classes)
     return written(started, report, trained, by="training", writes=is_main_process())

@@ -68,6 +68,7 @@ def _written(started: Started, result: SparseResult, report: PruneReport) -> Pru
         metadata=provenance(
             started.opened.loaded,
             job.model,
+            target=job.target,
             command=job.command,
             seed=job.options.seed,
             facts={"sparsity": {**report.plan, "weights": report.sparsity.weights}},

@@ -57,7 +57,7 @@ def test_every_step_tells_what_its_own_report_said(road):
     assert first.cost == cut.cost
     assert first.verified == cut.verified
     assert first.budget == {"flops": {"fraction": 0.5}}
-    assert first.chosen == "l2, uniform"
+    assert first.chosen == "l2, uniform, bias"
     assert first.accuracy == AccuracyChange(
         cut.repair.steps[0].accuracy, cut.repair.steps[-1].accuracy, "held_out"
     )

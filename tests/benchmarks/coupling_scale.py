@@ -105,7 +105,7 @@ def choose(coupling: object, cost: object) -> float:
         ceilings_of(make_budget(flops=0.5), cost.dense),
         widths,
     )
-    chosen = allocate(PruneOptions.allocation, problem)
+    chosen = allocate(PruneOptions().allocation, problem)
     return cost.cost(chosen)["flops"] / cost.dense["flops"]
 
 

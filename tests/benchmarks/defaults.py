@@ -4,7 +4,8 @@
 
 Each checkpoint is cut without alignment, the batch-norm statistics are estimated anew on 512
 training images (the weights stay), and the accuracy is that of images held out from training; test
-images are not looked at. Writes `defaults.csv` beside this script.
+images are not looked at. No repair is done, though with images `prune` does one by default: see
+`repair.py` and `recovery.py`. Writes `defaults.csv` beside this script.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 TABLE = Path(__file__).with_suffix(".csv")
 SIGNALS = (
     "magnitude", "l1", "l2", "bn-gamma", "geometric-median", "taylor", "taylor-share", "fisher",
-    "random",
+    "reconstruction", "random",
 )  # fmt: skip
+WITHOUT_AGGREGATE = ("random", "reconstruction")
 ALLOCATIONS = ("uniform", "global", "greedy")
 FRACTIONS = (0.7, 0.5)
 
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--data", required=True)
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--signals", nargs="*", default=SIGNALS, help="only these signals")
     parser.add_argument("--seeds", type=int, default=3, help="draws of the random signal")
     arguments = parser.parse_args()
     fields = ("checkpoint", "signal", "aggregate", "allocation", "seed", *map(str, FRACTIONS))
@@ -67,10 +70,11 @@ def measure(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, ..
     held_out = load_split(source, "held_out", input=spec, limit=arguments.images)
     train = load_split(source, "train", input=spec, limit=512)
     dense = evaluate(network.model, held_out, input=spec).accuracy
-    yield (path.name, "dense", "", "", "", *([f"{dense:.3f}"] * len(FRACTIONS)))
-    for signal, aggregate in product(SIGNALS, ("sum", "mean")):
+    if set(arguments.signals) == set(SIGNALS):
+        yield (path.name, "dense", "", "", "", *([f"{dense:.3f}"] * len(FRACTIONS)))
+    for signal, aggregate in product(arguments.signals, ("sum", "mean")):
         for seed in range(arguments.seeds if signal == "random" else 1):
-            if signal == "random" and aggregate == "mean":
+            if signal in WITHOUT_AGGREGATE and aggregate == "mean":
                 continue
             options = PruneOptions(signal=signal, aggregate=aggregate, seed=seed)
             saliency = score_network(network, options, batches=lambda: normalised(train, spec))

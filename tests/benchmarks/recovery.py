@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +37,19 @@ class Row:
 
 
 def rows(seed: int) -> tuple[Row, ...]:
-    """Return the rows of the table: the defaults, their controls, and alternatives."""
+    """Return the rows of the table: the defaults, their controls, and alternatives.
+
+    *default* is what `prune` takes with images, *l1 uniform* what it takes without.
+    """
+    plain = PruneOptions(signal="l1", allocation="uniform", seed=seed)
     return (
         Row("dense", None, teacher=False),
         Row("dense, teacher", None),
         Row("default, teacher", PruneOptions(seed=seed)),
+        Row("l1 uniform, teacher", plain),
         Row("random, teacher", PruneOptions(signal="random", allocation="uniform", seed=seed)),
         Row("default", PruneOptions(seed=seed), teacher=False),
+        Row("l1 uniform", plain, teacher=False),
         Row(
             "random",
             PruneOptions(signal="random", allocation="uniform", seed=seed),
@@ -52,7 +59,7 @@ def rows(seed: int) -> tuple[Row, ...]:
             "magnitude greedy, teacher",
             PruneOptions(signal="magnitude", allocation="greedy", seed=seed),
         ),
-        Row("default, align 1, teacher", PruneOptions(seed=seed, align=1)),
+        Row("l1 uniform, align 1, teacher", dataclasses.replace(plain, align=1)),
         Row("taylor, teacher", PruneOptions(signal="taylor", seed=seed)),
     )
 
@@ -91,7 +98,7 @@ def run(row: Row, arguments: argparse.Namespace) -> tuple[str, str, str, str]:
             start,
             data=arguments.data,
             output=Path(folder) / "tuned.pt",
-            teacher=arguments.checkpoint if row.teacher else None,
+            teacher=arguments.checkpoint if row.teacher else Path("none"),
             options=FinetuneOptions(epochs=arguments.epochs, seed=arguments.seed),
         )
         speed = report.epochs[-1].images_per_second

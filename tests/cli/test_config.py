@@ -77,7 +77,7 @@ def test_a_file_of_another_project_is_left_alone(verbs):
     ("text", "hint"),
     [
         ("[tool.prunecli]\nsede = 1\n", "did you mean 'seed'"),
-        ("[tool.prunecli.prune]\nepochs = 1\n", "keys are the long options"),
+        ("[tool.prunecli.prune]\nmomentum = 1\n", "keys are the long options"),
         ("[tool.prunecli.prun]\nseed = 1\n", "did you mean 'prune'"),
         ("[tool.prunecli\n", "repair the file"),
     ],

@@ -49,6 +49,7 @@ VERBS = {
             "candidates",
             "dead",
             "layers",
+            "choice",
             "pictures",
             "page",
         },
@@ -72,6 +73,7 @@ VERBS = {
             "page",
             "sampling",
             "precision",
+            "taught_by",
         },
     ),
     "evaluate": (
@@ -530,7 +532,7 @@ def test_the_model_to_compare_with_is_known_before_the_first_is_scored(verbs, ca
 @pytest.mark.parametrize(
     "words",
     [
-        ["finetune", "m.pt", "--data", "d", "--max-drop", "0.1"],
+        ["finetune", "m.pt", "--data", "d", "--teacher", "none", "--max-drop", "0.1"],
         ["evaluate", "m.pt", "--data", "d", "--max-drop", "0.1"],
         ["evaluate", "m.pt", "--data", "d", "--against", "dense.pt"],
         ["export", "m.pt", "--onnx", "slim.pt"],

@@ -39,6 +39,7 @@ def measured() -> dict[str, str]:
         "coupling": _coupling(),
         "speed": _speed(),
         "precision": _precision(),
+        "dynamic": _dynamic(),
         "bridgeout": _bridgeout(),
         "latency": _latency(),
         "learnability-runs": table(*learnability.runs(read("learnability_runs.csv"))),
@@ -388,6 +389,27 @@ def _precision() -> str:
     return table(head, [tuple(row[name] for name in names) for row in read("precision.csv")])
 
 
+def _dynamic() -> str:
+    """Return time and memory of a step, dense against dynamic execution, and their ratio."""
+    head = ("network", "FLOPs", "step, ms", "choosing and moving, ms", "rewards, ms",
+            "step after the search, ms", "saved for backward, MB", "peak, MB",
+            "peak with freed memory kept, MB")  # fmt: skip
+
+    def pair(row: dict[str, str], name: str, unit: str) -> str:
+        dense, search = (float(row[f"{name}{kind}_{unit}"]) for kind in ("dense", "search"))
+        return f"{dense:.0f} to {search:.0f} ({search / dense:.2f})"
+
+    rows = [
+        (row["network"], percent(row["kept_flops"]),
+         f"{pair(row, '', 'ms').partition(' (')[0]} ({float(row['ratio']):.2f})",
+         f"{float(row['choose_and_move_ms']):.0f}", f"{float(row['reward_ms']):.0f}",
+         f"{float(row['frozen_ms']):.0f}",
+         *(pair(row, name, "mb") for name in ("saved_", "peak_", "resident_")))
+        for row in read("dynamic.csv")
+    ]  # fmt: skip
+    return table(head, rows)
+
+
 def _bridgeout() -> str:
     """Return the mean accuracy over seeds for each fraction of the filters that are zeroed."""
     found: dict[tuple[str, ...], Rows] = {}
@@ -508,7 +530,7 @@ def _headline_speed() -> tuple[str, ...]:
 
 def _headline_recovery() -> tuple[str, ...]:
     rows = {row["row"]: row for row in read("recovery.csv") if row["seed"] == "0"}
-    dense, pruned = rows["dense"], rows["default, teacher"]
+    dense, pruned = rows["dense"], rows["l1 uniform, teacher"]
     kept = percent(pruned["kept_flops"])
     return (
         f"accuracy of a ResNet-20, CIFAR-10, {kept} of the FLOPs, 3 epochs with a teacher",

@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,7 @@ def test_a_method_brings_its_own_defaults_from_python_too():
     assert (said.signal, said.limit) == ("l1", 9)
     assert PruneOptions(limit=None).limit is None
     assert all(set(own) == {"signal", "limit"} for own in METHOD_DEFAULTS.values())
+    assert (PruneOptions().allocation, PruneOptions().repair) == ("uniform", ())
 
 
 def test_what_nobody_gave_follows_a_method_that_changes_and_what_was_given_stays():
@@ -138,7 +140,11 @@ def test_what_nobody_gave_follows_a_method_that_changes_and_what_was_given_stays
         (PruneOptions(candidates=("l1",)), {}),
         (PruneOptions(importance="probe"), {}),
         (FinetuneOptions(sparsity_every=3), {}),
-        (FinetuneOptions(temperature=2.0), {"teacher": None}),
+        (FinetuneOptions(temperature=2.0), {"teacher": Path("none")}),
+        (FinetuneOptions(temperature=2.0), {"teacher": False}),
+        (PruneOptions(training=TrainingOptions(alpha=0.5)), {}),
+        (PruneOptions(method="iterative", training=TrainingOptions(alpha=0.5)), {}),
+        (PruneOptions(training=TrainingOptions(epochs=2, alpha=0.5, teacher=Path("none"))), {}),
         (FinetuneOptions(record_learnability_mode="training"), {}),
     ],
 )

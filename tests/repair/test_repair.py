@@ -239,29 +239,53 @@ def test_a_column_that_is_always_zero_keeps_its_weight() -> None:
 # --- the walk ------------------------------------------------------------------------------------
 
 
-def test_activations_beyond_the_memory_limit_go_through_files_unchanged(
-    monkeypatch: pytest.MonkeyPatch,
+def hooked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """Note the place, the images and the bytes kept of every stop of every walk."""
+    stops = []
+    upto = lockstep.Lockstep.upto
+
+    def watched(self, *names, **options):
+        seen = 0
+        for values in upto(self, *names, **options):
+            seen += len(next(iter(values[0].values())))
+            yield values
+        kept = sum(lockstep._bytes(one) for values in self.kept for one in values)
+        stops.append((names[0], seen, kept))
+
+    monkeypatch.setattr(lockstep.Lockstep, "upto", watched)
+    return stops
+
+
+def test_images_join_the_walk_where_they_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lockstep, "MEMORY_LIMIT", 200_000)
+    monkeypatch.setattr(lockstep, "PIECE", 3 * 8 * 8 * 10)
+    stops = hooked(monkeypatch)
+    step = repaired(block(), "lstsq", batches=images(400)).report.repair.steps[-1]
+    seen = {name: count for name, count, _ in stops}
+    # The maps take some kilobytes of every image, what the classifier reads takes a few numbers.
+    assert list(seen) == ["conv2d_1", "conv2d_2", "linear"]
+    assert seen["conv2d_1"] <= seen["conv2d_2"] < seen["linear"] == 400
+    assert step.fewest == seen["conv2d_1"] >= 10
+    assert max(kept for *_, kept in stops) <= 200_000
+
+
+@pytest.mark.parametrize("name", ["bn", "bias", "lstsq"])
+def test_images_that_joined_late_have_seen_the_repaired_layers(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("bn", "bias", "lstsq")
-    in_memory = repaired(block(), *names)
-    monkeypatch.setattr(lockstep.Store.__init__, "__defaults__", (1000,))
-    in_files = repaired(block(), *names)
-    for name, value in in_memory.model.state_dict().items():
-        assert torch.equal(value, in_files.model.state_dict()[name]), name
-
-
-def test_more_images_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    stores = []
-    monkeypatch.setattr(lockstep.Store.__init__, "__defaults__", (200_000,))
-    put = lockstep.Store.put
-
-    def watched(store, key, values) -> None:
-        put(store, key, values)
-        stores.append(sum(lockstep._bytes(kept) for kept in store._memory.values()))
-
-    monkeypatch.setattr(lockstep.Store, "put", watched)
-    repaired(block(), "lstsq", batches=images(400))
-    assert max(stores) <= 200_000
+    # The same images again and again, at all positions: whoever joins where is no difference.
+    monkeypatch.setattr(equations, "FEWEST", 10_000)
+    one = images(16)()
+    batches = lambda: one * 12  # noqa: E731 - a source of batches
+    whole = repaired(block(), name, batches=batches)
+    assert whole.report.repair.steps[-1].fewest == 192
+    monkeypatch.setattr(lockstep, "MEMORY_LIMIT", 400_000)
+    joined = repaired(block(), name, batches=batches)
+    assert joined.report.repair.steps[-1].fewest < 192
+    for key, value in whole.model.state_dict().items():
+        # The unbiased variance is that of more or of fewer rows.
+        close = {"rtol": 1e-3, "atol": 1e-3}
+        torch.testing.assert_close(joined.model.state_dict()[key], value, **close, msg=key)
 
 
 # --- what comes back -----------------------------------------------------------------------------

@@ -14,11 +14,18 @@ from torch.nn import functional
 import prunecli
 from prunecli.errors import InputError
 from prunecli.least_squares import elimination, equations
-from prunecli.least_squares.elimination import Blocks, Elimination, eliminate
-from prunecli.least_squares.equations import Draw, add_rows_, rows_of_convolution, rows_of_product
+from prunecli.least_squares.elimination import Blocks, Elimination, Unrefitted, eliminate
+from prunecli.least_squares.equations import (
+    Draw,
+    Waiting,
+    add_rows_,
+    rows_of_convolution,
+    rows_of_product,
+)
 from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.pruning.scoring import score_signals
+from prunecli.signals import readers, reconstruction
 from tests.support.weights import randomize_
 
 if TYPE_CHECKING:
@@ -35,6 +42,7 @@ def almost_no_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def all_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(equations, "FEWEST", 10_000)
+    monkeypatch.setattr(readers, "FEWEST", 10_000)
 
 
 # --- elimination ---------------------------------------------------------------------------------
@@ -51,11 +59,14 @@ class Problem:
         root = draw.normal(size=(OUT, OUT - 1))
         self.metric, self.intercept = root @ root.T, intercept
 
-    def elimination(self) -> Elimination:
+    def gram(self) -> Tensor:
         gram = torch.zeros(1, *(self.rows.shape[1] + self.intercept,) * 2, dtype=torch.float64)
         add_rows_(gram, torch.as_tensor(self.rows)[None])
+        return gram
+
+    def elimination(self) -> Elimination:
         weight, metric = (torch.as_tensor(part)[None] for part in (self.weight, self.metric))
-        return Elimination(gram, weight, metric)
+        return Elimination(self.gram(), weight, metric)
 
     def error(self, gone: Iterable[int]) -> float:
         left = np.setdiff1d(np.arange(self.rows.shape[1]), list(gone))
@@ -71,7 +82,8 @@ def blocks_of(*blocks: list[int]) -> Blocks:
     size = max(map(len, blocks))
     padded = torch.tensor([block + [0] * (size - len(block)) for block in blocks])
     real = torch.tensor([[True] * len(block) + [False] * (size - len(block)) for block in blocks])
-    return Blocks(padded[None], real[None])
+    count = len(blocks)
+    return Blocks(count, torch.arange(count), torch.zeros(count, dtype=torch.int64), padded, real)
 
 
 def greedy(errors_without) -> list[tuple[int, float]]:
@@ -139,6 +151,58 @@ def test_blocks_go_in_the_order_of_the_least_error_over_all_problems() -> None:
     assert np.argsort(found).tolist() == [block for block, _ in order]
 
 
+def test_matrices_that_shrink_with_the_columns_change_no_number(monkeypatch) -> None:
+    problem, size, shapes = Problem(40, seed=8), 4, []
+    blocks = [list(range(size * at, size * at + size)) for at in range(10)]
+    shrink = Elimination._shrink_
+
+    def watched(self) -> None:
+        shrink(self)
+        shapes.append(self.inverse.shape[1])
+
+    monkeypatch.setattr(Elimination, "_shrink_", watched)
+    found = eliminate([(problem.elimination(), blocks_of(*blocks))])
+    assert shapes[-1] < shapes[4] < shapes[0] == 41
+    monkeypatch.setattr(elimination, "SHRINK", -1.0)
+    whole = eliminate([(problem.elimination(), blocks_of(*blocks))])
+    assert shapes[-1] == 41
+    torch.testing.assert_close(found, whole, rtol=1e-6, atol=0)
+
+    def error(gone: list[int]) -> float:
+        return problem.error([column for at in gone for column in blocks[at]])
+
+    error.count = len(blocks)
+    assert found.numpy() == pytest.approx(saliency_of(greedy(error)), rel=1e-5)
+
+
+def test_groups_lose_blocks_of_their_own() -> None:
+    """Blocks of a grouped layer: some in one group, one in both, of other sizes in each."""
+    first, second = Problem(7, seed=9), Problem(7, seed=10)
+    both = Elimination(
+        torch.cat([first.gram(), second.gram()]),
+        torch.as_tensor(np.stack([first.weight, second.weight])),
+        torch.as_tensor(np.stack([first.metric, second.metric])),
+    )
+    entries = [(0, 0, [0, 1]), (1, 1, [2]), (2, 0, [3]), (2, 1, [0, 4]), (3, 1, [5, 6])]
+    blocks = Blocks(
+        count=4,
+        block=torch.tensor([block for block, *_ in entries]),
+        group=torch.tensor([group for _, group, _ in entries]),
+        columns=torch.tensor([[*at, 0][:2] for *_, at in entries]),
+        real=torch.tensor([[True, len(at) > 1] for *_, at in entries]),
+    )
+
+    def error(gone: list[int]) -> float:
+        lost: list[list[int]] = [[], []]
+        for block, group, at in entries:
+            lost[group] += at if block in gone else []
+        return first.error(lost[0]) + second.error(lost[1])
+
+    error.count = 4
+    found = eliminate([(both, blocks)]).numpy()
+    assert found == pytest.approx(saliency_of(greedy(error)), rel=1e-5)
+
+
 def test_of_many_blocks_some_go_in_one_step_and_all_get_an_own_number(monkeypatch) -> None:
     monkeypatch.setattr(elimination, "AT_ONCE", 3)
     problem = Problem(12, seed=5)
@@ -154,6 +218,66 @@ def test_columns_that_are_always_zero_go_first() -> None:
     found = eliminate([(problem.elimination(), blocks_of(*([at] for at in range(6))))])
     assert set(np.argsort(found.numpy())[:2].tolist()) == {1, 4}
     assert float(found[[1, 4]].max()) < 1e-9 < float(found[[0, 2, 3, 5]].min())
+
+
+@pytest.mark.parametrize("targets", [3, 30])
+def test_a_metric_of_many_outputs_is_kept_as_narrow_as_the_columns(targets: int) -> None:
+    draw = np.random.default_rng(3)
+    weight, root = draw.normal(size=(8, targets)), draw.normal(size=(targets, targets))
+    problem = Problem(8, seed=11)
+    problem.weight, problem.metric = weight, root @ root.T
+    solved = problem.elimination()
+    assert solved.weight.shape[2] <= min(8, targets)
+    blocks = [[0], [3, 4], [7]]
+    found = solved.errors(blocks_of(*blocks))
+    assert found.numpy() == pytest.approx([problem.error(block) for block in blocks], rel=1e-6)
+
+
+def test_what_is_not_refitted_is_missed_as_much_whatever_has_gone() -> None:
+    left = Unrefitted(torch.tensor([[1.0, 2.0, 4.0, 8.0]], dtype=torch.float64))
+    blocks = blocks_of([0, 2], [1], [3])
+    left.remove_(blocks.take(torch.tensor([0])))
+    assert left.errors(blocks).tolist() == [5, 2, 8]
+    assert eliminate([(left, blocks)]).tolist() == pytest.approx([5, 2, 8])
+
+
+# --- sums ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [5, 150, 600])
+def test_products_are_those_of_all_rows_however_they_are_tiled(size: int, kind) -> None:
+    rows = torch.randn(2, 90, size, generator=torch.Generator().manual_seed(0)).to(kind)
+    gram = torch.zeros(2, size + 1, size + 1, dtype=torch.float64)
+    for part in rows.split(40, 1):
+        add_rows_(gram, part)
+    exact = torch.cat([rows.double(), torch.ones(2, 90, 1, dtype=torch.float64)], 2)
+    # Of narrow layers, and of float64, nothing is rounded to float32.
+    close = 1e-12 if kind == torch.float64 or size == 5 else 1e-5
+    torch.testing.assert_close(gram, exact.mT @ exact, rtol=close, atol=90 * close)
+    assert torch.equal(gram, gram.mT) or kind == torch.float32
+
+
+def test_rows_wait_until_their_products_are_worth_a_pass_and_none_is_lost() -> None:
+    taken = []
+    waiting = Waiting(10, lambda *parts: taken.append([len(part[0]) for part in parts]))
+    for count in (4, 5, 3, 20, 2):
+        waiting.add(torch.zeros(1, count, 3), torch.zeros(1, count, 2))
+    assert taken == [[12, 12], [20, 20]]
+    waiting.empty()
+    waiting.empty()
+    assert taken[2:] == [[2, 2]]
+
+
+def test_wide_layers_draw_fewer_rows_per_column_but_some() -> None:
+    def rows(columns: int, images: int = 1000) -> int:
+        return len(Draw(images).positions(100_000, columns=columns)) * images
+
+    assert rows(27) == 16_000  # 16 positions, whatever is enough
+    assert rows(400) == pytest.approx(128 * 400, rel=0.02)
+    assert rows(1448) == pytest.approx(2**37 / 1448**2, rel=0.02)
+    assert rows(8192) == pytest.approx(6 * 8192, rel=0.03)
+    assert len(Draw(1000, enough=32).positions(100_000, columns=1000)) == 32
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -354,11 +478,58 @@ def test_a_grouped_convolution_loses_the_same_channel_in_every_group() -> None:
     assert {name: len(values) for name, values in found.items()} == {"0": 4, "2": 3}
 
 
-def test_a_layer_that_is_too_wide_leaves_what_it_reads_whole(monkeypatch) -> None:
-    monkeypatch.setattr("prunecli.signals.reconstruction.WIDEST", 23)
-    found = scored(joined(), pictures())
-    assert np.isnan(found["last"]).all()
-    assert np.isfinite(found["first"]).all()
+def test_a_layer_that_is_too_wide_is_scored_by_squares_and_said_so(monkeypatch) -> None:
+    model, images = joined(), pictures()
+    whole = scored(model, images)
+    monkeypatch.setattr(readers, "WIDEST", 23)
+    monkeypatch.setattr(reconstruction, "WIDEST", 23)
+    found = scored(model, images)
+    # The classifier reads 24 numbers, the first convolution 36, the last one 63.
+    values = model.readers(images)
+    flat, logits = values["head"]
+    mixture = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).double()
+    mixture -= mixture.mean(1, keepdim=True)
+    costs = flat.square().mean(0) * (
+        model.head.weight.square() * mixture.square().mean(0)[:, None]
+    ).sum(0)
+    assert found["last"] == pytest.approx(costs.reshape(6, 4).sum(1).tolist(), rel=1e-6)
+    assert found["first"].tolist() == whole["first"].tolist()
+    (said,) = reconstruction.fallbacks(read_network(model, [images[:1]]), 40)
+    assert said.startswith("3 layers read more than 23 numbers (last.weight: 63)")
+
+
+def test_of_a_large_network_fewer_images_are_looked_at_and_the_report_says_so(monkeypatch) -> None:
+    model, images = joined(), pictures(64)
+    # 36 * (5 * 4 * 9 + 5 * 4) + 4 * 6 * 7 * 9 + 5 * 24 multiply-adds of what reads channels.
+    work = 36 * (180 + 20) + 4 * 378 + 120
+    monkeypatch.setattr(reconstruction, "PASSES", 32 * work)
+    monkeypatch.setattr(reconstruction, "BACKWARD", 16 * work)
+    seen = []
+    run = reconstruction._Gatherer.run
+
+    def watched(self, inputs):
+        seen.append((len(inputs), torch.is_grad_enabled()))
+        return run(self, inputs)
+
+    monkeypatch.setattr(reconstruction._Gatherer, "run", watched)
+    batches = [(part, torch.zeros(len(part), dtype=torch.long)) for part in images.split(20)]
+    result = prunecli.prune(
+        model, images[:1], sparsity=0.4, align=1, signal="reconstruction", batches=lambda: batches
+    )
+    assert sum(count for count, _ in seen) == 32
+    assert sum(count for count, derived in seen if derived) == 16
+    assert len(seen) == 8
+    (said,) = result.report.warnings
+    assert "looked at 32 of 64 images, and took derivatives of 16" in said
+
+
+def test_scores_of_half_of_the_images_are_near_those_of_all(monkeypatch) -> None:
+    model, images = joined(), pictures(400)
+    whole = scored(model, images)
+    monkeypatch.setattr(reconstruction, "PASSES", 200 * 8832)
+    monkeypatch.setattr(reconstruction, "BACKWARD", 200 * 8832)
+    for name, values in scored(model, images).items():
+        assert values == pytest.approx(whole[name], rel=0.35)
 
 
 def test_a_layer_that_is_too_wide_is_left_by_least_squares(monkeypatch) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from prunecli import report
 from prunecli.progress import Step
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COST = report.Cost(flops=41e6, params=272e3, activations=188e3, bytes=1.09e6, channels=688)
 HALF = report.Cost(flops=20.3e6, params=151e3, activations=121e3, bytes=610e3, channels=401)
@@ -229,6 +227,7 @@ def finetune_report(output: Path, *, accuracy: float = 0.91) -> report.FinetuneR
         log=output.with_suffix(".csv"),
         seconds=18.0,
         teacher=0.93,
+        taught_by=report.TeacherReport("history", Path("t.pt")),
     )
 
 

@@ -125,12 +125,18 @@ def test_weights_alone_are_refused_a_method_and_an_input_needs_images(sample):
 def test_a_teacher_in_a_file_keeps_its_own_input(sample, monkeypatch):
     model, spec = sample
     called = {}
-    monkeypatch.setattr(road, "train_and_prune", lambda *_, **named: called.update(named))
+
+    def train_and_prune(*_, **named):
+        called.update(named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(road, "train_and_prune", train_and_prune)
     own = dataclasses.replace(spec, mean=tuple(value + 1 for value in spec.mean))
-    prunecli.prune(
-        model, example(spec), flops=0.5, method="iterative", data="digits", input=own, teacher=None,
-        options=PruneOptions(method="iterative", training=TrainingOptions(teacher=VGG)),
-    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        prunecli.prune(
+            model, example(spec), flops=0.5, method="iterative", data="digits", input=own,
+            options=PruneOptions(method="iterative", training=TrainingOptions(teacher=VGG)),
+        )  # fmt: skip
     assert called["teacher"] is not None
     assert (called["input"], called["teacher_input"]) == (own, spec)
 

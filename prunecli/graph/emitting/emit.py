@@ -20,7 +20,7 @@ from prunecli.graph.operators import is_pointwise, is_written, operator_name, sc
 from prunecli.graph.rules import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     import numpy as np
     from numpy.typing import NDArray
@@ -73,6 +73,41 @@ def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict
     }
 
 
+def emit_some(
+    trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_], names: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Return what the program of `emit` says of the nodes of these names, by names in it.
+
+    A value that comes out whole is followed by nodes that select from it.
+    """
+    sizes = Sizes(trace, coupling, keep)
+    found: dict[str, dict[str, Any]] = {}
+    for node in trace.graph.nodes:
+        written = _write(node, trace, sizes) if node.name in names else None
+        if written is not None:
+            selected = _selected(node, written, trace, sizes)
+            found.update({entry["name"]: entry for entry in selected})
+    return found
+
+
+def following_nodes(trace: Trace) -> frozenset[str]:
+    """Return the names of all nodes of which a program may say another thing after another cut.
+
+    They repeat sizes or pick positions, or their values follow from no cut one and are selected
+    from. Everything else is the same whichever channels are kept.
+    """
+    return frozenset(
+        node.name
+        for node in trace.graph.nodes
+        if node.name in trace.constants
+        or (
+            node.op == "call_function"
+            and _module(node, trace) is None
+            and (operator_name(node.target) in REWRITES or _comes_out_whole(node))
+        )
+    )
+
+
 def _without_unread(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave out tensors that nothing reads any more: indices that were rewritten."""
     waiting: list[Any] = [(node.get("args"), node.get("kwargs")) for node in nodes]
@@ -104,11 +139,10 @@ def _selected(
     node: fx.Node, written: dict[str, Any], trace: Trace, sizes: Sizes
 ) -> list[dict[str, Any]]:
     """Select what is left of a value that follows from no cut one, and so comes out whole."""
-    value = node.meta.get("val")
     stored = node.op == "placeholder" and node.name not in trace.constants
-    if stored or not isinstance(value, torch.Tensor) or _reads_tensors(node):
+    if stored or not _comes_out_whole(node):
         return [written]
-    kept = {dim: sizes.kept(node, dim) for dim in range(value.dim())}
+    kept = {dim: sizes.kept(node, dim) for dim in range(node.meta["val"].dim())}
     takes = [(dim, indices) for dim, indices in kept.items() if indices is not None]
     names = [f"{node.name}_whole{step}" for step in range(len(takes))] + [node.name]
     return [
@@ -118,6 +152,10 @@ def _selected(
             for name, source, (dim, indices) in zip(names[1:], names, takes, strict=False)
         ),
     ]
+
+
+def _comes_out_whole(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor) and not _reads_tensors(node)
 
 
 def _reads_tensors(node: fx.Node) -> bool:

@@ -32,20 +32,24 @@ class Tap(nn.Module):
 
 def add_taps_(network: fx.GraphModule, nodes: Collection[str]) -> dict[str, Tap]:
     """Put a tap behind every node of these names; return the taps by name of their node."""
+    taps = {node.name: Tap() for node in network.graph.nodes if node.name in nodes}
+    put_behind_(network, taps)
+    return taps
+
+
+def put_behind_(network: fx.GraphModule, listeners: Mapping[str, nn.Module]) -> None:
+    """Pass the value of every node of these names through its listener, for all that read it."""
     graph = network.graph
-    taps: dict[str, Tap] = {}
     for node in list(graph.nodes):
-        if node.name not in nodes:
+        if node.name not in listeners:
             continue
-        place = f"_tap_{len(taps)}"
-        taps[node.name] = Tap()
-        network.add_module(place, taps[node.name])
+        place = f"_tap_{list(listeners).index(node.name)}"
+        network.add_module(place, listeners[node.name])
         with graph.inserting_after(node):
             tapped = graph.call_module(place, (node,))
         node.replace_all_uses_with(tapped, delete_user_cb=lambda user, own=tapped: user is not own)
     graph.lint()
     network.recompile()
-    return taps
 
 
 def heard(
