@@ -125,6 +125,12 @@ def prune(
             code="OPTION_WITHOUT_EFFECT",
             hint="add data='images/', or leave input out",
         )
+    if options.training.resume and run_dir is None:
+        raise InputError(
+            "resume goes on from the folder of a run, and none was given",
+            code="OPTION_WITHOUT_EFFECT",
+            hint="add run_dir=Path('run'), or leave resume out",
+        )
     _refuse_unused(options, batches=batches, measured_on=measured_on, masks=masks, run_dir=run_dir)
     source = None if data is None else open_source(data)
     if source is not None:

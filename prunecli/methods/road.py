@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -239,8 +240,7 @@ def settings_of(
     own = chosen.pop("training")
     del own["resume"], own["teacher"], chosen["limit"]
     return {
-        **{name: list(value) if isinstance(value, tuple) else value
-           for name, value in {**chosen, **own}.items()},
+        **_plain({**chosen, **own}),
         "budget": budget.to_json(),
         "classes": list(recipe.images.classes),
         "images": len(recipe.images),
@@ -249,7 +249,16 @@ def settings_of(
         "device": accelerator.device.type,
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
-    }  # fmt: skip
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of an option as a saved state may hold it: no tuples, and paths as text."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def _recipe(
