@@ -101,4 +101,4 @@ class _Straight(torch.autograd.Function):
 
 def masked_gate(logits: Tensor, mask: Tensor) -> Tensor:
     """Return `mask`, with the gradient of the logits passed straight through."""
-    return mask + logits - logits.detach()
+    return mask + (logits - logits.detach())  # in this order the sum is exactly the mask

@@ -9,6 +9,7 @@ decides how fast channels are chosen.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -71,6 +72,8 @@ class ExactGates(GateRule):
         with torch.enable_grad():
             cost = self.of.price(moment.gates.mask)
         fair = float(-gradient.sum() / cost.sum())
+        if not math.isfinite(fair):
+            return  # fp16 overflowed: the update is not made, and the price stays as it is
         self.price = fair if not self.price else MEMORY * self.price + (1 - MEMORY) * fair
         logits.grad.copy_((gradient + max(self.price, 0.0) * cost) * scale)
         self.level(moment, scale)
