@@ -91,12 +91,21 @@ class TrainableGates(GateRule):
             bank.mask[own[logits[own].argmax()]] = 1.0
 
     def extra_loss(self, moment: Moment) -> Tensor:
-        """Return lambda (rho - c / c_0)^2, summed over the limits of the budget."""
+        """Return lambda (rho - c / c_0)^2, summed over the limits that are exceeded or tightest.
+
+        A limit with room left while another one binds asks for nothing (ours: the paper has one).
+        """
         gates = self.trained(moment.gates)
         widths = self.of.widths(gates)
-        terms = [
-            (ceiling / self.of.dense[kind] - self.of.expected.kept(kind, widths)).square()
+        limits = [
+            (ceiling / self.of.dense[kind], self.of.expected.kept(kind, widths))
             for kind, ceiling in self.of.ceilings.items()
+        ]
+        tightest = max(float(kept.detach()) / goal for goal, kept in limits)
+        terms = [
+            (goal - kept).square()
+            for goal, kept in limits
+            if float(kept.detach()) / goal >= min(tightest, 1.0)
         ]
         return self.weight * torch.stack(terms).sum().float()
 
