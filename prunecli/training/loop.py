@@ -148,7 +148,7 @@ def train_step(
     scale = 1.0 if scaler is None else float(scaler.get_scale())
     method.after_backward(run, dataclasses.replace(batch, loss=loss.detach(), scale=scale))
     if options.clip > 0:
-        accelerator.clip_grad_norm_(run.bare.parameters(), options.clip)
+        accelerator.clip_grad_norm_(clipped_parameters(run), options.clip)
     run.optimizer.step()
     if run.average is not None:
         run.average.update(run.bare, run.taken)
@@ -182,6 +182,17 @@ def check_teacher(logits: Tensor, taught: Tensor | None) -> None:
                 code="TEACHER_MISMATCH",
                 hint="a teacher has the classes of its student",
             ) from error
+
+
+def clipped_parameters(run: TrainingRun) -> list[Tensor]:
+    """Return the parameters whose common norm is clipped: all but those of groups that say not."""
+    others = {
+        id(parameter)
+        for group in run.optimizer.param_groups
+        if not group.get("clipped", True)
+        for parameter in group["params"]
+    }
+    return [parameter for parameter in run.bare.parameters() if id(parameter) not in others]
 
 
 def set_learning_rate(optimizer: Any, learning_rate: float) -> None:

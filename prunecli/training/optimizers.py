@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 ParameterGroup: TypeAlias = dict[str, Any]
 """Parameters (`params`) and what an optimiser is told of them, such as `weight_decay`.
 
-An `lr_scale` is a factor on the learning rate of the schedule, for these parameters alone.
+An `lr_scale` is a factor on the learning rate of the schedule, for these parameters alone. With
+`clipped` false their gradients do not count where gradients are clipped.
 """
 
 

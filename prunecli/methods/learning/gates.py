@@ -42,6 +42,11 @@ class GateRule(Rule):
         given = self.options.gate_lr
         return self.step if given is None else given
 
+    @property
+    def clipped(self) -> bool:
+        """Tell whether the gradients of gates count where gradients are clipped: plain ones do."""
+        return self.options.gate_lr is not None
+
     def budget_progress(self, moment: Moment) -> float:
         """Return how far down the budget is, from 0 to 1."""
         return moment.progress

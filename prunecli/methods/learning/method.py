@@ -77,7 +77,15 @@ class LearnedPruning(PlainMethod):
         self.rule.begin(bank)
         if bank is None or not self.rule.learns:
             return Replacement.same_tensors(self.module)
-        own = {"params": [bank.logits], "weight_decay": 0.0, "lr_scale": 1.0, "gates": True}
+        own = {
+            "params": [bank.logits],
+            "weight_decay": 0.0,
+            "lr_scale": 1.0,
+            "gates": True,
+            # Steps of one length have gradients far larger than those of weights: in one norm with
+            # them, clipping would stop the weights.
+            "clipped": self.rule.clipped,
+        }
         return Replacement.same_tensors(self.module, [own])
 
     def before_step(self, run: TrainingRun) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from prunecli.errors import InputError
 from prunecli.signals import score_many
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from prunecli.gating.bank import GateBank
     from prunecli.methods.learning.search import Search
+    from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
 
 
@@ -51,12 +53,14 @@ class Rule:
     """A rule that does nothing; the methods are what overrides it.
 
     `search` is the part of the epochs that channels are chosen in, `learns` says whether gates have
-    logits to train, `gated` whether there are gates at all.
+    logits to train, `gated` whether there are gates at all. With `by_weights` channels are scored
+    anew along the way, by a signal that looks at weights alone.
     """
 
     search: ClassVar[float] = 0.5
     gated: ClassVar[bool] = True
     learns: ClassVar[bool] = True
+    by_weights: ClassVar[bool] = False
 
     def __init__(self, search: Search) -> None:
         self.of = search
@@ -65,6 +69,16 @@ class Rule:
     @classmethod
     def check(cls, options: PruneOptions) -> None:
         """Raise `InputError` for options that the rule cannot follow, before any work."""
+
+    @classmethod
+    def blind(cls, network: Network, options: PruneOptions) -> InputError:
+        """Return the error of a signal that sees no channel of a network."""
+        return InputError(
+            f"the signal {options.signal} sees no channel of this model",
+            code="NOTHING_TO_CUT",
+            where=type(network.model).__name__,
+            hint="use another --signal, such as l2",
+        )
 
     def begin(self, bank: GateBank | None) -> None:
         """Set the logits that gates begin with."""
@@ -88,6 +102,11 @@ class Rule:
     def gate_rate(self) -> float:
         """Return the learning rate of gates."""
         return 0.0
+
+    @property
+    def clipped(self) -> bool:
+        """Tell whether the gradients of gates count where gradients are clipped."""
+        return True
 
     def before_step(self, moment: Moment) -> None:
         """Follow the budget of the moment."""
@@ -131,6 +150,7 @@ def weight_scores(search: Search, module: nn.Module, signal: str) -> Tensor:
         known,
         weights_removed=network.weights_removed(),
         flops_removed=network.flops_removed(),
+        latency_removed=network.latency_removed(),
         aggregate=options.aggregate,
         seed=options.seed,
         dense_shapes=network.dense_shapes,
