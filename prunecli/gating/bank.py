@@ -100,12 +100,18 @@ class GateBank(nn.Module):
         """Return one gate per atom, and a last one that is open, in float32."""
         if not self.active:
             return self.opened
-        own = (self.trained if self.training else self.tested)(self)
+        return self.among_all((self.trained if self.training else self.tested)(self))
+
+    def among_all(self, own: Tensor) -> Tensor:
+        """Return one gate per atom of these [gated atoms], and a last one that is open."""
         return self.opened.index_put((self.gated,), own.to(self.opened.dtype))
 
     def forward(self, *weights: Tensor) -> tuple[Tensor, ...]:
         """Return the weights of all sites with their gates multiplied in."""
-        gates = self.gates()
+        return self.multiplied(self.gates(), weights)
+
+    def multiplied(self, gates: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the weights of all sites times `gates`: one per atom, and a last one."""
         return tuple(
             self._times(weight, gates, dims)
             for weight, dims in zip(weights, self.dims, strict=True)

@@ -12,14 +12,19 @@ from torch import nn
 from prunecli.allocation import ceilings_of
 from prunecli.budget import make_budget
 from prunecli.evaluation.batches import NO_IMAGES
+from prunecli.gating.bank import GateBank, gated_network, sites_of
 from prunecli.gating.choose import gateable
-from prunecli.gating.functions import OPEN_ABOVE, open_probability
+from prunecli.gating.functions import OPEN_ABOVE, masked_gate, open_probability
 from prunecli.methods.bar import BudgetAware, barrier, transition
+from prunecli.methods.exact_gates import ExactGates
+from prunecli.methods.gradual import Gradual
 from prunecli.methods.group_lasso import GroupLasso
 from prunecli.methods.learning.choice import chosen_widths
+from prunecli.methods.learning.method import _fold_gates_
 from prunecli.methods.learning.rule import Moment, beside_their_group
 from prunecli.methods.learning.search import make_search
 from prunecli.methods.setup import Setup
+from prunecli.methods.trainable_gates import TrainableGates
 from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions, TrainingOptions
 from prunecli.training.losses import distillation_loss
@@ -227,3 +232,98 @@ def test_scores_beside_their_group_have_a_mean_of_one():
     found = beside_their_group(search, scores)
     for group in torch.unique(search.groups):
         assert float(found[search.groups == group].mean()) == pytest.approx(1.0)
+
+
+# --- the cut at the end of a search --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [BudgetAware, ExactGates, TrainableGates, Gradual])
+def test_no_channel_that_is_kept_loses_its_weights_with_the_last_mask(kind):
+    """The cut may keep more than the last mask has open: aligned widths, `--min-width`."""
+    search = search_of("digits_vgg")
+    rule, network = kind(search), search.setup.network
+    bank = GateBank(
+        sites_of(network.coupling, search.gated),
+        search.gated,
+        trained=rule.trained,
+        tested=rule.tested,
+    )
+    module = gated_network(network, bank)
+    with torch.no_grad():
+        bank.logits.copy_(torch.linspace(-4, 4, len(bank.logits)))
+    bank.active = True
+    bank.mask.copy_((bank.logits > 2).float())
+    kept = bank.logits > -3  # among them such whose gate is closed, by mask or by median
+    before = {name: module.get_parameter(name).detach().clone() for name in bank.weights}
+    _fold_gates_(module, rule, kept)
+    numbers = dict(zip(np.flatnonzero(search.gated), kept.tolist(), strict=True))
+    for site in sites_of(network.coupling, search.gated):
+        after = module.get_parameter(site.weight).detach()
+        for dim, rows in site.rows.items():
+            alive = np.asarray([all(numbers.get(atom, True) for atom in row) for row in rows.T])
+            rest = [other for other in range(after.dim()) if other != dim]
+            assert ((after.abs().sum(rest) > 0).numpy() == alive).all()
+            if kind is not BudgetAware:  # whose gates are fractions
+                index = torch.as_tensor(np.flatnonzero(alive))
+                whole = before[site.weight].index_select(dim, index)
+                assert torch.equal(after.index_select(dim, index), whole)
+
+
+def test_a_mask_keeps_as_many_channels_of_every_group_as_are_asked_for():
+    options = dataclasses.replace(PruneOptions(method="exact-gates"), min_width=6)
+    search = search_of("digits_vgg", options=options, flops=0.2)
+    mask = search.open_at(-torch.arange(len(search.spread), dtype=torch.float32), {"flops": 0.0})
+    groups = search.setup.network.coupling.groups
+    for group in torch.unique(search.groups).tolist():
+        opened = int(mask[search.groups == group].sum())
+        assert opened == -(-6 // groups[group].multiplicity)
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def test_an_overflow_in_fp16_leaves_the_price_as_it_was():
+    search = search_of("digits_vgg")
+    rule = ExactGates(search)
+
+    class Bank(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = nn.Parameter(torch.zeros(len(search.spread)))
+            self.mask = torch.ones(len(search.spread))
+
+    bank = Bank()
+    moment = Moment(0, 10, nn.Module(), bank, torch.Generator())
+    bank.logits.grad = torch.full_like(bank.logits, torch.inf)
+    rule.after_backward(moment, 65536.0)
+    assert not bank.logits.grad.isfinite().all()  # the scaler sees it, and makes no update
+    bank.logits.grad = torch.linspace(-3, 1, len(bank.logits)) * 1024
+    rule.after_backward(moment, 1024.0)
+    assert rule.price > 0
+    size = bank.logits.grad.double().div(1024).square().mean().sqrt()
+    assert float(size) == pytest.approx(1.0)
+
+
+def test_a_limit_with_room_left_opens_no_gates_while_another_one_binds():
+    search = search_of("digits_vgg", flops=0.3, params=0.95)
+    alone = search_of("digits_vgg", flops=0.3)
+    losses = []
+    for each in (search, alone):
+        rule = TrainableGates(each)
+        bank = GateBank((), each.gated, trained=rule.trained, tested=rule.tested)
+        with torch.no_grad():
+            bank.mask.zero_()
+            bank.mask[::2] = 1
+        losses.append(rule.extra_loss(Moment(5, 10, nn.Module(), bank, torch.Generator())))
+    kept = search.expected.kept("params", search.widths(bank.mask))
+    assert float(kept) < 0.95
+    assert float(losses[0].detach()) == pytest.approx(float(losses[1].detach()))
+
+
+def test_a_straight_through_gate_is_exactly_its_mask():
+    logits = torch.linspace(-9, 9, 1001, requires_grad=True)
+    mask = (torch.arange(1001) % 2).float()
+    gates = masked_gate(logits, mask)
+    assert torch.equal(gates.detach(), mask)
+    gates.sum().backward()
+    assert torch.equal(logits.grad, torch.ones(1001))

@@ -284,7 +284,7 @@ class LearnedPruning(PlainMethod):
         scores = from_main_process(run.recipe.accelerator, scores.to(run.device)).cpu()
         keep, self.selection = chosen_widths(self.search, scores)
         for model in (run.bare, *([] if run.average is None else [run.average.model])):
-            _fold_gates_(model)
+            _fold_gates_(model, self.rule, torch.as_tensor(keep[self.search.gated]))
         self._write_back(run.bare, np.ones_like(keep))
         slim, self.error = narrower(setup, keep)
         self.keep = keep
@@ -314,14 +314,21 @@ def _bank(module: nn.Module) -> GateBank | None:
 
 
 @torch.no_grad()
-def _fold_gates_(module: nn.Module) -> None:
-    """Multiply the gates of evaluation into the weights that they gate."""
+def _fold_gates_(module: nn.Module, rule: Rule, kept: Tensor) -> None:
+    """Multiply the gates of evaluation into the weights that they gate, `kept` [gated atoms] open.
+
+    The cut may keep channels that the last mask had closed, as widths are aligned and not thinner
+    than asked for. One whose gate is 0 in evaluation gets what the gate is expected to be: a kept
+    channel without weights would be a dead one.
+    """
     bank = _bank(module)
     if bank is None:
         return
-    was_training = bank.training
-    bank.eval()
-    weights = [module.get_parameter(name) for name in bank.weights]
-    for weight, gated in zip(weights, bank(*weights), strict=True):
-        weight.copy_(gated)
-    bank.train(was_training)
+    bank.mask.copy_(kept)
+    own = rule.tested(bank)
+    own = torch.where(own > 0, own, rule.expected_gates(bank)) * bank.mask
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    weights = [tensors[name] for name in bank.weights]  # a fixed kernel may be a buffer
+    gated = bank.multiplied(bank.among_all(own), weights)
+    for weight, value in zip(weights, gated, strict=True):
+        weight.copy_(value)

@@ -85,16 +85,22 @@ class Search:
     def open_at(self, scores: Tensor, ceilings: Mapping[str, float]) -> Tensor:
         """Return the mask [gated atoms] of the highest scores whose cost is within `ceilings`.
 
-        The best of every group is always open. Source: ours; a threshold that follows the budget
-        exactly, found by bisection over the number of open gates.
+        The best of every group are always open, as many as `--min-width` keeps. Source: ours; a
+        threshold that follows the budget exactly, found by bisection over the number of open gates.
         """
         found = _open_at(
             scores.detach().cpu().double().numpy(),
             self.groups.cpu().numpy(),
             lambda widths: self._is_within(widths, ceilings),
             self.setup.network.cost.dense_widths,
+            self._least(),
         )
         return torch.as_tensor(found, dtype=torch.float32, device=scores.device)
+
+    def _least(self) -> Widths:
+        """Return the atoms that every group keeps at least."""
+        wanted, groups = self.setup.options.min_width, self.setup.network.coupling.groups
+        return np.asarray([max(-(-wanted // group.multiplicity), 1) for group in groups], np.int64)
 
     def _is_within(self, widths: Widths, ceilings: Mapping[str, float]) -> bool:
         costs = self.setup.network.cost.cost(widths)
@@ -106,13 +112,14 @@ def _open_at(
     groups: NDArray[np.int64],
     is_within: object,
     dense_widths: Widths,
+    least: Widths,
 ) -> NDArray[np.bool_]:
     assert callable(is_within)
     order = np.argsort(-scores, kind="stable")
-    # The first of every group in this order comes before all others: it stays in any case.
-    _, firsts = np.unique(groups[order], return_index=True)
+    # The first of every group in this order come before all others: they stay in any case.
     first = np.zeros(order.size, np.bool_)
-    first[firsts] = True
+    for group in np.unique(groups):
+        first[np.flatnonzero(groups[order] == group)[: least[group]]] = True
     order = np.concatenate([order[first], order[~first]])
     gone = np.bincount(groups, minlength=dense_widths.size)
 
