@@ -30,6 +30,7 @@ class Gradual(Rule):
 
     search: ClassVar[float] = 0.6
     learns: ClassVar[bool] = False
+    by_weights: ClassVar[bool] = True
 
     def _progress(self, moment: Moment) -> float:
         return cubic(moment.progress)

@@ -37,6 +37,7 @@ class GroupLasso(Rule):
     search: ClassVar[float] = 0.6
     gated: ClassVar[bool] = False
     learns: ClassVar[bool] = False
+    by_weights: ClassVar[bool] = True
 
     def __init__(self, search: Any) -> None:
         super().__init__(search)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from prunecli.methods.learning.rule import Moment
+    from prunecli.network.traced import Network
+    from prunecli.options import PruneOptions
 
 LAMBDA = 1e-4
 """Weight of the penalty, as published for VGG."""
@@ -33,6 +35,7 @@ class Slimming(Rule):
     search: ClassVar[float] = 0.6
     gated: ClassVar[bool] = False
     learns: ClassVar[bool] = False
+    by_weights: ClassVar[bool] = True
 
     def __init__(self, search: Any) -> None:
         super().__init__(search)
@@ -46,12 +49,17 @@ class Slimming(Rule):
             name for name in sites if name.removesuffix(".weight") in norms and name != ""
         )
         if not self.scales:
-            raise InputError(
-                "slimming shrinks the scales of batch norm, and no channel of this model has one",
-                code="NO_BATCH_NORM",
-                where=type(network.model).__name__,
-                hint="use --method group-lasso, which shrinks all weights of a channel",
-            )
+            raise self.blind(network, search.setup.options)
+
+    @classmethod
+    def blind(cls, network: Network, options: PruneOptions) -> InputError:  # noqa: ARG003
+        """Return the error of a network without scales to shrink."""
+        return InputError(
+            "slimming shrinks the scales of batch norm, and no channel of this model has one",
+            code="NO_BATCH_NORM",
+            where=type(network.model).__name__,
+            hint="use --method group-lasso, which shrinks all weights of a channel",
+        )
 
     def extra_loss(self, moment: Moment) -> Tensor:
         """Return lambda times the sum of the absolute scales."""

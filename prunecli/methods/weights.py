@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from prunecli.errors import InputError
 from prunecli.options import FinetuneOptions, TrainingOptions
+from prunecli.options.prune import PLAIN
 from prunecli.training.finetune import check_options
 
 if TYPE_CHECKING:
@@ -30,3 +32,25 @@ def training_of(options: PruneOptions, **changes: Any) -> FinetuneOptions:
     training = FinetuneOptions(**{**given, **taken, **changes})
     check_options(training)
     return training
+
+
+def check_learns(options: PruneOptions) -> None:
+    """Raise `InputError` for what a method that learns what to prune decides by itself, or cannot.
+
+    An allocation would have no effect: the widths come of the training.
+    """
+    if options.repair:
+        raise InputError(
+            "a repair refits a model to its dense outputs, and this one has been trained since",
+            code="BAD_OPTION",
+            where="--repair",
+            hint="leave --repair out, or use --method one-shot",
+        )
+    if options.allocation != PLAIN["allocation"]:
+        raise InputError(
+            f"--allocation {options.allocation} has no effect with --method {options.method}, "
+            "which distributes the budget by itself",
+            code="OPTION_WITHOUT_EFFECT",
+            where="--allocation",
+            hint="leave --allocation out, or use --method one-shot",
+        )

@@ -18,7 +18,7 @@ from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget
 from prunecli.errors import GateError, GraphError, InputError, InterruptedRunError
-from prunecli.options import PruneOptions, TrainingOptions
+from prunecli.options import LatencyOptions, PruneOptions, TrainingOptions
 from prunecli.options.prune import LEARNED
 from prunecli.wording import percent
 from tests.support import html_checks
@@ -194,6 +194,24 @@ def test_a_dry_run_says_what_would_be_done(tmp_path):
         (options(optimizer="sgdd"), {}, InputError, "UNKNOWN_OPTIMIZER"),
         (dataclasses.replace(options(), repair=("bn",)), {}, InputError, "BAD_OPTION"),
         (dataclasses.replace(options(), only=("nothing",)), {}, InputError, "NO_SUCH_LAYER"),
+        (
+            dataclasses.replace(options("bar"), allocation="greedy"),
+            {},
+            InputError,
+            "OPTION_WITHOUT_EFFECT",
+        ),
+        (
+            dataclasses.replace(options("dynamic"), signal="l2"),
+            {},
+            InputError,
+            "OPTION_WITHOUT_EFFECT",
+        ),
+        (
+            dataclasses.replace(options("dynamic"), aggregate="max"),
+            {},
+            InputError,
+            "OPTION_WITHOUT_EFFECT",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_before_the_work(tmp_path, given, arguments, kind, code):
@@ -201,6 +219,80 @@ def test_what_cannot_be_is_told_before_the_work(tmp_path, given, arguments, kind
         prune(tmp_path, given=given, **arguments)
     assert caught.value.code == code
     assert not (tmp_path / "slim.pt").exists()
+
+
+@pytest.mark.parametrize("method", ["gradual", "slimming", "group-lasso"])
+def test_a_signal_of_images_is_refused_where_weights_are_scored_along_the_way(tmp_path, method):
+    steps = []
+    given = dataclasses.replace(options(method), signal="taylor")
+    with pytest.raises(InputError, match="the signal taylor looks at images") as caught:
+        prune(tmp_path, given=given, progress=steps.append)
+    assert "--data" not in caught.value.hint
+    assert not steps  # before the model is even read
+
+
+def test_groups_that_a_signal_of_weights_cannot_see_stay_whole_and_are_told(tmp_path):
+    import prunecli
+    from prunecli.architectures.reference import InputSpec
+
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 16, 3), torch.nn.BatchNorm2d(16), torch.nn.ReLU(),
+        torch.nn.Conv2d(16, 16, 3), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(16 * 16, 10),
+    )  # fmt: skip
+    report = prunecli.prune(
+        model, torch.zeros(2, 1, 8, 8), params=0.8, method="slimming", epochs=1, limit=64,
+        amp="no", data="digits", input=InputSpec(1, 8, 8, (0.3,), (0.4,)), run_dir=tmp_path,
+    ).report  # fmt: skip
+    first, second = report.groups
+    assert first.after < first.before
+    assert second.after == second.before
+    assert report.learning.gates == 16
+    assert "bn-gamma cannot see" in report.learning.ungated[second.name]
+
+
+@pytest.mark.parametrize(("rate", "together"), [(None, False), (1e-3, True)])
+def test_clipping_looks_at_weights_and_not_at_gates_whose_steps_have_one_length(
+    tmp_path, monkeypatch, rate, together
+):
+    """Logits of one length have a norm of 17 here: with them, `--clip 1` would stop the weights."""
+    from accelerate import Accelerator
+
+    clipped = []
+    own = Accelerator.clip_grad_norm_
+
+    def clip(accelerator, parameters, norm):
+        clipped.append([tuple(parameter.shape) for parameter in parameters])
+        return own(accelerator, parameters, norm)
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", clip)
+    report = prune(tmp_path, given=options(epochs=1, clip=1.0, gate_lr=rate))
+    assert ((report.learning.gates,) in clipped[0]) == together
+    assert len(clipped[0]) - together == len(list(instantiate(read(VGG).checkpoint).parameters()))
+
+
+def test_a_run_with_a_latency_table_can_be_resumed(tmp_path):
+    given = dataclasses.replace(
+        options(epochs=1), latency=LatencyOptions(table=tmp_path / "t.json", threads=1)
+    )
+    budget = make_budget(latency=0.95)
+    whole = prune(tmp_path, given=given, budget=budget)
+    given = dataclasses.replace(given, training=dataclasses.replace(given.training, resume=True))
+    again = prune(tmp_path, given=given, budget=budget, overwrite=True)
+    assert again.learning.kept == whole.learning.kept
+    assert not any("nothing to resume" in said for said in again.warnings)
+
+
+def test_resuming_from_python_asks_for_the_folder_of_the_run():
+    import prunecli
+    from prunecli.architectures.reference import InputSpec
+
+    with pytest.raises(InputError, match="none was given") as caught:
+        prunecli.prune(
+            torch.nn.Linear(4, 4), torch.zeros(2, 4), flops=0.5, method="bar", resume=True,
+            data="digits", input=InputSpec(1, 8, 8, (0.3,), (0.4,)),
+        )  # fmt: skip
+    assert "run_dir" in caught.value.hint
 
 
 def test_images_are_needed(tmp_path):
@@ -221,9 +313,36 @@ def test_slimming_without_batch_norm_names_another_method(tmp_path):
     with pytest.raises(InputError, match="no channel of this model has one") as caught:
         prunecli.prune(
             model, torch.zeros(2, 1, 8, 8), flops=0.5, method="slimming", epochs=1, limit=64,
-            data="digits", input=InputSpec(1, 8, 8, (0.3,), (0.4,)),
+            data="digits", input=InputSpec(1, 8, 8, (0.3,), (0.4,)), dry_run=True,
         )  # fmt: skip
     assert "group-lasso" in caught.value.hint
+
+
+class FixedKernel(torch.nn.Module):
+    """A convolution whose kernel is a buffer reads the channels of another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 16, 3, padding=1)
+        kernel = torch.randn(16, 16, 3, 3, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("kernel", kernel / 12)
+        self.last = torch.nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = torch.nn.functional.conv2d(self.first(x).relu(), self.kernel, padding=1)
+        return self.last(seen.relu().mean((2, 3)))
+
+
+def test_gates_sit_on_kernels_that_are_buffers_too():
+    import prunecli
+    from prunecli.architectures.reference import InputSpec
+
+    result = prunecli.prune(
+        FixedKernel(), torch.zeros(2, 1, 8, 8), flops=0.6, method="bar", epochs=1, limit=64,
+        amp="no", data="digits", input=InputSpec(1, 8, 8, (0.3,), (0.4,)),
+    )  # fmt: skip
+    assert result.report.cost.kept["flops"] <= 0.6
+    assert result.report.verified.max_rel_error < 1e-9
 
 
 def test_a_cut_at_once_is_trained_in_the_same_command(tmp_path):

@@ -13,7 +13,9 @@ from prunecli.methods.dynamic.groups import uniform_widths
 from prunecli.methods.dynamic.method import DynamicChannels
 from prunecli.methods.dynamic.settings import DynamicOptions
 from prunecli.methods.learning.road import EPOCHS
-from prunecli.methods.weights import training_of
+from prunecli.methods.weights import check_learns, training_of
+from prunecli.options.prune import DYNAMIC, METHOD_DEFAULTS
+from prunecli.options.shared import AGGREGATE
 from prunecli.report import AccuracyChange, LearningReport
 from prunecli.training.devices import precision_of
 
@@ -42,13 +44,8 @@ class Dynamic:
 
     def check(self, options: PruneOptions) -> None:
         """Raise `InputError` for options that dynamic execution cannot follow."""
-        if options.repair:
-            raise InputError(
-                "a repair refits a model to its dense outputs, and this one has been trained since",
-                code="BAD_OPTION",
-                where="--repair",
-                hint="leave --repair out, or use --method one-shot",
-            )
+        check_learns(options)
+        _check_rewards(options)
         self._settings(options).check()
         self.training(options)
 
@@ -123,6 +120,20 @@ class Dynamic:
         own = options.training
         settings = dataclasses.replace(self.settings, explore=own.explore)
         return settings if own.search is None else dataclasses.replace(settings, search=own.search)
+
+
+def _check_rewards(options: PruneOptions) -> None:
+    """Raise `InputError` for a criterion of another kind: rewards are what they are."""
+    usual = {"signal": METHOD_DEFAULTS[DYNAMIC]["signal"], "aggregate": AGGREGATE}
+    for name, value in usual.items():
+        if getattr(options, name) != value:
+            raise InputError(
+                f"--{name} {getattr(options, name)} has no effect with --method {DYNAMIC}: its "
+                "channels are chosen by the Taylor saliency of those that ran",
+                code="OPTION_WITHOUT_EFFECT",
+                where=f"--{name}",
+                hint=f"leave --{name} out",
+            )
 
 
 def _selection(setup: Setup) -> Selection:

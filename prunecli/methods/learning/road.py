@@ -17,14 +17,17 @@ from prunecli.gating.bank import GateBank, add_gates_, sites_of
 from prunecli.gating.choose import gateable
 from prunecli.methods.learning.method import LearnedPruning
 from prunecli.methods.learning.search import make_search
-from prunecli.methods.weights import training_of
-from prunecli.pruning.scoring import score_network
+from prunecli.methods.weights import check_learns, training_of
+from prunecli.pruning.scoring import check_signal, score_network
 from prunecli.pruning.selection import select
 from prunecli.report import LearningReport
+from prunecli.signals import needs_data
 from prunecli.training.devices import from_main_process, precision_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from prunecli.data import ImageSet
     from prunecli.methods.learning.rule import Rule
@@ -48,12 +51,15 @@ class Learning:
 
     def check(self, options: PruneOptions) -> None:
         """Raise `InputError` for options that a search cannot follow."""
-        if options.repair:
+        check_learns(options)
+        check_signal(options.signal)
+        if self.rule.by_weights and needs_data(options.signal):
             raise InputError(
-                "a repair refits a model to its dense outputs, and this one has been trained since",
+                f"the method {options.method} scores channels by their weights as they train, and "
+                f"the signal {options.signal} looks at images",
                 code="BAD_OPTION",
-                where="--repair",
-                hint="leave --repair out, or use --method one-shot",
+                where="--signal",
+                hint="use a signal of the weights alone (l1, l2, bn-gamma), or leave --signal out",
             )
         self.rule.check(options)
         self.training(options)
@@ -68,7 +74,7 @@ class Learning:
 
     def planned(self, setup: Setup, recipe: Recipe, held_out: ImageSet) -> dict[str, Any]:  # noqa: ARG002
         """Return how long the search is, and which channel groups have gates."""
-        gated, ungated = gateable(setup.network, setup.held, by_gates=self.rule.gated)
+        gated, ungated = self._gateable(setup)
         if not gated.any():
             first = next(iter(ungated.items()), ("", ""))
             raise GraphError(
@@ -90,7 +96,7 @@ class Learning:
     def begin(self, setup: Setup, recipe: Recipe) -> LearnedPruning:
         """Score the channels, and put gates into the traced network."""
         network = setup.network
-        gated, ungated = gateable(network, setup.held, by_gates=self.rule.gated)
+        gated, ungated = self._gateable(setup)
         setup = dataclasses.replace(setup, held={**setup.held, **ungated})
         saliency = score_network(network, setup.options, batches=setup.images.scored_on)
         saliency = (
@@ -139,6 +145,19 @@ class Learning:
             ),
             "allocation": "global",
         }
+
+    def _gateable(self, setup: Setup) -> tuple[NDArray[np.bool_], dict[str, str]]:
+        """Return which atoms can be chosen, and why groups cannot: gates, or a blind signal."""
+        held, network, options = dict(setup.held), setup.network, setup.options
+        if self.rule.by_weights:
+            unseen = np.isnan(score_network(network, options))
+            if unseen.all():
+                raise self.rule.blind(network, options)
+            for group in network.coupling.groups:
+                if unseen[group.atoms].any():
+                    blind = f"the signal {options.signal} cannot see its channels"
+                    held.setdefault(group.name, blind)
+        return gateable(network, held, by_gates=self.rule.gated)
 
     def _steps(self, options: PruneOptions, recipe: Recipe) -> int:
         """Return the steps of the search: one at least, and one at least is left after it."""
