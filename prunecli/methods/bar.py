@@ -155,14 +155,15 @@ class BudgetAware(GateRule):
         if self.options.volume == "hard":
             seen = self.of.widths((logits.detach() > OPEN_ABOVE).double())
         progress = self.budget_progress(moment)
-        terms = []
+        terms, self.last, beyond = [], 0.0, False
         for kind, ceiling in self.of.ceilings.items():
             goal = ceiling / self.of.dense[kind]
             b = (1 - progress) * TOLERANCE + progress * goal
             volume = float(self.of.expected.kept(kind, seen))
-            self.last = barrier(volume, goal - MARGIN * TOLERANCE, b)
-            self.violations += volume >= b
-            terms.append(self.last * self.of.expected.kept(kind, widths))
+            height = barrier(volume, goal - MARGIN * TOLERANCE, b)
+            self.last, beyond = max(self.last, height), beyond or volume >= b
+            terms.append(height * self.of.expected.kept(kind, widths))
+        self.violations += beyond
         return self.weight * torch.stack(terms).sum().float()
 
     def scores(self, moment: Moment) -> Tensor:
@@ -170,7 +171,7 @@ class BudgetAware(GateRule):
         return moment.gates.logits.detach()
 
     def facts(self) -> Mapping[str, float]:
-        """Return the barrier, and how many updates were beyond it."""
+        """Return the highest barrier of any limit, and how many updates were beyond one."""
         return {"barrier": self.last, "beyond": float(self.violations)}
 
     def state(self) -> dict[str, Any]:

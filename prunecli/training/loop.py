@@ -30,6 +30,9 @@ REPORT_SECONDS = 0.2
 """How often progress is reported; on a GPU every report waits for the work that was queued."""
 
 
+WEIGHTS = "weights are no longer numbers"
+"""What is said of weights that have diverged (`check_finite`)."""
+
 DRAWN = -1
 """Where a step's number would be, in the seed of what a whole epoch is drawn from."""
 
@@ -277,8 +280,20 @@ class Meter:
         }
 
 
-def check_finite(value: float, run: TrainingRun) -> None:
-    """Raise `DIVERGED`, with what to change, for a loss that is no longer a number."""
+@torch.no_grad()
+def check_weights(run: TrainingRun) -> None:
+    """Raise `DIVERGED` for weights or statistics that are no numbers: nothing can be cut by them.
+
+    The loss is looked at now and then only, and would tell of them later.
+    """
+    tensors = (*run.bare.parameters(), *run.bare.buffers())
+    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    if not all(bool(tensor.isfinite().all()) for tensor in floats):
+        check_finite(math.nan, run, what=WEIGHTS)
+
+
+def check_finite(value: float, run: TrainingRun, what: str = "loss is no longer a number") -> None:
+    """Raise `DIVERGED`, with what to change, for a value that is no longer a number."""
     recipe = run.recipe
     if math.isfinite(value):
         return
@@ -288,7 +303,7 @@ def check_finite(value: float, run: TrainingRun) -> None:
     if recipe.accelerator.mixed_precision != "no":
         advice.append("switch mixed precision off: --amp no")
     raise InputError(
-        f"the loss is no longer a number in epoch {run.epoch + 1}, by step {run.step}",
+        f"the {what} in epoch {run.epoch + 1}, by step {run.step}",
         code="DIVERGED",
         hint="; or ".join(advice),
     )

@@ -295,6 +295,15 @@ def test_resuming_from_python_asks_for_the_folder_of_the_run():
     assert "run_dir" in caught.value.hint
 
 
+@pytest.mark.parametrize("method", ["exact-gates", "gradual", "group-lasso", "dynamic"])
+def test_a_run_that_diverges_before_the_cut_says_so(tmp_path, monkeypatch, method):
+    monkeypatch.setattr("prunecli.training.loop.REPORT_SECONDS", 1e9)  # no look at the loss before
+    with pytest.raises(InputError, match="weights are no longer numbers") as caught:
+        prune(tmp_path, given=options(method, epochs=1, lr=1e30))
+    assert caught.value.code == "DIVERGED"
+    assert "--lr" in caught.value.hint
+
+
 def test_images_are_needed(tmp_path):
     with pytest.raises(InputError, match="no images were given"):
         verbs.prune(VGG, output=tmp_path / "a.pt", budget=make_budget(flops=0.5), options=options())

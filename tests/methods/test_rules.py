@@ -130,6 +130,21 @@ def test_the_term_of_the_barrier_is_the_area_weighted_volume_of_the_paper():
     assert found == pytest.approx(1e-5 * f * expected, rel=1e-5)
 
 
+def test_barriers_of_several_limits_are_told_by_the_highest_and_updates_counted_once():
+    # Of activations this network can hardly lose any more than the second limit asks for.
+    search = search_of("digits_vgg", flops=0.3, params=0.3, activations=0.999)
+    rule = BudgetAware(search)
+    bank = GateBank((), search.gated, trained=rule.trained, tested=rule.tested)
+    with torch.no_grad():
+        bank.logits.fill_(9.0)
+    rule.extra_loss(Moment(9, 10, nn.Module(), bank, torch.Generator()))
+    assert rule.facts() == {"barrier": 1000.0, "beyond": 1.0}
+    with torch.no_grad():
+        bank.logits.fill_(-9.0)
+    rule.extra_loss(Moment(9, 10, nn.Module(), bank, torch.Generator()))
+    assert rule.facts() == {"barrier": 0.0, "beyond": 1.0}
+
+
 # --- the budget of the moment --------------------------------------------------------------------
 
 

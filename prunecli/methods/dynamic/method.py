@@ -29,6 +29,7 @@ from prunecli.options import PruneOptions
 from prunecli.pruning.proven_cut import plan_of
 from prunecli.report import CoursePoint
 from prunecli.training.devices import from_main_process, over_processes
+from prunecli.training.loop import check_weights
 from prunecli.training.method import PlainMethod, Replacement
 
 if TYPE_CHECKING:
@@ -288,6 +289,7 @@ class DynamicChannels(PlainMethod):
 
     def _freeze(self, run: TrainingRun) -> Replacement:
         """Go on with the best channels alone, in a network that was cut to them and proven."""
+        check_weights(run)
         self._execute(run, self.best)
         write_back_(self.network.model, self.dense_tensors(run), {})
         replacement, self.error = frozen_network(self.network, self.keep, run)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from prunecli.cutting.surgery import cut_tensor, slices_of
+from prunecli.errors import InputError
 from prunecli.gating.bank import GATES, GateBank
 from prunecli.methods.decided import selection_fields, selection_from
 from prunecli.methods.learning.choice import chosen_widths
@@ -20,6 +22,7 @@ from prunecli.pruning.proven_cut import plan_of
 from prunecli.report import CoursePoint
 from prunecli.report.cuts import SEARCH, TRAIN
 from prunecli.training.devices import from_main_process
+from prunecli.training.loop import WEIGHTS, check_finite, check_weights
 from prunecli.training.method import PlainMethod, Replacement
 
 if TYPE_CHECKING:
@@ -99,7 +102,7 @@ class LearnedPruning(PlainMethod):
             drawn = torch.rand(moment.bank.draws.shape, generator=moment.generator)
             moment.bank.draws.copy_(drawn)
             before = moment.bank.mask.clone()
-            self.rule.before_step(moment)
+            self._follow_budget(run, moment)
             self.flips += int((before != moment.bank.mask).sum())
         else:
             self.rule.before_step(moment)
@@ -212,6 +215,14 @@ class LearnedPruning(PlainMethod):
             generator=run.generator(DRAWS),
         )
 
+    def _follow_budget(self, run: TrainingRun, moment: Moment) -> None:
+        try:
+            self.rule.before_step(moment)
+        except InputError as error:
+            if error.code == "BAD_SALIENCY":  # of weights that have grown beyond all bounds
+                check_finite(math.nan, run, what=WEIGHTS)
+            raise
+
     def _banks(self, run: TrainingRun) -> Iterator[GateBank]:
         """Yield the gates of the network, and those of its average."""
         models = [run.bare] if run.average is None else [run.bare, run.average.model]
@@ -279,6 +290,7 @@ class LearnedPruning(PlainMethod):
 
     def _cut(self, run: TrainingRun) -> Replacement:
         """Choose the channels, multiply what is left of gates into the weights, and cut."""
+        check_weights(run)
         setup, moment = self.search.setup, self._moment(run)
         scores = self.rule.scores(moment).double()
         scores = from_main_process(run.recipe.accelerator, scores.to(run.device)).cpu()
