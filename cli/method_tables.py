@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from prunecli.report import CoursePoint, IterativeReport, LearningReport
-from prunecli.wording import percent
+from prunecli.wording import counted, percent
 
 from .table_parts import Parts, bare_percent, fact_rows, grid, shorten
 
@@ -61,7 +61,10 @@ def learning_facts(report: LearningReport) -> dict[str, str]:
     search = search if report.search_epochs else ""
     taught = {} if report.taught_by is None else {"teacher": report.taught_by.statement}
     if report.accuracy is None:
-        return {"to do": f"{report.epochs} epochs{search} ({report.precision})", **taught}
+        return {
+            "to do": f"{counted(report.epochs, 'epoch')}{search} ({report.precision})",
+            **taught,
+        }
     change = report.accuracy
     when = "" if report.search_epochs else " (before and after training)"
     return {

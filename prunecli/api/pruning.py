@@ -125,12 +125,6 @@ def prune(
             code="OPTION_WITHOUT_EFFECT",
             hint="add data='images/', or leave input out",
         )
-    if options.training.resume and run_dir is None:
-        raise InputError(
-            "resume goes on from the folder of a run, and none was given",
-            code="OPTION_WITHOUT_EFFECT",
-            hint="add run_dir=Path('run'), or leave resume out",
-        )
     _refuse_unused(options, batches=batches, measured_on=measured_on, masks=masks, run_dir=run_dir)
     source = None if data is None else open_source(data)
     if source is not None:
@@ -182,10 +176,12 @@ def prune(
         dry_run=dry_run,
         clock=clock,
     )
-    if training is None or taught is None or source is None or found.model is None:
+    if training is None or taught is None or source is None:
         return found
-    from prunecli.methods.after import train_cut
+    from prunecli.methods.after import planned_for, train_cut
 
+    if found.model is None:
+        return with_teacher(planned_for(found, training), taught)
     tuned = train_cut(
         found,
         source,
@@ -210,7 +206,13 @@ def _training_after(options: PruneOptions, source: DataSource | None) -> Finetun
 
 
 def _refuse_unused(options: PruneOptions, **given: Any) -> None:
-    """Raise `InputError` for an argument that a way of pruning has no use for."""
+    """Raise `InputError` for an argument that a way of pruning has no use for, or misses."""
+    if options.training.resume and given["run_dir"] is None:
+        raise InputError(
+            "resume goes on from the folder of a run, and none was given",
+            code="OPTION_WITHOUT_EFFECT",
+            hint="add run_dir=Path('run'), or leave resume out",
+        )
     at_once = _UNUSED_AT_ONCE[: 1 if options.training.epochs else None]  # a run needs a folder
     unused = at_once if options.method == ONE_SHOT else _UNUSED_IN_TRAINING
     way = f"method={options.method!r}"

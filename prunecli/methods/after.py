@@ -9,6 +9,7 @@ from prunecli.errors import InputError
 from prunecli.methods.weights import training_of
 from prunecli.report import AccuracyChange, CoursePoint, LearningReport
 from prunecli.report.cuts import TRAIN
+from prunecli.training.devices import make_accelerator, precision_of
 from prunecli.training.finetune import finetune
 
 if TYPE_CHECKING:
@@ -96,6 +97,18 @@ def train_cut(
         warnings=tuple(warnings),
     )
     return dataclasses.replace(result, model=model, report=report)
+
+
+def planned_for(result: PruneResult, training: FinetuneOptions) -> PruneResult:
+    """Return a dry run that says how the cut would be trained."""
+    learning = LearningReport(
+        method="one-shot",
+        epochs=training.epochs,
+        search_epochs=0.0,
+        gates=0,
+        precision=precision_of(make_accelerator(training.amp)),
+    )
+    return dataclasses.replace(result, report=dataclasses.replace(result.report, learning=learning))
 
 
 def _told(report: PruneReport, tuned: FinetuneResult, training: FinetuneOptions) -> LearningReport:

@@ -48,6 +48,10 @@ def one_shot(job: Job) -> PruneReport:
         architecture=opened.architecture,
         clock=clock,
     )
+    if training is not None and result.model is None:
+        from prunecli.methods.after import planned_for
+
+        result = planned_for(result, training)
     if training is not None and learning is not None and result.model is not None:
         from prunecli.methods.after import train_cut
 

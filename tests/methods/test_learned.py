@@ -366,6 +366,22 @@ def test_a_cut_at_once_is_trained_in_the_same_command(tmp_path):
         verbs.prune(VGG, output=tmp_path / "b.pt", budget=make_budget(flops=0.5), options=given)
 
 
+def test_a_dry_run_of_a_cut_that_is_trained_says_so(tmp_path):
+    import prunecli
+    from prunecli.architectures.reference import InputSpec
+
+    own = TrainingOptions(epochs=3, amp="no", batch_size=32)
+    report = prune(tmp_path, given=PruneOptions(signal="l1", training=own, limit=320), dry_run=True)
+    assert (report.learning.epochs, report.learning.search_epochs) == (3, 0)
+    assert report.learning.taught_by.origin == "itself"
+    assert not list(tmp_path.iterdir())
+    same = prunecli.prune(
+        instantiate(read(VGG).checkpoint), torch.zeros(2, 1, 8, 8), flops=0.5, signal="l1",
+        epochs=3, data="digits", input=InputSpec(1, 8, 8, (0.3,), (0.4,)), dry_run=True,
+    ).report  # fmt: skip
+    assert (same.learning.epochs, same.learning.taught_by.origin) == (3, "itself")
+
+
 def test_a_training_that_loses_what_the_repair_gained_is_not_kept(tmp_path):
     own = TrainingOptions(epochs=1, amp="no", batch_size=32, lr=1.0)
     trained = prune(tmp_path, given=PruneOptions(training=own, limit=320))
