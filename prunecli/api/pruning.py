@@ -14,7 +14,8 @@ from prunecli.methods.chosen import choose, prune_chosen, told
 from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.options.declare import chosen, declared, refuse_idle, takes, values_of
-from prunecli.options.prune import CHANNEL, ONE_SHOT
+from prunecli.options.methods import ONE_SHOT
+from prunecli.options.prune import CHANNEL
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.road import PruneResult, check_prune
 from prunecli.pruning.timed import needs_table

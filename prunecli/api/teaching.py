@@ -12,7 +12,7 @@ from torch import nn
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import read
 from prunecli.options import LoadOptions
-from prunecli.options.prune import ITERATIVE
+from prunecli.options.methods import ITERATIVE
 from prunecli.options.shared import teacher_file
 from prunecli.report import TeacherReport
 from prunecli.verbs.images import check_teacher, class_count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunecli.options.prune import ONE_SHOT
+from prunecli.options.methods import ONE_SHOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

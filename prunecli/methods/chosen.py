@@ -17,7 +17,8 @@ from prunecli.evaluation.scores import UnscorableError
 from prunecli.methods.auto import method_for
 from prunecli.options import RECIPE, PruneOptions
 from prunecli.options.declare import assembled, followed_by
-from prunecli.options.prune import CHANNEL, ONE_SHOT
+from prunecli.options.methods import ONE_SHOT
+from prunecli.options.prune import CHANNEL
 from prunecli.options.shared import AGGREGATE
 from prunecli.pruning.road import PruneResult
 from prunecli.pruning.timed import prune_timed

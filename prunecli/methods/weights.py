@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import InputError
 from prunecli.options import FinetuneOptions, TrainingOptions
-from prunecli.options.prune import PLAIN
+from prunecli.options.methods import PLAIN
 from prunecli.training.finetune import check_options
 
 if TYPE_CHECKING:

@@ -8,13 +8,11 @@ from prunecli.options.analyze import AnalyzeOptions, ComplexityOptions
 from prunecli.options.export import ExportOptions
 from prunecli.options.finetune import FinetuneOptions
 from prunecli.options.load import LoadOptions
+from prunecli.options.methods import METHOD_DEFAULTS, RECIPE, TrainingOptions
 from prunecli.options.prune import (
-    METHOD_DEFAULTS,
-    RECIPE,
     BudgetOptions,
     LatencyOptions,
     PruneOptions,
-    TrainingOptions,
 )
 
 __all__ = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prunecli.options import shared
 from prunecli.options.declare import group, needs, option
-from prunecli.options.prune import METHOD_DEFAULTS, ONE_SHOT
+from prunecli.options.methods import METHOD_DEFAULTS, ONE_SHOT
 
 DATA_NAMED = needs("data", hint="add --data images/")
 MODEL_NAMED = needs("model", hint="add --model FILE")

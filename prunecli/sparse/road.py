@@ -13,7 +13,7 @@ from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
 from prunecli.network.described import prune_report
-from prunecli.options.prune import ONE_SHOT
+from prunecli.options.methods import ONE_SHOT
 from prunecli.progress import Clock, silent
 from prunecli.report import Cost, CutCost, FrozenReport, PruneReport, SparsityReport
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS

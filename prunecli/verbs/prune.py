@@ -127,6 +127,11 @@ def road_of(options: PruneOptions, budget: Budget | None) -> Road:
             "name a signal, or leave --method and --granularity out",
         ),
         (
+            road is trained and options.signal.endswith(f"/{LATENCY_REMOVED}"),
+            f"the signal {options.signal} counts milliseconds, which is done once, before a cut",
+            "name another signal; --latency itself is a budget of every method",
+        ),
+        (
             road is sparsify and needs_latencies(budget, options),
             "milliseconds are counted by cuts of channels alone",
             "leave --granularity out",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
-from prunecli.options.prune import ITERATIVE
+from prunecli.options.methods import ITERATIVE
 from prunecli.options.shared import teacher_file
 from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import class_count

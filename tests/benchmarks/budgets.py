@@ -19,7 +19,7 @@ import prunecli_sample_models
 from prunecli import verbs
 from prunecli.budget import make_budget
 from prunecli.options import PruneOptions, TrainingOptions
-from prunecli.options.prune import LEARNED
+from prunecli.options.methods import LEARNED
 
 TABLE = Path(__file__).with_suffix(".csv")
 MODELS = Path(prunecli_sample_models.__file__).parent

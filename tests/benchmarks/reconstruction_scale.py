@@ -56,7 +56,7 @@ MEASURED = 64
 
 
 def main() -> None:
-    """Measure every network in a process of its own, and write the table."""
+    """Measure the networks that the table lacks, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=NETWORKS)
     parser.add_argument("--data", required=True)
@@ -66,17 +66,32 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.names[0], arguments.data, arguments.images)))
         return
-    rows = []
     for name in arguments.names:
+        if (name, str(arguments.images)) in done():
+            continue
         words = [__file__, name, "--one", "--data", arguments.data]
         words += ["--images", str(arguments.images)]
         found = subprocess.run([sys.executable, *words], check=True, stdout=subprocess.PIPE)
-        rows.append(json.loads(found.stdout.splitlines()[-1]))
-        print(rows[-1], flush=True)
-    with TABLE.open("w", newline="") as file:
+        append(json.loads(found.stdout.splitlines()[-1]))
+
+
+def done() -> set[tuple[str, str]]:
+    """Return what the table has: network and images."""
+    if not TABLE.exists():
+        return set()
+    with TABLE.open(newline="") as file:
+        return {(row["network"], row["images"]) for row in csv.DictReader(file)}
+
+
+def append(row: dict[str, object]) -> None:
+    """Add one row to the table and show it."""
+    new = not TABLE.exists()
+    with TABLE.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row, flush=True)
 
 
 @dataclass

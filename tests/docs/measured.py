@@ -19,6 +19,10 @@ def measured() -> dict[str, str]:
         "recovery": _recovery(),
         "defaults": _defaults(),
         "iterative": _iterative(),
+        "learning": _learning(),
+        "reconstruction-scale": _reconstruction_scale(),
+        "budgets": _budgets(),
+        "gates-step": _gates_step(),
         "repair": _repair(),
         "block-deletion": _block_deletion(),
         "allocations": _allocations(),
@@ -108,6 +112,64 @@ def _iterative() -> str:
         for row in read("iterative.csv")
     ]  # fmt: skip
     return table(head, rows)
+
+
+def _learning() -> str:
+    """Return one row per method, network, budget and length: the mean over its seeds."""
+    found: dict[tuple[str, ...], Rows] = {}
+    for row in read("learning.csv"):
+        key = ("network", "flops", "epochs", "images", "method")
+        found.setdefault(tuple(row[name] for name in key), []).append(row)
+    rows = []
+    for (network, flops, epochs, images, method), group in found.items():
+        after = [float(row["after"]) for row in group]
+        spread = f" ({min(after):.3f} to {max(after):.3f})" if len(after) > 1 else ""
+        rows.append(
+            (network, flops, epochs, "all" if images == "0" else images, method,
+             percent(group[0]["kept_flops"]), percent(str(mean(after))) + spread,
+             str(len(group)), group[0]["precision"])
+        )  # fmt: skip
+    head = ("network", "asked", "epochs", "images", "method", "FLOPs kept", "test images", "seeds",
+            "precision")  # fmt: skip
+    return table(head, sorted(rows, key=lambda row: (row[:4], -float(row[6].split()[0]))))
+
+
+def _reconstruction_scale() -> str:
+    rows = [
+        (row["network"], row["images"], row["cpu"], row["seconds"], row["threads"], row["load"],
+         row["peak_gb"], percent(row["kept_flops"]))
+        for row in read("reconstruction_scale.csv")
+    ]  # fmt: skip
+    head = ("network", "images", "processor s", "wall s", "threads", "load", "peak GB",
+            "FLOPs kept")  # fmt: skip
+    return table(head, rows)
+
+
+def _budgets() -> str:
+    """Return how much of its budget every method used: the least and the most over all runs."""
+    found: dict[str, list[float]] = {}
+    for row in read("budgets.csv"):
+        found.setdefault(row["method"], []).append(float(row["share_of_budget"]))
+    rows = [
+        (
+            method,
+            str(len(shares)),
+            f"{min(shares):.3f}",
+            f"{mean(shares):.3f}",
+            f"{max(shares):.3f}",
+        )
+        for method, shares in found.items()
+    ]
+    return table(("method", "runs", "least", "mean", "most"), rows)
+
+
+def _gates_step() -> str:
+    rows = [
+        (row["network"], row["method"], f"{1e3 * float(row['seconds_plain']):.0f}",
+         f"{1e3 * float(row['seconds_gates']):.0f}", f"{float(row['ratio']):.3f}", row["steps"])
+        for row in read("gates_step.csv")
+    ]  # fmt: skip
+    return table(("network", "method", "ms without", "ms with gates", "ratio", "pairs"), rows)
 
 
 def _defaults() -> str:

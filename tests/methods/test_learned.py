@@ -19,7 +19,7 @@ from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget
 from prunecli.errors import GateError, GraphError, InputError, InterruptedRunError
 from prunecli.options import LatencyOptions, PruneOptions, TrainingOptions
-from prunecli.options.prune import LEARNED
+from prunecli.options.methods import LEARNED
 from prunecli.wording import percent
 from tests.support import html_checks
 from tests.support.samples import VGG
