@@ -149,8 +149,13 @@ def _rewrite_index(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[
 
 
 def _rewrite_index_select(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-    dim = arguments["dim"] % len(shape_of(arguments["self"], sizes.batch))
-    return _take(arguments["self"], dim, sizes.constant(arguments["index"]), sizes)
+    source = arguments["self"]
+    dim = arguments["dim"] % len(shape_of(source, sizes.batch))
+    found = _take(source, dim, sizes.constant(arguments["index"]), sizes)
+    if found and found["take"]["indices"] == list(range(sizes.left(source, dim))):
+        # All that is left, in its order: what a block writes after the rest of it was cut.
+        return {"operator": "aten.alias.default"}
+    return found
 
 
 def _rewrite_index_add(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
@@ -186,8 +191,6 @@ def _take(source: fx.Node, dim: int, indices: Tensor | None, sizes: Sizes) -> di
         for at in (indices % size).tolist()
         if sizes.count(source, dim, at, at + 1)
     ]
-    if left == list(range(sizes.left(source, dim))):
-        return {"operator": "aten.alias.default"}  # all that is left, in its order
     return {"take": {"dim": dim, "indices": left}}
 
 
