@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
 
 def check_no_run(run_dir: Path) -> None:
-    """Raise `InputError` (`UNFINISHED_RUN`) where a stopped run could still go on."""
-    from prunecli.training import has_state
+    """Raise `InputError` (`UNFINISHED_RUN`) where a stopped run could still go on.
 
-    if has_state(run_dir):
+    Of several processes the first alone looks: a slower one may find the state of this very run.
+    """
+    from prunecli.training import has_state, is_main_process
+
+    if has_state(run_dir) and is_main_process():
         raise InputError(
             "an unfinished run exists in its folder",
             code="UNFINISHED_RUN",

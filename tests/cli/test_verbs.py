@@ -49,6 +49,7 @@ VERBS = {
             "candidates",
             "dead",
             "layers",
+            "blocks",
             "choice",
             "pictures",
             "page",
