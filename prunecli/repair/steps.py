@@ -61,13 +61,28 @@ REPAIRS: Registry[Repair] = Registry("repair")
 )
 def estimate_norms_(patient: Patient) -> Done:
     """Set mean and variance of every batch norm behind a cut to those of its input, in order."""
+    return _over_norms(patient, "bn", _set_statistics_)
+
+
+def follow_norms_(patient: Patient) -> Done:
+    """Let the statistics of batch norm be those of its input, and scale and shift make up for it.
+
+    What the network computes in evaluation stays as it is. In training, where a batch norm takes
+    the statistics of the batch, it now computes about the same: a layer that was refitted varies
+    less than the one before the cut, and training would begin from another function than the one
+    that was refitted. Source: ours.
+    """
+    return _over_norms(patient, "statistics", _follow_statistics_)
+
+
+def _over_norms(patient: Patient, name: str, change_: Callable[[BatchNorm, Moments], str]) -> Done:
     calls = Counter(str(node.target) for node in patient.slim.graph.nodes)
     nodes = [node for node in patient.slim.graph.nodes if node.name in patient.layers.norms]
     skipped: Counter[str] = Counter()
     changed = 0
     walk = Lockstep([patient.slim], _images(patient), images=patient.images)
     for at, node in enumerate(nodes):
-        patient.progress(Step("repair bn", at, len(nodes)))
+        patient.progress(Step(f"repair {name}", at, len(nodes)))
         norm = patient.slim.get_submodule(str(node.target))
         assert isinstance(norm, BatchNorm)
         if calls[str(node.target)] > 1:
@@ -77,12 +92,29 @@ def estimate_norms_(patient: Patient) -> Done:
         moments = Moments()
         for (values,) in walk.upto(node.name):
             moments.add(values[source])
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.copy_(moments.mean)
-        norm.running_var.copy_(moments.variance)
-        changed += 1
+        reason = change_(norm, moments)
+        skipped.update([reason] if reason else [])
+        changed += not reason
     return Done(changed, dict(skipped), walk.fewest)
+
+
+def _set_statistics_(norm: BatchNorm, moments: Moments) -> str:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(moments.mean)
+    norm.running_var.copy_(moments.variance)
+    return ""
+
+
+def _follow_statistics_(norm: BatchNorm, moments: Moments) -> str:
+    if not norm.affine:
+        return "its batch norm has no scale"
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    norm.bias.copy_(norm.bias.double() + scale * (moments.mean - norm.running_mean.double()))
+    norm.weight.copy_(scale * (moments.variance + norm.eps).sqrt())
+    return _set_statistics_(norm, moments)
 
 
 class Moments:
@@ -122,7 +154,7 @@ class Moments:
 )
 def compensate_means_(patient: Patient) -> Done:
     """Give every channel behind a cut its dense mean, by bias or batch norm, in order."""
-    return _over_layers(patient, "bias", _shift_)
+    return _followed(patient, _over_layers(patient, "bias", _shift_))
 
 
 @REPAIRS.register(
@@ -134,7 +166,15 @@ def reconstruct_(patient: Patient) -> Done:
     """Refit every layer behind a cut to the dense outputs, in order, whatever was done before."""
     # Batch norm that was estimated anew does not fit the dense outputs.
     patient.slim.load_state_dict(patient.cut)
-    return _over_layers(patient, "lstsq", _refit_)
+    return _followed(patient, _over_layers(patient, "lstsq", _refit_))
+
+
+def _followed(patient: Patient, done: Done) -> Done:
+    """Let batch norm follow what a repair has changed; return what both have done."""
+    norms = follow_norms_(patient)
+    skipped = dict(Counter(done.skipped) + Counter(norms.skipped))
+    fewest = [count for count in (done.fewest, norms.fewest) if count is not None]
+    return Done(done.layers, skipped, min(fewest, default=None))
 
 
 Pairs = Iterator[tuple[Tensor, Tensor]]

@@ -27,7 +27,7 @@ from prunecli.errors import GraphError, InputError
 from prunecli.evaluation.images import evaluate
 from prunecli.least_squares import equations
 from prunecli.options import PruneOptions
-from prunecli.repair import lockstep
+from prunecli.repair import lockstep, steps
 from prunecli_cli.main import main
 from prunecli_cli.tables import view
 from tests.support import fake_verbs
@@ -117,8 +117,16 @@ def test_least_squares_of_a_convolution_goes_into_its_weight_and_the_norm_behind
     found = np.linalg.lstsq(columns, wanted.transpose(0, 2, 3, 1).reshape(-1, 5), rcond=None)[0]
     weight = result.model[2].weight.detach().reshape(5, -1)
     np.testing.assert_allclose(weight, found[:-1].T, atol=2e-5)
-    shift = model[3].running_mean - result.model[3].running_mean
-    np.testing.assert_allclose(shift, found[-1], atol=2e-5)
+    (before, start), (after, end) = (scale_and_shift(net[3]) for net in (model, result.model))
+    np.testing.assert_allclose(after, before, rtol=1e-5)
+    np.testing.assert_allclose((end - start) / before, found[-1], atol=2e-5)
+
+
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a batch norm multiplies by in evaluation, and what it adds."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    shift = norm.bias - norm.running_mean * scale
+    return scale.detach().double().numpy(), shift.detach().double().numpy()
 
 
 CONSUMERS = {
@@ -188,6 +196,32 @@ def test_batch_norm_gets_the_statistics_of_what_it_reads() -> None:
         rows = seen[name].transpose(0, 1).flatten(1).double().numpy()
         np.testing.assert_allclose(norm.running_mean, rows.mean(1), atol=1e-5)
         np.testing.assert_allclose(norm.running_var, rows.var(1, ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lstsq", "bias"])
+def test_training_goes_on_from_what_was_repaired(name: str, monkeypatch) -> None:
+    """With the statistics of the images themselves the network is what it is in evaluation."""
+    model, batches = randomize_(Block(), seed=2).eval(), images()
+    slim = repaired(model, name, batches=batches).model
+    inputs = all_of(batches)
+    with torch.no_grad():
+        tested = slim.eval()(inputs)
+        trained = copy.deepcopy(slim).train()(inputs)
+        assert torch.allclose(trained, tested, rtol=1e-3, atol=1e-4)
+        monkeypatch.setattr(steps, "follow_norms_", lambda _: steps.NOTHING)
+        before = repaired(model, name, batches=batches).model
+        assert torch.allclose(before(inputs), tested, rtol=1e-4, atol=1e-5)
+        apart = (copy.deepcopy(before).train()(inputs) - tested).abs().max()
+    assert apart > 100 * (trained - tested).abs().max()
+
+
+def test_a_norm_without_a_scale_cannot_follow_and_is_counted() -> None:
+    model = plain(
+        nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 6, 3), nn.BatchNorm2d(6, affine=False),
+        nn.ReLU(), nn.Flatten(), nn.Linear(96, 5),
+    )  # fmt: skip
+    step = repaired(model, "lstsq").report.repair.steps[-1]
+    assert step.skipped == {"its batch norm has no scale": 1}
 
 
 def test_a_norm_before_the_cut_keeps_its_statistics() -> None:
@@ -263,7 +297,8 @@ def test_images_join_the_walk_where_they_fit_into_memory(monkeypatch: pytest.Mon
     step = repaired(block(), "lstsq", batches=images(400)).report.repair.steps[-1]
     seen = {name: count for name, count, _ in stops}
     # The maps take some kilobytes of every image, what the classifier reads takes a few numbers.
-    assert list(seen) == ["conv2d_1", "conv2d_2", "linear"]
+    norms = ["batch_norm", "batch_norm_1"]  # which follow in a walk of their own
+    assert list(seen) == ["conv2d_1", "conv2d_2", "linear", *norms]
     assert seen["conv2d_1"] <= seen["conv2d_2"] < seen["linear"] == 400
     assert step.fewest == seen["conv2d_1"] >= 10
     assert max(kept for *_, kept in stops) <= 200_000
