@@ -10,7 +10,7 @@ from prunecli.budget import make_budget
 from prunecli.data import open_source
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import Images
-from prunecli.methods.chosen import choose, prune_chosen, told
+from prunecli.methods.default_recipe import choose, prune_chosen, told
 from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.options.declare import chosen, declared, refuse_idle, takes, values_of
@@ -179,7 +179,7 @@ def prune(
     )
     if training is None or taught is None or source is None:
         return found
-    from prunecli.methods.after import planned_for, train_cut
+    from prunecli.methods.after_cut import planned_for, train_cut
 
     if found.model is None:
         return with_teacher(planned_for(found, training), taught)
@@ -201,7 +201,7 @@ def _training_after(options: PruneOptions, source: DataSource | None) -> Finetun
     """Return the training that follows a cut at once; None for none."""
     if options.training.epochs is None:
         return None
-    from prunecli.methods.after import training_after
+    from prunecli.methods.after_cut import training_after
 
     return training_after(options, data=source is not None)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from prunecli.gating.bank import GateBank
     from prunecli.methods.learning.rule import Moment
+    from prunecli.methods.learning.search import Search
 
 LAMBDA = 1e-5
 """Weight of the term, in activations of one input, as in the public remains."""
@@ -104,7 +105,7 @@ class BudgetAware(GateRule):
     search: ClassVar[float] = 0.6
     step = 5e-3
 
-    def __init__(self, search: Any) -> None:
+    def __init__(self, search: Search) -> None:
         super().__init__(search)
         dense = self.of.dense
         # In the paper's unit, activations, whatever the budget counts.

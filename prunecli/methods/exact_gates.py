@@ -1,4 +1,4 @@
-"""Straight-through gates under an exact budget: ours, the strongest variant that we found.
+"""Straight-through gates under an exact budget: ours.
 
 Forward, a gate is 1 or 0: as many of the highest logits are open as the budget of the moment
 allows, so that the search never runs below it. Backward, the gradient of the loss goes straight
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from prunecli.gating.bank import GateBank
     from prunecli.methods.learning.rule import Moment
+    from prunecli.methods.learning.search import Search
 
 RAMP = 0.5
 """The part of the search in which the budget falls to the one that was asked for."""
@@ -43,7 +44,7 @@ class ExactGates(GateRule):
 
     search: ClassVar[float] = 0.4
 
-    def __init__(self, search: Any) -> None:
+    def __init__(self, search: Search) -> None:
         super().__init__(search)
         self.price = 0.0
 

@@ -48,5 +48,5 @@ class Gradual(Rule):
 
     def scores(self, moment: Moment) -> Tensor:
         """Return the signal of the dense weights as they are."""
-        found = weight_scores(self.of, moment.module, self.of.setup.options.signal)
+        found = weight_scores(self.of, moment.module)
         return beside_their_group(self.of, found)

@@ -8,18 +8,20 @@ Ours: I_k sums over the sites of the traced channel, and the cut has one thresho
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from prunecli.graph.coupling.groups import STAYS
-from prunecli.methods.learning.rule import Rule, beside_their_group, weight_scores
+from prunecli.methods.learning.penalties import PenaltyRule
+from prunecli.methods.learning.rule import beside_their_group
 from prunecli.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunecli.methods.learning.rule import Moment
+    from prunecli.methods.learning.search import Search
 
 STRENGTH = 5e-4
 ALPHA = 4.0
@@ -31,17 +33,13 @@ ALPHA = 4.0
     summary="All weights of a channel shrink together, those of weak channels faster.",
     source="Fang et al. 2023 (DepGraph), arXiv 2301.12900",
 )
-class GroupLasso(Rule):
+class GroupLasso(PenaltyRule):
     """A penalty on the coupled weights of a channel."""
 
-    search: ClassVar[float] = 0.6
-    gated: ClassVar[bool] = False
-    learns: ClassVar[bool] = False
-    by_weights: ClassVar[bool] = True
+    strength: ClassVar[float] = STRENGTH
 
-    def __init__(self, search: Any) -> None:
+    def __init__(self, search: Search) -> None:
         super().__init__(search)
-        self.weight = STRENGTH if self.options.strength is None else self.options.strength
         coupling = search.setup.network.coupling
         self.atoms = coupling.atom_count
         device = search.spread.device
@@ -84,6 +82,5 @@ class GroupLasso(Rule):
         return self.weight * torch.stack(terms).sum()
 
     def scores(self, moment: Moment) -> Tensor:
-        """Return a signal of the weights, by default their L2 norm."""
-        found = weight_scores(self.of, moment.module, self.of.setup.options.signal)
-        return beside_their_group(self.of, found)
+        """Return a signal of the weights, by default their L2 norm, beside that of their group."""
+        return beside_their_group(self.of, super().scores(moment))

@@ -5,18 +5,19 @@ Source: Liu et al. 2017 (arXiv 1708.06519).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from prunecli.errors import InputError
-from prunecli.methods.learning.rule import Rule, weight_scores
+from prunecli.methods.learning.penalties import PenaltyRule
 from prunecli.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from prunecli.methods.learning.rule import Moment
+    from prunecli.methods.learning.search import Search
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
 
@@ -29,17 +30,13 @@ LAMBDA = 1e-4
     summary="L1 on the scales of batch norm while training, then one threshold on them.",
     source="Liu et al. 2017, arXiv 1708.06519",
 )
-class Slimming(Rule):
+class Slimming(PenaltyRule):
     """A penalty on scales."""
 
-    search: ClassVar[float] = 0.6
-    gated: ClassVar[bool] = False
-    learns: ClassVar[bool] = False
-    by_weights: ClassVar[bool] = True
+    strength: ClassVar[float] = LAMBDA
 
-    def __init__(self, search: Any) -> None:
+    def __init__(self, search: Search) -> None:
         super().__init__(search)
-        self.weight = LAMBDA if self.options.strength is None else self.options.strength
         network = search.setup.network
         groups = [g for g in network.coupling.groups if search.gated[g.atoms].any()]
         sites = {name for group in groups for name, _ in group.sites}
@@ -65,7 +62,3 @@ class Slimming(Rule):
         """Return lambda times the sum of the absolute scales."""
         scales = [moment.module.get_parameter(name).abs().sum() for name in self.scales]
         return self.weight * torch.stack(scales).sum()
-
-    def scores(self, moment: Moment) -> Tensor:
-        """Return the absolute scales."""
-        return weight_scores(self.of, moment.module, self.of.setup.options.signal)

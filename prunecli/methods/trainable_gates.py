@@ -11,7 +11,7 @@ after two thirds of the epochs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from prunecli.gating.bank import GateBank
     from prunecli.methods.learning.rule import Moment
+    from prunecli.methods.learning.search import Search
 
 LAMBDA = 2.0
 """Weight of the penalty; the authors' value is not known to us."""
@@ -46,7 +47,7 @@ class TrainableGates(GateRule):
 
     search: ClassVar[float] = 2 / 3
 
-    def __init__(self, search: Any) -> None:
+    def __init__(self, search: Search) -> None:
         super().__init__(search)
         self.exact = self.options.threshold == "exact"
         self.weight = LAMBDA if self.options.strength is None else self.options.strength

@@ -49,7 +49,7 @@ RECIPE: Mapping[str, Any] = {
 """What a one-shot cut of channels takes with images, where none of the three is named.
 
 On ResNet-20 and CIFAR-10 at half of the FLOPs this is 83.8 % after two short epochs of training,
-and 80.7 % with the plain defaults (`prunecli.methods.chosen` says when it applies).
+and 80.7 % with the plain defaults (`prunecli.methods.default_recipe` says when it applies).
 """
 
 

@@ -10,7 +10,7 @@ from prunecli.progress import Progress, silent
 
 if TYPE_CHECKING:
     from prunecli.budget import Budget
-    from prunecli.methods.chosen import Chosen
+    from prunecli.methods.default_recipe import Chosen
     from prunecli.options import LoadOptions, PruneOptions
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
-from prunecli.methods.chosen import choose
+from prunecli.methods.default_recipe import choose
 from prunecli.methods.ways import trains
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.options.declare import check_effect

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.importance import uses_images
-from prunecli.methods.chosen import prune_chosen
+from prunecli.methods.default_recipe import prune_chosen
 from prunecli.options.shared import teacher_file
 from prunecli.pruning.timed import check_timed
 from prunecli.verbs.file_road import check_target, reported, start, written
@@ -49,11 +49,11 @@ def one_shot(job: Job) -> PruneReport:
         clock=clock,
     )
     if training is not None and result.model is None:
-        from prunecli.methods.after import planned_for
+        from prunecli.methods.after_cut import planned_for
 
         result = planned_for(result, training)
     if training is not None and learning is not None and result.model is not None:
-        from prunecli.methods.after import train_cut
+        from prunecli.methods.after_cut import train_cut
 
         source, taught = learning
         result = train_cut(
@@ -79,7 +79,7 @@ def _training(job: Job) -> FinetuneOptions | None:
     """Return the training that follows the cut, checked before any work; None for none."""
     if job.options.training.epochs is None:
         return None
-    from prunecli.methods.after import training_after
+    from prunecli.methods.after_cut import training_after
 
     own = job.options.training
     if not (job.dry_run or own.resume or job.overwrite):

@@ -383,7 +383,7 @@ def test_a_dry_run_of_a_cut_that_is_trained_says_so(tmp_path):
 
 
 def test_a_training_that_loses_what_the_repair_gained_is_not_kept(tmp_path):
-    own = TrainingOptions(epochs=1, amp="no", batch_size=32, lr=1.0)
+    own = TrainingOptions(epochs=1, amp="no", batch_size=32, lr=0.3)
     trained = prune(tmp_path, given=PruneOptions(training=own, limit=320))
     alone = prune(tmp_path, name="alone.pt", given=PruneOptions(limit=320))
     assert trained.repair.steps[-1].accuracy == alone.repair.steps[-1].accuracy > 0.9

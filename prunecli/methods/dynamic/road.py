@@ -13,7 +13,7 @@ from prunecli.methods.dynamic.groups import uniform_widths
 from prunecli.methods.dynamic.method import DynamicChannels
 from prunecli.methods.dynamic.settings import DynamicOptions
 from prunecli.methods.learning.road import EPOCHS
-from prunecli.methods.weights import check_learns, training_of
+from prunecli.methods.training_options import check_learns, training_of
 from prunecli.options.methods import DYNAMIC, METHOD_DEFAULTS
 from prunecli.options.shared import AGGREGATE
 from prunecli.report import AccuracyChange, LearningReport

@@ -13,7 +13,6 @@ from prunecli.progress import silent
 from prunecli.pruning.scoring import score_signals
 from prunecli.signals import needs_data
 from prunecli.signals.accumulate import follows_training
-from prunecli.signals.score import score_many
 from prunecli.signals.subject import Subject
 
 if TYPE_CHECKING:
@@ -57,25 +56,6 @@ def subject_of(network: Network, coupling: CouplingGraph, options: PruneOptions)
         seed=options.seed,
         progress=silent,
     )
-
-
-def weight_saliency(
-    network: Network, coupling: CouplingGraph, slim: nn.Module, options: PruneOptions
-) -> Saliency:
-    """Return the saliency of a signal of weights alone, one per atom that is left."""
-    subject = subject_of(network, coupling, options)
-    found = score_many(
-        [options.signal],
-        network.trace,
-        coupling,
-        {name: value.detach().cpu() for name, value in slim.state_dict().items()},
-        weights_removed=subject.weights_removed,
-        flops_removed=subject.flops_removed,
-        aggregate=options.aggregate,
-        seed=options.seed,
-        dense_shapes=network.dense_shapes,
-    )
-    return found[options.signal]
 
 
 def saliency_between(

@@ -11,8 +11,7 @@ import torch
 from prunecli.allocation import Problem, ceilings_of
 from prunecli.cutting.surgery import slices_of
 from prunecli.data.pixels import normalise
-from prunecli.methods.decided import selection_fields, selection_from
-from prunecli.methods.iterative.criterion import saliency_between, weight_saliency
+from prunecli.methods.iterative.criterion import saliency_between
 from prunecli.methods.iterative.removal import (
     REMOVALS,
     exponential,
@@ -22,6 +21,8 @@ from prunecli.methods.iterative.removal import (
 )
 from prunecli.methods.iterative.stage import begin, cut, write_back
 from prunecli.methods.iterative.taps import heard
+from prunecli.methods.selection_state import selection_fields, selection_from
+from prunecli.methods.weight_saliency import weight_saliency
 from prunecli.pruning.proven_cut import plan_of
 from prunecli.pruning.selection import Selection, select
 from prunecli.report import RemovalReport

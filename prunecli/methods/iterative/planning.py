@@ -12,7 +12,7 @@ from prunecli.errors import InputError
 from prunecli.evaluation.outputs import class_logits
 from prunecli.methods.iterative.criterion import criterion_of
 from prunecli.methods.iterative.removal import removals_left
-from prunecli.methods.weights import training_of
+from prunecli.methods.training_options import training_of
 from prunecli.progress import Step
 from prunecli.report import IterativeReport
 from prunecli.training.devices import precision_of

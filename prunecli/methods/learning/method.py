@@ -12,11 +12,11 @@ import torch
 from prunecli.cutting.surgery import cut_tensor, slices_of
 from prunecli.errors import InputError
 from prunecli.gating.bank import GATES, GateBank
-from prunecli.methods.decided import selection_fields, selection_from
 from prunecli.methods.learning.choice import chosen_widths
 from prunecli.methods.learning.norms import estimate_norms_
 from prunecli.methods.learning.rule import Moment
 from prunecli.methods.narrowing import write_back_
+from prunecli.methods.selection_state import selection_fields, selection_from
 from prunecli.methods.setup import narrower
 from prunecli.pruning.proven_cut import plan_of
 from prunecli.report import CoursePoint

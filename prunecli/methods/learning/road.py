@@ -11,13 +11,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from prunecli.errors import GraphError, InputError
 from prunecli.gating.bank import GateBank, add_gates_, sites_of
 from prunecli.gating.choose import gateable
 from prunecli.methods.learning.method import LearnedPruning
 from prunecli.methods.learning.search import make_search
-from prunecli.methods.weights import check_learns, training_of
+from prunecli.methods.training_options import check_learns, training_of
 from prunecli.pruning.scoring import check_signal, score_network
 from prunecli.pruning.selection import select
 from prunecli.report import LearningReport
@@ -99,9 +100,9 @@ class Learning:
         gated, ungated = self._gateable(setup)
         setup = dataclasses.replace(setup, held={**setup.held, **ungated})
         saliency = score_network(network, setup.options, batches=setup.images.scored_on)
-        saliency = (
-            from_main_process(recipe.accelerator, _tensor(saliency, recipe)).cpu().double().numpy()
-        )
+        device = recipe.accelerator.device
+        shared = from_main_process(recipe.accelerator, torch.as_tensor(saliency, device=device))
+        saliency = shared.cpu().numpy()
         seen = np.where(np.isnan(saliency), 0.0, saliency)
         widths = select(network, seen, setup.budget, _uneven(setup.options), held=setup.held).widths
         search = make_search(
@@ -110,7 +111,7 @@ class Learning:
             seen,
             widths,
             steps=self._steps(setup.options, recipe),
-            device=recipe.accelerator.device,
+            device=device,
         )
         rule = self.rule(search)
         module, _ = network.graph_network(np.ones(network.coupling.atom_count, np.bool_))
@@ -168,9 +169,3 @@ class Learning:
 def _uneven(options: PruneOptions) -> PruneOptions:
     """Return the options of the cut at once that a search begins from: costs count."""
     return dataclasses.replace(options, allocation="greedy")
-
-
-def _tensor(values: Any, recipe: Recipe) -> Any:
-    import torch
-
-    return torch.as_tensor(values, device=recipe.accelerator.device)

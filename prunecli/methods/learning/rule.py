@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from prunecli.errors import InputError
-from prunecli.signals import score_many
+from prunecli.methods.weight_saliency import weight_saliency
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,26 +137,11 @@ class Rule:
         """Go back to a state."""
 
 
-def weight_scores(search: Search, module: nn.Module, signal: str) -> Tensor:
-    """Return a signal of the weights of the dense `module`, one number per gated atom."""
+def weight_scores(search: Search, module: nn.Module) -> Tensor:
+    """Return the signal of the weights of the dense `module`, one number per gated atom."""
     setup = search.setup
-    network, options = setup.network, setup.options
-    tensors = {name: value.detach().cpu().float() for name, value in module.state_dict().items()}
-    known = {**network.tensors, **{n: v for n, v in tensors.items() if n in network.tensors}}
-    found = score_many(
-        [signal],
-        network.trace,
-        network.coupling,
-        known,
-        weights_removed=network.weights_removed(),
-        flops_removed=network.flops_removed(),
-        latency_removed=network.latency_removed(),
-        aggregate=options.aggregate,
-        seed=options.seed,
-        dense_shapes=network.dense_shapes,
-    )[signal]
-    scores = torch.as_tensor(found[search.gated], dtype=torch.float64)
-    return scores.to(search.spread.device)
+    found = weight_saliency(setup.network, setup.network.coupling, module, setup.options)
+    return torch.as_tensor(found[search.gated], dtype=torch.float64, device=search.spread.device)
 
 
 def beside_their_group(search: Search, scores: Tensor) -> Tensor:

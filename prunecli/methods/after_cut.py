@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from prunecli.errors import InputError
-from prunecli.methods.weights import training_of
+from prunecli.methods.training_options import training_of
 from prunecli.report import AccuracyChange, CoursePoint, LearningReport
 from prunecli.report.cuts import TRAIN
 from prunecli.training.devices import make_accelerator, precision_of

@@ -11,9 +11,9 @@ import prunecli
 from prunecli import verbs
 from prunecli.budget import make_budget
 from prunecli.errors import GateError, GraphError
-from prunecli.methods import chosen
+from prunecli.methods import default_recipe
 from prunecli.methods.auto import Better, method_for
-from prunecli.methods.chosen import choose
+from prunecli.methods.default_recipe import choose
 from prunecli.options import PruneOptions, TrainingOptions
 from prunecli.options.declare import assembled
 from prunecli.report import to_json
@@ -156,7 +156,7 @@ def test_a_method_that_nobody_named_is_chosen_by_the_epochs(asked, monkeypatch):
         assert (epochs, kept) == (7, 0.5)
         return "bar"
 
-    monkeypatch.setattr(chosen, "method_for", bar)
+    monkeypatch.setattr(default_recipe, "method_for", bar)
     options = PruneOptions(training=TrainingOptions(epochs=7), **asked)
     found = choose(options, HALF, images=True)
     assert (found.options.method, found.options.signal) == ("bar", "taylor")
@@ -166,7 +166,7 @@ def test_a_method_that_nobody_named_is_chosen_by_the_epochs(asked, monkeypatch):
 
 
 def test_what_only_a_one_shot_cut_can_do_is_never_given_to_another_method(monkeypatch):
-    monkeypatch.setattr(chosen, "method_for", lambda *_: "bar")
+    monkeypatch.setattr(default_recipe, "method_for", lambda *_: "bar")
     own = TrainingOptions(epochs=7)
     for options, budget in (
         (PruneOptions(dead=True, training=own), HALF),
