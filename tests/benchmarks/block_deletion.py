@@ -13,13 +13,13 @@ Rows are appended to `block_deletion.csv` beside this script; rows that are ther
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from resumed import Rows
 
 from prunecli import verbs
 from prunecli.budget import make_budget
@@ -30,7 +30,7 @@ FIELDS = (
     "checkpoint", "flops", "allocation", "blocks", "images", "epochs", "limit", "seed", "deleted",
     "kept_flops", "kept_params", "cut", "before", "after", "trials", "seconds", "load",
 )  # fmt: skip
-KEY = FIELDS[:8]
+RESULTS = Rows(TABLE, FIELDS, 8)
 
 
 def main() -> None:
@@ -59,8 +59,8 @@ def main() -> None:
                     "limit": str(arguments.limit),
                     "seed": str(arguments.seed),
                 }
-                if tuple(key.values()) not in done():
-                    append({**key, **run(key, arguments)})
+                if tuple(key.values()) not in RESULTS.done():
+                    RESULTS.append({**key, **run(key, arguments)})
 
 
 def run(key: dict[str, str], arguments: argparse.Namespace) -> dict[str, str]:
@@ -104,25 +104,6 @@ def run(key: dict[str, str], arguments: argparse.Namespace) -> dict[str, str]:
         "seconds": f"{seconds:.0f}",
         "load": f"{load:.1f}",
     }
-
-
-def done() -> set[tuple[str, ...]]:
-    """Return the keys of the rows that are in the table."""
-    if not TABLE.exists():
-        return set()
-    with TABLE.open(newline="") as file:
-        return {tuple(row[field] for field in KEY) for row in csv.DictReader(file)}
-
-
-def append(row: dict[str, str]) -> None:
-    """Add one row to the table and show it."""
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ on test images). Rows that `bridgeout.csv` has are not measured again.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import time
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+from resumed import Rows
 from torch import nn
 
 from prunecli.architectures.reference import InputSpec
@@ -35,6 +35,7 @@ FRACTIONS = tuple(tenth / 10 for tenth in range(8))
 SETTING = ("regularizer", "p", "q", "target_fraction", "weight_decay", "lr", "epochs", "images",
            "side", "seed")  # fmt: skip
 FIELDS = (*SETTING, "seconds", *(f"{fraction:g}" for fraction in FRACTIONS))
+RESULTS = Rows(TABLE, FIELDS, len(SETTING))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -57,11 +58,11 @@ def main() -> None:
         for name in arguments.regularizers:
             options = options_of(arguments, name, seed)
             setting = row_of(options, arguments.side)
-            if setting not in done():
+            if setting not in RESULTS.done():
                 start = time.process_time()
                 found = accuracies(options, arguments.data, side=arguments.side)
                 seconds = f"{time.process_time() - start:.0f}"
-                append(*setting, seconds, *(f"{accuracy:.4f}" for accuracy in found))
+                RESULTS.append((*setting, seconds, *(f"{accuracy:.4f}" for accuracy in found)))
 
 
 def options_of(arguments: argparse.Namespace, name: str, seed: int) -> FinetuneOptions:
@@ -128,25 +129,6 @@ def zero_filters_(network: nn.Sequential, fraction: float) -> None:
             smallest = layer.weight.flatten(1).norm(dim=1).argsort()[:count]
             for tensor in (layer.weight, layer.bias, norm.weight, norm.bias):
                 tensor[smallest] = 0.0
-
-
-def done() -> set[tuple[str, ...]]:
-    """Return what the table has."""
-    if not TABLE.exists():
-        return set()
-    with TABLE.open(newline="") as file:
-        return {tuple(row[name] for name in SETTING) for row in csv.DictReader(file)}
-
-
-def append(*row: str) -> None:
-    """Add a row to the table."""
-    print(row, flush=True)
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(FIELDS)
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

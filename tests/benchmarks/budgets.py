@@ -9,11 +9,11 @@ script as they are done; rows that are there are not run again.
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 from pathlib import Path
 
 import torch
+from resumed import Rows
 
 import prunecli_sample_models
 from prunecli import verbs
@@ -24,6 +24,7 @@ from prunecli.options.methods import LEARNED
 TABLE = Path(__file__).with_suffix(".csv")
 MODELS = Path(prunecli_sample_models.__file__).parent
 FIELDS = ("network", "method", "cost", "asked", "seed", "kept", "share_of_budget", "accuracy")
+RESULTS = Rows(TABLE, FIELDS, 5)
 ASKED = (("flops", 0.5), ("flops", 0.25), ("params", 0.4), ("activations", 0.5))
 
 
@@ -37,8 +38,8 @@ def main() -> None:
         for method in LEARNED:
             for cost, asked in ASKED:
                 key = ("digits_resnet", method, cost, str(asked), str(seed))
-                if key not in done():
-                    append((*key, *run(method, cost, asked, seed)))
+                if key not in RESULTS.done():
+                    RESULTS.append((*key, *run(method, cost, asked, seed)))
 
 
 def run(method: str, cost: str, asked: float, seed: int) -> tuple[str, str, str]:
@@ -55,25 +56,6 @@ def run(method: str, cost: str, asked: float, seed: int) -> tuple[str, str, str]
         )
     kept = report.cost.kept[cost]
     return f"{kept:.4f}", f"{kept / asked:.4f}", f"{report.learning.accuracy.after:.4f}"
-
-
-def done() -> set[tuple[str, ...]]:
-    """Return the keys of the rows that are in the table."""
-    if not TABLE.exists():
-        return set()
-    with TABLE.open(newline="") as file:
-        return {tuple(row[field] for field in FIELDS[:5]) for row in csv.DictReader(file)}
-
-
-def append(row: tuple[str, ...]) -> None:
-    """Add one row to the table and show it."""
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(FIELDS)
-        writer.writerow(row)
-    print(*row, flush=True)
 
 
 if __name__ == "__main__":

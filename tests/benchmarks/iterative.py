@@ -13,13 +13,14 @@ not run again.
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
+
+from resumed import Rows
 
 from prunecli import verbs
 from prunecli.artefacts.instantiate import instantiate
@@ -38,6 +39,7 @@ FIELDS = (
     "checkpoint", "row", "seed", "kept_flops", "updates", "cut", "after",
     "first_ms", "last_ms", "seconds",
 )  # fmt: skip
+RESULTS = Rows(TABLE, FIELDS, 3)
 TESTED = 2_000
 
 
@@ -71,9 +73,9 @@ def main() -> None:
     arguments = parser.parse_args()
     for row in ROWS:
         key = (arguments.checkpoint.name, row.name, str(arguments.seed))
-        if (arguments.rows and row.name not in arguments.rows) or key in done():
+        if (arguments.rows and row.name not in arguments.rows) or key in RESULTS.done():
             continue
-        append(dict(zip(FIELDS, (*key, *run(row, arguments)), strict=True)))
+        RESULTS.append(dict(zip(FIELDS, (*key, *run(row, arguments)), strict=True)))
 
 
 def run(row: Row, arguments: argparse.Namespace) -> tuple[str, ...]:
@@ -140,25 +142,6 @@ class Clock:
         """Return the medians of the first and of the last five, in milliseconds."""
         first, last = median(self.seconds[:5]), median(self.seconds[-5:])
         return f"{first * 1e3:.0f}", f"{last * 1e3:.0f}"
-
-
-def done() -> set[tuple[str, ...]]:
-    """Return the keys of the rows that are in the table."""
-    if not TABLE.exists():
-        return set()
-    with TABLE.open(newline="") as file:
-        return {tuple(row[field] for field in FIELDS[:3]) for row in csv.DictReader(file)}
-
-
-def append(row: dict[str, str]) -> None:
-    """Add one row to the table and show it."""
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import learnability as records
 import numpy as np
+from resumed import Rows
 
 from prunecli import verbs
 from prunecli.architectures.reference import ArchitectureRef
@@ -29,6 +30,7 @@ from prunecli.options import FinetuneOptions
 
 TABLE = Path(__file__).with_suffix(".csv")
 FIELDS = ("row", "seed", "images", "updates", "held_out", "test_accuracy")
+RESULTS = Rows(TABLE, FIELDS, 2)
 KNOWN = (records.Run("ResNet-20", 0),)
 """Whose records are used: another network's, as a user would have them."""
 
@@ -69,8 +71,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for seed in arguments.seeds:
         for row in ROWS:
-            if (row.name, str(seed)) not in done():
-                append(run(row, arguments.work, seed))
+            if (row.name, str(seed)) not in RESULTS.done():
+                RESULTS.append(run(row, arguments.work, seed))
 
 
 def run(row: Row, work: Path, seed: int) -> dict[str, str]:
@@ -132,25 +134,6 @@ def write_half(images: Path, target: Path, files: list[Path], *, rule: str, seed
             each for each in reader if each["split"] != "train" or each["path"] in kept
         )
     return target
-
-
-def done() -> set[tuple[str, str]]:
-    """Return the rows and seeds that are in the table."""
-    if not TABLE.exists():
-        return set()
-    with TABLE.open(newline="") as file:
-        return {(row["row"], row["seed"]) for row in csv.DictReader(file)}
-
-
-def append(row: dict[str, str]) -> None:
-    """Add one row to the table and show it."""
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ are there are not run again, so that a plan resumes.
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 import time
 from dataclasses import astuple, dataclass, fields
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from resumed import Rows
 
 from prunecli import verbs
 from prunecli.budget import make_budget
@@ -58,6 +58,8 @@ class Row(Cell):
     precision: str
     cpu: str
 
+
+RESULTS = Rows(TABLE, tuple(field.name for field in fields(Row)), len(fields(Cell)))
 
 AT_ONCE: dict[str, dict[str, Any]] = {
     "one-shot": {"signal": "reconstruction", "allocation": "greedy", "repair": ("lstsq",)},
@@ -121,8 +123,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     for cell in PLANS[arguments.plan]():
         wanted = not arguments.methods or cell.method in arguments.methods
-        if wanted and cell not in done():
-            append(run(cell, arguments.checkpoints, arguments.data))
+        if wanted and tuple(map(str, astuple(cell))) not in RESULTS.done():
+            RESULTS.append(astuple(run(cell, arguments.checkpoints, arguments.data)))
 
 
 def run(cell: Cell, checkpoints: Path, data: str) -> Row:
@@ -168,29 +170,6 @@ def processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return "unknown"
-
-
-def done() -> set[Cell]:
-    """Return the cells that are in the table."""
-    if not TABLE.exists():
-        return set()
-    kinds = {"flops": float, "epochs": int, "images": int, "seed": int}
-    with TABLE.open(newline="") as file:
-        return {
-            Cell(*(kinds.get(field.name, str)(row[field.name]) for field in fields(Cell)))
-            for row in csv.DictReader(file)
-        }
-
-
-def append(row: Row) -> None:
-    """Add one row to the table and show it."""
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow([field.name for field in fields(Row)])
-        writer.writerow(astuple(row))
-    print(*astuple(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ that `precision.csv` has are not measured again.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import statistics
 import tempfile
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from resumed import Rows
 
 from prunecli import verbs
 from prunecli.artefacts.instantiate import instantiate
@@ -35,6 +35,7 @@ from prunecli.training.placing import start_run
 
 TABLE = Path(__file__).with_suffix(".csv")
 FIELDS = ("what", "checkpoint", "seed", "images", "threads", "fp32", "bf16", "bf16_over_fp32")
+RESULTS = Rows(TABLE, FIELDS, 3)
 AMPS = ("no", "bf16")
 
 
@@ -51,16 +52,17 @@ def main() -> None:
     parser.add_argument("--tested", type=int, default=5_000)
     arguments = parser.parse_args()
     name, threads = arguments.checkpoint.name, str(torch.get_num_threads())
-    if ("training images per CPU second", name, "") not in done():
+    if ("training images per CPU second", name, "") not in RESULTS.done():
         rates = throughput(arguments)
-        append("training images per CPU second", name, "", str(128 * arguments.steps), threads,
-               *(f"{rate:.0f}" for rate in rates[:2]), f"{rates[2]:.2f}")  # fmt: skip
+        measured = (*(f"{rate:.0f}" for rate in rates[:2]), f"{rates[2]:.2f}")
+        images = str(128 * arguments.steps)
+        RESULTS.append(("training images per CPU second", name, "", images, threads, *measured))
     for seed in range(arguments.seeds):
         what = f"accuracy after epoch {arguments.epochs}"
-        if (what, name, str(seed)) not in done():
+        if (what, name, str(seed)) not in RESULTS.done():
             full, half = accuracies(arguments, seed)
-            append(what, name, str(seed), str(arguments.images), threads,
-                   f"{full:.4f}", f"{half:.4f}", f"{half - full:+.4f}")  # fmt: skip
+            measured = (f"{full:.4f}", f"{half:.4f}", f"{half - full:+.4f}")
+            RESULTS.append((what, name, str(seed), str(arguments.images), threads, *measured))
 
 
 def throughput(arguments: argparse.Namespace) -> tuple[float, float, float]:
@@ -110,25 +112,6 @@ def accuracies(arguments: argparse.Namespace, seed: int) -> tuple[float, float]:
         ).model
         found.append(evaluate(tuned, test, input=checkpoint.input).accuracy)
     return found[0], found[1]
-
-
-def done() -> set[tuple[str, ...]]:
-    """Return what the table has."""
-    if not TABLE.exists():
-        return set()
-    with TABLE.open(newline="") as file:
-        return {tuple(row[name] for name in FIELDS[:3]) for row in csv.DictReader(file)}
-
-
-def append(*row: str) -> None:
-    """Add a row to the table."""
-    print(row, flush=True)
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(FIELDS)
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

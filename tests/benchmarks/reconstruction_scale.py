@@ -13,7 +13,6 @@ seconds of the processor: they say what the clock says on a machine with nothing
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import resource
@@ -29,6 +28,8 @@ import torch
 import torchvision
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from resumed import Rows
 
 from prunecli.architectures.reference import InputSpec
 from prunecli.budget import make_budget
@@ -52,6 +53,7 @@ FIELDS = (
     "network", "images", "score", "allocate", "repair", "seconds", "cpu", "peak_gb", "kept_flops",
     "lstsq_layers", "threads", "load",
 )  # fmt: skip
+RESULTS = Rows(TABLE, FIELDS, 2)
 MEASURED = 64
 
 
@@ -67,31 +69,12 @@ def main() -> None:
         print(json.dumps(measure(arguments.names[0], arguments.data, arguments.images)))
         return
     for name in arguments.names:
-        if (name, str(arguments.images)) in done():
+        if (name, str(arguments.images)) in RESULTS.done():
             continue
         words = [__file__, name, "--one", "--data", arguments.data]
         words += ["--images", str(arguments.images)]
         found = subprocess.run([sys.executable, *words], check=True, stdout=subprocess.PIPE)
-        append(json.loads(found.stdout.splitlines()[-1]))
-
-
-def done() -> set[tuple[str, str]]:
-    """Return what the table has: network and images."""
-    if not TABLE.exists():
-        return set()
-    with TABLE.open(newline="") as file:
-        return {(row["network"], row["images"]) for row in csv.DictReader(file)}
-
-
-def append(row: dict[str, object]) -> None:
-    """Add one row to the table and show it."""
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n", extrasaction="ignore")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    print(row, flush=True)
+        RESULTS.append(json.loads(found.stdout.splitlines()[-1]))
 
 
 @dataclass

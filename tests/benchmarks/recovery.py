@@ -11,11 +11,12 @@ again.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from resumed import Rows
 
 from prunecli import verbs
 from prunecli.budget import make_budget
@@ -25,6 +26,7 @@ TABLE = Path(__file__).with_suffix(".csv")
 FIELDS = (
     "checkpoint", "row", "epochs", "seed", "kept_flops", "before", "after", "images_per_second",
 )  # fmt: skip
+RESULTS = Rows(TABLE, FIELDS, 4)
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ def main() -> None:
     arguments = parser.parse_args()
     for row in rows(arguments.seed):
         key = (arguments.checkpoint.name, row.name, str(arguments.epochs), str(arguments.seed))
-        if (arguments.rows and row.name not in arguments.rows) or key in done():
+        if (arguments.rows and row.name not in arguments.rows) or key in RESULTS.done():
             continue
-        append(dict(zip(FIELDS, (*key, *run(row, arguments)), strict=True)))
+        RESULTS.append(dict(zip(FIELDS, (*key, *run(row, arguments)), strict=True)))
 
 
 def run(row: Row, arguments: argparse.Namespace) -> tuple[str, str, str, str]:
@@ -108,25 +110,6 @@ def run(row: Row, arguments: argparse.Namespace) -> tuple[str, str, str, str]:
         f"{report.accuracy.after:.4f}",
         f"{speed:.0f}",
     )
-
-
-def done() -> set[tuple[str, ...]]:
-    """Return the keys of the rows that are in the table."""
-    if not TABLE.exists():
-        return set()
-    with TABLE.open(newline="") as file:
-        return {tuple(row[field] for field in FIELDS[:4]) for row in csv.DictReader(file)}
-
-
-def append(row: dict[str, str]) -> None:
-    """Add one row to the table and show it."""
-    new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    print(row, flush=True)
 
 
 if __name__ == "__main__":
