@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import types
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +31,7 @@ from prunecli_cli.main import main
 from prunecli_sample_models import make
 from tests.support.learnability import net, quick
 from tests.support.training import GREY
+from tests.support.two_processes import in_two_processes
 
 MODEL = make.FOLDER / "digits_vgg.safetensors"
 CLASSES = tuple("abc")
@@ -366,43 +363,27 @@ def test_a_run_that_records_in_training_resumes_in_the_middle_of_an_epoch(
 
 
 PARALLEL = """
-import sys
-sys.path[:0] = [{tests!r}]
-from pathlib import Path
-import torch
 from prunecli import data
 from prunecli.training import finetune
 from tests.support.learnability import net, quick
 from tests.support.training import GREY
 
-recording = {{"record_learnability": True, "record_learnability_mode": "training"}}
-choices = [recording, {{"curriculum": (Path({record!r}),)}},
-           {{"importance_sampling": (Path({record!r}),)}}]
-found = [finetune(net(), data.open_source("digits"), input=GREY, options=quick(**each))
+record = folder / "learned.parquet"
+recording = {"record_learnability": True, "record_learnability_mode": "training"}
+choices = [recording, {"curriculum": (record,)},
+           {"importance_sampling": (record,)}]
+results = [finetune(net(), data.open_source("digits"), input=GREY, options=quick(**each))
          for each in choices]
-rank = torch.distributed.get_rank()
-weights = [[p.detach() for p in each.model.parameters()] for each in found]
-hits = torch.from_numpy(found[0].record.hits)
-torch.save((weights, hits), Path({run!r}) / f"{{rank}}.pt")
-torch.distributed.destroy_process_group()
+weights = [[p.detach() for p in each.model.parameters()] for each in results]
+hits = torch.from_numpy(results[0].record.hits)
+found = (weights, hits)
 """
 
 
 @pytest.mark.slow
 def test_two_processes_train_by_learnability_and_record_together(digits, learned, tmp_path):
-    script = tmp_path / "parallel.py"
-    folders = {
-        "tests": str(Path(__file__).parents[2]),
-        "run": str(tmp_path),
-        "record": str(learned),
-    }
-    script.write_text(PARALLEL.format(**folders))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(script)], check=True, env=environment, timeout=120)
-    (one, hits), (two, same_hits) = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
-    )
+    (tmp_path / "learned.parquet").write_bytes(learned.read_bytes())
+    (one, hits), (two, same_hits) = in_two_processes(PARALLEL, tmp_path)
     for first, second in zip(one, two, strict=True):
         assert all(map(torch.equal, first, second))
     assert torch.equal(hits, same_hits)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +33,7 @@ from tests.support.dynamic import (
 )
 from tests.support.samples import sample
 from tests.support.training import GREY, same
+from tests.support.two_processes import in_two_processes
 
 SEARCHING = {"search": 0.99, "settle": False}
 
@@ -537,11 +534,7 @@ def test_a_run_that_is_stopped_goes_on_bit_by_bit(tmp_path, name, at, error):
 
 
 PARALLEL = """
-import sys
-sys.path[:0] = [{root!r}]
 import dataclasses
-from pathlib import Path
-import torch
 from tests.support.dynamic import SHORT, Plain, digits_network, of_network, trained
 from prunecli.methods.dynamic import DynamicChannels
 
@@ -553,24 +546,16 @@ class Kept(DynamicChannels):
 
 method = of_network(digits_network(Plain(1)), kind=Kept, flops=0.3)
 session, plan = trained(method, options=dataclasses.replace(SHORT, ema=0.5))
-rank = torch.distributed.get_rank()
-torch.save({{"keeps": method.keeps, "plan": plan.to_json(),
+found = {"keeps": method.keeps, "plan": plan.to_json(),
             "means": torch.as_tensor(method.bandits.means),
             "model": session.run.bare.state_dict(), "losses": [r.loss for r in session.reports],
-            "dense": method.network.model.state_dict()}},
-           Path({folder!r}) / f"{{rank}}.pt")
-torch.distributed.destroy_process_group()
+            "dense": method.network.model.state_dict()}
 """
 
 
 @pytest.mark.slow
 def test_two_processes_choose_the_same_channels_in_every_step(tmp_path):
-    script = tmp_path / "parallel.py"
-    script.write_text(PARALLEL.format(root=str(Path(__file__).parents[2]), folder=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(script)], check=True, env=environment, timeout=300)
-    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    one, two = in_two_processes(PARALLEL, tmp_path)
     assert one["keeps"] == two["keeps"]
     assert len({tuple(keep) for keep in one["keeps"]}) > 3
     assert torch.equal(one["means"], two["means"])

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -30,6 +27,10 @@ from prunecli.network.traced import read_network
 from prunecli.options import METHOD_DEFAULTS, PruneOptions, TrainingOptions
 from prunecli.report import to_json
 from tests.support.samples import VGG
+from tests.support.two_processes import in_two_processes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHORT = TrainingOptions(updates=2, remove_per_step=12, batch_size=32, amp="no")
 
@@ -242,39 +243,28 @@ def test_the_averaged_weights_are_given_back_and_resume_bit_by_bit(whole, tmp_pa
 
 
 PARALLEL = """
-import sys
-sys.path[:0] = [{tests!r}]
-from pathlib import Path
-import torch
 from prunecli import verbs
 from prunecli.budget import make_budget
 from prunecli.options import TrainingOptions, PruneOptions
 from prunecli.report import to_json
 from tests.support.samples import VGG
 
-found = []
+reports = []
 for signal in ("fisher", "taylor-2019", "l1"):
     own = TrainingOptions(updates=2, remove_per_step=40, batch_size=32, amp="no", ema=0.5)
     report = verbs.prune(
-        VGG, output=Path({run!r}) / f"{{signal}}.pt", budget=make_budget(flops=0.6),
+        VGG, output=folder / f"{signal}.pt", budget=make_budget(flops=0.6),
         data="digits",
         options=PruneOptions(method="iterative", signal=signal, limit=300, training=own))
-    found.append(to_json(report))
-rank = torch.distributed.get_rank()
-torch.save([(each["plan"]["keep"], each["iterative"]["accuracy"], each["iterative"]["removals"])
-            for each in found], Path({run!r}) / f"{{rank}}.pt")
-torch.distributed.destroy_process_group()
+    reports.append(to_json(report))
+found = [(each["plan"]["keep"], each["iterative"]["accuracy"], each["iterative"]["removals"])
+         for each in reports]
 """
 
 
 @pytest.mark.slow
 def test_two_processes_remove_the_same_channels_and_one_writes(tmp_path):
-    script = tmp_path / "parallel.py"
-    script.write_text(PARALLEL.format(tests=str(Path(__file__).parents[2]), run=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(script)], check=True, env=environment, timeout=300)
-    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    one, two = in_two_processes(PARALLEL, tmp_path)
     for (keep, accuracy, removals), (same_keep, same_accuracy, same_removals) in zip(
         one, two, strict=True
     ):

@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -23,6 +20,10 @@ from prunecli.options.methods import LEARNED
 from prunecli.wording import percent
 from tests.support import html_checks
 from tests.support.samples import VGG
+from tests.support.two_processes import in_two_processes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHORT = TrainingOptions(epochs=2, batch_size=32, amp="no")
 RESNET = VGG.with_name("digits_resnet.safetensors")
@@ -411,40 +412,29 @@ def test_a_network_without_gates_to_put_anywhere_is_refused(tmp_path):
 
 
 PARALLEL = """
-import sys
-sys.path[:0] = [{tests!r}]
-from pathlib import Path
-import torch
 from prunecli import verbs
 from prunecli.budget import make_budget
 from prunecli.options import TrainingOptions, PruneOptions
 from prunecli.report import to_json
 from tests.support.samples import VGG
 
-found = []
+reports = []
 for method in ("exact-gates", "bar"):
     own = TrainingOptions(epochs=2, batch_size=32, amp="no", ema=0.5)
     report = verbs.prune(
-        VGG, output=Path({run!r}) / f"{{method}}.pt", budget=make_budget(flops=0.5),
+        VGG, output=folder / f"{method}.pt", budget=make_budget(flops=0.5),
         data="digits",
         options=PruneOptions(method=method, limit=320, training=own))
-    found.append(to_json(report))
-rank = torch.distributed.get_rank()
-torch.save([(each["plan"]["keep"], each["learning"]["accuracy"],
-             [point["widths"] for point in each["learning"]["course"]])
-            for each in found], Path({run!r}) / f"{{rank}}.pt")
-torch.distributed.destroy_process_group()
+    reports.append(to_json(report))
+found = [(each["plan"]["keep"], each["learning"]["accuracy"],
+          [point["widths"] for point in each["learning"]["course"]])
+         for each in reports]
 """
 
 
 @pytest.mark.slow
 def test_two_processes_draw_alike_decide_alike_and_one_writes(tmp_path):
-    script = tmp_path / "parallel.py"
-    script.write_text(PARALLEL.format(tests=str(Path(__file__).parents[2]), run=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(script)], check=True, env=environment, timeout=300)
-    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    one, two = in_two_processes(PARALLEL, tmp_path)
     assert one == two
     for method in ("exact-gates", "bar"):
         assert read(tmp_path / f"{method}.pt").checkpoint.tensors

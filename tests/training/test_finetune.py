@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from prunecli.training.finetune import RANGES
 from prunecli.training.loop import epoch_batches
 from prunecli.training.state import STATE_FILE
 from tests.support.training import FULL, GREY, QUICK, make_net, same
+from tests.support.two_processes import in_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -566,34 +566,19 @@ def test_an_unknown_name_is_refused_with_the_known_ones(digits, name):
 
 
 PARALLEL = """
-import sys
-sys.path[:0] = [{tests!r}]
-from pathlib import Path
-import torch
 from prunecli import data
 from prunecli.training import finetune
 from tests.support.training import GREY, QUICK, make_net
 
 result = finetune(make_net(), data.open_source("digits"), input=GREY, options=QUICK,
-                  run_dir=Path({run!r}))
-rank = torch.distributed.get_rank()
-torch.save((result.model.state_dict(), result.held_out_after.count), Path({run!r}) / f"{{rank}}.pt")
-torch.distributed.destroy_process_group()
+                  run_dir=folder)
+found = (result.model.state_dict(), result.held_out_after.count)
 """
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_network(digits, tmp_path):
-    script = tmp_path / "parallel.py"
-    script.write_text(
-        textwrap.dedent(PARALLEL.format(tests=str(Path(__file__).parents[2]), run=str(tmp_path)))
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(script)], check=True, env=environment, timeout=120)
-    (one, count), (two, _) = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
-    )
+    (one, count), (two, _) = in_two_processes(PARALLEL, tmp_path)
     assert count == 143
     trained = [name for name, _ in make_net().named_parameters()]
     assert all(torch.equal(one[name], two[name]) for name in trained)
