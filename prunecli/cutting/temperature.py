@@ -55,18 +55,31 @@ def temperature_factors(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.
     """
     sizes = Sizes(trace, coupling, keep)
     found: dict[str, list[tuple[Indices, float]]] = {}
-    for node in trace.graph.nodes:
-        if node.op != "call_function" or operator_name(node.target) not in ATTENTION:
-            continue
-        arguments = schema_arguments(node)
-        query = arguments["query"]
-        if arguments["scale"] is not None or not sizes.is_cut(query, -1):
-            continue
+    for _, query in _cut_queries(trace, sizes):
         factor = (sizes.left(query, -1) / shape_of(query, trace.batch)[-1]) ** 0.5
         for tensor, rows in _weights(query, trace):
             if (rows, factor) not in found.setdefault(tensor, []):
                 found[tensor].append((rows, factor))
     return {tensor: tuple(factors) for tensor, factors in found.items()}
+
+
+def tempered_nodes(
+    trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]
+) -> frozenset[str]:
+    """Return the names of the attention kernels whose temperature such factors keep."""
+    queries = _cut_queries(trace, Sizes(trace, coupling, keep))
+    return frozenset(node.name for node, query in queries if any(_weights(query, trace)))
+
+
+def _cut_queries(trace: Trace, sizes: Sizes) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Yield the attention kernels of the default temperature whose queries are cut, and these."""
+    for node in trace.graph.nodes:
+        if node.op != "call_function" or operator_name(node.target) not in ATTENTION:
+            continue
+        arguments = schema_arguments(node)
+        query = arguments["query"]
+        if arguments["scale"] is None and sizes.is_cut(query, -1):
+            yield node, query
 
 
 def scaled(tensor: Tensor, factors: tuple[tuple[Indices, float], ...]) -> Tensor:

@@ -168,10 +168,12 @@ def source_line(node: fx.Node) -> str | None:
 
 
 def concrete(size: Any, batch: Any = None) -> int:
-    """Return a size as an integer, for one input: the batch symbol counts as 1."""
+    """Return a size as an integer, for one input of the example's size: the batch counts as 1."""
     if isinstance(size, int):
         return size
     expression = size.node.expr
     if batch is not None:
         expression = expression.subs({batch: 1})
-    return int(expression) if expression.is_number else int(size.node.hint)
+    if expression.is_number:
+        return int(expression)
+    return int(size.node.shape_env.size_hint(expression))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ import numpy as np
 
 from prunecli.cost.kinds import LATENCY
 from prunecli.cost.model import CostModel, Latency, model_cost
-from prunecli.cutting.surgery import cut_tensor, slices_of
+from prunecli.cutting.graphs import cut_graph
+from prunecli.errors import PruneError
 from prunecli.graph.blocks import Block, find_blocks
 from prunecli.graph.coupling.groups import STAYS, CouplingGraph, couple
-from prunecli.graph.emitting.emit import constant_name, emit
-from prunecli.graph.emitting.program import build, check_layer_names
+from prunecli.graph.emitting.emit import constant_name
+from prunecli.graph.emitting.program import check_layer_names
 from prunecli.graph.leaving_out import outermost, without_blocks
+from prunecli.graph.tracing.any_size import AnySize, trace_any_size
 from prunecli.graph.tracing.folding import fold, folded_tensors, stored_tensors
 from prunecli.graph.tracing.trace import Example, Trace, trace
 from prunecli.graph.writes import parts_of, with_writes, written_name
@@ -73,6 +76,14 @@ class Network:
     def blocks(self) -> tuple[Block, ...]:
         """The residual blocks of the whole network that can be deleted."""
         return find_blocks(self.trace) if self.whole is None else self.whole.blocks
+
+    @cached_property
+    def any_size(self) -> AnySize | None:
+        """The trace with batch and image sides free, None where there is none.
+
+        There is none without deleted blocks, which are found in the trace at a fixed size.
+        """
+        return None if self.whole is not None else trace_any_size(self.model, self.trace)
 
     @property
     def fingerprint(self) -> str:
@@ -154,19 +165,41 @@ class Network:
         per_group = self.cost.gradient(kind, self.cost.dense_widths)
         return np.repeat(per_group, [group.width for group in self.coupling.groups])
 
-    def graph_network(self, keep: NDArray[np.bool_]) -> tuple[fx.GraphModule, dict[str, Any]]:
-        """Return the re-emitted network that keeps these atoms, and its program."""
+    def graph_network(
+        self, keep: NDArray[np.bool_], *, any_size: bool = False, of_module: bool = False
+    ) -> tuple[fx.GraphModule, dict[str, Any]]:
+        """Return the re-emitted network that keeps these atoms, and its program.
+
+        It takes images of the size of the example; with `any_size`, of every size that the forward
+        takes, where there is such a trace. With `of_module`, it is what the network's own module
+        must be after the cut: attention takes its temperature from the width that is left, and the
+        factors of the plan make up for that.
+        """
         check_layer_names(self.trace.tensors.values())
-        program = emit(self.trace, self.coupling, keep)
-        slices = slices_of(self.coupling, keep)
-        tensors = {
-            name: cut_tensor(value, slices.get(name, {})) for name, value in self.tensors.items()
-        }
-        network = build(program, tensors)
+        network, program = self._cut_graph(keep, any_size=any_size, of_module=of_module)
         held = {name for name, value in self.model.named_parameters() if not value.requires_grad}
         for name, value in network.named_parameters():
             value.requires_grad_(value.requires_grad and name not in held)
         return network, program
+
+    def _cut_graph(
+        self, keep: NDArray[np.bool_], *, any_size: bool, of_module: bool
+    ) -> tuple[fx.GraphModule, dict[str, Any]]:
+        if any_size and self.any_size is not None:
+            traced, coupling = self.any_size.trace, self.any_size_coupling
+            with suppress(PruneError):  # sizes may take arithmetic that a program does not know
+                return cut_graph(traced, coupling, keep, self.tensors, of_module=of_module)
+        return cut_graph(self.trace, self.coupling, keep, self.tensors, of_module=of_module)
+
+    @cached_property
+    def any_size_coupling(self) -> CouplingGraph:
+        """The coupling, by the names of the nodes of `any_size`."""
+        assert self.any_size is not None
+        named = self.any_size.values.items()
+        values = {
+            name: self.coupling.values[own] for name, own in named if own in self.coupling.values
+        }
+        return replace(self.coupling, values=values)
 
 
 def read_network(model: nn.Module, example: Example, *, clock: Clock | None = None) -> Network:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +14,16 @@ from prunecli.graph.tracing.record import tensors_in
 TOLERANCE = 1e-8
 """Largest allowed difference, relative to that between two inputs: correct cuts give 1e-13."""
 
-TOLERANCES = {torch.float64: TOLERANCE, torch.float32: 1e-3}
-"""By precision; float32, which only a cast in the forward calls for, gives up to 3e-4."""
+TOLERANCES = {
+    torch.float64: TOLERANCE,
+    torch.float32: 1e-3,
+    torch.float16: 5e-2,
+    torch.bfloat16: 2e-1,
+}
+"""By precision; float32, which only a cast in the forward calls for, gives up to 3e-4.
+
+Half precisions are the last resort, for networks that hold their inputs to them.
+"""
 
 ROUNDING = 1e-4
 """The least scale of an error, relative to the size of the output.
@@ -35,39 +43,76 @@ much on inputs that differ in their last bits, and its cut may. Wrong cuts give 
 def relative_error(found: Any, expected: Any) -> float:
     """Return the largest difference of two outputs, relative to how far they follow the input.
 
-    The first two entries of the batch are different inputs; the largest difference between their
-    outputs is the scale. What is the same for every input (a bias) would hide an error. Not finite
-    counts as infinite. Raises `ProofError` (`EMPTY_PROOF`) where no output follows the input.
+    Every output channel (dimension 1) is judged by itself: its scale is how far it differs between
+    the entries of the batch. What is the same for every input (a bias) would hide an error, and so
+    would a channel that is much larger. Not finite in one alone counts as infinite. Raises
+    `ProofError` (`EMPTY_PROOF`) where no output follows the input.
     """
-    differences, scales = [], []
-    outputs = [_signed(tensor) for tensor in tensors_in(found)]
-    others = tensors_in(expected)
+    outputs, others = tensors_in(found), tensors_in(expected)
     if len(outputs) != len(others):
         return float("inf")
-    for first, other in zip(outputs, others, strict=True):
-        second = _signed(other)
-        if first.shape != second.shape:
-            return float("inf")
-        if not first.numel():
-            continue
-        batch = first if first.dim() and first.shape[0] > 1 else torch.stack([first * 0, first])
-        scales.append(float((batch[0] - batch[1]).abs().max()))
-        differences.append(float((first - second).abs().max()))
-        if not math.isfinite(scales[-1] + differences[-1]):
-            return float("inf")
-    sizes = [float(tensor.abs().max()) for tensor in outputs if tensor.numel()]
-    if max(scales, default=0.0) <= TOLERANCE * max(sizes, default=0.0):
+    pairs = [_finite(one, other) for one, other in zip(outputs, others, strict=True)]
+    if any(pair is None for pair in pairs):
+        return float("inf")
+    channels = [_channels(*pair) for pair in pairs if pair is not None and pair[0].numel()]
+    most = max((float(one.scales.max()) for one in channels), default=0.0)
+    size = max((float(one.sizes.max()) for one in channels), default=0.0)
+    if most <= TOLERANCE * size:
         raise ProofError(
             "the model's output does not depend on its input, so no proof means anything",
             code="EMPTY_PROOF",
             hint="nothing was written; the weights are dead or were never loaded",
         )
-    floor = TOLERANCE * max(scales)
-    return max(
-        difference / max(scale, ROUNDING * size, floor)
-        for difference, scale, size in zip(differences, scales, sizes, strict=True)
+    return max(one.error(TOLERANCE * most) for one in channels)
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """Of every channel of an output: how far two networks differ, its scale and its size."""
+
+    differences: Tensor
+    scales: Tensor
+    sizes: Tensor
+
+    def error(self, floor: float) -> float:
+        least = torch.maximum(self.scales, ROUNDING * self.sizes).clamp(min=floor)
+        return float((self.differences / least).max())
+
+
+def _channels(found: Tensor, expected: Tensor) -> _Channels:
+    batch = found if found.dim() and found.shape[0] > 1 else torch.stack([found * 0, found])
+    return _Channels(
+        differences=_largest((found - expected).abs()),
+        scales=_largest((batch.amax(0) - batch.amin(0))[None]),
+        sizes=_largest(found.abs()),
     )
 
 
+def _largest(value: Tensor) -> Tensor:
+    """Return the largest entry of every channel of values with a batch dimension."""
+    return (
+        value.flatten(2).amax((0, 2)) if value.dim() > 2 else value.reshape(len(value), -1).amax(0)
+    )
+
+
+def _finite(found: Tensor, expected: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return two outputs in double precision with 0 for what is not finite in both.
+
+    None where they differ in shape, or in what is not finite.
+    """
+    if found.shape != expected.shape:
+        return None
+    first, second = _signed(found), _signed(expected)
+    wrong = ~first.isfinite()
+    if not bool(wrong.any()):
+        return (first, second) if bool(second.isfinite().all()) else None
+    same = torch.equal(first.nan_to_num(nan=0.5)[wrong], second.nan_to_num(nan=0.5)[wrong])
+    if not same or bool((~second.isfinite() & ~wrong).any()):
+        return None
+    return first.masked_fill(wrong, 0), second.masked_fill(wrong, 0)
+
+
 def _signed(value: Tensor) -> Tensor:
-    return value if value.is_floating_point() or value.is_complex() else value.double()
+    if value.is_complex():
+        return torch.view_as_real(value.resolve_conj()).double()
+    return value.double()

@@ -37,7 +37,8 @@ from prunecli.graph.emitting.emit import constant_name, emit
 from prunecli.graph.emitting.program import build, float_casts, in_precision, names_floats
 from prunecli.graph.tracing.folding import evaluate_folding, folded_tensors, stored_tensors
 from prunecli.graph.tracing.record import attributes_kept, tensors_in
-from prunecli.graph.tracing.running import evaluating, run_with
+from prunecli.graph.tracing.running import buffers_kept, evaluating, run_with
+from prunecli.proof.awake import signal_passing, with_statistics
 from prunecli.proof.error import AMPLIFIED, TOLERANCES, relative_error
 from prunecli.proof.inputs import (
     Tensors,
@@ -54,7 +55,7 @@ from prunecli.proof.witness import MaskedNormCalls, run_watched, whole_readers
 from prunecli.report import Verified
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
@@ -73,12 +74,14 @@ def prove(
     coupling: CouplingGraph,
     factors: Factors | None = None,
     zeroed: frozenset[str] = frozenset(),
+    own_type_only: bool = False,
     seed: int = 0,
 ) -> Verified:
     """Return the largest relative error between the masked dense and the slim network.
 
     `factors` are those that the cut of `slim` multiplied in (`PruningPlan.factors`). `zeroed` are
     the tensors of `model` whose zeros make deleted blocks vanish (`Block.zeroed`).
+    With `own_type_only`, nothing runs in double precision: the forward does something else there.
     Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
     slim network's own forward fails, `EMPTY_PROOF` when the outputs do not depend on the inputs,
     `TRACE_NOT_EQUAL` when the reference is a traced graph that differs from the dense network.
@@ -88,6 +91,9 @@ def prove(
     # Not every network takes a smaller image, or float64 (a cast in its forward): the first way
     # that the dense network itself can go decides, and a small image never has the last word.
     attempts = [(torch.float64, True), (torch.float64, False), (torch.float32, False)]
+    if own_type_only:
+        attempts = [(torch.float32, True), (torch.float32, False)]
+    attempts += [(own, False) for own in _half_precisions(model)]
     if trace.recorded:
         # Boxes that compete closely may be ordered by rounding: other inputs decide then.
         attempts[0] = attempts[1]
@@ -95,7 +101,7 @@ def prove(
         attempts = attempts[1:]
     last = len(attempts) - 2
     failure: ProofError | None = None
-    with evaluating(model, slim), attributes_kept(model, slim):
+    with evaluating(model, slim), attributes_kept(model, slim), buffers_kept(model, slim):
         if not trace.recorded:
             check_runs(model, slim, trace.example)
         for at, (precision, shrink) in enumerate(attempts):
@@ -114,6 +120,12 @@ def prove(
         where=type(model).__name__,
         hint="nothing was written; check that the model runs on a batch of two",
     ) from reason
+
+
+def _half_precisions(model: nn.Module) -> list[torch.dtype]:
+    """Return the half precision that a network holds its weights in, if it does."""
+    found = {value.dtype for value in model.parameters()}
+    return [precision for precision in (torch.float16, torch.bfloat16) if precision in found]
 
 
 def _claims(claim: _Claim) -> list[_Claim]:
@@ -161,11 +173,7 @@ class _Claim:
         self, generator: torch.Generator, precision: torch.dtype, *, shrink: bool
     ) -> Verified:
         """Compare on the real weights and on perturbed ones; raise `ProofError` if they differ."""
-        inputs = pytree.tree_map_only(
-            Tensor,
-            lambda value: cast_to(self._random(value, generator, shrink=shrink), precision),
-            list(self.trace.example),
-        )
+        inputs = self._inputs(generator, precision, 2, shrink=shrink)
         norms = cut_norms(self.trace, self.coupling, self.keep)
         tolerance = max(TOLERANCES[precision], self.tolerance)
         test = _Test(inputs, norms, precision, generator, tolerance)
@@ -175,16 +183,53 @@ class _Claim:
         traced = folded_tensors(self.trace, real)
         if norms or self.trace.folding is not None:
             self._check_trace(perturbed, traced, test)
-        worst = self._compare(traced, own, test)
-        for given in self.trace.further:
-            shown = pytree.tree_map_only(
-                Tensor, lambda value: cast_to(value, precision), list(given)
-            )
-            worst = max(worst, self._compare(traced, own, dataclasses.replace(test, inputs=shown)))
+        many = partial(self._inputs, generator, precision, _MANY, shrink=shrink)
+        loud = dataclasses.replace(test, inputs=_magnified(inputs))
         if self.trace.folding is not None:
             perturbed = self._refolded(perturbed, precision)
-        worst = max(worst, self._compare(perturbed, self._cut(perturbed, own), test))
-        return Verified(self._method(test), worst)
+        errors = [
+            self._compare(traced, own, dataclasses.replace(test, inputs=shown))
+            for shown in self._further(precision)
+        ]
+        asleep = False
+        for state, given in ((traced, test), (perturbed, loud)):
+            cut = own if state is traced else self._cut(state, own)
+            try:
+                errors.append(self._compare(state, cut, given, many))
+            except ProofError as error:
+                if error.code != "EMPTY_PROOF" or self.trace.recorded:
+                    raise
+                asleep = True
+        if asleep:
+            awake = self._awake(real, loud)
+            errors.append(self._compare(awake, self._cut(awake, own), loud, many))
+        method = self._method(test)
+        return Verified(
+            f"{method}, on weights that pass a signal" if asleep else method, max(errors)
+        )
+
+    def _further(self, precision: torch.dtype) -> Iterator[list[Any]]:
+        """Yield the inputs that made a recorded forward take other branches."""
+        for given in self.trace.further:
+            yield pytree.tree_map_only(Tensor, lambda value: cast_to(value, precision), list(given))
+
+    def _inputs(
+        self, generator: torch.Generator, precision: torch.dtype, batch: int, *, shrink: bool
+    ) -> list[Any]:
+        """Return random inputs, as many as `batch` where it is free."""
+        return pytree.tree_map_only(  # type: ignore[no-any-return]
+            Tensor,
+            lambda value: cast_to(
+                self._random(value, generator, batch=batch, shrink=shrink), precision
+            ),
+            list(self.trace.example),
+        )
+
+    def _awake(self, real: Tensors, test: _Test) -> Tensors:
+        """Return what the traced graph reads on weights under which every layer passes a signal."""
+        drawn = self._without_blocks(signal_passing(real, test.generator))
+        found = with_statistics(self.trace, self._refolded(drawn, test.precision), test.inputs)
+        return self._without_blocks(found)
 
     def _without_blocks(self, state: Tensors) -> Tensors:
         """Return a state of the dense network in which the branches of deleted blocks are 0."""
@@ -202,15 +247,30 @@ class _Claim:
         if self.zeroed:
             method += ", deleted blocks zeroed"
         if test.precision != torch.float64:
-            return method + " in float32"
+            return f"{method} in {str(test.precision).removeprefix('torch.')}"
         return method + (", float32 inside" if self.tolerance else "")
 
-    def _compare(self, state: Tensors, slim_state: Tensors, test: _Test) -> float:
-        """Return how far the slim network is from the masked one; raise `ProofError` if too far."""
-        error, equal = test.compare(
+    def _compare(
+        self,
+        state: Tensors,
+        slim_state: Tensors,
+        test: _Test,
+        many: Callable[[], list[Any]] | None = None,
+    ) -> float:
+        """Return how far the slim network is from the masked one; raise `ProofError` if too far.
+
+        Where two inputs give the same (a class number), `many` decide.
+        """
+        runs = (
             partial(run_slim, self.slim, slim_state, test.precision, self._run),
             dense_runs(partial(self._masked, state, test)),
         )
+        try:
+            error, equal = test.compare(*runs)
+        except ProofError as failure:
+            if failure.code != "EMPTY_PROOF" or many is None or self.trace.batch is None:
+                raise
+            error, equal = dataclasses.replace(test, inputs=_magnified(many())).compare(*runs)
         if not equal:
             raise ProofError(
                 f"the pruned model differs from the masked one by {error:.2e}",
@@ -262,11 +322,13 @@ class _Claim:
         folded = evaluate_folding(self.trace.folding, cast, follows_inputs=self.follows_inputs)
         return {**folded_tensors(self.trace, cast), **folded}
 
-    def _random(self, value: Tensor, generator: torch.Generator, *, shrink: bool) -> Tensor:
+    def _random(
+        self, value: Tensor, generator: torch.Generator, *, batch: int, shrink: bool
+    ) -> Tensor:
         """Return a random input; where the batch is fixed, of the size of the example."""
         if self.trace.batch is None:
             return random_like(value, generator, shape=value.shape, shrink=False)
-        shape = (2, *value.shape[1:]) if value.dim() else ()
+        shape = (batch, *value.shape[1:]) if value.dim() else ()
         return random_like(value, generator, shape=shape, shrink=shrink)
 
     def _run(
@@ -278,8 +340,13 @@ class _Claim:
     ) -> Any:
         """Run a network; besides its outputs, a recorded one is judged by those of its layers."""
         if not self.trace.recorded:
-            with attributes_kept(model):  # what one forward caches is not for the next
-                return run_with(model, state, inputs)
+            # What one forward caches, or writes to a buffer, is not for the next.
+            given = {
+                name: value.clone() if name in self.trace.buffers else value
+                for name, value in state.items()
+            }
+            with attributes_kept(model):
+                return run_with(model, given, inputs)
         layers = whole_readers(self.coupling, self.slices)
         output, witness = run_watched(model, state, tuple(inputs), layers, norms)
         return [witness.outputs, tensors_in(output)]
@@ -336,6 +403,22 @@ class _Claim:
         if self.follows_inputs:
             network = in_precision(network, precision, only=self.casts)
         return MaskedNorms(network, norms).run(*inputs)
+
+
+_MANY = 16
+"""How many inputs are tried where two give the same output."""
+
+
+def _magnified(inputs: list[Any]) -> list[Any]:
+    """Return inputs of several magnitudes, from a tenth to ten times the usual one."""
+
+    def magnified(value: Tensor) -> Tensor:
+        if not value.is_floating_point() or not value.dim():
+            return value
+        sizes = torch.logspace(1, -1, len(value), dtype=torch.float64).to(value)
+        return value * sizes.view(-1, *[1] * (value.dim() - 1))
+
+    return pytree.tree_map_only(Tensor, magnified, inputs)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import nn
 
 from prunecli.errors import ProofError, PruneError
 from prunecli.graph.tracing.record import attributes_kept
+from prunecli.graph.tracing.running import buffers_kept
 from prunecli.proof.inputs import Tensors, cast_to
 
 Run = Callable[[list[Any]], Any]
@@ -41,11 +42,11 @@ def dense_runs(run: Run) -> Run:
 def check_runs(model: nn.Module, slim: nn.Module, example: Sequence[Any]) -> None:
     """Raise `ProofError` where the slim network fails on the example, before any long work."""
     try:
-        with torch.no_grad(), attributes_kept(slim):
+        with torch.no_grad(), attributes_kept(slim), buffers_kept(slim):
             slim(*example)
     except Exception as error:
         try:
-            with torch.no_grad(), attributes_kept(model):
+            with torch.no_grad(), attributes_kept(model), buffers_kept(model):
                 model(*example)
         except Exception:  # noqa: BLE001 - a type that this device has no operators for, say
             return

@@ -17,6 +17,7 @@ from prunecli.graph.emitting.rewrites import baked_sizes
 from prunecli.graph.operators import operator_name, schema_arguments, source_line
 from prunecli.plan import PruningPlan
 from prunecli.proof.prove import prove
+from prunecli.proof.structure import StructureProof
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,9 +67,19 @@ def planned_cut(
     return Cut(plan, keep, widths, whole)
 
 
-def proven(network: Network, cut: Cut, options: PruneOptions, clock: Clock) -> Cut:
-    """Return the cut as it was made and proven; raises `GraphError` and `ProofError`."""
-    slim, program, verified = cut_and_prove(network, cut.plan, cut.keep, options, clock)
+def proven(
+    network: Network,
+    cut: Cut,
+    options: PruneOptions,
+    clock: Clock,
+    structure: StructureProof | None = None,
+) -> Cut:
+    """Return the cut as it was made and proven; raises `GraphError` and `ProofError`.
+
+    `structure` is what proves the cuts of this network, where several are tried.
+    """
+    structure = structure or StructureProof(network)
+    slim, program, verified = _cut_and_prove(network, cut, structure, options, clock)
     plan = cut.plan if program is None else in_graph_mode(cut.plan)
     return dataclasses.replace(cut, plan=plan, model=slim, program=program, verified=verified)
 
@@ -106,10 +117,10 @@ def plan_of(
     return plan if network.whole is None else in_graph_mode(plan)
 
 
-def cut_and_prove(
+def _cut_and_prove(
     network: Network,
-    plan: PruningPlan,
-    keep: NDArray[np.bool_],
+    cut: Cut,
+    structure: StructureProof,
     options: PruneOptions,
     clock: Clock,
 ) -> tuple[nn.Module, dict[str, Any] | None, Verified]:
@@ -118,6 +129,7 @@ def cut_and_prove(
     A module that computes its weights, that cannot be copied, or that loses blocks or what they
     write (its own forward would still add all of it) is cut in graph mode directly.
     """
+    plan = cut.plan
     if network.trace.folding is None and network.whole is None:
         try:
             with clock.stage("cut"):
@@ -125,16 +137,17 @@ def cut_and_prove(
                     network.model, plan.slices, attributes=plan.attributes, factors=plan.factors
                 )
             with clock.stage("prove"):
-                return slim, None, _prove(network, slim, plan, keep, options)
+                return slim, None, _prove(network, slim, cut, structure, options)
         except (GraphError, ProofError):
             slim = None
             if network.trace.recorded:
                 raise
     with clock.stage("cut"):
-        rebuilt, program = network.graph_network(keep)
+        rebuilt, program = network.graph_network(cut.keep, any_size=True)
     rebuilt.train(network.model.training)
     with clock.stage("prove"):
-        return rebuilt, program, _prove(network, rebuilt, in_graph_mode(plan), keep, options)
+        cut = dataclasses.replace(cut, plan=in_graph_mode(plan))
+        return rebuilt, program, _prove(network, rebuilt, cut, structure, options)
 
 
 def in_graph_mode(plan: PruningPlan) -> PruningPlan:
@@ -192,11 +205,14 @@ def _is_inexact(group: ChannelGroup) -> bool:
 def _prove(
     network: Network,
     slim: nn.Module,
-    plan: PruningPlan,
-    keep: NDArray[np.bool_],
+    cut: Cut,
+    structure: StructureProof,
     options: PruneOptions,
 ) -> Verified:
-    return prove(
+    """Prove a cut by its structure, then by numbers; raises `ProofError`."""
+    plan, keep = cut.plan, cut.keep
+    found = structure.prove(slim, plan, keep)
+    verified = prove(
         network.model,
         slim,
         plan.slices,
@@ -205,5 +221,12 @@ def _prove(
         coupling=network.coupling,
         factors=plan.factors,
         zeroed=frozenset(name for block in network.deleted for name in block.zeroed),
+        own_type_only=found.own_type_only,
         seed=options.seed,
+    )
+    return dataclasses.replace(
+        verified,
+        by_structure=found.equal,
+        scope=found.scope or found.why_not,
+        limits=found.limits,
     )

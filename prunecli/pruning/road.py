@@ -18,6 +18,7 @@ from prunecli.network.described import trace_warnings
 from prunecli.network.patterns import check_patterns
 from prunecli.options import PruneOptions
 from prunecli.progress import Clock, silent
+from prunecli.proof.structure import StructureProof
 from prunecli.pruning.deletion import check_deletion, delete_blocks
 from prunecli.pruning.described import cut_report
 from prunecli.pruning.proven_cut import Cut, newly_held, planned_cut, proven
@@ -225,6 +226,7 @@ def _cut(
     """Return the cut, and what had to give way for it; groups whose cut has no proof stay whole."""
     network, options, held = living.network, ranking.options, dict[str, str]()
     ranked = np.where(living.gone, -np.inf, np.nan_to_num(ranking.saliency, nan=np.inf))
+    structure = StructureProof(network)
     while True:
         with clock.stage("allocate"):
             selection = select(
@@ -248,7 +250,7 @@ def _cut(
         if dry_run:
             return cut, selection.warnings
         try:
-            return proven(network, cut, options, clock), selection.warnings
+            return proven(network, cut, options, clock, structure), selection.warnings
         except ProofError as error:
             held = newly_held(network, keep, held, error)
 

@@ -123,10 +123,18 @@ MASKED = "equals the masked original"
 
 @dataclass(frozen=True)
 class Verified:
-    """How a pruned model was verified: what it was compared with, and the max relative error."""
+    """How a pruned model was verified: what it was compared with, and the max relative error.
+
+    `by_structure` tells whether its operators besides equal, one by one, what is left of the
+    original's; `scope` says for which inputs, or why there was nothing to compare. `limits` are
+    conditions that are not covered, each a sentence.
+    """
 
     method: str
     max_rel_error: float
+    by_structure: bool = False
+    scope: str = ""
+    limits: tuple[str, ...] = ()
 
     @property
     def error(self) -> str:

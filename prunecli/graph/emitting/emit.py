@@ -188,7 +188,7 @@ def _write_call(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
     if "add_at" in changed:
         parts = [encode(arguments[name]) for name in ("self", "source")]
         return {"name": node.name, "kind": "add_at", "args": parts, **changed["add_at"]}
-    target = changed.pop("operator", None) or _target(node)
+    target = changed.pop("operator", None) or _target(node, sizes)
     positional, keywords = _positional(target, {**arguments, **changed})
     return {
         "name": node.name,
@@ -219,25 +219,26 @@ def constant_name(placeholder: str) -> str:
     return f"_constant_{placeholder}"
 
 
-def _target(node: fx.Node) -> str:
+def _target(node: fx.Node, sizes: Sizes) -> str:
     if isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001
-        if _is_seen_elsewhere(node):
+        if _is_seen_elsewhere(node, sizes):
             return f"{node.target._schema.name.replace('::', '.')}.{node.target._overloadname}"  # noqa: SLF001
         overload = node.target._overloadname  # noqa: SLF001
         return f"{_functional(operator_name(node.target), overload, node.target)}"
     return operator_name(node.target)
 
 
-def _is_seen_elsewhere(node: fx.Node) -> bool:
+def _is_seen_elsewhere(node: fx.Node, sizes: Sizes) -> bool:
     """Tell whether what a node writes in place is read by another name than its own.
 
-    Then it must go on writing in place: `y[:, :4] = x` is a copy into a slice of `y`.
+    Then it must go on writing in place: `y[:, :4] = x` is a copy into a slice of `y`, and what is
+    written to a buffer is there at the next call.
     """
     if not node.target._schema.is_mutable:  # type: ignore[union-attr] # noqa: SLF001
         return False
     written = node.args[0]
     while isinstance(written, fx.Node):
-        if any(node < user for user in written.users):
+        if sizes.is_stored(written) or any(node < user for user in written.users):
             return True
         written = written.args[0] if _is_view(written) else None
     return False

@@ -32,6 +32,10 @@ class Sizes:
             return self._coupling.tensors.get(self._names[node.name], {}).get(dim)
         return self._coupling.values.get(node.name, {}).get(dim)
 
+    def is_stored(self, node: fx.Node) -> bool:
+        """Tell whether a node is a parameter or buffer of the network."""
+        return node.name in self._names
+
     def constant(self, value: Any) -> Tensor | None:
         """Return the value of a node that depends on stored integers alone, else None."""
         return constant_value(value, self.integers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.func import functional_call
 
 if TYPE_CHECKING:
@@ -24,6 +25,20 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def buffers_kept(*models: nn.Module) -> Iterator[None]:
+    """Give buffers back what they held: a forward may write to them in evaluation mode too."""
+    buffers = {id(value): value for model in models for value in model.buffers()}
+    held = [(value, value.detach().clone()) for value in buffers.values()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for value, content in held:
+                if not torch.equal(value, content):
+                    value.copy_(content)
 
 
 def run_with(model: nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Any]) -> Any:

@@ -32,6 +32,35 @@ _ASKS_FOR_VALUES = frozenset(
 """Failures of an export that no other batch size can cure."""
 
 
+def export_any_size(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]] | None:
+    """Return the program exported with batch and image sides free, and its arguments.
+
+    None where the forward cannot be followed so: its sizes become too long to reason about (windows
+    that are padded and shifted), or it asks for values.
+    """
+    example = tuple(_at_least_two(value) for value in given)
+    free = pytree.tree_map(_free_sizes, _by_name(model, example))
+    try:
+        with (
+            torch.no_grad(),
+            attributes_kept(model),
+            nothing_hidden(),
+            _short_sizes(),
+            _few_values(),
+        ):
+            program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
+    except Exception:  # noqa: BLE001 - whatever the forward or the exporter raises: no such trace
+        return None
+    known = not _has_unknown_sizes(program.graph_module.graph)
+    return (program, example) if known else None
+
+
+def export_fixed(model: nn.Module, given: tuple[Any, ...]) -> Any:
+    """Return the program exported for arguments of exactly these sizes; raises what export does."""
+    with torch.no_grad(), attributes_kept(model), _few_values(), nothing_hidden():
+        return torch.export.export(model, given, strict=False)
+
+
 def export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], str]:
     """Return the exported program, the arguments that it was exported for, and "".
 
@@ -45,7 +74,7 @@ def export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ..
         free = shapes and pytree.tree_map(shapes, _by_name(model, example))
         try:
             # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
-            with torch.no_grad(), attributes_kept(model), _few_values(), _nothing_hidden():
+            with torch.no_grad(), attributes_kept(model), _few_values(), nothing_hidden():
                 program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
             if shapes and not _counts_one_input(program.graph_module.graph):
                 reason = "its sizes are whole numbers for some batches only"
@@ -63,6 +92,14 @@ def export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ..
 
 def _free_batch(value: Any) -> Any:
     return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() else None
+
+
+def _free_sizes(value: Any) -> Any:
+    """Free the batch and, of images and volumes, their sides."""
+    if not isinstance(value, Tensor) or not value.dim():
+        return None
+    sides = range(2, value.dim()) if value.dim() > 3 else ()
+    return dict.fromkeys((0, *sides), torch.export.Dim.AUTO)
 
 
 def _at_least_two(value: Any) -> Any:
@@ -135,8 +172,32 @@ def _few_values(limit: int = 16) -> Iterator[None]:
         ShapeEnv.create_unbacked_symint = known  # type: ignore[method-assign]
 
 
+class _LongSizeError(Exception):
+    """A size has become an expression that no exporter gets done with."""
+
+
 @contextlib.contextmanager
-def _nothing_hidden() -> Iterator[None]:
+def _short_sizes(limit: int = 150) -> Iterator[None]:
+    """Give an export up once a size takes more than `limit` steps of arithmetic.
+
+    Convolutions and pools of 160 layers make 43; shifted windows 600 and more, in minutes.
+    """
+    known = ShapeEnv.evaluate_expr
+
+    def bounded(self: ShapeEnv, expression: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(expression, "count_ops", int)() > limit:
+            raise _LongSizeError(f"a size takes more than {limit} steps of arithmetic")
+        return known(self, expression, *args, **kwargs)
+
+    ShapeEnv.evaluate_expr = bounded  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        ShapeEnv.evaluate_expr = known  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def nothing_hidden() -> Iterator[None]:
     """Keep blocks under `autocast` out of an export: each would be one opaque operator.
 
     The graph is that of the full precision; the network's own module keeps its casts.

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from prunecli.errors import GraphError, InputError
 from prunecli.graph.tracing.record import Recording, attributes_kept, merged, record, tensors_in
 from prunecli.graph.tracing.running import evaluating
-from prunecli.graph.tracing.torch_export import export, first_line, quiet
+from prunecli.graph.tracing.torch_export import export, export_fixed, first_line, quiet
 
 Example = Sequence[Any] | Mapping[str, Any]
 """The arguments of one forward: by position, or by name."""
@@ -80,9 +80,18 @@ def trace(model: nn.Module, example: Example) -> Trace:
         if program is None:
             traced = _recorded(model, given, reason)
         else:
-            traced = _exported(model, program, used)
+            traced = from_program(model, program, used)
     _check_output(model, traced.graph)
     return traced
+
+
+def trace_fixed(model: nn.Module, example: tuple[Any, ...]) -> Trace:
+    """Trace `model` in evaluation mode for arguments of exactly these sizes, the batch included.
+
+    Raises what the export raises.
+    """
+    with evaluating(model), quiet():
+        return from_program(model, export_fixed(model, example), example)
 
 
 def _check_output(model: nn.Module, graph: fx.Graph) -> None:
@@ -97,7 +106,8 @@ def _check_output(model: nn.Module, graph: fx.Graph) -> None:
         )
 
 
-def _exported(model: nn.Module, program: Any, example: tuple[Any, ...]) -> Trace:
+def from_program(model: nn.Module, program: Any, example: tuple[Any, ...]) -> Trace:
+    """Return the trace that an exported program of a network is, and its example."""
     signature = program.graph_signature
     # What nobody reads (the averaged weights of an attention) must not hold channels fast.
     program.graph_module.graph.eliminate_dead_code()

@@ -1,0 +1,156 @@
+"""The trace of a network with the batch and the image sides free, and what it asks of them.
+
+Coupling and costs take the trace at the size of the example, where every side is a number. What a
+network is at other sizes is in this one: sizes are expressions, and what the forward asked of them
+(at least 29 pixels, a multiple of 7) became guards.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sympy  # type: ignore[import-untyped]
+from torch import Tensor, fx, nn
+
+from prunecli.graph.operators import concrete
+from prunecli.graph.tracing.folding import fold, stored_tensors
+from prunecli.graph.tracing.record import tensors_in
+from prunecli.graph.tracing.running import evaluating
+from prunecli.graph.tracing.torch_export import export_any_size, quiet
+from prunecli.graph.tracing.trace import Trace, from_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class Side:
+    """A dimension of an input that is free: which, what people call it, and its bounds.
+
+    `high` is None where there is no upper bound.
+    """
+
+    tensor: int
+    dim: int
+    name: str
+    low: int
+    high: int | None
+
+
+@dataclass(frozen=True)
+class AnySize:
+    """A trace with free sizes; `values` maps its nodes to those of the trace at a fixed size.
+
+    `asked` holds what else than bounds the forward asks of its sizes, as text.
+    """
+
+    trace: Trace
+    values: Mapping[str, str]
+    free: tuple[Side, ...]
+    asked: tuple[str, ...]
+    unfolded: Trace
+    """The trace as the module itself computes its weights."""
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The free image sides."""
+        return tuple(side for side in self.free if side.dim)
+
+
+def trace_any_size(model: nn.Module, fixed: Trace) -> AnySize | None:
+    """Trace a network again with its sizes free, to the nodes of its trace at a fixed size.
+
+    None where no such trace can be had, or where it does something else at the example's size.
+    """
+    if fixed.recorded:
+        return None
+    with evaluating(model), quiet():
+        found = export_any_size(model, fixed.example)
+        if found is None:
+            return None
+        unfolded = from_program(model, *found)
+    program, _ = found
+    free, asked = _free(program, unfolded)
+    folds = fixed.folding is not None
+    traced = fold(unfolded, stored_tensors(model)) if folds else unfolded
+    values = _aligned(traced, fixed)
+    return None if values is None else AnySize(traced, values, free, asked, unfolded)
+
+
+def _aligned(free: Trace, fixed: Trace) -> dict[str, str] | None:
+    """Pair the nodes that hold tensors, if both traces do the same at the example's size."""
+    pairs = list(zip(_tensor_nodes(free), _tensor_nodes(fixed), strict=False))
+    lengths = [sum(1 for _ in _tensor_nodes(trace)) for trace in (free, fixed)]
+    same = lengths[0] == lengths[1] and all(
+        a.target == b.target or (a.op == b.op == "placeholder" and a.name == b.name)
+        for a, b in pairs
+    )
+    if not same or any(_shapes(a, free) != _shapes(b, fixed) for a, b in pairs):
+        return None
+    return {a.name: b.name for a, b in pairs}
+
+
+def _tensor_nodes(trace: Trace) -> Iterator[fx.Node]:
+    return (node for node in trace.graph.nodes if tensors_in(node.meta.get("val")))
+
+
+def _shapes(node: fx.Node, trace: Trace) -> list[tuple[int, ...]]:
+    return [
+        tuple(concrete(size, trace.batch) for size in value.shape)
+        for value in tensors_in(node.meta["val"])
+    ]
+
+
+# --- what the forward asks of its sizes ----------------------------------------------------------
+
+
+def _free(program: Any, trace: Trace) -> tuple[tuple[Side, ...], tuple[str, ...]]:
+    """Return the free dimensions with their bounds, and what else is asked of them."""
+    by_name = {node.name: node for node in trace.graph.nodes if node.op == "placeholder"}
+    given = [by_name[name].meta["val"] for name in trace.inputs if name in by_name]
+    symbols: dict[Any, Side] = {}
+    environment: Any = None
+    for at, value in enumerate(one for one in given if isinstance(one, Tensor)):
+        for dim, size in enumerate(value.shape):
+            if isinstance(size, int) or not size.node.expr.is_symbol:
+                continue
+            environment = size.node.shape_env
+            bounds = program.range_constraints.get(size.node.expr)
+            low, high = (bounds.lower, bounds.upper) if bounds else (None, None)
+            name = _side_name(dim, value.dim(), at if len(given) > 1 else None)
+            side = Side(at, dim, name, _integer(low) or 1, _integer(high))
+            symbols.setdefault(size.node.expr, side)
+    guards = [] if environment is None else [guard.expr for guard in environment.guards]
+    asked = [text for guard in guards for text in _asked(guard, symbols)]
+    return tuple(symbols.values()), tuple(dict.fromkeys(asked))
+
+
+def _integer(bound: Any) -> int | None:
+    return int(bound) if isinstance(bound, sympy.Integer) else None
+
+
+def _side_name(dim: int, rank: int, tensor: int | None) -> str:
+    sides = {4: ("height", "width"), 5: ("depth", "height", "width")}.get(rank, ())
+    name = BATCH if dim == 0 else (sides[dim - 2] if 0 <= dim - 2 < len(sides) else f"size {dim}")
+    return name if tensor is None else f"{name} of input {tensor}"
+
+
+def _asked(guard: Any, symbols: Mapping[Any, Side]) -> Iterator[str]:
+    """Say what a guard asks, unless bounds say it, or it only keeps a size from vanishing."""
+    expression = sympy.sympify(guard)
+    names = {symbol: sympy.Symbol(side.name.replace(" ", "_")) for symbol, side in symbols.items()}
+    if isinstance(expression, sympy.Ne) and not _is_one_number(expression):
+        return
+    if isinstance(expression, sympy.Eq | sympy.Ne) and expression.free_symbols & set(symbols):
+        text = str(expression.subs(names)).replace("_", " ")
+        divided = re.fullmatch(r"Eq\((?:Python)?Mod\(([a-z 0-9]+), (\d+)\), 0\)", text)
+        yield f"{divided[1]} is a multiple of {divided[2]}" if divided else text
+
+
+def _is_one_number(expression: Any) -> bool:
+    """Tell whether a guard leaves out one number of pixels; others are of layouts in memory."""
+    return expression.lhs.is_symbol and expression.rhs.is_Integer and int(expression.rhs) > 1

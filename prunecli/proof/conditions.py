@@ -1,0 +1,265 @@
+"""Under which conditions a network is the graph that was traced of it.
+
+A trace follows one call. What the forward asks besides its values (how many images, how large, in
+which type, with gradients or without, for the how-manieth time, on how many threads) may take it
+elsewhere. So the module runs under each condition beside its graph, on tensors without values,
+and their events are compared (`events`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from prunecli.graph.tracing.record import attributes_kept, tensors_in
+from prunecli.graph.tracing.running import evaluating, run_with
+from prunecli.proof.events import Events, Fakes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from prunecli.graph.tracing.any_size import AnySize, Side
+
+STEP = 32
+"""How much larger another image size is: networks divide their sides by up to 32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """One way to call a network; `sizes` are by (tensor, dim) of the inputs.
+
+    `name` completes "verified but for ...".
+    """
+
+    name: str = ""
+    sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    dtype: torch.dtype | None = None
+    grad: bool = False
+    threads: int | None = None
+    earlier: int = 0
+    """How many calls come before it."""
+
+    @property
+    def one_image(self) -> bool:
+        """Whether it is a batch of one."""
+        return bool(self.sizes) and set(self.sizes.values()) == {1}
+
+    def inputs(self, example: Sequence[Any]) -> list[Any]:
+        """Return the example at the sizes of this condition, the content repeated."""
+        at = itertools.count()
+        return pytree.tree_map_only(  # type: ignore[no-any-return]
+            Tensor, lambda value: self._sized(value, next(at)), list(example)
+        )
+
+    def _sized(self, value: Tensor, at: int) -> Tensor:
+        for (tensor, dim), size in self.sizes.items():
+            if tensor == at and value.dim() > dim:
+                times = -(-size // value.shape[dim])
+                value = torch.cat([value] * times, dim).narrow(dim, 0, size)
+        return value
+
+
+Outcome = Events | str
+"""What a forward did, or the first line of what it raised."""
+
+
+def events_under(
+    fakes: Fakes, model: nn.Module, example: Sequence[Any], conditions: Sequence[Condition]
+) -> list[Outcome]:
+    """Run a network under conditions, one call after the other, and return what every call did."""
+    found: list[Outcome] = []
+    with evaluating(model), attributes_kept(model):
+        for condition in conditions:
+            for _ in range(condition.earlier):
+                _outcome(fakes, model, example, Condition())
+            with _threads(condition.threads):
+                found.append(_outcome(fakes, model, example, condition))
+    return found
+
+
+def _outcome(
+    fakes: Fakes, model: nn.Module, example: Sequence[Any], condition: Condition
+) -> Outcome:
+    inputs = condition.inputs(example)
+    try:
+        return fakes.events(model, inputs, dtype=condition.dtype, grad=condition.grad)
+    except Exception as error:  # noqa: BLE001 - whatever the forward raises under this condition
+        return next(iter(str(error).splitlines()), "") or repr(error)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    known = torch.get_num_threads()
+    torch.set_num_threads(count or known)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(known)
+
+
+def single_conditions(example: Sequence[Any], sizes: AnySize | None) -> list[Condition]:
+    """Return every condition by itself."""
+    tensors = tensors_in(example)
+    free = () if sizes is None else sizes.free
+    batches = [(side.tensor, side.dim) for side in free if not side.dim]
+    several = min((side.high or 5 for side in free if not side.dim), default=5)
+    sides = {
+        (side.tensor, side.dim): _other(side, tensors[side.tensor].shape[side.dim])
+        for side in free
+        if side.dim
+    }
+    floats = {value.dtype for value in tensors if value.is_floating_point()}
+    dtype = torch.float64 if torch.float64 not in floats else torch.float32
+    found = [
+        Condition("calls with gradients", grad=True),
+        Condition("another number of threads", threads=2 if torch.get_num_threads() == 1 else 1),
+        Condition("a second or third call", earlier=2),
+    ]
+    if batches:
+        found.append(Condition("a batch of one", dict.fromkeys(batches, 1)))
+        found.append(Condition("larger batches", dict.fromkeys(batches, min(several, 5))))
+    if sides:
+        found.append(Condition("other image sizes", sides))
+    if floats:
+        found.append(Condition(f"inputs in {str(dtype).removeprefix('torch.')}", dtype=dtype))
+    return found
+
+
+def _other(side: Side, size: int) -> int:
+    """Return another size of a side, within what the forward asks for."""
+    larger = size + STEP
+    return larger if side.high is None or larger <= side.high else max(side.low, size - STEP)
+
+
+def differing(
+    fakes: Fakes,
+    model: nn.Module,
+    graph: nn.Module,
+    example: Sequence[Any],
+    conditions: Sequence[Condition],
+) -> dict[Condition, str]:
+    """Return the conditions under which a module is not its graph, and where they part.
+
+    Two calls hold all conditions beside the plain one, and follow it; only where one of them
+    differs is every condition tried by itself. Where the plain call differs, it alone is returned.
+    A module that does not run is not its graph, if that does.
+    """
+    first = [one for one in conditions if one.grad or one.one_image]
+    second = [one for one in conditions if one not in first]
+    calls = [Condition(), _joined(first), _joined(second), Condition()]
+    found = _differences(fakes, model, graph, example, calls)
+    if not any(found):
+        return {}
+    if found[0]:
+        return {calls[0]: found[0]}
+    single = {one: _differences(fakes, model, graph, example, [one])[0] for one in conditions}
+    return {one: text for one, text in single.items() if text}
+
+
+def _joined(conditions: Sequence[Condition]) -> Condition:
+    sizes: dict[tuple[int, int], int] = {}
+    for condition in conditions:
+        sizes.update(condition.sizes)
+    return Condition(
+        sizes=sizes,
+        dtype=next((one.dtype for one in conditions if one.dtype is not None), None),
+        grad=any(one.grad for one in conditions),
+        threads=next((one.threads for one in conditions if one.threads is not None), None),
+    )
+
+
+def _differences(
+    fakes: Fakes,
+    model: nn.Module,
+    graph: nn.Module,
+    example: Sequence[Any],
+    conditions: Sequence[Condition],
+) -> list[str]:
+    pairs = zip(
+        events_under(fakes, model, example, conditions),
+        events_under(fakes, graph, example, conditions),
+        strict=True,
+    )
+    return [difference(own, traced) for own, traced in pairs]
+
+
+def difference(own: Outcome, traced: Outcome) -> str:
+    """Say where a module and its graph part; empty where they do not, or where neither runs."""
+    if isinstance(own, str):
+        return "" if isinstance(traced, str) else f"it does not run: {own}"
+    if isinstance(traced, str):
+        return f"its graph does not run: {traced}"
+    return own.difference(traced)
+
+
+def runs_under(
+    fakes: Fakes, model: nn.Module, example: Sequence[Any], condition: Condition
+) -> bool:
+    """Tell whether a network runs under a condition."""
+    (outcome,) = events_under(fakes, model, example, [condition])
+    return isinstance(outcome, Events)
+
+
+def same_numbers(
+    model: nn.Module, graph: nn.Module, example: Sequence[Any], condition: Condition
+) -> bool:
+    """Tell whether a module and its graph give the same by other operators: torch has kernels.
+
+    Random inputs of three magnitudes, to the rounding of their type.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs = condition.inputs(example)
+    for magnitude in (0.1, 1.0, 100.0):
+        given = pytree.tree_map_only(
+            Tensor, partial(_random, magnitude, generator, condition.dtype), inputs
+        )
+        try:
+            with _threads(condition.threads):
+                found = [
+                    _values(
+                        one, given, condition.earlier, grad=condition.grad, dtype=condition.dtype
+                    )
+                    for one in (model, graph)
+                ]
+        except Exception:  # noqa: BLE001 - whatever a forward raises: they are not the same
+            return False
+        for first, second in zip(*found, strict=True):
+            scale = float(second.abs().max()) if second.numel() else 0.0
+            if not bool(((first - second).abs() <= 1e-4 * scale).all()):
+                return False
+    return True
+
+
+def _random(
+    magnitude: float, generator: torch.Generator, dtype: torch.dtype | None, value: Tensor
+) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    drawn = torch.randn(value.shape, generator=generator) * magnitude
+    return drawn.to(device=value.device, dtype=dtype or value.dtype)
+
+
+def _values(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    earlier: int,
+    *,
+    grad: bool,
+    dtype: torch.dtype | None,
+) -> list[Tensor]:
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    held = {
+        name: value.to(dtype) if dtype is not None and value.is_floating_point() else value.clone()
+        for name, value in state.items()
+    }
+    with evaluating(model), attributes_kept(model), torch.set_grad_enabled(grad):
+        for _ in range(earlier):
+            run_with(model, held, inputs)
+        return [value.detach().double() for value in tensors_in(run_with(model, held, inputs))]

@@ -1,0 +1,298 @@
+"""Prove a cut by its structure: the slim network does, call by call, what was left of the dense.
+
+The traced dense graph, rewritten for the kept channels, says what every operator of the slim
+network must read and write. The slim network runs on tensors without values, and its events are
+compared with those of that graph: equal events are one function, whatever the values of inputs and
+weights. Before that, the dense module is compared with its own graph under every condition that a
+forward can ask about (`conditions`): where they differ, the proof does not reach, and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from prunecli.cutting.graphs import cut_graph
+from prunecli.cutting.surgery import cut_tensor, slices_of
+from prunecli.cutting.temperature import scaled
+from prunecli.errors import ProofError
+from prunecli.graph.coupling.groups import STAYS, CouplingGraph, couple
+from prunecli.graph.emitting.emit import constant_name
+from prunecli.graph.tracing.folding import stored_tensors
+from prunecli.graph.tracing.record import tensors_in
+from prunecli.graph.tracing.trace import trace, trace_fixed
+from prunecli.proof.conditions import (
+    STEP,
+    Condition,
+    difference,
+    differing,
+    events_under,
+    runs_under,
+    same_numbers,
+    single_conditions,
+)
+from prunecli.proof.events import Events, Fakes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from prunecli.graph.tracing.trace import Trace
+    from prunecli.network.traced import Network
+    from prunecli.plan import PruningPlan
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a proof of structure covers: `scope` as text, and `limits`, what it does not.
+
+    `equal` is False where there was nothing to compare, for the reason in `why_not`.
+    """
+
+    equal: bool
+    scope: str = ""
+    limits: tuple[str, ...] = ()
+    why_not: str = ""
+    own_type_only: bool = False
+    """Whether the forward does something else on inputs of another precision."""
+
+
+class StructureProof:
+    """Proves cuts of one network; what the dense network alone shows is found out once."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._example = network.trace.example
+        self._fakes = Fakes()
+        self._sizes = (network.whole or network).any_size
+        self._conditions = single_conditions(self._example, self._sizes)
+
+    def prove(self, slim: nn.Module, plan: PruningPlan, keep: NDArray[np.bool_]) -> Structure:
+        """Return what holds of a cut; raise `ProofError` (`STRUCTURE_NOT_EQUAL`) where it fails.
+
+        In graph mode the slim network is the graph itself: only the conditions are left to find.
+        """
+        if self._network.trace.recorded:
+            return Structure(
+                equal=False,
+                why_not="the forward follows the values of tensors; branches other than those "
+                "that were run are not covered",
+            )
+        if self.unseen:
+            return Structure(equal=False, why_not=self.unseen)
+        in_module = plan.mode == "module"
+        departures = self.departures
+        if in_module:
+            departures = self._compared(slim, plan, keep)
+        limits = [*self._named(departures), *self._bounds(), *self._fixed(in_module=in_module)]
+        return Structure(
+            equal=True,
+            scope=self._scope(),
+            limits=tuple(dict.fromkeys(limits)),
+            own_type_only=any(condition.dtype is not None for condition in departures),
+        )
+
+    # --- the dense network alone ------------------------------------------------------------------
+
+    @cached_property
+    def unseen(self) -> str:
+        """Why the dense network cannot be followed without values; empty where it can."""
+        (outcome,) = events_under(self._fakes, self._network.model, self._example, [Condition()])
+        if not isinstance(outcome, str):
+            return ""
+        return f"the forward does not run on tensors without values: {outcome}"
+
+    @cached_property
+    def departures(self) -> dict[Condition, str]:
+        """The conditions under which the dense module is not its graph, and where they part."""
+        model, example = self._network.model, self._example
+        found = differing(self._fakes, model, self._graph, example, self._conditions)
+        return {
+            condition: text
+            for condition, text in found.items()
+            if runs_under(self._fakes, model, example, condition)
+            and not same_numbers(model, self._graph, example, condition)
+        }
+
+    @cached_property
+    def _graph(self) -> nn.Module:
+        """The graph of the dense network, as its own module computes it."""
+        whole = self._network.whole or self._network
+        traced = whole.trace if self._sizes is None else self._sizes.unfolded
+        if self._sizes is None and traced.folding is not None:
+            traced = trace(whole.model, traced.example)
+        return cut_graph(
+            traced, _NOTHING_CUT, np.zeros(0, np.bool_), _tensors(whole.model, traced)
+        )[0]
+
+    # --- a cut in module mode ---------------------------------------------------------------------
+
+    def _compared(
+        self, slim: nn.Module, plan: PruningPlan, keep: NDArray[np.bool_]
+    ) -> dict[Condition, str]:
+        """Compare a slim module with the graph it has to be; return the departures that remain."""
+        self._check_tensors(slim, plan)
+        graph, _ = self._network.graph_network(keep, any_size=True, of_module=True)
+        left = [one for one in self._conditions if one not in self.departures]
+        found = differing(self._fakes, slim, graph, self._example, left)
+        for condition, text in found.items():
+            if runs_under(self._fakes, self._network.model, self._example, condition):
+                raise ProofError(
+                    f"the pruned module is not what is left of the original: {text}",
+                    code="STRUCTURE_NOT_EQUAL",
+                    where=condition.name or type(slim).__name__,
+                    hint="nothing was written; please report this model",
+                )
+        return {
+            condition: text
+            for condition, text in self.departures.items()
+            if not self._proven_apart(slim, plan, condition)
+        }
+
+    def _check_tensors(self, slim: nn.Module, plan: PruningPlan) -> None:
+        """Raise `ProofError` unless every tensor is the dense one, selected, bit for bit."""
+        dense = stored_tensors(self._network.model)
+        for name, value in stored_tensors(slim).items():
+            factors = plan.factors.get(name, ())
+            own = scaled(dense[name], factors) if factors else dense[name]
+            if not _same_bits(value, cut_tensor(own, plan.slices.get(name, {}))):
+                raise ProofError(
+                    "a tensor of the pruned model is not that of the plan",
+                    code="CUT_NOT_EQUAL",
+                    where=name,
+                    hint="nothing was written; please report this model",
+                )
+
+    def _proven_apart(self, slim: nn.Module, plan: PruningPlan, condition: Condition) -> bool:
+        """Tell whether a trace of its own proves a cut under a condition of sizes."""
+        if not condition.sizes:
+            return False
+        inputs = tuple(condition.inputs(self._example))
+        try:
+            traced = trace_fixed(self._network.model, inputs)
+            coupling = couple(traced)
+            keep = _kept_by(plan, coupling)
+            tensors = _tensors(self._network.model, traced)
+            graph, _ = cut_graph(traced, coupling, keep, tensors, of_module=True)
+        except Exception:  # noqa: BLE001 - what cannot be traced apart is not proven
+            return False
+        calls = [replace(one, sizes={}) for one in self._conditions if not one.sizes]
+        return not differing(self._fakes, slim, graph, inputs, calls)
+
+    # --- what is said of it -----------------------------------------------------------------------
+
+    def _named(self, departures: Mapping[Condition, str]) -> Iterator[str]:
+        for condition, text in departures.items():
+            if condition.one_image:
+                yield (
+                    "verified for batches of 2 and more: the forward treats one image differently "
+                    f"({text})"
+                )
+            else:
+                name = condition.name or "calls outside torch.export"
+                yield f"not verified for {name}: the forward differs there ({text})"
+
+    def _bounds(self) -> Iterator[str]:
+        """Yield what the forward asks of its sizes, where it does something else beyond that."""
+        for side in () if self._sizes is None else self._sizes.free:
+            least = 3 if side.dim == 0 else 2
+            beyond = [] if side.low < least else [(side.low - 1, f"of {side.low} and more")]
+            if side.high is not None:
+                beyond.append((side.high + 1, f"up to {side.high}"))
+            for size, text in beyond:
+                if self._departs(Condition(sizes={(side.tensor, side.dim): size})):
+                    yield f"verified for a {side.name} {text}: the forward differs beyond that"
+        if self._sizes is not None and self._sizes.asked:
+            tensors = tensors_in(self._example)
+            others = Condition(
+                sizes={
+                    (side.tensor, side.dim): tensors[side.tensor].shape[side.dim] + 1
+                    for side in self._sizes.sides
+                }
+            )
+            if self._departs(others):
+                asked = " and ".join(self._sizes.asked)
+                yield f"verified where {asked}: the forward differs elsewhere"
+
+    def _departs(self, condition: Condition) -> bool:
+        """Tell whether the dense module runs under a condition, and is not its graph there."""
+        outcomes = (
+            events_under(self._fakes, model, self._example, [condition])[0]
+            for model in (self._network.model, self._graph)
+        )
+        own = next(outcomes)
+        return isinstance(own, Events) and bool(difference(own, next(outcomes)))
+
+    def _fixed(self, *, in_module: bool) -> Iterator[str]:
+        """Yield the sizes that a graph fixes, where the forward itself takes others."""
+        if in_module:
+            return
+        tensors = tensors_in(self._example)
+        sides = self._sides()
+        if sides and not (self._sizes and self._sizes.sides and self._network.whole is None):
+            larger = {key: tensors[key[0]].shape[key[1]] + STEP for key in sides}
+            if runs_under(self._fakes, self._network.model, self._example, Condition(sizes=larger)):
+                yield f"{self._image_text()} alone: the pruned model is a graph of that size"
+        if self._network.trace.batch is None:
+            batch = tensors[0].shape[0]
+            yield f"a batch of {batch} alone: the pruned model is a graph of that size"
+
+    def _scope(self) -> str:
+        """Say for which inputs a cut is verified."""
+        batch = "any batch" if self._network.trace.batch is not None else "the batch of the example"
+        if not self._sides():
+            return batch
+        free = self._sizes is not None and self._sizes.sides
+        return f"{batch}, {'any image size' if free else self._image_text()}"
+
+    def _sides(self) -> list[tuple[int, int]]:
+        """Return the image sides of the example: (tensor, dim)."""
+        return [
+            (at, dim)
+            for at, value in enumerate(tensors_in(self._example))
+            if value.dim() > 3
+            for dim in range(2, value.dim())
+        ]
+
+    def _image_text(self) -> str:
+        tensors = tensors_in(self._example)
+        shape = next(tuple(value.shape[2:]) for value in tensors if value.dim() > 3)
+        return f"images of {' x '.join(map(str, shape))}"
+
+
+_NOTHING_CUT = CouplingGraph((), (), {}, {}, "", 0)
+
+
+def _tensors(model: nn.Module, traced: Trace) -> dict[str, Tensor]:
+    constants = {constant_name(name): value for name, value in traced.constants.items()}
+    return {**stored_tensors(model), **constants}
+
+
+def _same_bits(first: Tensor, second: Tensor) -> bool:
+    same = first.dtype == second.dtype and first.shape == second.shape
+    return same and bool(torch.equal(first, second) or torch.equal(first.isnan(), second.isnan()))
+
+
+def _kept_by(plan: PruningPlan, coupling: CouplingGraph) -> NDArray[np.bool_]:
+    """Return the atoms of another trace of the same network that a plan keeps.
+
+    Raises `ValueError` where these atoms do not make the same cut.
+    """
+    keep = np.ones(coupling.atom_count, np.bool_)
+    for name, dims in coupling.tensors.items():
+        for dim, atoms in dims.items():
+            kept = plan.slices.get(name, {}).get(dim)
+            if kept is not None and len(atoms) == 1:
+                gone = np.delete(atoms[0], np.array(kept))
+                keep[gone[gone != STAYS]] = False
+    if slices_of(coupling, keep) != {
+        name: dims for name, dims in plan.slices.items() if name in coupling.tensors
+    }:
+        raise ValueError("the plan does not fit this trace")
+    return keep
