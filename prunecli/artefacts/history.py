@@ -174,7 +174,16 @@ def _costs(before: Mapping[str, float], after: Mapping[str, float]) -> CutCost |
 def _verified(value: Any) -> Verified | None:
     found = value if isinstance(value, Mapping) else {}
     method, error = _text(found.get("method")), _number(found.get("max_rel_error"))
-    return None if method is None or error is None else Verified(method, error)
+    if method is None or error is None:
+        return None
+    limits = found.get("limits")
+    return Verified(
+        method,
+        error,
+        by_structure=found.get("by_structure") is True,
+        scope=_text(found.get("scope")) or "",
+        limits=tuple(filter(None, map(_text, limits if isinstance(limits, list) else ()))),
+    )
 
 
 def _accuracy(value: Any) -> AccuracyChange | None:

@@ -98,7 +98,8 @@ def _glance(report: PruneReport, command: str) -> Section:
 def _verified_figure(verified: Verified | None) -> tuple[str, str, str]:
     if verified is None:
         return "Plan only", "nothing was pruned", "the result is verified when it is made"
-    return "Verified", MASKED, f"max relative error {verified.error}"
+    scope = f"for {verified.scope}; " if verified.by_structure else ""
+    return "Verified", MASKED, f"{scope}max relative error {verified.error}"
 
 
 def _accuracy_figures(report: PruneReport) -> list[tuple[str, str, str]]:

@@ -77,6 +77,10 @@ def reference_text(verified: Verified) -> str:
     meaning = next(found, "")
     if "blocks zeroed" in verified.method:
         meaning += ", and in each deleted block the last weights, which silences it"
+    if verified.by_structure:
+        meaning += (
+            ". Besides, every operator of the result reads and writes what the original's does"
+        )
     return f"{meaning} ({verified.method})" if meaning else verified.method
 
 

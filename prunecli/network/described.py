@@ -122,5 +122,5 @@ def prune_report(
         allocation=options.allocation,
         align="auto" if options.align is None else str(options.align),
         seconds=dict(seconds),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *(() if verified is None else verified.limits)),
     )

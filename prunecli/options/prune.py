@@ -142,7 +142,7 @@ class PruneOptions:
     (`prunecli.pruning.search`). `dead` removes dead channels first: those that are constant, and
     with `dead_threshold` those whose replacement by their mean changes the loss by no more
     (`prunecli.dead`). `delete_blocks` lets whole residual blocks go beside channels
-    (`prunecli.pruning.deletion`).
+    (`prunecli.pruning.deletion`). `strict` refuses a cut whose proof has limits.
     """
 
     signal: str = _criterion(
@@ -260,6 +260,13 @@ class PruneOptions:
         "--data, or by the channels that the budget leaves of them.",
         panel=shared.CRITERION,
         needs=(ONE_CUT, CHANNELS, needs("method", test=is_at_once, hint="leave {flag} out")),
+    )
+    strict: bool = option(
+        False,
+        "Refuse a result whose proof has limits (exit code 5), such as a batch of one that the "
+        "model treats differently.",
+        panel=shared.GATES,
+        needs=(ONE_CUT, CHANNELS),
     )
 
     def __post_init__(self) -> None:

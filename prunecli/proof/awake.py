@@ -36,8 +36,8 @@ def _drawn(name: str, value: Tensor, generator: torch.Generator) -> Tensor:
         return value
     noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
     if value.dim() > 1 and value.numel() > value.shape[0]:
-        return noise / (value.numel() / value.shape[0]) ** 0.5
-    return 0.1 * noise if "bias" in leaf else 1 + 0.2 * noise
+        return noise.mul_((value.shape[0] / value.numel()) ** 0.5)
+    return noise.mul_(0.1) if "bias" in leaf else noise.mul_(0.2).add_(1)
 
 
 def with_statistics(trace: Trace, state: Tensors, inputs: Sequence[Any]) -> Tensors:

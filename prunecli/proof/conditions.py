@@ -47,6 +47,11 @@ class Condition:
     """How many calls come before it."""
 
     @property
+    def plain(self) -> bool:
+        """Whether it is the call that was traced."""
+        return not (self.sizes or self.dtype or self.grad or self.threads or self.earlier)
+
+    @property
     def one_image(self) -> bool:
         """Whether it is a batch of one."""
         return bool(self.sizes) and set(self.sizes.values()) == {1}
@@ -147,13 +152,13 @@ def differing(
 ) -> dict[Condition, str]:
     """Return the conditions under which a module is not its graph, and where they part.
 
-    Two calls hold all conditions beside the plain one, and follow it; only where one of them
-    differs is every condition tried by itself. Where the plain call differs, it alone is returned.
+    The second and third call hold all other conditions; only where one of them differs is every
+    condition tried by itself. Where the plain call differs, it alone is returned.
     A module that does not run is not its graph, if that does.
     """
     first = [one for one in conditions if one.grad or one.one_image]
     second = [one for one in conditions if one not in first]
-    calls = [Condition(), _joined(first), _joined(second), Condition()]
+    calls = [Condition(), _joined(first), _joined(second)]
     found = _differences(fakes, model, graph, example, calls)
     if not any(found):
         return {}

@@ -15,7 +15,9 @@ import itertools
 import logging
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -67,15 +69,13 @@ class Events:
 
 
 class Fakes:
-    """Makes fake tensors of a network's own and runs it on them."""
+    """Makes fake tensors of networks' own, once for each, and runs them on these."""
 
     def __init__(self) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-
-    def tensor(self, value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return a fake of a tensor, of another floating-point type where one is given."""
-        fake = self._mode.from_tensor(value.detach(), static_shapes=True)
-        return fake.to(dtype) if dtype is not None and value.is_floating_point() else fake
+        self._states: WeakKeyDictionary[nn.Module, dict[Any, dict[str, _Stored]]] = (
+            WeakKeyDictionary()
+        )
 
     def events(
         self,
@@ -91,22 +91,12 @@ class Fakes:
         not (`attributes_kept`). Casts of floating-point tensors count for nothing where a type is
         given. Raises what the forward raises, and what fake tensors cannot do (tell their values).
         """
-        trained = {id(value) for value in model.parameters() if value.requires_grad}
-        named = (*model.named_parameters(), *model.named_buffers())
-        with self._mode:
-            state = {
-                name: self.tensor(value, dtype)
-                .clone()
-                .requires_grad_(grad and id(value) in trained)
-                for name, value in named
-            }
-            given = pytree.tree_map_only(
-                Tensor, lambda value: self.tensor(value, dtype).clone(), list(inputs)
-            )
+        state = self._state(model, dtype)
+        given = pytree.tree_map_only(Tensor, partial(self._fake, dtype), list(inputs))
         recorder = _Recorder(casts_count=dtype is None)
-        stored = {name: _stored_name(name, value) for name, value in named}
-        for name, value in state.items():
-            recorder.know(value, stored[name])
+        for stored in state.values():
+            recorder.know(stored.fake, stored.name)
+            stored.fake.requires_grad_(grad and stored.trained)
         for at, value in enumerate(tensors_in(given)):
             recorder.know(value, f"input {at}")
         with ExitStack() as stack:
@@ -116,9 +106,35 @@ class Fakes:
             stack.enter_context(_quiet_fakes())
             stack.enter_context(self._mode)
             stack.enter_context(recorder)
-            found = run_with(model, state, given)
+            found = run_with(model, {name: one.fake for name, one in state.items()}, given)
         outputs = tuple(recorder.token(value) for value in tensors_in(found))
-        return _without_unread(recorder.calls, outputs, recorder.moved(state, stored))
+        return _without_unread(recorder.calls, outputs, recorder.moved(state))
+
+    def _state(self, model: nn.Module, dtype: torch.dtype | None) -> dict[str, _Stored]:
+        known = self._states.setdefault(model, {})
+        if dtype not in known:
+            known[dtype] = {
+                name: _Stored(
+                    _stored_name(name, value), self._fake(dtype, value), value.requires_grad
+                )
+                for name, value in (*model.named_parameters(), *model.named_buffers())
+            }
+        return known[dtype]
+
+    def _fake(self, dtype: torch.dtype | None, value: Tensor) -> Tensor:
+        """Return a fake of a tensor in memory of its own, of another type where one is given."""
+        kind = dtype if dtype is not None and value.is_floating_point() else value.dtype
+        shape = torch.empty_strided(value.shape, value.stride(), dtype=kind, device="meta")
+        return FakeTensor(self._mode, shape, value.device)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A parameter or buffer without values: what it is called in events, and whether it learns."""
+
+    name: str
+    fake: Tensor
+    trained: bool
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -136,10 +152,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._memory[_address(value)] = name
         self._known.append(value)
 
-    def moved(self, state: Mapping[str, Tensor], names: Mapping[str, str]) -> tuple[Token, ...]:
+    def moved(self, state: Mapping[str, _Stored]) -> tuple[Token, ...]:
         """Return which stored tensors hold something else now, and what."""
-        now = {name: self._memory[_address(value)] for name, value in state.items()}
-        return tuple((name, held) for name, held in sorted(now.items()) if held != names[name])
+        now = {name: self._memory[_address(one.fake)] for name, one in state.items()}
+        return tuple((name, held) for name, held in sorted(now.items()) if held != state[name].name)
 
     def token(self, value: Tensor) -> Token:
         """Return what stands for a tensor."""

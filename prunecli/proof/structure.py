@@ -52,13 +52,12 @@ if TYPE_CHECKING:
 class Structure:
     """What a proof of structure covers: `scope` as text, and `limits`, what it does not.
 
-    `equal` is False where there was nothing to compare, for the reason in `why_not`.
+    `equal` is False where there was nothing to compare.
     """
 
     equal: bool
     scope: str = ""
     limits: tuple[str, ...] = ()
-    why_not: str = ""
     own_type_only: bool = False
     """Whether the forward does something else on inputs of another precision."""
 
@@ -78,16 +77,25 @@ class StructureProof:
 
         In graph mode the slim network is the graph itself: only the conditions are left to find.
         """
+        why_not = self.unseen
         if self._network.trace.recorded:
-            return Structure(
-                equal=False,
-                why_not="the forward follows the values of tensors; branches other than those "
-                "that were run are not covered",
+            why_not = (
+                "the forward follows the values of tensors, and branches other than those that "
+                "were run are not covered"
             )
-        if self.unseen:
-            return Structure(equal=False, why_not=self.unseen)
+        if why_not:
+            return Structure(equal=False, limits=(f"verified on samples alone: {why_not}",))
         in_module = plan.mode == "module"
         departures = self.departures
+        if any(condition.plain for condition in departures):
+            raise ProofError(
+                "the forward does something else when it is traced: "
+                + next(iter(departures.values())),
+                code="TRACE_NOT_EQUAL",
+                where=type(self._network.model).__name__,
+                hint="nothing was written; let the forward not ask whether it is being exported "
+                "or compiled",
+            )
         if in_module:
             departures = self._compared(slim, plan, keep)
         limits = [*self._named(departures), *self._bounds(), *self._fixed(in_module=in_module)]
@@ -195,14 +203,13 @@ class StructureProof:
                     f"({text})"
                 )
             else:
-                name = condition.name or "calls outside torch.export"
-                yield f"not verified for {name}: the forward differs there ({text})"
+                yield f"not verified for {condition.name}: the forward differs there ({text})"
 
     def _bounds(self) -> Iterator[str]:
         """Yield what the forward asks of its sizes, where it does something else beyond that."""
         for side in () if self._sizes is None else self._sizes.free:
-            least = 3 if side.dim == 0 else 2
-            beyond = [] if side.low < least else [(side.low - 1, f"of {side.low} and more")]
+            # Every free size starts at 2 for the exporter; batches of one are a condition.
+            beyond = [] if side.low <= 2 else [(side.low - 1, f"of {side.low} and more")]
             if side.high is not None:
                 beyond.append((side.high + 1, f"up to {side.high}"))
             for size, text in beyond:
@@ -248,8 +255,9 @@ class StructureProof:
         batch = "any batch" if self._network.trace.batch is not None else "the batch of the example"
         if not self._sides():
             return batch
-        free = self._sizes is not None and self._sizes.sides
-        return f"{batch}, {'any image size' if free else self._image_text()}"
+        if self._sizes is not None and self._sizes.sides:
+            return f"{batch} and any image size"
+        return f"{batch} and {self._image_text()}"
 
     def _sides(self) -> list[tuple[int, int]]:
         """Return the image sides of the example: (tensor, dim)."""

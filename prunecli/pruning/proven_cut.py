@@ -12,7 +12,7 @@ import torch
 from prunecli.cutting.attributes import mirrored_attributes
 from prunecli.cutting.surgery import cut_module, slices_of
 from prunecli.cutting.temperature import temperature_factors
-from prunecli.errors import GraphError, ProofError
+from prunecli.errors import GraphError, ProofError, PruneError
 from prunecli.graph.emitting.rewrites import baked_sizes
 from prunecli.graph.operators import operator_name, schema_arguments, source_line
 from prunecli.plan import PruningPlan
@@ -80,6 +80,13 @@ def proven(
     """
     structure = structure or StructureProof(network)
     slim, program, verified = _cut_and_prove(network, cut, structure, options, clock)
+    if options.strict and verified.limits:
+        raise ProofError(
+            f"the proof has limits: {'; '.join(verified.limits)}",
+            code="LIMITED_PROOF",
+            where=type(network.model).__name__,
+            hint="nothing was written; without --strict the result is written, with a warning",
+        )
     plan = cut.plan if program is None else in_graph_mode(cut.plan)
     return dataclasses.replace(cut, plan=plan, model=slim, program=program, verified=verified)
 
@@ -143,7 +150,11 @@ def _cut_and_prove(
             if network.trace.recorded:
                 raise
     with clock.stage("cut"):
-        rebuilt, program = network.graph_network(cut.keep, any_size=True)
+        try:
+            rebuilt, program = network.graph_network(cut.keep, any_size=True)
+        except PruneError as error:
+            check_not_random(network, error)
+            raise
     rebuilt.train(network.model.training)
     with clock.stage("prove"):
         cut = dataclasses.replace(cut, plan=in_graph_mode(plan))
@@ -165,15 +176,9 @@ def newly_held(
     under norms. Raises the failure where there is nothing more to leave whole, and a `ProofError`
     of its own (`RANDOM_FORWARD`) for a forward that no two runs of which are equal.
     """
-    drawn = random_operator(network.trace.graph)
-    if drawn is not None:
-        raise ProofError(
-            f"the forward draws random numbers in evaluation ({operator_name(drawn.target)}): no "
-            "two runs are equal, and nothing can be proven",
-            code="RANDOM_FORWARD",
-            where=source_line(drawn),
-            hint="nothing was written; switch the noise off in evaluation mode",
-        ) from failure
+    if failure.code in {"LIMITED_PROOF", "TRACE_NOT_EQUAL", "RANDOM_FORWARD"}:
+        raise failure
+    check_not_random(network, failure)
     if network.trace.recorded:
         found = baked_sizes(network.trace, network.coupling, keep)
         if found.keys() - held.keys():
@@ -186,12 +191,26 @@ def newly_held(
     raise failure
 
 
+def check_not_random(network: Network, failure: PruneError) -> None:
+    """Raise `ProofError` (`RANDOM_FORWARD`) where a failure comes from a forward with noise."""
+    drawn = random_operator(network.trace.graph)
+    if drawn is not None:
+        raise ProofError(
+            f"the forward draws random numbers in evaluation ({operator_name(drawn.target)}): no "
+            "two runs are equal, and nothing can be proven",
+            code="RANDOM_FORWARD",
+            where=source_line(drawn),
+            hint="nothing was written; switch the noise off in evaluation mode",
+        ) from failure
+
+
 def random_operator(graph: fx.Graph) -> fx.Node | None:
     """Return the first node that draws random numbers in evaluation; dropout does not."""
     for node in graph.nodes:
-        if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
-            continue
         arguments = schema_arguments(node)
+        drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if not drawn and "generator" not in arguments:
+            continue
         training = arguments.get("train", arguments.get("training", True))
         if training and arguments.get("dropout_p", 1.0):
             return node  # type: ignore[no-any-return]
@@ -227,6 +246,6 @@ def _prove(
     return dataclasses.replace(
         verified,
         by_structure=found.equal,
-        scope=found.scope or found.why_not,
+        scope=found.scope,
         limits=found.limits,
     )

@@ -143,8 +143,14 @@ class Verified:
 
     @property
     def statement(self) -> str:
-        """What was shown, with the error in small."""
-        return f"{MASKED} (max relative error {self.error})"
+        """What was shown, how, and for which inputs, with the error in small."""
+        how = f", operator by operator, for {self.scope}" if self.by_structure else ""
+        but = (
+            ""
+            if not self.limits
+            else f", with {len(self.limits)} " + ("limit" if len(self.limits) == 1 else "limits")
+        )
+        return f"{MASKED}{how}{but} (max relative error {self.error})"
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def _free(program: Any, trace: Trace) -> tuple[tuple[Side, ...], tuple[str, ...]
             if isinstance(size, int) or not size.node.expr.is_symbol:
                 continue
             environment = size.node.shape_env
-            bounds = program.range_constraints.get(size.node.expr)
+            bounds: Any = program.range_constraints.get(size.node.expr)
             low, high = (bounds.lower, bounds.upper) if bounds else (None, None)
             name = _side_name(dim, value.dim(), at if len(given) > 1 else None)
             side = Side(at, dim, name, _integer(low) or 1, _integer(high))
