@@ -176,4 +176,7 @@ def concrete(size: Any, batch: Any = None) -> int:
         expression = expression.subs({batch: 1})
     if expression.is_number:
         return int(expression)
-    return int(size.node.shape_env.size_hint(expression))
+    sizes = size.node.shape_env
+    # The first is what newer versions of torch call the second.
+    hint = getattr(sizes, "guarding_hint_or_throw", None) or sizes.size_hint
+    return int(hint(expression))

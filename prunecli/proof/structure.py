@@ -9,6 +9,7 @@ forward can ask about (`conditions`): where they differ, the proof does not reac
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ import torch
 from prunecli.cutting.graphs import cut_graph
 from prunecli.cutting.surgery import cut_tensor, slices_of
 from prunecli.cutting.temperature import scaled
-from prunecli.errors import ProofError
+from prunecli.errors import ProofError, PruneError
 from prunecli.graph.coupling.groups import STAYS, CouplingGraph, couple
 from prunecli.graph.emitting.emit import constant_name
 from prunecli.graph.tracing.folding import stored_tensors
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from prunecli.graph.tracing.any_size import Asked
     from prunecli.graph.tracing.trace import Trace
     from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
@@ -77,12 +79,7 @@ class StructureProof:
 
         In graph mode the slim network is the graph itself: only the conditions are left to find.
         """
-        why_not = self.unseen
-        if self._network.trace.recorded:
-            why_not = (
-                "the forward follows the values of tensors, and branches other than those that "
-                "were run are not covered"
-            )
+        why_not = self.unseen if not self._network.trace.recorded else _RECORDED
         if why_not:
             return Structure(equal=False, limits=(f"verified on samples alone: {why_not}",))
         in_module = plan.mode == "module"
@@ -111,10 +108,14 @@ class StructureProof:
     @cached_property
     def unseen(self) -> str:
         """Why the dense network cannot be followed without values; empty where it can."""
-        (outcome,) = events_under(self._fakes, self._network.model, self._example, [Condition()])
-        if not isinstance(outcome, str):
-            return ""
-        return f"the forward does not run on tensors without values: {outcome}"
+        outcomes = events_under(self._fakes, self._network.model, self._example, [Condition()])
+        if isinstance(outcomes[0], str):
+            return f"the forward does not run on tensors without values: {outcomes[0]}"
+        try:
+            assert self._graph is not None
+        except PruneError as error:
+            return f"its graph cannot be written: {error.message}"
+        return ""
 
     @cached_property
     def departures(self) -> dict[Condition, str]:
@@ -215,17 +216,21 @@ class StructureProof:
             for size, text in beyond:
                 if self._departs(Condition(sizes={(side.tensor, side.dim): size})):
                     yield f"verified for a {side.name} {text}: the forward differs beyond that"
-        if self._sizes is not None and self._sizes.asked:
-            tensors = tensors_in(self._example)
-            others = Condition(
-                sizes={
-                    (side.tensor, side.dim): tensors[side.tensor].shape[side.dim] + 1
-                    for side in self._sizes.sides
-                }
-            )
-            if self._departs(others):
-                asked = " and ".join(self._sizes.asked)
-                yield f"verified where {asked}: the forward differs elsewhere"
+        for asked in () if self._sizes is None else self._sizes.asked:
+            if any(self._departs(Condition(sizes=sizes)) for sizes in self._against(asked)):
+                yield f"verified where {asked.text}: the forward differs elsewhere"
+
+    def _against(self, asked: Asked) -> Iterator[dict[tuple[int, int], int]]:
+        """Yield sizes near those of the example for which something asked does not hold."""
+        tensors = tensors_in(self._example)
+        own = {
+            (side.tensor, side.dim): tensors[side.tensor].shape[side.dim]
+            for side in (self._sizes.free if self._sizes else ())
+        }
+        for key, more in itertools.product(own, (1, STEP)):
+            sizes = {**own, key: own[key] + more}
+            if not asked.holds(sizes):
+                yield sizes
 
     def _departs(self, condition: Condition) -> bool:
         """Tell whether the dense module runs under a condition, and is not its graph there."""
@@ -274,6 +279,10 @@ class StructureProof:
         return f"images of {' x '.join(map(str, shape))}"
 
 
+_RECORDED = (
+    "the forward follows the values of tensors, and branches other than those that were run are "
+    "not covered"
+)
 _NOTHING_CUT = CouplingGraph((), (), {}, {}, "", 0)
 
 

@@ -22,7 +22,7 @@ from prunecli.graph.tracing.torch_export import export_any_size, quiet
 from prunecli.graph.tracing.trace import Trace, from_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 BATCH = "batch"
 
@@ -42,16 +42,30 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A question of the forward about its sizes: what holds of them, as text and as a relation."""
+
+    text: str
+    relation: Any
+    symbols: tuple[tuple[Any, Side], ...]
+
+    def holds(self, sizes: Mapping[tuple[int, int], int]) -> bool:
+        """Tell whether it holds of sizes by (tensor, dim) of the inputs."""
+        values = {symbol: sizes[side.tensor, side.dim] for symbol, side in self.symbols}
+        return bool(self.relation.subs(values) == sympy.true)
+
+
+@dataclass(frozen=True)
 class AnySize:
     """A trace with free sizes; `values` maps its nodes to those of the trace at a fixed size.
 
-    `asked` holds what else than bounds the forward asks of its sizes, as text.
+    `asked` holds what else than bounds the forward asks of its sizes.
     """
 
     trace: Trace
     values: Mapping[str, str]
     free: tuple[Side, ...]
-    asked: tuple[str, ...]
+    asked: tuple[Asked, ...]
     unfolded: Trace
     """The trace as the module itself computes its weights."""
 
@@ -108,14 +122,15 @@ def _shapes(node: fx.Node, trace: Trace) -> list[tuple[int, ...]]:
 # --- what the forward asks of its sizes ----------------------------------------------------------
 
 
-def _free(program: Any, trace: Trace) -> tuple[tuple[Side, ...], tuple[str, ...]]:
+def _free(program: Any, trace: Trace) -> tuple[tuple[Side, ...], tuple[Asked, ...]]:
     """Return the free dimensions with their bounds, and what else is asked of them."""
     by_name = {node.name: node for node in trace.graph.nodes if node.op == "placeholder"}
     given = [by_name[name].meta["val"] for name in trace.inputs if name in by_name]
     symbols: dict[Any, Side] = {}
     environment: Any = None
     for at, value in enumerate(one for one in given if isinstance(one, Tensor)):
-        for dim, size in enumerate(value.shape):
+        sizes: Iterable[Any] = value.shape
+        for dim, size in enumerate(sizes):
             if isinstance(size, int) or not size.node.expr.is_symbol:
                 continue
             environment = size.node.shape_env
@@ -125,8 +140,8 @@ def _free(program: Any, trace: Trace) -> tuple[tuple[Side, ...], tuple[str, ...]
             side = Side(at, dim, name, _integer(low) or 1, _integer(high))
             symbols.setdefault(size.node.expr, side)
     guards = [] if environment is None else [guard.expr for guard in environment.guards]
-    asked = [text for guard in guards for text in _asked(guard, symbols)]
-    return tuple(symbols.values()), tuple(dict.fromkeys(asked))
+    asked = {one.text: one for guard in guards for one in _asked(guard, symbols)}
+    return tuple(symbols.values()), tuple(asked.values())
 
 
 def _integer(bound: Any) -> int | None:
@@ -139,18 +154,27 @@ def _side_name(dim: int, rank: int, tensor: int | None) -> str:
     return name if tensor is None else f"{name} of input {tensor}"
 
 
-def _asked(guard: Any, symbols: Mapping[Any, Side]) -> Iterator[str]:
-    """Say what a guard asks, unless bounds say it, or it only keeps a size from vanishing."""
-    expression = sympy.sympify(guard)
-    names = {symbol: sympy.Symbol(side.name.replace(" ", "_")) for symbol, side in symbols.items()}
-    if isinstance(expression, sympy.Ne) and not _is_one_number(expression):
+def _asked(guard: Any, symbols: Mapping[Any, Side]) -> Iterator[Asked]:
+    """Yield what a guard asks, unless bounds say it, or it is about layouts in memory."""
+    relation = sympy.sympify(guard)
+    involved = tuple((symbol, symbols[symbol]) for symbol in relation.free_symbols & set(symbols))
+    if not involved or not _is_question(relation, len(involved)):
         return
-    if isinstance(expression, sympy.Eq | sympy.Ne) and expression.free_symbols & set(symbols):
-        text = str(expression.subs(names)).replace("_", " ")
-        divided = re.fullmatch(r"Eq\((?:Python)?Mod\(([a-z 0-9]+), (\d+)\), 0\)", text)
-        yield f"{divided[1]} is a multiple of {divided[2]}" if divided else text
+    names = {symbol: sympy.Symbol(side.name.replace(" ", "_")) for symbol, side in involved}
+    text = str(relation.subs(names)).replace("_", " ")
+    divided = re.fullmatch(r"Eq\((?:Python)?Mod\(([a-z 0-9]+), (\d+)\), 0\)", text)
+    yield Asked(
+        f"{divided[1]} is a multiple of {divided[2]}" if divided else text, relation, involved
+    )
 
 
-def _is_one_number(expression: Any) -> bool:
-    """Tell whether a guard leaves out one number of pixels; others are of layouts in memory."""
-    return expression.lhs.is_symbol and expression.rhs.is_Integer and int(expression.rhs) > 1
+def _is_question(relation: Any, sizes: int) -> bool:
+    """Tell whether a guard may come from the forward.
+
+    Torch itself asks whether sizes vanish, are one, or whether two dimensions are the same one.
+    """
+    if "Mod" in str(relation) or isinstance(relation, sympy.Eq):
+        return True
+    if isinstance(relation, sympy.Ne):
+        return bool(relation.lhs.is_symbol and relation.rhs.is_Integer and relation.rhs > 1)
+    return sizes > 1
