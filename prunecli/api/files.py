@@ -96,7 +96,7 @@ def save(
     example = example_input(input).to(next(kinds, torch.float32))
     network = read_network(module, [example])
     whole = np.ones(network.coupling.atom_count, np.bool_)
-    rebuilt, program = network.graph_network(whole)
+    rebuilt, program = network.graph_network(whole, any_size=True)
     tensors = state_of(rebuilt)
     save_checkpoint(
         Checkpoint(
