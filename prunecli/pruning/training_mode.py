@@ -23,6 +23,18 @@ EVALUATION_ONLY = (
 )
 
 
+def graph_training_warnings(network: Network) -> list[str]:
+    """Say what a method that trains the graph of evaluation leaves out."""
+    if not network.training.differs:
+        return []
+    return [
+        (
+            "this method trains a graph of evaluation: what the forward does in training alone "
+            "(auxiliary heads, stochastic depth) has no effect while channels are chosen"
+        )
+    ]
+
+
 def trained_mode(
     network: Network, slim: nn.Module, plan: PruningPlan, keep: NDArray[np.bool_], *, seed: int
 ) -> TrainingMode:
