@@ -35,14 +35,14 @@ def random_like(
 ) -> Tensor:
     """Return a random input of a shape: normal numbers in float64, integers from those of `value`.
 
-    With `shrink`, two images of a smaller side stand for large ones.
+    With `shrink`, images of a smaller side stand for large ones.
     """
     if not value.is_floating_point():
         return _random_integers(value, shape, generator)
     if shrink and shrinks(value):
         # A third of the side costs a ninth of the time, and every tap of a kernel still counts.
         side = max(SMALL_IMAGE, value.shape[2] // 3 // 32 * 32)
-        shape = (2, value.shape[1], side, side)
+        shape = (shape[0], value.shape[1], side, side)
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(value.device)
 
 

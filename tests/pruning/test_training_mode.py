@@ -16,7 +16,7 @@ from prunecli.errors import GateError
 from prunecli.graph.emitting.program import build
 from prunecli.network.traced import read_network
 from prunecli.proof.in_training import TrainedCut, compare_in_training
-from prunecli.pruning.training_mode import EVALUATION_ONLY
+from prunecli.pruning.training_mode import EVALUATION_ONLY, graph_training_warnings
 from tests.support.complaint_networks import Net, conv, fc
 from tests.support.weights import randomize_
 
@@ -319,6 +319,13 @@ def test_a_rebuilt_model_that_trains_otherwise_says_so_before_it_is_written(dry_
     assert not result.report.training.verified
     assert EVALUATION_ONLY in result.report.warnings
     assert any("a graph of evaluation does not have them" in w for w in result.report.warnings)
+
+
+def test_a_method_that_trains_the_graph_says_what_it_leaves_out() -> None:
+    other = read_network(network(auxiliary, aux=conv(16, 4)), [IMAGE])
+    assert "auxiliary heads" in "".join(graph_training_warnings(other))
+    alike = randomize_(Net(padded, **PADDED, drop=nn.Dropout(0.5)), seed=0).eval()
+    assert not graph_training_warnings(read_network(alike, [IMAGE]))
 
 
 def test_a_rebuilt_model_that_trains_alike_is_verified_in_training_too() -> None:
