@@ -81,6 +81,10 @@ def training_warnings(network: Network, mode: str, training: TrainingMode | None
     reason = found.failure if training is None else training.reason
     if reason:
         warnings.append(f"training mode of the pruned model is not verified: {reason}")
+    elif found.failure:
+        warnings.append(
+            f"training mode of the pruned model was compared in one run alone: {found.failure}"
+        )
     return warnings
 
 

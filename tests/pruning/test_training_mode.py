@@ -252,6 +252,18 @@ def test_example_inputs_that_hold_the_targets_let_training_be_followed() -> None
     assert result.model.aux.weight.shape[1] == len(result.plan.keep["stem"]) < 16
 
 
+def test_a_forward_that_draws_its_branches_is_compared_in_one_run_and_says_so() -> None:
+    def forward(net, x):
+        x = features(net, x)
+        if not net.training or torch.rand(()) > 0.3:
+            x = x + net.other(x)
+        return scores(net, x)
+
+    result = pruned(network(forward, other=conv(16, 16)))
+    assert result.report.training.verified
+    assert any("compared in one run alone" in warning for warning in result.report.warnings)
+
+
 def test_a_parameter_that_nothing_reads_is_no_reason_to_doubt_training() -> None:
     def forward(net, x):
         return scores(net, features(net, x))
