@@ -71,6 +71,7 @@ def prune_details(report: PruneReport) -> Parts:
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
         **_outcome_facts(report),
         **({} if report.verified is None else {"verified by": report.verified.method}),
+        **({} if report.training is None else {"in training": report.training.statement}),
         "seconds": seconds_text(report.seconds),
     }
     return [

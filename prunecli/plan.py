@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 PLAN_SCHEMA = 1
 
+GRAPH = "graph"
+"""The mode of a plan whose cut is the traced graph, written again."""
+
 Indices = tuple[int, ...]
 
 MOST_INDICES = 2**22

@@ -86,6 +86,7 @@ def _glance(report: PruneReport, command: str) -> Section:
         **_budget(report),
         **_chosen(report),
         **({} if verified is None else {"compared with": reference_text(verified)}),
+        **({} if report.training is None else {"in training": report.training.statement}),
         **({"model class": _MODES[report.mode]} if report.mode in _MODES else {}),
         "seconds": ", ".join(f"{name} {spent:.2f}" for name, spent in report.seconds.items()),
         "written to": "nothing" if report.output is None else place_text(report.output),

@@ -25,6 +25,7 @@ from prunecli.pruning.described import cut_report
 from prunecli.pruning.proven_cut import Cut, proven
 from prunecli.pruning.road import PruneResult, check_options, prune_network
 from prunecli.pruning.timed import bound_where_needed, check_latency, with_measured
+from prunecli.pruning.training_mode import graph_training_warnings
 from prunecli.report import AccuracyChange
 from prunecli.training.devices import make_accelerator
 from prunecli.training.finetune import (
@@ -180,7 +181,7 @@ def train_and_prune(
         planned = way.planned(setup, recipe, held_out)
         if dry_run:
             return with_measured(
-                _dry(first, options, planned, clock),
+                _dry(network, first, options, planned, clock),
                 dense,
                 input,
                 budget=budget,
@@ -311,15 +312,20 @@ def _check_emits(network: Network) -> None:
 
 
 def _dry(
-    first: PruneResult, options: PruneOptions, planned: Mapping[str, Any], clock: Clock
+    network: Network,
+    first: PruneResult,
+    options: PruneOptions,
+    planned: Mapping[str, Any],
+    clock: Clock,
 ) -> PruneResult:
     note = "the widths are those that l1 would choose now; the real ones follow from the updates"
     report = dataclasses.replace(
         first.report,
         signal=options.signal,
         verified=None,
+        training=None,
         seconds=clock.seconds,
-        warnings=(*first.report.warnings, note),
+        warnings=(*first.report.warnings, *graph_training_warnings(network), note),
         **planned,
     )
     return PruneResult(None, first.plan, report, None)
@@ -356,7 +362,12 @@ def _finished(
         cost=network.cost,
         seconds=clock.seconds,
         architecture=architecture,
-        warnings=(*trace_warnings(network), *chosen.warnings, *warnings),
+        warnings=(
+            *trace_warnings(network),
+            *graph_training_warnings(network),
+            *chosen.warnings,
+            *warnings,
+        ),
     )
     change = Change(
         AccuracyChange(before.accuracy, after.accuracy, before.split),

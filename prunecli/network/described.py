@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport
 
@@ -56,12 +59,6 @@ def trace_warnings(network: Network) -> list[str]:
             f"no forward tried reached {len(network.trace.unused)} parameters "
             f"({network.trace.unused[0]}, ...): an input that does may not fit the pruned model"
         )
-    elif network.trace.unused:
-        first = network.trace.unused[0]
-        warnings.append(
-            f"{len(network.trace.unused)} parameters are not used in evaluation ({first}, ...): "
-            "they are left as they are"
-        )
     if network.trace.folding is not None:
         folded = tuple(network.trace.folding.tensors)
         count = "1 weight is" if len(folded) == 1 else f"{len(folded)} weights are"
@@ -74,6 +71,37 @@ def trace_warnings(network: Network) -> list[str]:
         for name, count in network.coupling.unknown.items()
     )
     return warnings
+
+
+def rebuilt_warnings(network: Network) -> list[str]:
+    """Say what of a model is lost where its graph stands in for it."""
+    warnings = []
+    model, given = network.model, len(network.trace.example)
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = [
+        name
+        for name, parameter in inspect.signature(model.forward).parameters.items()
+        if parameter.kind not in kinds
+    ]
+    if len(named) > given:
+        warnings.append(
+            f"the pruned model is rebuilt from its graph, which takes {', '.join(named[:given])} "
+            f"alone and not {', '.join(named[given:])}: give the example inputs that it is to take"
+        )
+    own = sorted(name for name, value in vars(model).items() if _is_object(name, value))
+    if own:
+        warnings.append(
+            f"the pruned model is rebuilt from its graph and has no attribute {' nor '.join(own)} "
+            "of the original"
+        )
+    return warnings
+
+
+def _is_object(name: str, value: Any) -> bool:
+    """Tell whether an attribute of a module is an object that its user may ask for: `config`."""
+    is_plain = value is None or isinstance(value, int | float | str | list | tuple | dict | set)
+    is_hidden = name.startswith("_") or is_plain or callable(value)
+    return not is_hidden and not isinstance(value, torch.Tensor | torch.device | torch.dtype)
 
 
 def group_reports(

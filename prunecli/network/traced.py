@@ -20,6 +20,7 @@ from prunecli.graph.emitting.program import check_layer_names
 from prunecli.graph.leaving_out import outermost, without_blocks
 from prunecli.graph.tracing.any_size import AnySize, trace_any_size
 from prunecli.graph.tracing.folding import fold, folded_tensors, stored_tensors
+from prunecli.graph.tracing.in_training import THE_SAME, InTraining, look_at_training
 from prunecli.graph.tracing.trace import Example, Trace, trace
 from prunecli.graph.writes import parts_of, with_writes, written_name
 from prunecli.network.checks import check_example, check_network
@@ -49,6 +50,8 @@ class Network:
     """The blocks that are left out of `trace` and `coupling`."""
     writes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """The slots of the stream that blocks write, of those that write only some."""
+    training: InTraining = THE_SAME
+    """What the forward does in training, which `coupling` follows as well."""
 
     @cached_property
     def cost(self) -> CostModel:
@@ -202,6 +205,15 @@ class Network:
         return replace(self.coupling, values=values)
 
 
+def _coupled(traced: Trace, training: InTraining) -> tuple[CouplingGraph, InTraining]:
+    """Couple evaluation with training; alone where training would leave nothing to be cut."""
+    coupling = couple(traced, training.trace)
+    if training.trace is None or coupling.groups:
+        return coupling, training
+    reason = "what the forward does in training would freeze every channel"
+    return couple(traced), InTraining(differs=True, failure=reason)
+
+
 def read_network(model: nn.Module, example: Example, *, clock: Clock | None = None) -> Network:
     """Trace and couple a network; raises what `trace` raises, and `InputError` for bad weights."""
     clock = clock or Clock(silent)
@@ -209,6 +221,7 @@ def read_network(model: nn.Module, example: Example, *, clock: Clock | None = No
     check_example(example)
     with clock.stage("trace"):
         traced = fold(trace(model, example), stored_tensors(model))
+        training = look_at_training(model, traced)
     with clock.stage("couple"):
-        coupling = couple(traced)
-    return Network(model, traced, coupling)
+        coupling, training = _coupled(traced, training)
+    return Network(model, traced, coupling, training=training)

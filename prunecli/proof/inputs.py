@@ -90,7 +90,12 @@ def zero_consumers(
     reads.
     """
     result = {name: cast_to(value, precision) for name, value in state.items()}
-    for name, dim in {site for group in coupling.groups for site in zeroed_sites(group)}:
+    sites = {
+        site
+        for group in coupling.groups
+        for site in (*zeroed_sites(group), *group.read_in_training)
+    }
+    for name, dim in sites:
         kept = slices.get(name, {}).get(dim)
         if kept is None or name not in state:
             continue

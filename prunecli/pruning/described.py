@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunecli.network.described import cut_cost, frozen_reports, group_reports, prune_report
+from prunecli.network.described import (
+    cut_cost,
+    frozen_reports,
+    group_reports,
+    prune_report,
+    rebuilt_warnings,
+)
 from prunecli.network.layers import cut_layers
+from prunecli.plan import GRAPH
+from prunecli.pruning.training_mode import training_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,14 +55,18 @@ def cut_report(
         seconds=seconds,
         architecture=architecture,
         verified=cut.verified,
-        warnings=warnings,
+        warnings=(
+            *warnings,
+            *(rebuilt_warnings(network) if cut.plan.mode == GRAPH else ()),
+            *training_warnings(network, cut.plan.mode, cut.training),
+        ),
     )
     groups = group_reports(network, cut.widths, importance)
     layers = cut_layers(network, cut.keep, cut.widths, whole=cut.whole)
     if network.whole is not None:
         groups = (*groups, *_deleted_groups(network, network.whole))
         layers = _with_deleted(layers, network.whole)
-    return dataclasses.replace(report, groups=groups, layers=layers)
+    return dataclasses.replace(report, groups=groups, layers=layers, training=cut.training)
 
 
 def _deleted_groups(network: Network, whole: Network) -> Iterator[GroupReport]:

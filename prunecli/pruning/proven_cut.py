@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from prunecli.cutting.attributes import mirrored_attributes
+from prunecli.cutting.attributes import Attributes, mirrored_attributes
 from prunecli.cutting.surgery import cut_module, slices_of
 from prunecli.cutting.temperature import temperature_factors
 from prunecli.errors import GraphError, ProofError, PruneError
 from prunecli.graph.emitting.rewrites import baked_sizes
 from prunecli.graph.operators import operator_name, schema_arguments, source_line
-from prunecli.plan import PruningPlan
+from prunecli.plan import GRAPH, PruningPlan
 from prunecli.proof.prove import prove
 from prunecli.proof.structure import StructureProof
+from prunecli.pruning.training_mode import trained_mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
     from prunecli.progress import Clock
-    from prunecli.report import FrozenReport, Verified
-
-GRAPH = "graph"
+    from prunecli.report import FrozenReport, TrainingMode, Verified
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class Cut:
     """What is kept of a network: one boolean per atom, and the widths of the groups.
 
     `whole` are the groups that could have been cut and were not. `model` is the network that was
-    cut and proven, None for a plan; `program` is its graph where graph mode was needed.
+    cut and proven, None for a plan; `program` is its graph where graph mode was needed. `training`
+    says what is known of it in training mode.
     """
 
     plan: PruningPlan
@@ -51,6 +51,7 @@ class Cut:
     model: nn.Module | None = None
     program: Mapping[str, Any] | None = None
     verified: Verified | None = None
+    training: TrainingMode | None = None
 
 
 def planned_cut(
@@ -80,15 +81,27 @@ def proven(
     """
     structure = structure or StructureProof(network)
     slim, program, verified = _cut_and_prove(network, cut, structure, options, clock)
-    if options.strict and verified.limits:
+    plan = cut.plan if program is None else in_graph_mode(cut.plan)
+    made = dataclasses.replace(cut, plan=plan, model=slim, program=program, verified=verified)
+    with clock.stage("prove"):
+        training = trained_mode(network, slim, plan, cut.keep, seed=options.seed)
+    if options.strict:
+        _check_limits(network, verified, training)
+    return dataclasses.replace(made, training=training)
+
+
+def _check_limits(network: Network, verified: Verified, training: TrainingMode) -> None:
+    """Raise `ProofError` (`LIMITED_PROOF`) where a proof does not cover everything."""
+    limits = list(verified.limits)
+    if not training.verified:
+        limits.append(f"not verified in training mode: {training.reason}")
+    if limits:
         raise ProofError(
-            f"the proof has limits: {'; '.join(verified.limits)}",
+            f"the proof has limits: {'; '.join(limits)}",
             code="LIMITED_PROOF",
             where=type(network.model).__name__,
             hint="nothing was written; without --strict the result is written, with a warning",
         )
-    plan = cut.plan if program is None else in_graph_mode(cut.plan)
-    return dataclasses.replace(cut, plan=plan, model=slim, program=program, verified=verified)
 
 
 def plan_of(
@@ -110,7 +123,7 @@ def plan_of(
             for group in network.coupling.groups
         },
         slices=slices_of(network.coupling, keep),
-        attributes=mirrored_attributes(network.model, network.trace, network.coupling, keep),
+        attributes=_attributes(network, keep),
         factors=temperature_factors(network.trace, network.coupling, keep),
         signal=options.signal,
         allocation=options.allocation,
@@ -122,6 +135,16 @@ def plan_of(
         writes=dict(network.writes),
     )
     return plan if network.whole is None else in_graph_mode(plan)
+
+
+def _attributes(network: Network, keep: NDArray[np.bool_]) -> Attributes:
+    """Return the attributes that follow a cut, also those of modules that run in training alone."""
+    traces = [trace for trace in (network.training.trace, network.trace) if trace is not None]
+    found: Attributes = {}
+    for trace in traces:
+        own = mirrored_attributes(network.model, trace, network.coupling, keep)
+        found = {path: found.get(path, {}) | own.get(path, {}) for path in (*found, *own)}
+    return found
 
 
 def _cut_and_prove(

@@ -10,7 +10,7 @@ import numpy as np
 
 from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
 from prunecli.dead.removal import WithoutDead, check_dead, living_network, slow_widths
-from prunecli.errors import InputError, ProofError
+from prunecli.errors import InputError, ProofError, PruneError
 from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
 from prunecli.importance import check_importance, chosen_importance, importance_of
@@ -25,6 +25,7 @@ from prunecli.pruning.proven_cut import Cut, newly_held, planned_cut, proven
 from prunecli.pruning.scoring import check_signal, score_living
 from prunecli.pruning.search import AUTO, asked_signals, best_signal, check_search, search_warnings
 from prunecli.pruning.selection import select
+from prunecli.pruning.training_mode import baked_in_training
 from prunecli.repair import check_repair, repair_, repair_warnings
 from prunecli.signals import AGGREGATES, fallbacks_of, needs_data
 
@@ -223,8 +224,36 @@ def _without_blocks(
 def _cut(
     living: WithoutDead, ranking: _Ranking, budget: Budget, *, dry_run: bool, clock: Clock
 ) -> tuple[Cut, tuple[str, ...]]:
-    """Return the cut, and what had to give way for it; groups whose cut has no proof stay whole."""
-    network, options, held = living.network, ranking.options, dict[str, str]()
+    """Return the cut, and what had to give way for it.
+
+    Groups whose size is written in what the forward does in training alone stay whole, where that
+    makes the cut hold in training and the budget can still be met.
+    """
+    first = found = _proven_cut(living, ranking, budget, {}, dry_run=dry_run, clock=clock)
+    held: dict[str, str] = {}
+    while baked := baked_in_training(living.network, found[0].training, found[0].keep):
+        held |= baked
+        try:
+            found = _proven_cut(living, ranking, budget, held, dry_run=dry_run, clock=clock)
+        except PruneError:
+            return first
+    return found if found[0].training is None or found[0].training.verified else first
+
+
+def _proven_cut(
+    living: WithoutDead,
+    ranking: _Ranking,
+    budget: Budget,
+    held: Mapping[str, str],
+    *,
+    dry_run: bool,
+    clock: Clock,
+) -> tuple[Cut, tuple[str, ...]]:
+    """Return the cut that leaves `held` whole, and what gave way.
+
+    Groups whose cut has no proof stay whole as well.
+    """
+    network, options = living.network, ranking.options
     ranked = np.where(living.gone, -np.inf, np.nan_to_num(ranking.saliency, nan=np.inf))
     structure = StructureProof(network)
     while True:

@@ -16,7 +16,7 @@ from prunecli.allocation import Saliency, keep_mask
 from prunecli.errors import GateError, GraphError
 from prunecli.evaluation.batches import Images, first_images
 from prunecli.evaluation.scores import TEMPERATURES, score_on
-from prunecli.plan import PruningPlan
+from prunecli.plan import GRAPH, PruningPlan
 from prunecli.progress import Progress, silent
 from prunecli.pruning.selection import select
 from prunecli.repair import repair_
@@ -130,7 +130,7 @@ def try_cut(
         repair_(
             slim,
             network,
-            PruningPlan(network.coupling.fingerprint, {}, {}, mode="graph"),
+            PruningPlan(network.coupling.fingerprint, {}, {}, mode=GRAPH),
             keep,
             names=options.repair,
             # Its own scores are not needed: one image will do.

@@ -54,7 +54,15 @@ from prunecli.report.models import (
     OracleReport,
     SignalAgreement,
 )
-from prunecli.report.networks import Cost, CutCost, FrozenReport, GroupReport, LayerCut, Verified
+from prunecli.report.networks import (
+    Cost,
+    CutCost,
+    FrozenReport,
+    GroupReport,
+    LayerCut,
+    TrainingMode,
+    Verified,
+)
 from prunecli.report.runs import (
     COUNTS,
     SHARES,
@@ -130,6 +138,7 @@ __all__ = [
     "Subset",
     "SweepReport",
     "TeacherReport",
+    "TrainingMode",
     "Trial",
     "Verified",
     "fact_names",

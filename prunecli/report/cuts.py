@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prunecli.report.measured import AccuracyChange, BenchmarkRow, TeacherReport
-    from prunecli.report.networks import CutCost, FrozenReport, GroupReport, LayerCut, Verified
+    from prunecli.report.networks import (
+        CutCost,
+        FrozenReport,
+        GroupReport,
+        LayerCut,
+        TrainingMode,
+        Verified,
+    )
     from prunecli.report.searches import Score, SearchReport
 
 
@@ -330,7 +337,8 @@ class PruneReport:
     zero (`params`) and the bytes that they and their places take, and the FLOPs are those of the
     dense kernels that run the model. `candidates` is what `--signal auto` chose from, `dead` the
     dead channels that were found, `blocks` which residual blocks `--delete-blocks` deleted.
-    `choice` says why it was pruned by what it was.
+    `choice` says why it was pruned by what it was. `training` is what `verified` is, of training
+    mode; None where nothing was cut.
     """
 
     output: Path | None
@@ -359,3 +367,4 @@ class PruneReport:
     pictures: tuple[Path, ...] = ()
     page: Path | None = None
     choice: ChoiceReport | None = None
+    training: TrainingMode | None = None

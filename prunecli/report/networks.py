@@ -154,6 +154,25 @@ class Verified:
 
 
 @dataclass(frozen=True)
+class TrainingMode:
+    """Whether the pruned model does in training mode what the masked original does there.
+
+    `reason` says why that is not verified.
+    """
+
+    verified: bool
+    max_rel_error: float | None = None
+    reason: str = ""
+
+    @property
+    def statement(self) -> str:
+        """What was shown, with the error in small."""
+        if not self.verified or self.max_rel_error is None:
+            return "not verified"
+        return Verified("", self.max_rel_error).statement
+
+
+@dataclass(frozen=True)
 class CutCost:
     """Cost before and after, and the fraction kept of each."""
 

@@ -51,6 +51,7 @@ VERBS = {
             "layers",
             "blocks",
             "choice",
+            "training",
             "pictures",
             "page",
         },

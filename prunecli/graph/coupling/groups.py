@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,8 @@ class ChannelGroup:
     mask (a norm runs over the channels). `contracted` is True where a product of two activations
     sums over the channels (the width of queries and keys). `axes` is how many groups decide
     together about the positions of this one: 2 for heads and the width inside them.
+    `sites` are those of tensors that evaluation reads, `read_in_training` those that read the
+    channels in training alone.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ChannelGroup:
     exact: bool
     contracted: bool = False
     axes: int = 1
+    read_in_training: tuple[tuple[str, int], ...] = ()
 
     @property
     def atoms(self) -> slice:
@@ -97,19 +100,25 @@ def staying(atoms: Atoms, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(((atoms == STAYS) | keep[atoms]).all(0))
 
 
-def couple(trace: Trace) -> CouplingGraph:
-    """Propagate ids through the graph and resolve them into channel groups."""
-    known, ids, unknown = propagate(trace)
+def couple(trace: Trace, training: Trace | None = None) -> CouplingGraph:
+    """Propagate ids through the graph and resolve them into channel groups.
+
+    With `training`, the trace of training mode, weights that only it reads join the groups whose
+    channels they read or make, and what either graph ties is tied. Channels that no weight makes in
+    evaluation stay.
+    """
+    known, ids, unknown = propagate(trace, training)
     found = resolve(ids)
-    tensors = {
-        trace.tensors[name]: _dims(known[name], found) for name in trace.tensors if name in known
-    }
+    names = {**trace.tensors, **({} if training is None else training.tensors)}
+    tensors = {name: _dims(known[node], found) for node, name in names.items() if node in known}
     producers, consumers = roles(trace, known, found)
+    trained = set() if training is None else roles(training, known, found)[1] - consumers
     stays = found.mask(freeze.ids for freeze in ids.frozen)
     stays[found.roots[FIXED]] = True
     stays |= _not_channels(tensors, producers, found.count)
     marks = _Marks(stays, found.mask(ids.inexact), found.mask(ids.contracted), found.parallel)
     groups, atom_of = _groups(tensors, producers, consumers, marks)
+    groups = _with_training(groups, trained, set(trace.tensors.values()))
     return CouplingGraph(
         groups=groups,
         frozen=_report_frozen(ids.frozen, found, tensors, producers),
@@ -118,7 +127,7 @@ def couple(trace: Trace) -> CouplingGraph:
             {
                 name: _dims(axes, found)
                 for name, axes in known.items()
-                if isinstance(axes, tuple) and name not in trace.tensors
+                if isinstance(axes, tuple) and name not in names
             },
             atom_of,
         ),
@@ -189,6 +198,20 @@ def _groups(
         )
         first += int(roots.size)
     return tuple(groups), atom_of
+
+
+def _with_training(
+    groups: tuple[ChannelGroup, ...], trained: set[tuple[str, int]], evaluated: set[str]
+) -> tuple[ChannelGroup, ...]:
+    """Tell the sites of evaluation from those that read channels in training alone."""
+    return tuple(
+        replace(
+            group,
+            sites=tuple(site for site in group.sites if site[0] in evaluated),
+            read_in_training=tuple(site for site in group.sites if site in trained),
+        )
+        for group in groups
+    )
 
 
 def _same_sites(

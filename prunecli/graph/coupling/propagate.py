@@ -1,4 +1,4 @@
-"""Run the rules of the operators over a traced graph: which ids each dimension of it carries."""
+"""Run the rules of the operators over traced graphs: which ids each dimension carries."""
 
 from __future__ import annotations
 
@@ -20,25 +20,34 @@ _POSITIONS = frozenset({"arange", "linspace", "meshgrid"})
 """What a detector makes its anchors from: as many positions as the image has, none a channel."""
 
 
-def propagate(trace: Trace) -> tuple[dict[str, Annotation], IdSpace, dict[str, int]]:
-    """Run the op rules over the graph; return each node's axes, the ids, and unknown operators."""
+def propagate(
+    trace: Trace, training: Trace | None = None
+) -> tuple[dict[str, Annotation], IdSpace, dict[str, int]]:
+    """Run the op rules over the graph; return each node's axes, the ids, and unknown operators.
+
+    `training` is the graph of training over the same tensors: what either ties is tied.
+    """
     ids = IdSpace()
     known: dict[str, Annotation] = {}
     unknown: dict[str, int] = {}
     owned: dict[str, Annotation] = {}
-    for node in trace.graph.nodes:
-        ids.node, ids.where = node.name, source_line(node)
-        if node.op == "placeholder":
-            # A tied weight has several placeholders, which are one tensor.
-            name = trace.tensors.get(node.name, node.name)
-            known[node.name] = owned.get(name) or _placeholder(node, trace, ids)
-            owned[name] = known[node.name]
-        elif node.op == "output":
-            for value in node.all_input_nodes:
-                for axis in _flat(known.get(value.name)):
-                    ids.freeze(axis, "output of the model")
-        else:
-            known[node.name] = _apply(node, known, ids, trace, unknown)
+    traces = [(trace, "output of the model")]
+    if training is not None:
+        traces.append((training, "output of the model in training"))
+    for one, stays in traces:
+        for node in one.graph.nodes:
+            ids.node, ids.where = node.name, source_line(node)
+            if node.op == "placeholder":
+                # A tied weight has several placeholders, which are one tensor.
+                name = one.tensors.get(node.name, node.name)
+                known[node.name] = owned.get(name) or _placeholder(node, one, ids)
+                owned[name] = known[node.name]
+            elif node.op == "output":
+                for value in node.all_input_nodes:
+                    for axis in _flat(known.get(value.name)):
+                        ids.freeze(axis, stays)
+            else:
+                known[node.name] = _apply(node, known, ids, one, unknown)
     return known, ids, unknown
 
 

@@ -17,6 +17,7 @@ from prunecli.errors import GraphError, InputError
 from prunecli.graph.emitting.rewrites import REWRITES, Scaled
 from prunecli.graph.emitting.sizes import Sizes
 from prunecli.graph.operators import is_pointwise, is_written, operator_name, schema_arguments
+from prunecli.graph.outputs import has_kinds
 from prunecli.graph.rules import RULES
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ PROGRAM_SCHEMA = 1
 
 WRITES_SCHEMA = 2
 """The schema of a program with sums into some slots of a stream, which older versions refuse."""
+
+OUTPUTS_SCHEMA = 3
+"""The schema of a program whose outputs are more than tuples and dicts."""
 
 SIZE_ARITHMETIC: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name)
@@ -65,12 +69,17 @@ def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict
         written = _write(node, trace, sizes)
         if written is not None:
             nodes.extend(_selected(node, written, trace, sizes))
-    partial = any(node["kind"] == "add_at" for node in nodes)
     return {
-        "schema": WRITES_SCHEMA if partial else PROGRAM_SCHEMA,
+        "schema": _schema(nodes, trace.output_structure),
         "nodes": _without_unread(nodes),
         "output": trace.output_structure,
     }
+
+
+def _schema(nodes: list[dict[str, Any]], output: Any) -> int:
+    if has_kinds(output):
+        return OUTPUTS_SCHEMA
+    return WRITES_SCHEMA if any(node["kind"] == "add_at" for node in nodes) else PROGRAM_SCHEMA
 
 
 def emit_some(

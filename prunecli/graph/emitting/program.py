@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunecli.errors import GraphError, InputError
-from prunecli.graph.emitting.emit import PROGRAM_SCHEMA, WRITES_SCHEMA, resolve
+from prunecli.graph.emitting.emit import (
+    OUTPUTS_SCHEMA,
+    PROGRAM_SCHEMA,
+    WRITES_SCHEMA,
+    resolve,
+)
 from prunecli.graph.operators import operator_name
+from prunecli.graph.outputs import Arranging, arranged, has_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,9 +31,9 @@ def build(program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> fx.Graph
     batch norm and dropout follow `train()` and `eval()`. Raises `InputError` for a program that is
     damaged or names anything but pure operators.
     """
-    if program.get("schema") not in {PROGRAM_SCHEMA, WRITES_SCHEMA}:
+    if program.get("schema") not in _SCHEMAS:
         raise InputError(
-            f"graph schema {program.get('schema')} is not {PROGRAM_SCHEMA} or {WRITES_SCHEMA}",
+            f"graph schema {program.get('schema')} is not one of {', '.join(map(str, _SCHEMAS))}",
             code="BAD_PROGRAM",
             hint="use the prunecli version that wrote this file, or prune again",
         )
@@ -37,6 +43,9 @@ def build(program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> fx.Graph
         raise InputError(
             f"the graph in this file is damaged: {error!r}", code="BAD_PROGRAM"
         ) from error
+
+
+_SCHEMAS = (PROGRAM_SCHEMA, WRITES_SCHEMA, OUTPUTS_SCHEMA)
 
 
 def traced_name(node: fx.Node) -> str:
@@ -129,13 +138,19 @@ class _Builder:
         for node in program["nodes"]:
             kind = node["kind"]
             if kind == "output":
-                flat = self.decode(node["args"][0])
-                self.graph.output(_arrange(program["output"], flat))
+                self._returned(program["output"], self.decode(node["args"][0]))
             else:
                 self.nodes[_identifier(node["name"])] = getattr(self, f"add_{kind}")(node)
         self.graph.lint()
         module = fx.GraphModule(self.root, self.graph, class_name="GraphNetwork")
         return module.eval()
+
+    def _returned(self, structure: Any, flat: Any) -> None:
+        whole = arranged(structure, flat)  # a damaged structure fails here, not in a forward
+        if has_kinds(structure):
+            self.graph.set_codegen(Arranging(structure))
+            whole = flat
+        self.graph.output(whole)
 
     def add_input(self, node: Mapping[str, Any]) -> fx.Node:
         return self._node("placeholder", node, node["name"])
@@ -284,14 +299,6 @@ def _check_attribute(name: str) -> None:
             raise ValueError(f"no tensor can be called {name!r}")
     if parts[0] in _NETWORK_NAMES:
         raise ValueError(f"{parts[0]!r} is no name for a layer of a rebuilt model")
-
-
-def _arrange(structure: Any, flat: Any) -> Any:
-    if isinstance(structure, int):
-        return flat[structure]
-    if isinstance(structure, dict):
-        return {key: _arrange(item, flat) for key, item in structure.items()}
-    return tuple(_arrange(item, flat) for item in structure)
 
 
 def _torch_constant(name: str) -> Any:

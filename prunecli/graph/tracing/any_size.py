@@ -19,7 +19,7 @@ from prunecli.graph.tracing.folding import fold, stored_tensors
 from prunecli.graph.tracing.record import tensors_in
 from prunecli.graph.tracing.running import evaluating
 from prunecli.graph.tracing.torch_export import export_any_size, quiet
-from prunecli.graph.tracing.trace import Trace, from_program
+from prunecli.graph.tracing.trace import Trace, exported_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -86,7 +86,7 @@ def trace_any_size(model: nn.Module, fixed: Trace) -> AnySize | None:
         found = export_any_size(model, fixed.example)
         if found is None:
             return None
-        unfolded = from_program(model, *found)
+        unfolded = exported_trace(model, *found)
     program, _ = found
     free, asked = _free(program, unfolded)
     folds = fixed.folding is not None

@@ -1,10 +1,12 @@
-"""Run a network on other tensors than its own, and hold modules in evaluation mode."""
+"""Run a network on other tensors than its own, and hold modules in a mode."""
 
 from __future__ import annotations
 
+import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.func import functional_call
 
@@ -17,9 +19,22 @@ if TYPE_CHECKING:
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Hold models in evaluation mode, then restore the mode of every module."""
+    with _held(models, training=False):
+        yield
+
+
+@contextmanager
+def in_training(*models: nn.Module) -> Iterator[None]:
+    """Hold models in training mode, then restore the mode of every module."""
+    with _held(models, training=True):
+        yield
+
+
+@contextmanager
+def _held(models: Sequence[nn.Module], *, training: bool) -> Iterator[None]:
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:
-        model.eval()
+        model.train(training)
     try:
         yield
     finally:
@@ -39,6 +54,19 @@ def buffers_kept(*models: nn.Module) -> Iterator[None]:
             for value, content in held:
                 if not torch.equal(value, content):
                     value.copy_(content)
+
+
+@contextmanager
+def draws_kept(*models: nn.Module) -> Iterator[None]:
+    """Give every generator of random numbers back the state that it had."""
+    devices = {value.device for model in models for value in model.parameters()}
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - users draw from it
+    try:
+        with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)  # noqa: NPY002
 
 
 def run_with(model: nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Any]) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
+from prunecli.graph.outputs import without_own_classes
 from prunecli.graph.tracing.record import attributes_kept, tensors_in
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def export_any_size(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tupl
         with (
             torch.no_grad(),
             attributes_kept(model),
+            without_own_classes(model),
             nothing_hidden(),
             _short_sizes(),
             _few_values(),
@@ -57,16 +59,25 @@ def export_any_size(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tupl
 
 def export_fixed(model: nn.Module, given: tuple[Any, ...]) -> Any:
     """Return the program exported for arguments of exactly these sizes; raises what export does."""
-    with torch.no_grad(), attributes_kept(model), _few_values(), nothing_hidden():
+    with (
+        torch.no_grad(),
+        attributes_kept(model),
+        without_own_classes(model),
+        _few_values(),
+        nothing_hidden(),
+    ):
         return torch.export.export(model, given, strict=False)
 
 
-def export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], str]:
+def export(
+    model: nn.Module, given: tuple[Any, ...], *, gradients: bool = False
+) -> tuple[Any, tuple[Any, ...], str]:
     """Return the exported program, the arguments that it was exported for, and "".
 
     Where there is none, return None, the arguments as given, and the reason. Tried in turn: a free
     batch, a batch of two, the example as it is. Arguments that hold tensors (a list of images) say
-    nothing of their batch, and are taken as they are.
+    nothing of their batch, and are taken as they are. With `gradients` the forward runs as it does
+    where gradients are asked for.
     """
     double = tuple(_at_least_two(value) for value in given)
     reason = ""
@@ -74,7 +85,13 @@ def export(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tuple[Any, ..
         free = shapes and pytree.tree_map(shapes, _by_name(model, example))
         try:
             # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
-            with torch.no_grad(), attributes_kept(model), _few_values(), nothing_hidden():
+            with (
+                torch.set_grad_enabled(gradients),
+                attributes_kept(model),
+                without_own_classes(model),
+                _few_values(),
+                nothing_hidden(),
+            ):
                 program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
             if shapes and not _counts_one_input(program.graph_module.graph):
                 reason = "its sizes are whole numbers for some batches only"

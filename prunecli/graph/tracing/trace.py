@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from prunecli.errors import GraphError, InputError
+from prunecli.graph.outputs import structure_of
 from prunecli.graph.tracing.record import Recording, attributes_kept, merged, record, tensors_in
 from prunecli.graph.tracing.running import evaluating
 from prunecli.graph.tracing.torch_export import export, export_fixed, first_line, quiet
@@ -80,7 +81,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
         if program is None:
             traced = _recorded(model, given, reason)
         else:
-            traced = from_program(model, program, used)
+            traced = exported_trace(model, program, used)
     _check_output(model, traced.graph)
     return traced
 
@@ -91,7 +92,7 @@ def trace_fixed(model: nn.Module, example: tuple[Any, ...]) -> Trace:
     Raises what the export raises.
     """
     with evaluating(model), quiet():
-        return from_program(model, export_fixed(model, example), example)
+        return exported_trace(model, export_fixed(model, example), example)
 
 
 def _check_output(model: nn.Module, graph: fx.Graph) -> None:
@@ -106,8 +107,8 @@ def _check_output(model: nn.Module, graph: fx.Graph) -> None:
         )
 
 
-def from_program(model: nn.Module, program: Any, example: tuple[Any, ...]) -> Trace:
-    """Return the trace that an exported program of a network is, and its example."""
+def exported_trace(model: nn.Module, program: Any, example: tuple[Any, ...]) -> Trace:
+    """Return what an exported program of `model` says, for the arguments it was exported with."""
     signature = program.graph_signature
     # What nobody reads (the averaged weights of an attention) must not hold channels fast.
     program.graph_module.graph.eliminate_dead_code()
@@ -278,18 +279,9 @@ def _batch_symbol(program: Any, user_inputs: Sequence[str]) -> Any:
 
 
 def _output_structure(program: Any) -> Any:
-    """Return the output's shape as nested lists and dicts of positions in the flat output."""
+    """Return the form of the output, with positions in the flat output in it."""
     spec = program.call_spec.out_spec
-    positions = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-    return _plain(positions)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
+    return structure_of(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
 
 
 def _read(graph: fx.Graph, tensors: Mapping[str, str]) -> set[str]:
