@@ -84,8 +84,9 @@ def graph_terms(trace: Trace) -> tuple[list[Term], list[Term], dict[str, int]]:
         if node.op != "call_function" or AGAIN in node.meta:
             continue
         name = operator_name(node.target)
-        if name in FLOP_RULES:
-            flops.extend(operator_terms(node, trace.batch))
+        terms = operator_terms(node, trace.batch)
+        if terms is not None:
+            flops.extend(terms)
         elif name not in NOT_COUNTED_BUT_CHEAP and isinstance(node.meta.get("val"), Tensor):
             kind = "pointwise" if is_pointwise(node.target) else name
             missing[kind] = missing.get(kind, 0) + 1
@@ -94,10 +95,18 @@ def graph_terms(trace: Trace) -> tuple[list[Term], list[Term], dict[str, int]]:
     return flops, activations, missing
 
 
-def operator_terms(node: fx.Node, batch: Any) -> list[Term]:
-    """Return the FLOPs of one operator; none where it is not counted."""
+def operator_terms(node: fx.Node, batch: Any) -> list[Term] | None:
+    """Return the FLOPs of one operator; None where it is not counted.
+
+    It is not where nothing says how, or what does so does not understand this call.
+    """
     name = operator_name(node.target)
-    return FLOP_RULES.get(name)(node, schema_arguments(node), batch) if name in FLOP_RULES else []
+    if name not in FLOP_RULES:
+        return None
+    try:
+        return FLOP_RULES.get(name)(node, schema_arguments(node), batch)
+    except Exception:  # noqa: BLE001 - a rule may be anybody's; its operator is listed instead
+        return None
 
 
 def count_flops(model: nn.Module, example: tuple[Tensor, ...]) -> float:

@@ -227,7 +227,7 @@ def _folded_away(stored: Mapping[str, tuple[Tensor, bool]], trace: Trace) -> dic
     ]
     flops = 0.0
     for node in trace.folding.graph.nodes:
-        for term in operator_terms(node, None) if node.op == "call_function" else ():
+        for term in operator_terms(node, None) or () if node.op == "call_function" else ():
             shapes = {value.name: shape_of(value, None) for value in (node, *node.all_input_nodes)}
             flops += term.coefficient * math.prod(shapes[at][dim] for at, dim in term.dims)
     return {

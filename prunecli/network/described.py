@@ -70,8 +70,8 @@ def trace_warnings(network: Network) -> list[str]:
             f"norm do ({folded[0]}{', ...' if len(folded) > 1 else ''}): folded into plain ones"
         )
     warnings.extend(
-        f"operator {name} has no rule ({count} times): the channels that it touches are frozen"
-        for name, count in network.coupling.unknown.items()
+        f"{reason} ({count} times): the channels that it touches are frozen"
+        for reason, count in network.coupling.unfollowed.items()
     )
     return warnings
 

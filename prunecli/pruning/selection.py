@@ -185,17 +185,17 @@ def _check_any_left(network: Network, reasons: Mapping[str, str]) -> None:
         f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them frozen",
         code="NOTHING_TO_CUT",
         where=next(
-            iter((*reasons.values(), *_without_rule(network), *_why_frozen(network))),
+            iter((*reasons.values(), *_unfollowed(network), *_why_frozen(network))),
             "no layer makes channels that another one reads",
         ),
         hint="prunecli analyze shows what is frozen and why",
     )
 
 
-def _without_rule(network: Network) -> Iterator[str]:
-    """Yield the operators that freeze what they touch because no rule knows them."""
-    for name, count in network.coupling.unknown.items():
-        yield f"operator {name} has no rule ({count} times)"
+def _unfollowed(network: Network) -> Iterator[str]:
+    """Yield why operators freeze what they touch: no rule knows them, or theirs fails."""
+    for reason, count in network.coupling.unfollowed.items():
+        yield f"{reason} ({count} times)"
 
 
 def _why_frozen(network: Network) -> Iterator[str]:

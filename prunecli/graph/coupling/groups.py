@@ -76,7 +76,8 @@ class CouplingGraph:
     """Every channel group, what is frozen, and the atom of every position of every tensor.
 
     `tensors[name][dim]` and `values[node][dim]` hold atoms (`Atoms`) of parameters and of
-    activations; dimensions that nothing can cut are left out.
+    activations; dimensions that nothing can cut are left out. `unfollowed` says why operators
+    freeze all that they touch, and how often: no rule knows them, or theirs fails on a call.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -85,7 +86,7 @@ class CouplingGraph:
     values: Mapping[str, Mapping[int, Atoms]]
     fingerprint: str
     atom_count: int
-    unknown: Mapping[str, int] = field(default_factory=dict)
+    unfollowed: Mapping[str, int] = field(default_factory=dict)
 
     def kept(self, atoms: Atoms, keep: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the positions of a dimension that stay; `keep` has one entry per atom."""
@@ -99,7 +100,7 @@ def staying(atoms: Atoms, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def couple(trace: Trace) -> CouplingGraph:
     """Propagate ids through the graph and resolve them into channel groups."""
-    known, ids, unknown = propagate(trace)
+    known, ids, unfollowed = propagate(trace)
     found = resolve(ids)
     tensors = {
         trace.tensors[name]: _dims(known[name], found) for name in trace.tensors if name in known
@@ -124,7 +125,7 @@ def couple(trace: Trace) -> CouplingGraph:
         ),
         fingerprint=_fingerprint(trace),
         atom_count=sum(group.width for group in groups),
-        unknown=unknown,
+        unfollowed=unfollowed,
     )
 
 

@@ -14,9 +14,17 @@ import torch
 from torch import fx
 
 from prunecli.errors import GraphError, InputError
-from prunecli.graph.emitting.rewrites import REWRITES, Scaled
+from prunecli.graph.emitting.rewrites import REWRITES, Scaled, rewritten
 from prunecli.graph.emitting.sizes import Sizes
-from prunecli.graph.operators import is_pointwise, is_written, operator_name, schema_arguments
+from prunecli.graph.operators import (
+    NAMESPACES,
+    is_pointwise,
+    is_written,
+    operator_name,
+    read_nodes,
+    schema_arguments,
+    source_line,
+)
 from prunecli.graph.rules import RULES
 
 if TYPE_CHECKING:
@@ -39,11 +47,10 @@ SIZE_ARITHMETIC: dict[str, Callable[..., Any]] = {
     for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "getitem")
 }
 _DATA_TYPES = (torch.dtype, torch.device, torch.memory_format, torch.layout)
-_NAMESPACES = ("aten.", "torchvision.")
+_NAMESPACES = tuple(f"{space}." for space in NAMESPACES)
 _EXTRA_OPERATORS = {
     "sym_size", "arange", "eye", "full", "hann_window", "linspace", "logspace", "ones",
     "scalar_tensor", "tril_indices", "triu_indices", "zeros",
-    "__and__", "__or__", "__xor__", "__lshift__", "__rshift__",
 }  # fmt: skip
 
 
@@ -159,9 +166,7 @@ def _comes_out_whole(node: fx.Node) -> bool:
 
 
 def _reads_tensors(node: fx.Node) -> bool:
-    if node.op == "call_function" and operator_name(node.target).startswith("new_"):
-        return False  # only the type of the argument counts
-    values = [value.meta.get("val") for value in node.all_input_nodes]
+    values = [value.meta.get("val") for value in read_nodes(node)]
     return any(isinstance(value, torch.Tensor | list | tuple) for value in values)
 
 
@@ -171,7 +176,8 @@ def _take(name: str, source: Any, dim: int, indices: list[int]) -> dict[str, Any
 
 def _write_placeholder(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
     if node.name in trace.tensors:
-        read = any(_module(user, trace) is None for user in node.users)
+        # The weights of a module come with it; what it works on may be stored as well.
+        read = any(_module(user, trace) is None or user.args[0] is node for user in node.users)
         name = trace.tensors[node.name]
         return _tensor(node.name, name, trained=name not in trace.buffers) if read else None
     if node.name in trace.constants:
@@ -181,14 +187,21 @@ def _write_placeholder(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
 
 
 def _write_call(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
-    name, arguments = operator_name(node.target), schema_arguments(node)
-    changed = REWRITES[name](node, arguments, sizes) if name in REWRITES else {}
+    arguments, changed = schema_arguments(node), rewritten(node, sizes)
     if "take" in changed:
         return _take(node.name, encode(arguments["self"]), **changed["take"])
     if "add_at" in changed:
         parts = [encode(arguments[name]) for name in ("self", "source")]
         return {"name": node.name, "kind": "add_at", "args": parts, **changed["add_at"]}
     target = changed.pop("operator", None) or _target(node)
+    if _find(target) is None:
+        raise GraphError(
+            f"the graph cannot be written anew: a file may not name the operator {target}",
+            code="NOT_WRITABLE",
+            where=source_line(node) or node.name,
+            hint="only torch's own functions of tensors and numbers can be stored; express it by "
+            "them, or keep the sizes out of the forward so that the model keeps its own class",
+        )
     positional, keywords = _positional(target, {**arguments, **changed})
     return {
         "name": node.name,
@@ -341,26 +354,36 @@ def encode(value: Any) -> Any:
 
 def resolve(target: str) -> Any:
     """Return the operator that a program names; only pure ATen operators are allowed."""
+    found = _find(target)
+    if found is None:
+        raise InputError(
+            f"this file names the operator {target!r}, which a model graph may not use",
+            code="BAD_PROGRAM",
+            hint="the file is damaged or was not written by prunecli",
+        )
+    return found
+
+
+def _find(target: str) -> Any | None:
+    """Return the operator of a name, None where there is none or it may not be named."""
     parts = target.split(".")
-    if len(parts) == 1 and target in SIZE_ARITHMETIC:
-        return SIZE_ARITHMETIC[target]
-    if len(parts) == 3 and target.startswith(_NAMESPACES):
-        packet = getattr(getattr(torch.ops, parts[0]), parts[1], None)
-        found = getattr(packet, parts[2], None) if packet is not None else None
-        name = parts[1].rstrip("_")
-        if isinstance(found, torch._ops.OpOverload) and (  # noqa: SLF001
-            name in RULES
-            or name in _EXTRA_OPERATORS
-            or is_pointwise(found)
-            or torch.Tag.core in found.tags
-            or _is_function_of_tensors(found)
-        ):
-            return found
-    raise InputError(
-        f"this file names the operator {target!r}, which a model graph may not use",
-        code="BAD_PROGRAM",
-        hint="the file is damaged or was not written by prunecli",
+    if len(parts) == 1:
+        return SIZE_ARITHMETIC.get(target)
+    if len(parts) != 3 or not target.startswith(_NAMESPACES):
+        return None
+    packet = getattr(getattr(torch.ops, parts[0]), parts[1], None)
+    found = getattr(packet, parts[2], None) if packet is not None else None
+    if not isinstance(found, torch._ops.OpOverload):  # noqa: SLF001
+        return None
+    name = operator_name(found)
+    allowed = (
+        name in RULES
+        or name in _EXTRA_OPERATORS
+        or is_pointwise(found)
+        or torch.Tag.core in found.tags
+        or _is_function_of_tensors(found)
     )
+    return found if allowed else None
 
 
 def _is_function_of_tensors(found: Any) -> bool:

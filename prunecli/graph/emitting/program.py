@@ -163,7 +163,8 @@ class _Builder:
         # Of two networks, tables of indices with the same name are the same.
         content = zlib.crc32(repr(node["indices"]).encode())
         name = f"_index_{node['name']}_{content:08x}"
-        self.root.register_buffer(name, torch.tensor(node["indices"]), persistent=False)
+        indices = torch.tensor(node["indices"], dtype=torch.int64)  # also where there are none
+        self.root.register_buffer(name, indices, persistent=False)
         return self.graph.get_attr(name)
 
     def add_dropout(self, node: Mapping[str, Any]) -> fx.Node:
