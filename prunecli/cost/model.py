@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -118,6 +119,17 @@ class CostModel:
         costs = self.terms(self.dense_widths)[at]
         reading = [self.weights.get(node) in tensors for node in self.nodes[at]]
         return float(costs[reading].sum() / (self.dense["flops"] or 1.0))
+
+    def by_owner(self, kind: str, widths: Widths) -> dict[str, float]:
+        """Return a cost that has a closed form by what causes it.
+
+        That is the weight that an operator reads, else the operator; a stored tensor, or a group.
+        """
+        at = self.kinds[kind]
+        found: defaultdict[str, float] = defaultdict(float)
+        for node, cost in zip(self.nodes[at], self.terms(widths)[at].tolist(), strict=True):
+            found[self.weights.get(node, node)] += cost
+        return dict(found)
 
     def _sizes(self, widths: Widths) -> NDArray[np.float64]:
         return np.asarray(self.base + self.counts @ widths)

@@ -58,7 +58,9 @@ Rewrite = Callable[[fx.Node, dict[str, Any], Sizes], dict[str, Any]]
 
 def _rewrite_sizes(argument: str) -> Rewrite:
     def rewrite(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-        given = arguments[argument]
+        given = arguments.get(argument)
+        if given is None:
+            return {}  # a view of another type, which names no sizes
         return {argument: _sizes_left(node, given, len(node.meta["val"].shape) - len(given), sizes)}
 
     return rewrite
@@ -308,12 +310,12 @@ REWRITES: dict[str, Rewrite] = {
 
 
 def rewritten(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
-    """Return the arguments of a call that change with a cut; none of an operator without sizes.
+    """Return the arguments of a call that change with a cut; none where no cut reaches it.
 
     Raises `GraphError` (`NOT_WRITABLE`) for a call that its rewrite does not understand.
     """
     operator = operator_name(node.target)
-    if operator not in REWRITES:
+    if operator not in REWRITES or not sizes.touches(node):
         return {}
     try:
         return REWRITES[operator](node, schema_arguments(node), sizes)
