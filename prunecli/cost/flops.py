@@ -103,10 +103,17 @@ def operator_terms(node: fx.Node, batch: Any) -> list[Term] | None:
     name = operator_name(node.target)
     if name not in FLOP_RULES:
         return None
+    ranks = {
+        value.name: value.meta["val"].dim()
+        for value in (node, *node.all_input_nodes)
+        if isinstance(value.meta.get("val"), Tensor)
+    }
     try:
-        return FLOP_RULES.get(name)(node, schema_arguments(node), batch)
+        terms = FLOP_RULES.get(name)(node, schema_arguments(node), batch)
+        known = all(dim < ranks[value] for term in terms for value, dim in term.dims)
     except Exception:  # noqa: BLE001 - a rule may be anybody's; its operator is listed instead
         return None
+    return terms if known else None
 
 
 def count_flops(model: nn.Module, example: tuple[Tensor, ...]) -> float:
@@ -198,11 +205,12 @@ def _einsum(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Ter
 @_count(*ATTENTION, summary="Its two matrix products (fvcore counts none).")
 def _attention(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     query, key, value = (arguments[name] for name in ("query", "key", "value"))
-    rank = len(shape_of(query, batch))
-    positions = (key.name, rank - 2)
+    # Keys and values may have fewer dimensions than queries, which then are the same for all.
+    rank, last = len(shape_of(query, batch)), len(shape_of(value, batch)) - 1
+    positions = (key.name, len(shape_of(key, batch)) - 2)
     return [
         Term(node.name, 1.0, (*_all(query, rank), positions)),
-        Term(node.name, 1.0, (*_all(query, rank - 1), positions, (value.name, rank - 1))),
+        Term(node.name, 1.0, (*_all(query, rank - 1), positions, (value.name, last))),
     ]
 
 

@@ -229,6 +229,6 @@ def concrete(size: Any, batch: Any = None) -> int:
     if isinstance(size, int):
         return size
     expression = size.node.expr
-    if batch is not None:
+    if batch is not None and not batch.is_number:  # the network may fix its batch size
         expression = expression.subs({batch: 1})
     return int(expression) if expression.is_number else int(size.node.hint)
