@@ -16,6 +16,7 @@ from prunecli.graph.emitting.rewrites import REWRITES
 from prunecli.graph.rules import RULES
 from prunecli.graph.tracing.trace import trace
 from prunecli.network.traced import read_network
+from prunecli.signals.places import readings
 from tests.support.complaint_networks import Net, conv, fc
 from tests.support.weights import randomize_
 
@@ -202,3 +203,24 @@ def test_stored_tensors_that_go_straight_into_a_dropout_or_a_norm_are_in_the_gra
     result = prunecli.prune(randomize_(net, seed=0).eval(), IMAGE, flops=0.7, align=1)
     assert result.report.mode == "graph"
     assert result.report.verified.max_rel_error < 1e-8
+
+
+@pytest.mark.parametrize("equation", ["nchw,cd", "nchw,cd->dhnw", "n...hw,cd->cdhwn..."])
+def test_an_einsum_reads_the_channels_of_letters_that_its_result_lacks(equation: str) -> None:
+    """Without an arrow the result has all letters that occur once, in alphabetical order."""
+
+    def forward(net, x):
+        made = torch.einsum(equation, net.stem(x).relu(), net.mix)
+        return net.fc(made.flatten(1).mean(1, keepdim=True))
+
+    net = Net(forward, stem=conv(3, 8), fc=nn.Linear(1, 2))
+    net.mix = nn.Parameter(torch.randn(8, 6))
+    traced = trace(net.eval(), (IMAGE,))
+    (product,) = (node for node in traced.graph.nodes if "einsum" in node.name)
+    letters = equation.partition("->")[0].split(",")[0]
+    result = equation.partition("->")[2] or "dhnw"
+    lacking = [dim for dim, letter in enumerate(letters.replace("...", "C")) if letter not in
+               result.replace("...", "C")]  # fmt: skip
+    read = [dim for node, value, dim in readings(traced)
+            if node is product and value.name == "relu"]  # fmt: skip
+    assert read == lacking

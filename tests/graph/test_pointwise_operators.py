@@ -63,7 +63,7 @@ def arithmetic(x, y):
         -x,
         +x,
     )
-    yield from (abs(y), y.round(), x.rsub(1), x.true_divide(3), x.float_power(2))
+    yield from (abs(y), y.round(), torch.rsub(x, 1), x.true_divide(3), x.float_power(2))
 
 
 def comparisons(x, y):
