@@ -14,18 +14,16 @@ import torch
 from torch import fx
 
 from prunecli.errors import GraphError, InputError
+from prunecli.graph.emitting.allowed import SIZE_ARITHMETIC, find, resolve
 from prunecli.graph.emitting.rewrites import REWRITES, Scaled, rewritten
 from prunecli.graph.emitting.sizes import Sizes
 from prunecli.graph.operators import (
-    NAMESPACES,
-    is_pointwise,
     is_written,
     operator_name,
     read_nodes,
     schema_arguments,
     source_line,
 )
-from prunecli.graph.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -42,22 +40,14 @@ PROGRAM_SCHEMA = 1
 WRITES_SCHEMA = 2
 """The schema of a program with sums into some slots of a stream, which older versions refuse."""
 
-SIZE_ARITHMETIC: dict[str, Callable[..., Any]] = {
-    name: getattr(operator, name)
-    for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "getitem")
-}
 _DATA_TYPES = (torch.dtype, torch.device, torch.memory_format, torch.layout)
-_NAMESPACES = tuple(f"{space}." for space in NAMESPACES)
-_EXTRA_OPERATORS = {
-    "sym_size", "arange", "eye", "full", "hann_window", "linspace", "logspace", "ones",
-    "scalar_tensor", "tril_indices", "triu_indices", "zeros",
-}  # fmt: skip
 
 
 def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the program of the traced graph with every baked-in size recomputed.
 
-    `keep` has one entry per atom. Raises `GraphError` for a recorded forward.
+    `keep` has one entry per atom. Raises `GraphError` for a recorded forward, and for a call that a
+    program cannot say (`NOT_WRITABLE`).
     """
     if trace.recorded:
         raise GraphError(
@@ -194,7 +184,7 @@ def _write_call(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
         parts = [encode(arguments[name]) for name in ("self", "source")]
         return {"name": node.name, "kind": "add_at", "args": parts, **changed["add_at"]}
     target = changed.pop("operator", None) or _target(node)
-    if _find(target) is None:
+    if find(target) is None:
         raise GraphError(
             f"the graph cannot be written anew: a file may not name the operator {target}",
             code="NOT_WRITABLE",
@@ -273,7 +263,7 @@ def _functional(name: str, overload: str, target: Any) -> str:
 
 
 def _positional(target: str, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    if not target.startswith(_NAMESPACES):
+    if target in SIZE_ARITHMETIC:
         return list(arguments.values()), {}
     schema = resolve(target)._schema.arguments  # noqa: SLF001
     positional = [arguments[item.name] for item in schema if not item.kwarg_only]
@@ -350,46 +340,3 @@ def encode(value: Any) -> Any:
         code="NOT_WRITABLE",
         hint="report this model; module mode (a known architecture) does not need it",
     )
-
-
-def resolve(target: str) -> Any:
-    """Return the operator that a program names; only pure ATen operators are allowed."""
-    found = _find(target)
-    if found is None:
-        raise InputError(
-            f"this file names the operator {target!r}, which a model graph may not use",
-            code="BAD_PROGRAM",
-            hint="the file is damaged or was not written by prunecli",
-        )
-    return found
-
-
-def _find(target: str) -> Any | None:
-    """Return the operator of a name, None where there is none or it may not be named."""
-    parts = target.split(".")
-    if len(parts) == 1:
-        return SIZE_ARITHMETIC.get(target)
-    if len(parts) != 3 or not target.startswith(_NAMESPACES):
-        return None
-    packet = getattr(getattr(torch.ops, parts[0]), parts[1], None)
-    found = getattr(packet, parts[2], None) if packet is not None else None
-    if not isinstance(found, torch._ops.OpOverload):  # noqa: SLF001
-        return None
-    name = operator_name(found)
-    allowed = (
-        name in RULES
-        or name in _EXTRA_OPERATORS
-        or is_pointwise(found)
-        or torch.Tag.core in found.tags
-        or _is_function_of_tensors(found)
-    )
-    return found if allowed else None
-
-
-def _is_function_of_tensors(found: Any) -> bool:
-    """Tell whether a public operator reads tensors and numbers alone, and writes nothing."""
-    schema = found._schema  # noqa: SLF001
-    kinds = [str(argument.type) for argument in schema.arguments]
-    public = not schema.name.rsplit("::", 1)[-1].startswith("_")
-    reads = bool(kinds) and kinds[0] in {"Tensor", "List[Tensor]"}
-    return public and reads and not schema.is_mutable and not any("str" in kind for kind in kinds)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunecli.errors import GraphError, InputError
-from prunecli.graph.emitting.emit import PROGRAM_SCHEMA, WRITES_SCHEMA, resolve
+from prunecli.graph.emitting.allowed import resolve
+from prunecli.graph.emitting.emit import PROGRAM_SCHEMA, WRITES_SCHEMA
 from prunecli.graph.operators import operator_name
 
 if TYPE_CHECKING:
