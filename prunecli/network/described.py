@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport
+from prunecli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -70,7 +71,7 @@ def trace_warnings(network: Network) -> list[str]:
             f"norm do ({folded[0]}{', ...' if len(folded) > 1 else ''}): folded into plain ones"
         )
     warnings.extend(
-        f"{reason} ({count} times): the channels that it touches are frozen"
+        f"{reason} ({counted(count, 'call')}): the channels that it touches are frozen"
         for reason, count in network.coupling.unfollowed.items()
     )
     return warnings

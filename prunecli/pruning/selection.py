@@ -24,6 +24,7 @@ from prunecli.graph.coupling.roles import PRODUCERS
 from prunecli.graph.operators import LAYERS, operator_name, schema_arguments
 from prunecli.network.patterns import check_patterns, matches
 from prunecli.report import FrozenReport
+from prunecli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -226,7 +227,7 @@ def _check_any_left(network: Network, reasons: Mapping[str, str]) -> None:
 def _unfollowed(network: Network) -> Iterator[str]:
     """Yield why operators freeze what they touch: no rule knows them, or theirs fails."""
     for reason, count in network.coupling.unfollowed.items():
-        yield f"{reason} ({count} times)"
+        yield f"{reason} ({counted(count, 'call')})"
 
 
 def _why_frozen(network: Network) -> Iterator[str]:
