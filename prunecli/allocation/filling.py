@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.allocation.problem import ALLOCATIONS, Problem, next_width
+from prunecli.allocation.remaining import limits, what_stays
 from prunecli.errors import GateError
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 def allocate(rule: str, problem: Problem) -> Widths:
     """Return the widths that a rule chooses, filled up to the budget and never above it.
 
-    Raises `GateError` (`INFEASIBLE_BUDGET`) with the lowest reachable cost when even the smallest
-    widths exceed the budget.
+    Raises `GateError` (`INFEASIBLE_BUDGET`) with the lowest reachable cost, and what keeps it up,
+    when even the smallest widths exceed the budget.
     """
     check_feasible(problem)
     if problem.load(problem.full) <= 1.0:
@@ -34,14 +35,19 @@ def check_feasible(problem: Problem) -> None:
         if lowest[kind] <= ceiling:
             continue
         dense = problem.cost.dense[kind]
+        more = " and ".join(limits(problem))
         raise GateError(
-            f"{kind} cannot go down to {ceiling / dense:.3f} of the model: "
-            f"the lowest reachable is {lowest[kind] / dense:.3f}",
+            f"{kind} cannot go down to {_share(ceiling / dense)} of the model: "
+            f"the lowest reachable is {_share(lowest[kind] / dense)}",
             code="INFEASIBLE_BUDGET",
-            where=_what_holds(problem, kind),
-            hint=f"ask for {_reachable(kind, lowest[kind] / dense)}; a smaller --align, "
-            "--min-width or fewer --exclude patterns reach lower",
+            where=what_stays(problem, kind),
+            hint=f"ask for {_reachable(kind, lowest[kind] / dense)}"
+            + (f"; {more} would reach lower" if more else ""),
         )
+
+
+def _share(part: float) -> str:
+    return f"{part:.3f}" if part >= 0.001 else f"{part:.1g}"
 
 
 def _reachable(kind: str, lowest: float) -> str:
@@ -49,17 +55,6 @@ def _reachable(kind: str, lowest: float) -> str:
     if kind == "channels":
         return f"--sparsity {math.floor((1 - lowest) * 100 - 1e-6) / 100:g} or less"
     return f"--{kind} {math.ceil(lowest * 100 + 1e-6) / 100:g} or more"
-
-
-def _what_holds(problem: Problem, kind: str) -> str:
-    """Name the groups that cost most where everything is as narrow as allowed."""
-    smallest = problem.smallest
-    share = problem.cost.gradient(kind, smallest) * smallest / problem.cost.dense[kind]
-    worst = [at for at in np.argsort(-share)[:3] if share[at] > 0]
-    held = [
-        f"{problem.groups[at].name} at {smallest[at]} of {problem.groups[at].width}" for at in worst
-    ]
-    return "held up by " + (", ".join(held) if held else "layers that cannot be cut")
 
 
 CLOSE = 0.97

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,9 @@ class Problem:
     `saliency` has one entry per atom; `widths[g]` lists the widths that group `g` may have, from
     its smallest to its full one; `ceilings` is the highest allowed cost of each limited kind.
     `shapes[g]` are the shapes of the weights that make a group's channels, and `importance` has
-    one number per group; rules that need one of the two say so where it is missing.
+    one number per group; rules that need one of the two say so where it is missing. `why` says
+    which groups and layers stay whole, and `fixed_reads` how many channels that stay a layer reads;
+    both are for errors.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -39,6 +41,8 @@ class Problem:
     widths: tuple[NDArray[np.int64], ...]
     shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
     importance: NDArray[np.float64] | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
+    fixed_reads: Mapping[str, int] = field(default_factory=dict)
 
     def sorted_saliency(self, group: int) -> Saliency:
         """Return a group's saliencies, the most important first."""

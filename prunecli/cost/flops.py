@@ -84,8 +84,9 @@ def graph_terms(trace: Trace) -> tuple[list[Term], list[Term], dict[str, int]]:
         if node.op != "call_function" or AGAIN in node.meta:
             continue
         name = operator_name(node.target)
-        if name in FLOP_RULES:
-            flops.extend(operator_terms(node, trace.batch))
+        terms = operator_terms(node, trace.batch)
+        if terms is not None:
+            flops.extend(terms)
         elif name not in NOT_COUNTED_BUT_CHEAP and isinstance(node.meta.get("val"), Tensor):
             kind = "pointwise" if is_pointwise(node.target) else name
             missing[kind] = missing.get(kind, 0) + 1
@@ -94,10 +95,25 @@ def graph_terms(trace: Trace) -> tuple[list[Term], list[Term], dict[str, int]]:
     return flops, activations, missing
 
 
-def operator_terms(node: fx.Node, batch: Any) -> list[Term]:
-    """Return the FLOPs of one operator; none where it is not counted."""
+def operator_terms(node: fx.Node, batch: Any) -> list[Term] | None:
+    """Return the FLOPs of one operator; None where it is not counted.
+
+    It is not where nothing says how, or what does so does not understand this call.
+    """
     name = operator_name(node.target)
-    return FLOP_RULES.get(name)(node, schema_arguments(node), batch) if name in FLOP_RULES else []
+    if name not in FLOP_RULES:
+        return None
+    ranks = {
+        value.name: value.meta["val"].dim()
+        for value in (node, *node.all_input_nodes)
+        if isinstance(value.meta.get("val"), Tensor)
+    }
+    try:
+        terms = FLOP_RULES.get(name)(node, schema_arguments(node), batch)
+        known = all(dim < ranks[value] for term in terms for value, dim in term.dims)
+    except Exception:  # noqa: BLE001 - a rule may be anybody's; its operator is listed instead
+        return None
+    return terms if known else None
 
 
 def count_flops(model: nn.Module, example: tuple[Tensor, ...]) -> float:
@@ -189,11 +205,12 @@ def _einsum(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Ter
 @_count(*ATTENTION, summary="Its two matrix products (fvcore counts none).")
 def _attention(node: fx.Node, arguments: Mapping[str, Any], batch: Any) -> list[Term]:
     query, key, value = (arguments[name] for name in ("query", "key", "value"))
-    rank = len(shape_of(query, batch))
-    positions = (key.name, rank - 2)
+    # Keys and values may have fewer dimensions than queries, which then are the same for all.
+    rank, last = len(shape_of(query, batch)), len(shape_of(value, batch)) - 1
+    positions = (key.name, len(shape_of(key, batch)) - 2)
     return [
         Term(node.name, 1.0, (*_all(query, rank), positions)),
-        Term(node.name, 1.0, (*_all(query, rank - 1), positions, (value.name, rank - 1))),
+        Term(node.name, 1.0, (*_all(query, rank - 1), positions, (value.name, last))),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -119,6 +120,17 @@ class CostModel:
         reading = [self.weights.get(node) in tensors for node in self.nodes[at]]
         return float(costs[reading].sum() / (self.dense["flops"] or 1.0))
 
+    def by_owner(self, kind: str, widths: Widths) -> dict[str, float]:
+        """Return a cost that has a closed form by what causes it.
+
+        That is the weight that an operator reads, else the operator; a stored tensor, or a group.
+        """
+        at = self.kinds[kind]
+        found: defaultdict[str, float] = defaultdict(float)
+        for node, cost in zip(self.nodes[at], self.terms(widths)[at].tolist(), strict=True):
+            found[self.weights.get(node, node)] += cost
+        return dict(found)
+
     def _sizes(self, widths: Widths) -> NDArray[np.float64]:
         return np.asarray(self.base + self.counts @ widths)
 
@@ -227,7 +239,7 @@ def _folded_away(stored: Mapping[str, tuple[Tensor, bool]], trace: Trace) -> dic
     ]
     flops = 0.0
     for node in trace.folding.graph.nodes:
-        for term in operator_terms(node, None) if node.op == "call_function" else ():
+        for term in operator_terms(node, None) or () if node.op == "call_function" else ():
             shapes = {value.name: shape_of(value, None) for value in (node, *node.all_input_nodes)}
             flops += term.coefficient * math.prod(shapes[at][dim] for at, dim in term.dims)
     return {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from prunecli.errors import InputError
-from prunecli.graph.emitting.rewrites import REWRITES
+from prunecli.errors import GraphError, InputError
+from prunecli.graph.emitting.rewrites import REWRITES, rewritten
 from prunecli.graph.emitting.sizes import Sizes
 from prunecli.graph.operators import CHANNEL_NORMS, operator_name, schema_arguments
 
@@ -39,12 +40,15 @@ def mirrored_attributes(
     features: Attributes = {}
     for node in trace.graph.nodes:
         name = operator_name(node.target) if node.op == "call_function" else ""
-        if name in CHANNEL_NORMS and sizes.is_cut(node, 1):
+        if name in CHANNEL_NORMS and len(node.meta["val"].shape) > 1 and sizes.is_cut(node, 1):
             features.update(_features(model, _innermost(node), sizes.left(node, 1)))
         arguments = schema_arguments(node) if name in REWRITES else {}
         if not arguments or "weight" in arguments:
             continue
-        for key, value in REWRITES[name](node, arguments, sizes).items():
+        changed: dict[str, Any] = {}
+        with suppress(GraphError):  # a call that is not understood has no say, as the proof tells
+            changed = rewritten(node, sizes)
+        for key, value in changed.items():
             for before, after in _pairs(arguments.get(key), value):
                 of_module = changes.setdefault(_innermost(node), {})
                 of_module.setdefault(before, set()).add(after)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _TORCH = str(Path(torch.__file__).parent)
 
+NAMESPACES = ("aten", "torchvision")
+"""The libraries whose operators rules and programs call by their bare names."""
+
 # --- families: operators that all tables treat alike ---------------------------------------------
 
 PLANE_CONVOLUTIONS = frozenset({"conv1d", "conv2d"})
@@ -56,13 +59,18 @@ RESIZERS = frozenset(
     | {"_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"}
 )
 
-IDENTITIES = frozenset({"alias", "contiguous", "detach", "lift_fresh_copy", "to", "_to_copy"})
+IDENTITIES = frozenset(
+    {
+        "alias", "alias_copy", "contiguous", "detach", "detach_copy", "lift", "lift_fresh",
+        "lift_fresh_copy", "to", "type_as", "_to_copy",
+    }
+)  # fmt: skip
 """Hand on what they read as it is, in another place or of another type."""
 
 SIZED_VIEWS = frozenset({"view", "reshape", "_unsafe_view", "unflatten"})
 """Views that are told the sizes that they make."""
 
-VIEWS = SIZED_VIEWS | {"flatten", "squeeze", "unsqueeze"}
+VIEWS = SIZED_VIEWS | {"flatten", "ravel", "squeeze", "unsqueeze"}
 PERMUTATIONS = frozenset(
     {
         "adjoint", "matrix_H", "mH", "moveaxis", "movedim", "mT", "numpy_T", "permute", "swapaxes",
@@ -92,6 +100,43 @@ CHANNEL_SHUFFLES = frozenset({"channel_shuffle", "native_channel_shuffle"})
 PADS = frozenset({"constant_pad_nd", "pad"})
 """Padding by a constant, which may add channels."""
 
+UNTAGGED_POINTWISE = frozenset(
+    {
+        "__and__", "__iand__", "__ior__", "__or__", "absolute", "arccos", "arccosh", "arcsin",
+        "arcsinh", "arctan", "arctan2", "arctanh", "conj", "divide",
+        "fake_quantize_per_tensor_affine", "fake_quantize_per_tensor_affine_cachemask", "fix",
+        "floor_divide", "greater", "greater_equal", "isclose", "isreal", "less", "less_equal",
+        "masked_fill", "multiply", "negative", "not_equal", "special_digamma", "special_erf",
+        "special_erfc", "special_erfinv", "special_exp2", "special_expit", "special_expm1",
+        "special_gammainc", "special_gammaincc", "special_gammaln", "special_i0", "special_log1p",
+        "special_logit", "special_multigammaln", "special_ndtr", "special_polygamma", "special_psi",
+        "special_round", "special_sinc", "special_xlogy", "subtract", "true_divide",
+    }
+)  # fmt: skip
+"""Pointwise operators that torch does not tag so: Python's own, and second names of others."""
+
+# --- operands ------------------------------------------------------------------------------------
+
+READ_FOR_TYPE: dict[str, str] = {
+    "to": "other",
+    "type_as": "other",
+    **dict.fromkeys(
+        ("new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"), "self"
+    ),
+}
+"""Operands that are read for their type and device alone: neither values nor sizes follow them."""
+
+
+def read_nodes(node: fx.Node) -> tuple[fx.Node, ...]:
+    """Return the nodes whose values or sizes a call reads, each once."""
+    operand = READ_FOR_TYPE.get(operator_name(node.target)) if node.op == "call_function" else None
+    if operand is None:
+        return tuple(node.all_input_nodes)
+    arguments = [value for name, value in schema_arguments(node).items() if name != operand]
+    found: dict[fx.Node, None] = {}
+    fx.node.map_arg(arguments, found.setdefault)
+    return tuple(found)
+
 
 # --- one call ------------------------------------------------------------------------------------
 
@@ -109,12 +154,15 @@ def size_of(size: Any, batch: Any) -> int:
 def operator_name(target: Any) -> str:
     """Return the bare name of an operator: in-place and overload spellings are one operator.
 
+    Of another library, with its namespace: its `relu` need not be torch's.
+
     >>> operator_name(torch.ops.aten.relu_.default)
     'relu'
     """
     if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - the only name of that class
-        name = target._schema.name.rsplit("::", 1)[-1]  # noqa: SLF001
-        return name if name.startswith("__") else name.rstrip("_")
+        space, _, name = target._schema.name.rpartition("::")  # noqa: SLF001
+        name = name if name.startswith("__") else name.rstrip("_")
+        return name if space in NAMESPACES else f"{space}::{name}"
     return getattr(target, "__name__", str(target))
 
 
@@ -142,10 +190,10 @@ def reduced_dims(arguments: Mapping[str, Any], rank: int) -> set[int]:
 
 
 def is_pointwise(target: Any) -> bool:
-    """Tell whether torch itself tags an operator as pointwise."""
+    """Tell whether an operator treats every position of its tensors alike and alone."""
     if not isinstance(target, torch._ops.OpOverload):  # noqa: SLF001
         return False
-    return torch.Tag.pointwise in target.tags
+    return torch.Tag.pointwise in target.tags or operator_name(target) in UNTAGGED_POINTWISE
 
 
 def is_written(node: fx.Node) -> bool:
@@ -167,12 +215,21 @@ def source_line(node: fx.Node) -> str | None:
     return f"{own[-1][0]}:{own[-1][1]}" if own else None
 
 
+def said(error: Exception) -> str:
+    """Return one line for an exception that an odd call raised; some say nothing themselves.
+
+    >>> said(ValueError("8 channels meet 4")), said(AssertionError())
+    ('ValueError: 8 channels meet 4', 'AssertionError')
+    """
+    return f"{type(error).__name__}: {error}".removesuffix(": ").partition("\n")[0]
+
+
 def concrete(size: Any, batch: Any = None) -> int:
     """Return a size as an integer, for one input of the example's size: the batch counts as 1."""
     if isinstance(size, int):
         return size
     expression = size.node.expr
-    if batch is not None:
+    if batch is not None and not batch.is_number:  # the network may fix its batch size
         expression = expression.subs({batch: 1})
     if expression.is_number:
         return int(expression)

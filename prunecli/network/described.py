@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport
+from prunecli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -67,8 +68,8 @@ def trace_warnings(network: Network) -> list[str]:
             f"norm do ({folded[0]}{', ...' if len(folded) > 1 else ''}): folded into plain ones"
         )
     warnings.extend(
-        f"operator {name} has no rule ({count} times): the channels that it touches are frozen"
-        for name, count in network.coupling.unknown.items()
+        f"{reason} ({counted(count, 'call')}): the channels that it touches are frozen"
+        for reason, count in network.coupling.unfollowed.items()
     )
     return warnings
 

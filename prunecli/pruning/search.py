@@ -7,11 +7,12 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from prunecli.errors import GateError, InputError
+from prunecli.errors import GateError, InputError, PruneError
 from prunecli.evaluation.batches import CALIBRATION, Images, count_images, first_images
 from prunecli.importance import importance_of
 from prunecli.progress import Progress, Step, silent
 from prunecli.pruning.scoring import score_living
+from prunecli.pruning.selection import select
 from prunecli.pruning.trial import dense_trial, try_cut
 from prunecli.report import SearchReport, Trial
 
@@ -115,7 +116,9 @@ def best_signal(
         trials.append(tried)
         facts = {} if tried.final is None else {"accuracy": tried.final.accuracy}
         progress(Step(stage, len(trials), len(names), {"signal": name, **facts}))
-    best = _best(trials)
+    best = least_loss(trials)
+    if best is None:
+        raise _out_of_reach(living, saliencies[names[0]], budget, options, trials[0])
     report = SearchReport(
         chosen=best.signal,
         dense=dense,
@@ -127,15 +130,22 @@ def best_signal(
     return report, saliencies[best.signal]
 
 
-def _best(trials: Sequence[Trial]) -> Trial:
-    best = least_loss(trials)
-    if best is None:
-        raise GateError(
-            f"no candidate reaches the budget: {trials[0].problem}",
-            code="INFEASIBLE_BUDGET",
-            hint="ask for more, or name other signals with --candidates",
-        )
-    return best
+def _out_of_reach(
+    living: WithoutDead, saliency: Saliency, budget: Budget, options: PruneOptions, first: Trial
+) -> GateError:
+    """Return the error that no candidate reaches the budget, with what keeps the first from it."""
+    where = None
+    try:
+        named = dataclasses.replace(options, signal=first.signal)
+        select(living.network, saliency, budget, named, held={}, gone=living.gone)
+    except PruneError as error:
+        where = error.where
+    return GateError(
+        f"no candidate reaches the budget: {first.problem}",
+        code="INFEASIBLE_BUDGET",
+        where=where,
+        hint="ask for more, or name other signals with --candidates",
+    )
 
 
 def least_loss(trials: Sequence[Trial]) -> Trial | None:

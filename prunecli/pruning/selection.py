@@ -20,8 +20,11 @@ from prunecli.allocation import (
 from prunecli.budget import format_cost
 from prunecli.cost.alignment import Alignment, default_alignment
 from prunecli.errors import GateError, GraphError, InputError
+from prunecli.graph.coupling.roles import PRODUCERS
+from prunecli.graph.operators import LAYERS, operator_name, schema_arguments
 from prunecli.network.patterns import check_patterns, matches
 from prunecli.report import FrozenReport
+from prunecli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,7 +84,8 @@ def select(
     if network.deleted and _is_met(network.cost.cost(left), ceilings):
         return Selection(left, _whole(network, reasons), ())
     _check_any_left(network, reasons)
-    shapes = weight_shapes(network)
+    shapes, reads = weight_shapes(network), _fixed_reads(network)
+    why = {**_why_layers_stay(network), **reasons}
     if gone is None or not gone.any():
         _check_not_met(network.cost, ceilings)
     else:
@@ -97,7 +101,9 @@ def select(
         widths = tuple(
             np.append(own[own < full], full) for own, full in zip(widths, left, strict=True)
         )
-        return Problem(groups, saliency, network.cost, ceilings, widths, shapes, importance)
+        return Problem(
+            groups, saliency, network.cost, ceilings, widths, shapes, importance, why, reads
+        )
 
     widths, align = _first_within(_attempts(groups, options), problem, options, enough)
     if bool((widths == network.cost.dense_widths).all()):
@@ -143,6 +149,32 @@ def weight_shapes(network: Network) -> Shapes:
     )
 
 
+def _why_layers_stay(network: Network) -> dict[str, str]:
+    """Return why the network itself holds channels, for every layer that makes some of them."""
+    found: dict[str, str] = {}
+    for item in network.coupling.frozen:
+        reason = item.reason if item.where is None else f"{item.reason}, {item.where}"
+        for tensor, _ in item.sites:
+            found.setdefault(tensor.rpartition(".")[0] or tensor, reason)
+    return found
+
+
+def _fixed_reads(network: Network) -> dict[str, int]:
+    """Return how many channels a layer reads, for every layer that reads none that can be cut."""
+    found: dict[str, int] = {}
+    for node in network.trace.graph.nodes:
+        operator = operator_name(node.target) if node.op == "call_function" else ""
+        arguments = schema_arguments(node) if operator in LAYERS else {}
+        tensor = network.trace.tensors.get(arguments["weight"].name) if arguments else None
+        if tensor is None or arguments.get("groups", 1) != 1:
+            continue
+        reading = 1 - PRODUCERS[operator]
+        if reading not in network.coupling.tensors.get(tensor, {}):
+            layer = tensor.rpartition(".")[0] or tensor
+            found[layer] = int(arguments["weight"].meta["val"].shape[reading])
+    return found
+
+
 def _unseen(
     groups: Sequence[ChannelGroup], importance: NDArray[np.float64] | None
 ) -> dict[str, str]:
@@ -185,17 +217,17 @@ def _check_any_left(network: Network, reasons: Mapping[str, str]) -> None:
         f"nothing can be cut: {len(groups)} channel groups, {len(reasons)} of them frozen",
         code="NOTHING_TO_CUT",
         where=next(
-            iter((*reasons.values(), *_without_rule(network), *_why_frozen(network))),
+            iter((*reasons.values(), *_unfollowed(network), *_why_frozen(network))),
             "no layer makes channels that another one reads",
         ),
         hint="prunecli analyze shows what is frozen and why",
     )
 
 
-def _without_rule(network: Network) -> Iterator[str]:
-    """Yield the operators that freeze what they touch because no rule knows them."""
-    for name, count in network.coupling.unknown.items():
-        yield f"operator {name} has no rule ({count} times)"
+def _unfollowed(network: Network) -> Iterator[str]:
+    """Yield why operators freeze what they touch: no rule knows them, or theirs fails."""
+    for reason, count in network.coupling.unfollowed.items():
+        yield f"{reason} ({counted(count, 'call')})"
 
 
 def _why_frozen(network: Network) -> Iterator[str]:
@@ -276,6 +308,17 @@ def _narrowest(group: ChannelGroup, options: PruneOptions) -> int:
     return int(widths[0])
 
 
+def _why_no_narrower(group: ChannelGroup, options: PruneOptions) -> str:
+    channels = group.width * group.multiplicity
+    if group.width == 1 < channels:
+        return f"its {channels} channels can only go together"
+    if options.min_width >= channels > 1:
+        return f"has only {channels} channels at --min-width {options.min_width}"
+    if options.align is not None and channels > 1:
+        return f"has only {channels} channels at --align {options.align}"
+    return f"has only {channels} channels"
+
+
 def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
     """Return why a group stays whole, for every group that an option or the signal freezes."""
     reasons: dict[str, str] = {}
@@ -287,11 +330,5 @@ def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dic
         elif np.isnan(saliency[group.atoms]).any():
             reasons[group.name] = f"the signal {options.signal} cannot see its channels"
         elif _narrowest(group, options) == group.width:
-            channels = group.width * group.multiplicity
-            together = group.width == 1 < channels
-            reasons[group.name] = (
-                f"its {channels} channels can only go together"
-                if together
-                else f"has only {channels} channels"
-            )
+            reasons[group.name] = _why_no_narrower(group, options)
     return reasons

@@ -18,6 +18,7 @@ from prunecli.graph.operators import (
     operator_name,
     schema_arguments,
 )
+from prunecli.graph.rules.compute import einsum_letters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -162,15 +163,15 @@ def _attention(arguments: dict[str, Any]) -> list[tuple[Any, int]]:
 
 def _einsum(arguments: dict[str, Any]) -> list[tuple[Any, int]]:
     """Return the dimensions whose letters are not in the output."""
-    terms, _, output = arguments["equation"].replace(" ", "").partition("->")
-    found = []
-    for term, value in zip(terms.split(","), arguments["tensors"], strict=True):
-        letters = list(term.replace("...", "."))
-        dots = letters.index(".") if "." in letters else len(letters)
-        for at, letter in enumerate(letters):
-            if letter != "." and letter not in output:
-                found.append((value, at if at < dots else at - len(letters)))
-    return found
+    tensors = arguments["tensors"]
+    ranks = [value.meta["val"].dim() for value in tensors]
+    operands, output = einsum_letters(arguments["equation"], ranks)
+    return [
+        (value, dim)
+        for value, letters in zip(tensors, operands, strict=True)
+        for dim, letter in enumerate(letters)
+        if letter not in output
+    ]
 
 
 SUMMED: dict[str, Callable[[dict[str, Any]], list[tuple[Any, int]]]] = {

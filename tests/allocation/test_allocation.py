@@ -411,7 +411,10 @@ def test_an_infeasible_budget_names_the_lowest_and_what_holds_it_up() -> None:
     # 2 of 8 channels at 1, and the second group whole at 2 x 46, of 100
     assert "cannot go down to 0.300" in caught.value.message
     assert "the lowest reachable is 0.940" in caught.value.message
-    assert caught.value.where == "held up by layer1 at 2 of 2, layer0 at 2 of 8"
+    assert caught.value.where == (
+        "what stays whatever is cut: layer1 92.0 % (its 2 channels stay), "
+        "layer0 2.0 % (2 of 8 channels are the least)"
+    )
     assert "--flops 0.95 or more" in caught.value.hint
 
 

@@ -48,6 +48,7 @@ from prunecli.graph.operators import (
     STATISTICS,
     TRANSPOSED_CONVOLUTIONS,
     UNBINDINGS,
+    UNTAGGED_POINTWISE,
     VIEWS,
 )
 from prunecli.graph.rules import RULES
@@ -72,7 +73,6 @@ JOINED = frozenset({"meshgrid", "broadcast_tensors", "col2im"})
 NEIGHBOUR_PADS = frozenset(
     f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in "123"
 )
-MADE = frozenset({"new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"})
 WRITTEN = frozenset(
     {
         "scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_fill",
@@ -94,14 +94,12 @@ FROM_BOXES = frozenset(
 )  # fmt: skip
 DROPOUTS = frozenset({"dropout", "feature_dropout"})
 CHECKS = frozenset({"_assert_tensor_metadata"})
-POINTWISE = frozenset(
-    {
-        "alpha_dropout", "bernoulli", "complex", "copy", "feature_alpha_dropout", "fill",
-        "full_like", "hardswish", "imag", "log_sigmoid", "ones_like", "polar", "prelu", "rand_like",
-        "randn_like", "real", "relu6", "resolve_conj", "resolve_neg", "rrelu", "rsub", "square",
-        "type_as", "where", "zero", "zeros_like", "_conj",
-    }
-)  # fmt: skip
+POINTWISE = UNTAGGED_POINTWISE | {
+    "alpha_dropout", "bernoulli", "complex", "copy", "empty_like", "feature_alpha_dropout", "fill",
+    "full_like", "hardswish", "imag", "log_sigmoid", "ones_like", "polar", "prelu", "rand_like",
+    "randint_like", "randn_like", "real", "relu6", "resolve_conj", "resolve_neg", "rrelu", "rsub",
+    "square", "where", "zero", "zeros_like", "_conj",
+}  # fmt: skip
 COMPETING = frozenset(
     {
         "softmax", "log_softmax", "_softmax", "softmin", "glu", "argsort", "cummax", "cummin",
@@ -117,7 +115,8 @@ REDUCED = frozenset(
 )  # fmt: skip
 FREQUENCIES = frozenset(
     {f"fft_{kind}fft{n}" for n in ("", "2", "n") for kind in ("", "i", "r", "ir")}
-    | {"fft_hfft", "fft_ihfft", "fft_fftshift", "fft_ifftshift"}
+    | {f"fft_{kind}hfft{n}" for n in ("", "2", "n") for kind in ("", "i")}
+    | {"fft_fftshift", "fft_ifftshift"}
 )
 RECURRENT = frozenset(
     {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell"}
@@ -136,7 +135,7 @@ SPATIAL = AVERAGE_POOLS | MAX_POOLS | OTHER_POOLS | RESIZERS | FROM_BOXES
 NORMS = CHANNEL_NORMS | LAYER_NORMS | GROUP_NORMS
 WHOLE = WRITTEN | LOST | RECURRENT
 WEIGHTLESS = (
-    MOVING | SUMMARISED | SPATIAL | NORMS | POINTWISE | DROPOUTS | MADE | WRITTEN | LOST | ATTENTION
+    MOVING | SUMMARISED | SPATIAL | NORMS | POINTWISE | DROPOUTS | WRITTEN | LOST | ATTENTION
 )  # fmt: skip
 NO_LAYER = WEIGHTLESS | RECURRENT | EMBEDDING_BAGS
 
@@ -162,7 +161,6 @@ TABLES = (
                 | WINDOWED | COMPLEX_VIEWS | CONCATENATIONS | JOINED | NEIGHBOUR_PADS | CHECKS
                 | frozenset({"stack"})
             ),
-            "its sizes are those of its own output, which `emit` knows": MADE,
             "its channels stay whole": WHOLE - {"index_add"},
         },
     ),
@@ -182,7 +180,7 @@ TABLES = (
             "it moves data without arithmetic": NOT_COUNTED_BUT_CHEAP & frozenset(RULES.names()),
             "reports list it as not counted, as fvcore does": (
                 POINTWISE | SUMMARISED | RECURRENT | EMBEDDINGS | EMBEDDING_BAGS | WRITTEN | LOST
-                | MADE | MAX_POOLS | OTHER_POOLS | FROM_BOXES | LIKE_OTHERS | REPETITIONS | FLIPS
+                | MAX_POOLS | OTHER_POOLS | FROM_BOXES | LIKE_OTHERS | REPETITIONS | FLIPS
                 | PICKED | INDEXINGS | CHANNEL_SHUFFLES | SHUFFLED_PIXELS | WINDOWED | COMPLEX_VIEWS
                 | JOINED | NEIGHBOUR_PADS | frozenset({"feature_dropout"})
                 | (MOVED_WITH_COPIES - {"stack"}) | (AVERAGE_POOLS - {"adaptive_avg_pool2d"})
@@ -206,7 +204,7 @@ TABLES = (
             "no weight behind it could restore the temperature; the proof tells": (
                 TRANSPOSED_CONVOLUTIONS | DEFORMABLE_CONVOLUTIONS | CONTRACTIONS | EMBEDDINGS
                 | EMBEDDING_BAGS | RECURRENT | CHANNEL_NORMS | GROUP_NORMS | SPATIAL | SUMMARISED
-                | WRITTEN | LOST | MADE
+                | WRITTEN | LOST
             ),
             "it does more than move what one tensor holds": (
                 POINTWISE | DROPOUTS | CHECKS | LIKE_OTHERS | EXPANSIONS | REPETITIONS | FLIPS
@@ -263,7 +261,7 @@ TABLES = (
                 OTHER_POOLS | NEIGHBOUR_PADS | JOINED | COMPLEX_VIEWS | ITEMS
                 | frozenset({"view_as", "reshape_as", "take_along_dim"})
             ),
-            "nothing goes back through it": MADE | CHECKS,
+            "nothing goes back through it": CHECKS,
         },
     ),
     Table(

@@ -196,7 +196,7 @@ def test_an_operator_without_a_rule_freezes_what_it_touches_and_says_where() -> 
     (frozen,) = [item for item in coupling.frozen if item.name == "a"]
     assert frozen.reason == "no rule for operator linalg_matrix_exp"
     assert "test_rules.py:" in (frozen.where or "")
-    assert coupling.unknown == {"linalg_matrix_exp": 1}
+    assert coupling.unfollowed == {"no rule for operator linalg_matrix_exp": 1}
 
 
 @pytest.mark.parametrize("operation", ["softmax", "amax"])

@@ -199,6 +199,7 @@ def test_a_budget_that_no_candidate_reaches_is_infeasible_with_the_lowest_reacha
             dry_run=True,
         )
     assert caught.value.code == "INFEASIBLE_BUDGET"
+    assert "what stays whatever is cut: " in caught.value.where
 
 
 def test_what_a_search_costs_is_said_before_it_starts():

@@ -31,6 +31,9 @@ class Linear:
     def gradient(self, kind, widths):  # noqa: ARG002 - the same at all widths
         return np.asarray(self.each[kind], float)
 
+    def by_owner(self, kind, widths):
+        return {f"layer{at}": each * widths[at] for at, each in enumerate(self.each[kind])}
+
 
 @dataclass
 class Chain(Linear):
@@ -40,6 +43,11 @@ class Chain(Linear):
         padded = np.concatenate([[3], widths, [10]]).astype(float)
         pairs = padded[:-1] * padded[1:]
         return {kind: float(np.dot(each, pairs)) for kind, each in self.each.items()}
+
+    def by_owner(self, kind, widths):
+        padded = [3, *widths, 10]
+        pairs = zip(self.each[kind], padded[:-1], padded[1:], strict=True)
+        return {f"layer{at}": each * left * right for at, (each, left, right) in enumerate(pairs)}
 
     def gradient(self, kind, widths):
         each, padded = np.asarray(self.each[kind]), np.concatenate([[3], widths, [10]])

@@ -79,7 +79,8 @@ class CouplingGraph:
     """Every channel group, what is frozen, and the atom of every position of every tensor.
 
     `tensors[name][dim]` and `values[node][dim]` hold atoms (`Atoms`) of parameters and of
-    activations; dimensions that nothing can cut are left out.
+    activations; dimensions that nothing can cut are left out. `unfollowed` says why operators
+    freeze all that they touch, and how often: no rule knows them, or theirs fails on a call.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -88,7 +89,7 @@ class CouplingGraph:
     values: Mapping[str, Mapping[int, Atoms]]
     fingerprint: str
     atom_count: int
-    unknown: Mapping[str, int] = field(default_factory=dict)
+    unfollowed: Mapping[str, int] = field(default_factory=dict)
 
     def kept(self, atoms: Atoms, keep: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the positions of a dimension that stay; `keep` has one entry per atom."""
@@ -107,7 +108,7 @@ def couple(trace: Trace, training: Trace | None = None) -> CouplingGraph:
     channels they read or make, and what either graph ties is tied. Channels that no weight makes in
     evaluation stay.
     """
-    known, ids, unknown = propagate(trace, training)
+    known, ids, unfollowed = propagate(trace, training)
     found = resolve(ids)
     names = {**trace.tensors, **({} if training is None else training.tensors)}
     tensors = {name: _dims(known[node], found) for node, name in names.items() if node in known}
@@ -133,7 +134,7 @@ def couple(trace: Trace, training: Trace | None = None) -> CouplingGraph:
         ),
         fingerprint=_fingerprint(trace),
         atom_count=sum(group.width for group in groups),
-        unknown=unknown,
+        unfollowed=unfollowed,
     )
 
 

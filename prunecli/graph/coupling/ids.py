@@ -70,12 +70,17 @@ class IdSpace:
         return ids
 
     def tie(self, first: Axis, second: Axis) -> Axis:
-        """Make two dimensions of the same size share their fate; return one of them."""
+        """Make two dimensions of the same size share their fate; return one of them.
+
+        Raises `ValueError` for sizes that differ.
+        """
         if first is None or second is None:
             other = second if first is None else first
             if other is not None:
                 self.freeze(other, "meets an input or positions, which stay", report=False)
             return other
+        if first.size != second.size:
+            raise ValueError(f"{first.size} channels meet {second.size}")
         if first is not second:
             self.ties.append((first, second))
         return first

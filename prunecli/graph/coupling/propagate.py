@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
 
 from prunecli.graph.coupling.ids import Axis, IdSpace
-from prunecli.graph.operators import is_pointwise, operator_name, schema_arguments, source_line
+from prunecli.graph.operators import (
+    concrete,
+    is_pointwise,
+    operator_name,
+    read_nodes,
+    said,
+    schema_arguments,
+    source_line,
+)
 from prunecli.graph.rules import RULES, Annotation, Call
 from prunecli.graph.rules.call import no_axes
 
@@ -23,13 +32,14 @@ _POSITIONS = frozenset({"arange", "linspace", "meshgrid"})
 def propagate(
     trace: Trace, training: Trace | None = None
 ) -> tuple[dict[str, Annotation], IdSpace, dict[str, int]]:
-    """Run the op rules over the graph; return each node's axes, the ids, and unknown operators.
+    """Run the op rules over the graph; return each node's axes, the ids, and what was not followed.
 
+    The latter says why, and how often: no rule knows an operator, or its rule fails on a call.
     `training` is the graph of training over the same tensors: what either ties is tied.
     """
     ids = IdSpace()
     known: dict[str, Annotation] = {}
-    unknown: dict[str, int] = {}
+    unfollowed: Counter[str] = Counter()
     owned: dict[str, Annotation] = {}
     traces = [(trace, "output of the model")]
     if training is not None:
@@ -47,8 +57,10 @@ def propagate(
                     for axis in _flat(known.get(value.name)):
                         ids.freeze(axis, stays)
             else:
-                known[node.name] = _apply(node, known, ids, one, unknown)
-    return known, ids, unknown
+                known[node.name], reason = _follow(node, known, ids, one)
+                if reason:
+                    unfollowed[reason] += 1
+    return known, ids, dict(unfollowed)
 
 
 def _placeholder(node: fx.Node, trace: Trace, ids: IdSpace) -> Annotation:
@@ -60,29 +72,62 @@ def _placeholder(node: fx.Node, trace: Trace, ids: IdSpace) -> Annotation:
     return (None,) * value.dim()
 
 
-def _apply(
-    node: fx.Node,
-    known: Mapping[str, Annotation],
-    ids: IdSpace,
-    trace: Trace,
-    unknown: dict[str, int],
-) -> Annotation:
+def _follow(
+    node: fx.Node, known: Mapping[str, Annotation], ids: IdSpace, trace: Trace
+) -> tuple[Annotation, str]:
+    """Return the axes of a node; with the reason where what it reads had to be frozen instead.
+
+    Rules take calls for what they usually are. Whatever one raises, and axes that do not fit the
+    tensors of the call, mean that it does not understand this one.
+    """
     operator = operator_name(node.target)
+    try:
+        return _fitting(_apply(node, operator, known, ids, trace), node, trace), ""
+    except _NoRule:
+        reason = f"no rule for operator {operator}"
+    except Exception as error:  # noqa: BLE001 - a rule may be anybody's, and fail in any way
+        reason = f"the rule for operator {operator} does not understand this call ({said(error)})"
+    touched = [axis for value in read_nodes(node) for axis in _flat(known.get(value.name))]
+    for axis in touched:
+        ids.freeze(axis, reason)
+    return no_axes(node), reason if any(axis is not None for axis in touched) else ""
+
+
+class _NoRule(Exception):  # noqa: N818 - caught where it is raised
+    """Nothing says what an operator does with channels."""
+
+
+def _apply(
+    node: fx.Node, operator: str, known: Mapping[str, Annotation], ids: IdSpace, trace: Trace
+) -> Annotation:
     call = Call(node, operator, schema_arguments(node), known, ids, trace.batch, trace.integers)
     if not call.tensors() and operator != "getitem":
         return _made_axes(node, ids, _POSITIONS if trace.recorded else frozenset())
-    if operator == "pad" or operator in RULES:
+    if operator in RULES:
         return RULES.get(operator)(call)
     if is_pointwise(node.target):
         return RULES.get("alias")(call)
     if not _holds_tensors(node.meta.get("val")):
         return None  # a size or a check: emission computes it anew
-    touched = [axis for value in node.all_input_nodes for axis in _flat(known.get(value.name))]
-    if any(axis is not None for axis in touched):
-        unknown[operator] = unknown.get(operator, 0) + 1
-    for axis in touched:
-        ids.freeze(axis, f"no rule for operator {operator}")
-    return no_axes(node)
+    raise _NoRule
+
+
+def _fitting(axes: Annotation, node: fx.Node, trace: Trace) -> Annotation:
+    """Return the axes of a value; raise `ValueError` for what does not have its shape."""
+    value: Any = node.meta.get("val")
+    if not _holds_tensors(value):
+        return None
+    several = isinstance(value, list | tuple)
+    if axes is None or isinstance(axes, list) != several:
+        raise ValueError("it is taken for one with other outputs")
+    for own, tensor in zip(axes, value, strict=True) if several else [(axes, value)]:
+        if own is None or not isinstance(tensor, Tensor):
+            continue
+        sizes = [concrete(size, trace.batch) for size in tensor.shape]
+        found = [size if axis is None else axis.size for axis, size in zip(own, sizes, strict=True)]
+        if found != sizes:
+            raise ValueError(f"channels of {found} for a tensor of {sizes}")
+    return axes
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -98,8 +143,6 @@ def _made_axes(node: fx.Node, ids: IdSpace, left_out: frozenset[str]) -> Annotat
 
 
 def _flat(annotation: Annotation) -> Iterable[Axis]:
-    if annotation is None:
-        return ()
     if isinstance(annotation, list):
-        return (axis for axes in annotation for axis in axes)
-    return annotation
+        return (axis for axes in annotation for axis in axes or ())
+    return annotation or ()

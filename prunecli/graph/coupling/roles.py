@@ -14,6 +14,7 @@ from prunecli.graph.operators import (
     LINEAR,
     TRANSPOSED_CONVOLUTIONS,
     operator_name,
+    read_nodes,
     schema_arguments,
 )
 
@@ -78,7 +79,7 @@ def _upstream(node: fx.Node, trace: Trace) -> set[str]:
     """Return the placeholders of all parameters that a value depends on."""
     seen, waiting = {node}, [node]
     while waiting:
-        more = set(waiting.pop().all_input_nodes) - seen
+        more = set(read_nodes(waiting.pop())) - seen
         seen |= more
         waiting.extend(more)
     return {value.name for value in seen if value.name in trace.tensors}
@@ -116,7 +117,7 @@ def parameters_behind(trace: Trace) -> dict[str, frozenset[str] | None]:
             own = frozenset({node.name}) if node.name in trace.tensors else None
             behind[node.name] = frozenset() if node.name in trace.constants else own
             continue
-        sources = [behind[value.name] for value in node.all_input_nodes]
+        sources = [behind[value.name] for value in read_nodes(node)]
         activation = any(found is None for found in sources)
         behind[node.name] = None if activation else frozenset().union(*filter(None, sources))
     return behind

@@ -14,11 +14,17 @@ import torch
 from torch import fx
 
 from prunecli.errors import GraphError, InputError
-from prunecli.graph.emitting.rewrites import REWRITES, Scaled
+from prunecli.graph.emitting.allowed import SIZE_ARITHMETIC, find, resolve
+from prunecli.graph.emitting.rewrites import REWRITES, Scaled, rewritten
 from prunecli.graph.emitting.sizes import Sizes
-from prunecli.graph.operators import is_pointwise, is_written, operator_name, schema_arguments
+from prunecli.graph.operators import (
+    is_written,
+    operator_name,
+    read_nodes,
+    schema_arguments,
+    source_line,
+)
 from prunecli.graph.outputs import has_kinds
-from prunecli.graph.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -38,23 +44,14 @@ WRITES_SCHEMA = 2
 OUTPUTS_SCHEMA = 3
 """The schema of a program whose outputs are more than tuples and dicts."""
 
-SIZE_ARITHMETIC: dict[str, Callable[..., Any]] = {
-    name: getattr(operator, name)
-    for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "getitem")
-}
 _DATA_TYPES = (torch.dtype, torch.device, torch.memory_format, torch.layout)
-_NAMESPACES = ("aten.", "torchvision.")
-_EXTRA_OPERATORS = {
-    "sym_size", "arange", "eye", "full", "hann_window", "linspace", "logspace", "ones",
-    "scalar_tensor", "tril_indices", "triu_indices", "zeros",
-    "__and__", "__or__", "__xor__", "__lshift__", "__rshift__",
-}  # fmt: skip
 
 
 def emit(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the program of the traced graph with every baked-in size recomputed.
 
-    `keep` has one entry per atom. Raises `GraphError` for a recorded forward.
+    `keep` has one entry per atom. Raises `GraphError` for a recorded forward, and for a call that a
+    program cannot say (`NOT_WRITABLE`).
     """
     if trace.recorded:
         raise GraphError(
@@ -168,9 +165,7 @@ def _comes_out_whole(node: fx.Node) -> bool:
 
 
 def _reads_tensors(node: fx.Node) -> bool:
-    if node.op == "call_function" and operator_name(node.target).startswith("new_"):
-        return False  # only the type of the argument counts
-    values = [value.meta.get("val") for value in node.all_input_nodes]
+    values = [value.meta.get("val") for value in read_nodes(node)]
     return any(isinstance(value, torch.Tensor | list | tuple) for value in values)
 
 
@@ -180,7 +175,8 @@ def _take(name: str, source: Any, dim: int, indices: list[int]) -> dict[str, Any
 
 def _write_placeholder(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
     if node.name in trace.tensors:
-        read = any(_module(user, trace) is None for user in node.users)
+        # The weights of a module come with it; what it works on may be stored as well.
+        read = any(_module(user, trace) is None or user.args[0] is node for user in node.users)
         name = trace.tensors[node.name]
         return _tensor(node.name, name, trained=name not in trace.buffers) if read else None
     if node.name in trace.constants:
@@ -190,14 +186,21 @@ def _write_placeholder(node: fx.Node, trace: Trace) -> dict[str, Any] | None:
 
 
 def _write_call(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
-    name, arguments = operator_name(node.target), schema_arguments(node)
-    changed = REWRITES[name](node, arguments, sizes) if name in REWRITES else {}
+    arguments, changed = schema_arguments(node), rewritten(node, sizes)
     if "take" in changed:
         return _take(node.name, encode(arguments["self"]), **changed["take"])
     if "add_at" in changed:
         parts = [encode(arguments[name]) for name in ("self", "source")]
         return {"name": node.name, "kind": "add_at", "args": parts, **changed["add_at"]}
     target = changed.pop("operator", None) or _target(node, sizes)
+    if find(target) is None:
+        raise GraphError(
+            f"the graph cannot be written anew: a file may not name the operator {target}",
+            code="NOT_WRITABLE",
+            where=source_line(node) or node.name,
+            hint="only torch's own functions of tensors and numbers can be stored; express it by "
+            "them, or keep the sizes out of the forward so that the model keeps its own class",
+        )
     positional, keywords = _positional(target, {**arguments, **changed})
     return {
         "name": node.name,
@@ -270,7 +273,7 @@ def _functional(name: str, overload: str, target: Any) -> str:
 
 
 def _positional(target: str, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    if not target.startswith(_NAMESPACES):
+    if target in SIZE_ARITHMETIC:
         return list(arguments.values()), {}
     schema = resolve(target)._schema.arguments  # noqa: SLF001
     positional = [arguments[item.name] for item in schema if not item.kwarg_only]
@@ -347,36 +350,3 @@ def encode(value: Any) -> Any:
         code="NOT_WRITABLE",
         hint="report this model; module mode (a known architecture) does not need it",
     )
-
-
-def resolve(target: str) -> Any:
-    """Return the operator that a program names; only pure ATen operators are allowed."""
-    parts = target.split(".")
-    if len(parts) == 1 and target in SIZE_ARITHMETIC:
-        return SIZE_ARITHMETIC[target]
-    if len(parts) == 3 and target.startswith(_NAMESPACES):
-        packet = getattr(getattr(torch.ops, parts[0]), parts[1], None)
-        found = getattr(packet, parts[2], None) if packet is not None else None
-        name = parts[1].rstrip("_")
-        if isinstance(found, torch._ops.OpOverload) and (  # noqa: SLF001
-            name in RULES
-            or name in _EXTRA_OPERATORS
-            or is_pointwise(found)
-            or torch.Tag.core in found.tags
-            or _is_function_of_tensors(found)
-        ):
-            return found
-    raise InputError(
-        f"this file names the operator {target!r}, which a model graph may not use",
-        code="BAD_PROGRAM",
-        hint="the file is damaged or was not written by prunecli",
-    )
-
-
-def _is_function_of_tensors(found: Any) -> bool:
-    """Tell whether a public operator reads tensors and numbers alone, and writes nothing."""
-    schema = found._schema  # noqa: SLF001
-    kinds = [str(argument.type) for argument in schema.arguments]
-    public = not schema.name.rsplit("::", 1)[-1].startswith("_")
-    reads = bool(kinds) and kinds[0] in {"Tensor", "List[Tensor]"}
-    return public and reads and not schema.is_mutable and not any("str" in kind for kind in kinds)

@@ -11,12 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunecli.errors import GraphError, InputError
-from prunecli.graph.emitting.emit import (
-    OUTPUTS_SCHEMA,
-    PROGRAM_SCHEMA,
-    WRITES_SCHEMA,
-    resolve,
-)
+from prunecli.graph.emitting.allowed import resolve
+from prunecli.graph.emitting.emit import OUTPUTS_SCHEMA, PROGRAM_SCHEMA, WRITES_SCHEMA
 from prunecli.graph.operators import operator_name
 from prunecli.graph.outputs import Arranging, arranged, has_kinds
 
@@ -178,7 +174,8 @@ class _Builder:
         # Of two networks, tables of indices with the same name are the same.
         content = zlib.crc32(repr(node["indices"]).encode())
         name = f"_index_{node['name']}_{content:08x}"
-        self.root.register_buffer(name, torch.tensor(node["indices"]), persistent=False)
+        indices = torch.tensor(node["indices"], dtype=torch.int64)  # also where there are none
+        self.root.register_buffer(name, indices, persistent=False)
         return self.graph.get_attr(name)
 
     def add_dropout(self, node: Mapping[str, Any]) -> fx.Node:

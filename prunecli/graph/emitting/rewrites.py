@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from prunecli.errors import GraphError
 from prunecli.graph.emitting.sizes import Sizes
 from prunecli.graph.operators import (
     ATTENTION,
@@ -28,6 +30,7 @@ from prunecli.graph.operators import (
     SPLITS,
     TRANSPOSED_CONVOLUTIONS,
     operator_name,
+    said,
     schema_arguments,
     shape_of,
     source_line,
@@ -55,7 +58,9 @@ Rewrite = Callable[[fx.Node, dict[str, Any], Sizes], dict[str, Any]]
 
 def _rewrite_sizes(argument: str) -> Rewrite:
     def rewrite(node: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-        given = arguments[argument]
+        given = arguments.get(argument)
+        if given is None:
+            return {}  # a view of another type, which names no sizes
         return {argument: _sizes_left(node, given, len(node.meta["val"].shape) - len(given), sizes)}
 
     return rewrite
@@ -304,11 +309,32 @@ REWRITES: dict[str, Rewrite] = {
 """Which argument of an operator repeats a size that the cut changes."""
 
 
+def rewritten(node: fx.Node, sizes: Sizes) -> dict[str, Any]:
+    """Return the arguments of a call that change with a cut; none where no cut reaches it.
+
+    Raises `GraphError` (`NOT_WRITABLE`) for a call that its rewrite does not understand.
+    """
+    operator = operator_name(node.target)
+    if operator not in REWRITES or not sizes.touches(node):
+        return {}
+    try:
+        return REWRITES[operator](node, schema_arguments(node), sizes)
+    except Exception as error:
+        raise GraphError(
+            f"the graph cannot be written anew: operator {operator} has sizes that are not "
+            f"understood here ({said(error)})",
+            code="NOT_WRITABLE",
+            where=source_line(node) or node.name,
+            hint="keep the layers around it whole with --exclude",
+        ) from error
+
+
 def baked_sizes(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) -> dict[str, str]:
     """Return the cut groups whose sizes are arguments of views and slices, and where.
 
     Such a size may follow the width, or be written in the forward: the graph cannot tell. Layers
-    repeat sizes too, but as attributes, which a cut keeps in step.
+    repeat sizes too, but as attributes, which a cut keeps in step. A call that is not understood
+    counts as one with such a size.
     """
     sizes = Sizes(trace, coupling, keep)
     found: dict[str, str] = {}
@@ -317,9 +343,10 @@ def baked_sizes(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]) 
         arguments = schema_arguments(node) if name in REWRITES else {}
         if not arguments or "weight" in arguments:
             continue
-        changed = REWRITES[name](node, arguments, sizes)
-        if all(arguments.get(key) == value for key, value in changed.items()):
-            continue
+        with suppress(GraphError):
+            changed = rewritten(node, sizes)
+            if all(arguments.get(key) == value for key, value in changed.items()):
+                continue
         touched = (node, *node.all_input_nodes)
         dims = [
             atoms for value in touched for atoms in coupling.values.get(value.name, {}).values()

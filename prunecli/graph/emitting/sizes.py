@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from prunecli.graph.constants import constant_value
 from prunecli.graph.operators import concrete, operator_name, shape_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor, fx
+    from torch import fx
 
     from prunecli.graph.coupling.groups import CouplingGraph
     from prunecli.graph.tracing.trace import Trace
@@ -28,9 +32,19 @@ class Sizes:
 
     def atoms(self, node: fx.Node, dim: int) -> NDArray[np.int64] | None:
         """Return the atoms of one dimension, None where nothing can be cut."""
+        return self._of(node).get(dim)
+
+    def touches(self, node: fx.Node) -> bool:
+        """Tell whether a call has to do with channels that can be cut, or with a computed size."""
+        return any(
+            bool(self._of(value)) or not isinstance(value.meta.get("val"), Tensor)
+            for value in (node, *node.all_input_nodes)
+        )
+
+    def _of(self, node: fx.Node) -> Mapping[int, NDArray[np.int64]]:
         if node.name in self._names:
-            return self._coupling.tensors.get(self._names[node.name], {}).get(dim)
-        return self._coupling.values.get(node.name, {}).get(dim)
+            return self._coupling.tensors.get(self._names[node.name], {})
+        return self._coupling.values.get(node.name, {})
 
     def is_stored(self, node: fx.Node) -> bool:
         """Tell whether a node is a parameter or buffer of the network."""

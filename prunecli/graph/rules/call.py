@@ -10,10 +10,10 @@ from torch import Tensor, fx
 
 from prunecli.graph.constants import constant_value
 from prunecli.graph.coupling.ids import Axes, Axis, IdSpace
-from prunecli.graph.operators import shape_of
+from prunecli.graph.operators import read_nodes, shape_of
 from prunecli.registry import Registry
 
-Annotation = Axes | list[Axes] | None
+Annotation = Axes | list[Axes | None] | None
 """What a node's value carries: axes, a list of axes for several outputs, None for a scalar."""
 
 
@@ -57,11 +57,9 @@ class Call:
         return int(self.arguments[argument]) % max(len(self.axes(of)), 1)
 
     def tensors(self) -> list[fx.Node]:
-        """Return every node among the arguments that stands for one tensor."""
+        """Return every node that stands for one tensor, but those read for their type alone."""
         return [
-            node
-            for node in self.node.all_input_nodes
-            if isinstance(self.known.get(node.name), tuple)
+            node for node in read_nodes(self.node) if isinstance(self.known.get(node.name), tuple)
         ]
 
 
@@ -87,7 +85,7 @@ def no_axes(node: fx.Node) -> Annotation:
     if isinstance(value, Tensor):
         return (None,) * value.dim()
     if isinstance(value, list | tuple):
-        return [(None,) * item.dim() for item in value if isinstance(item, Tensor)]
+        return [(None,) * item.dim() if isinstance(item, Tensor) else None for item in value]
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunecli.graph.operators import (
     ATTENTION,
@@ -61,13 +61,24 @@ def _positions(call: Call, axes: Axes) -> Axes:
     """Let a kernel of one tap pass what lies along its dimension; other kernels mix it."""
     kernel, shape = call.shape("weight")[2:], call.shape("input")[-len(axes) :]
     left = call.output_shape[-len(axes) :]
+    steps, pads = (_each_dim(call.arguments.get(name), len(axes)) for name in ("stride", "padding"))
     result: list[Axis] = []
-    for axis, taps, before, after in zip(axes, kernel, shape, left, strict=True):
-        passes = taps == 1 and before == after
+    for axis, taps, step, pad, before, after in zip(
+        axes, kernel, steps, pads, shape, left, strict=True
+    ):
+        passes = (taps, step, pad) == (1, 1, 0) and before == after
         if not passes:
             call.ids.freeze(axis, f"{call.operator} runs over these channels")
         result.append(axis if passes else None)
     return tuple(result)
+
+
+def _each_dim(given: Any, count: int) -> list[Any]:
+    """Return an argument for every dimension; with a name (`same`), one tap needs no padding."""
+    if isinstance(given, str):
+        return [0] * count
+    values = given if isinstance(given, list | tuple) else [given]
+    return list(values) * count if len(values) == 1 else list(values)
 
 
 @rule(*LINEAR)
@@ -164,7 +175,9 @@ def attention(call: Call) -> Axes:
         call.ids.mark_parallel(axis)
         batch.append(axis)
     call.ids.mark_contracted(call.ids.tie(query[-1], key[-1]))
-    for positions in (key[-2], value[-2]):
+    # A causal mask sees which query is which.
+    queries = (query[-2],) if call.arguments["is_causal"] else ()
+    for positions in (key[-2], value[-2], *queries):
         call.ids.freeze(positions, "positions of attention compete in a softmax")
     mask = call.arguments["attn_mask"]
     if mask is not None:

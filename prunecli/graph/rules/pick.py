@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 
 @rule(*SPLITS)
-def pieces(call: Call) -> list[Axes]:
+def pieces(call: Call) -> Annotation:
     """Ids are cut into runs."""
     source, at = call.axes("self"), split_dim(call.operator, call.arguments, len(call.axes("self")))
-    result, start = [], 0
+    result: list[Axes | None] = []
+    start = 0
     for value in call.node.meta["val"]:
         size = int(value.shape[at])
         axis = source[at]
@@ -52,7 +53,7 @@ def split_dim(operator: str, arguments: Any, rank: int) -> int:
 
 
 @rule(*UNBINDINGS)
-def unbind(call: Call) -> list[Axes]:
+def unbind(call: Call) -> Annotation:
     """End the dimension; what is picked from it by position stays whole."""
     source, at = call.axes("self"), call.dim("dim")
     call.ids.freeze(source[at], "is taken apart by position")
@@ -60,11 +61,11 @@ def unbind(call: Call) -> list[Axes]:
 
 
 @rule("getitem")
-def getitem(call: Call) -> Axes:
+def getitem(call: Call) -> Annotation:
     """One of several outputs."""
     annotation = call.known[call.arguments["0"].name]
     assert isinstance(annotation, list)
-    axes: Axes = annotation[call.arguments["1"]]
+    axes: Annotation = annotation[call.arguments["1"]]
     return axes
 
 
@@ -211,7 +212,8 @@ def index_add(call: Call) -> Annotation:
     """Tie what is added to the slots of a fixed list of indices; else freeze both."""
     source, added, at = list(call.axes("self")), call.axes("source"), call.dim("dim")
     slots, own = call.constant(call.arguments["index"]), source[at]
-    if slots is None or slots.dim() != 1 or own is None or added[at] is None:
+    fixed = slots is not None and slots.dim() == 1 and call.arguments.get("alpha", 1) == 1
+    if not fixed or slots is None or own is None or added[at] is None:
         return scatter(call)
     _freeze_all(call, call.axes("index"), "is an index")
     call.ids.tie(own[slots.numpy()], added[at])
@@ -274,10 +276,11 @@ def embedding(call: Call) -> Axes:
 
 
 @rule("embedding_bag", "_embedding_bag")
-def embedding_bag(call: Call) -> list[Axes]:
+def embedding_bag(call: Call) -> Annotation:
     """Rows are looked up and stay; the columns start the ids."""
     weight, others = call.axes("weight"), call.node.meta["val"][1:]
-    call.ids.freeze(weight[0], "rows are looked up by number")
+    for axis in (weight[0], *(own for node in call.tensors()[1:] for own in call.axes_of(node))):
+        call.ids.freeze(axis, "rows are looked up by number")
     return [(None, weight[1]), *((None,) * value.dim() for value in others)]
 
 

@@ -14,6 +14,7 @@ from prunecli.graph.operators import (
     OTHER_POOLS,
     RESIZERS,
     STATISTICS,
+    UNTAGGED_POINTWISE,
     reduced_dims,
     shape_of,
 )
@@ -27,39 +28,49 @@ if TYPE_CHECKING:
 
 
 @rule(
-    *IDENTITIES, "alpha_dropout", "bernoulli", "complex", "copy", "dropout",
-    "feature_alpha_dropout", "feature_dropout", "fill", "full_like", "hardswish", "imag",
-    "log_sigmoid", "ones_like", "polar", "rand_like", "randn_like", "real", "relu6",
-    "resolve_conj", "resolve_neg", "rrelu", "rsub", "square", "type_as", "zero", "zeros_like",
+    *IDENTITIES, *UNTAGGED_POINTWISE, "alpha_dropout", "bernoulli", "complex", "copy", "dropout",
+    "empty_like", "feature_alpha_dropout", "feature_dropout", "fill", "full_like", "hardswish",
+    "imag", "log_sigmoid", "ones_like", "polar", "rand_like", "randint_like", "randn_like", "real",
+    "relu6", "resolve_conj", "resolve_neg", "rrelu", "rsub", "square", "zero", "zeros_like",
     "_assert_tensor_metadata", "_conj",
 )  # fmt: skip
-def pointwise(call: Call) -> Axes:
+def pointwise(call: Call) -> Annotation:
     """Ids pass; operands of the same size are tied, a broadcast size of 1 is not."""
     operands = [(call.axes_of(node), shape_of(node, call.batch)) for node in call.tensors()]
     rank = max(len(axes) for axes, _ in operands)
-    return tuple(
+    axes = tuple(
         broadcast(call, [(axes, shape, dim - rank) for axes, shape in operands])
         for dim in range(rank)
     )
+    return _each_output(call, axes)
 
 
 @rule("prelu")
 def prelu(call: Call) -> Axes:
     """Ids pass; the slopes own them."""
     source, weight = call.axes("self"), call.axes("weight")
-    if call.shape("weight")[0] > 1:
+    if max(call.shape("weight"), default=1) > 1:
         call.ids.tie(source[1], weight[0])
     return source
 
 
 @rule(*CHANNEL_NORMS)
 def channel_norm(call: Call) -> Axes:
-    """Ids pass; statistics and affine own them."""
+    """Ids pass; statistics and affine own them. What statistics of the input run over stays."""
     source = call.axes("input")
     for name in ("weight", "bias", "running_mean", "running_var"):
         if call.arguments[name] is not None:
             call.ids.tie(source[1], call.axes(name)[0])
+    if call.arguments.get("use_input_stats"):
+        _freeze(call, source[2:])
+    if call.arguments.get("training"):
+        _freeze(call, (*source[:1], *source[2:]))
     return source
+
+
+def _freeze(call: Call, axes: Axes) -> None:
+    for axis in axes:
+        call.ids.freeze(axis, f"{call.operator} runs over these channels")
 
 
 @rule(*LAYER_NORMS)
@@ -86,6 +97,7 @@ def group_norm(call: Call) -> Axes:
             call.ids.tie(source[1], call.axes(name)[0])
     _, inside = call.ids.split(source[1], (groups, channels // groups))
     call.ids.mark_inexact(inside)
+    _freeze(call, source[2:])
     return source
 
 
@@ -94,21 +106,22 @@ def spatial(call: Call) -> Annotation:
     """Ids pass; positions change."""
     source = call.axes(next(iter(call.arguments)))
     positions = 3 if "3d" in call.operator else 1 if "1d" in call.operator else 2
-    for axis in source[-positions:]:
-        call.ids.freeze(axis, f"{call.operator} runs over these channels")
+    _freeze(call, source[-positions:])
+    kept = source[:-positions]
     for other in call.tensors()[1:]:
-        _freeze_positions(call, other, source)
-    return _each_output(call, (*source[:-positions], *(None,) * positions))
+        kept = _beside(call, kept, other, last=positions if "unpool" in call.operator else 1)
+    return _each_output(call, (*kept, *(None,) * positions))
 
 
-def _freeze_positions(call: Call, other: fx.Node, source: Axes) -> None:
-    """Freeze the dimensions of what says where to read: a grid, indices, boxes."""
+def _beside(call: Call, kept: Axes, other: fx.Node, *, last: int) -> Axes:
+    """Tie what is left of an image to what says where to read in it: in its `last` dimensions."""
     axes = call.axes_of(other)
-    for dim, axis in enumerate(axes):
-        if len(axes) == len(source) and axis is not None and dim == len(source) - 3:
-            call.ids.tie(axis, source[dim])
-        else:
-            call.ids.freeze(axis, "says where to read", report=False)
+    ahead, places = axes[: len(axes) - last], axes[len(axes) - last :]
+    # What a fractional pooling draws has a batch of one where the image has none.
+    extra, ahead = ahead[: len(ahead) - len(kept)], ahead[len(ahead) - len(kept) :]
+    for axis in (*extra, *places):
+        call.ids.freeze(axis, "says where to read", report=False)
+    return tuple(call.ids.tie(own, theirs) for own, theirs in zip(kept, ahead, strict=True))
 
 
 def _each_output(call: Call, axes: Axes) -> Annotation:
@@ -135,8 +148,7 @@ def reduction(call: Call) -> Annotation:
     """Ids of the reduced dimensions end, and what they stand for stays."""
     source = call.axes("self")
     dims = reduced_dims(call.arguments, len(source))
-    for dim in dims:
-        call.ids.freeze(source[dim], f"{call.operator} runs over these channels")
+    _freeze(call, tuple(source[dim] for dim in dims))
     return _reduced(call, dims)
 
 
@@ -163,9 +175,16 @@ def scan(call: Call) -> Annotation:
     source = call.axes("self")
     dim = call.arguments.get("dim")
     at = (-1 if dim is None else int(dim)) % max(len(source), 1)
-    if source:
-        call.ids.freeze(source[at], f"{call.operator} runs over these channels")
-    return _each_output(call, (*source[:at], None, *source[at + 1 :]))
+    _freeze(call, source[at : at + 1])
+    for other in call.tensors()[1:]:  # what a difference is continued by at both ends
+        axes = call.axes_of(other)
+        _freeze(call, axes[at : at + 1])
+        source = tuple(
+            axis if dim == at else call.ids.tie(axis, axes[dim]) for dim, axis in enumerate(source)
+        )
+    return _each_output(
+        call, (*source[:at], *(None for _ in source[at : at + 1]), *source[at + 1 :])
+    )
 
 
 @rule("tril", "triu")
@@ -180,7 +199,10 @@ def triangle(call: Call) -> Axes:
 _TRANSFORMS = [f"fft_{kind}fft{n}" for n in ("", "2", "n") for kind in ("", "i", "r", "ir")]
 
 
-@rule(*_TRANSFORMS, "fft_hfft", "fft_ihfft", "fft_fftshift", "fft_ifftshift")
+@rule(
+    *_TRANSFORMS, "fft_hfft", "fft_hfft2", "fft_hfftn", "fft_ihfft", "fft_ihfft2", "fft_ihfftn",
+    "fft_fftshift", "fft_ifftshift",
+)  # fmt: skip
 def transform(call: Call) -> Axes:
     """Ids pass, but the dimensions that are transformed stay."""
     source = call.axes("self")

@@ -17,7 +17,7 @@ from prunecli.graph.operators import (
     VIEWS,
     shape_of,
 )
-from prunecli.graph.rules.call import Call, align_right, rule
+from prunecli.graph.rules.call import Annotation, Call, align_right, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ def _viewed(call: Call) -> Axes:
     if 0 in before:
         source = tuple(axis if size else None for axis, size in zip(source, before, strict=True))
         before, after = _as_if_one(before, after)
-    if _product(before, range(len(before))) != _product(after, range(len(after))):
+    if not after or _product(before, range(len(before))) != _product(after, range(len(after))):
         for axis in source:
             call.ids.freeze(axis, "a view of nothing, whose dimensions tell nothing")
         return (None,) * len(after)
@@ -120,7 +120,10 @@ def permute(call: Call) -> Axes:
 @rule(*CONCATENATIONS)
 def concatenate(call: Call) -> Axes:
     """Ids are joined."""
-    parts = call.arguments["tensors"]
+    listed = call.arguments["tensors"]
+    # torch takes an empty vector among tensors of any rank, and leaves it out.
+    rank = len(call.output_shape)
+    parts = [part for part in listed if len(call.axes_of(part)) == rank]
     known = [call.axes_of(part) for part in parts]
     at = int(call.arguments["dim"]) % len(known[0])
     sizes = [shape_of(part, call.batch)[at] for part in parts]
@@ -178,13 +181,6 @@ def pad(call: Call) -> Axes:
             continue
         source[dim] = np.concatenate([call.ids.fresh(before), axis, call.ids.fresh(after)])
     return tuple(source)
-
-
-@rule("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided")
-def made(call: Call) -> Axes:
-    """Start ids of its own: only the type of the argument is read."""
-    sizes = call.node.meta["val"].shape
-    return tuple(call.ids.fresh(size) if isinstance(size, int) else None for size in sizes)
 
 
 @rule(*EXPANSIONS)
@@ -312,7 +308,7 @@ def view_as_real(call: Call) -> Axes:
 
 
 @rule("meshgrid")
-def meshgrid(call: Call) -> list[Axes]:
+def meshgrid(call: Call) -> Annotation:
     """Every output has one dimension of each input."""
     axes = [call.axes_of(value)[0] for value in call.arguments["tensors"]]
     if call.arguments.get("indexing") == "xy":
@@ -321,7 +317,7 @@ def meshgrid(call: Call) -> list[Axes]:
 
 
 @rule("broadcast_tensors")
-def broadcast_tensors(call: Call) -> list[Axes]:
+def broadcast_tensors(call: Call) -> Annotation:
     """All outputs have the shape of all inputs together; repeated channels stay."""
     values = call.node.meta["val"]
     for node in call.tensors():

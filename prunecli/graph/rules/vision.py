@@ -12,27 +12,32 @@ from prunecli.graph.rules.compute import convolution
 from prunecli.graph.rules.pointwise import pointwise
 
 if TYPE_CHECKING:
-    from prunecli.graph.coupling.ids import Axes
+    from collections.abc import Iterable
+
+    from prunecli.graph.coupling.ids import Axes, Axis
 
 
 @rule("roi_align", "roi_pool")
 def box_pool(call: Call) -> Annotation:
     """Ids pass; positions are read at boxes."""
     _hold(call, "rois")
-    pooled = (None, call.axes("input")[1], None, None)
+    image, channels, *positions = call.axes("input")
+    _stay(call, (image, *positions), "an image with boxes")
+    pooled = (None, channels, None, None)
     return pooled if call.operator == "roi_align" else [pooled, pooled]
 
 
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
 def sample(call: Call) -> Axes:
     """Ids pass; positions are read at the coordinates of a grid."""
-    _hold(call, "grid")
-    source = call.axes("input")
-    return (*source[:2], *(None,) * (len(source) - 2))
+    (images, channels, *positions), (grids, *places) = call.axes("input"), call.axes("grid")
+    _stay(call, positions, "positions")
+    _stay(call, places, "grid")
+    return (call.ids.tie(images, grids), channels, *(None for _ in positions))
 
 
 @rule("ps_roi_align", "ps_roi_pool")
-def position_box_pool(call: Call) -> list[Axes]:
+def position_box_pool(call: Call) -> Annotation:
     """Each position of a box reads channels of its own: all stay."""
     for name in ("input", "rois"):
         _hold(call, name)
@@ -62,11 +67,16 @@ def deformable_convolution(call: Call) -> Annotation:
     """Weights as in a convolution; the channels of offsets and mask are positions of the kernel."""
     for name in ("offset", "mask"):
         _hold(call, name)
+    _stay(call, call.axes("input")[:1], "images with offsets")
     if call.arguments["offset_groups"] > 1:
         call.ids.freeze(call.axes("input")[1], "offsets of their own for groups of channels")
     return convolution(call)
 
 
 def _hold(call: Call, name: str) -> None:
-    for axis in call.axes(name):
-        call.ids.freeze(axis, f"{call.operator} reads these as {name}")
+    _stay(call, call.axes(name), name)
+
+
+def _stay(call: Call, axes: Iterable[Axis], what: str) -> None:
+    for axis in axes:
+        call.ids.freeze(axis, f"{call.operator} reads these as {what}")

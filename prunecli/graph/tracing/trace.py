@@ -273,8 +273,9 @@ def _batch_symbol(program: Any, user_inputs: Sequence[str]) -> Any:
         if node.op == "placeholder" and node.name in user_inputs:
             value = node.meta.get("val")
             if isinstance(value, Tensor) and value.dim():
-                size = value.shape[0]
-                return None if isinstance(size, int) else size.node.expr
+                size: Any = value.shape[0]
+                free = not isinstance(size, int) and size.node.expr.is_symbol
+                return size.node.expr if free else None
     return None
 
 
