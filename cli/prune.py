@@ -1,11 +1,15 @@
 """`prunecli prune`: remove channels to meet a budget, and verify the result."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prunecli.options import BudgetOptions, LoadOptions, PruneOptions
 from prunecli.options.declare import option
+from prunecli.options.methods import is_at_once
 from prunecli.options.prune import ONE_CUT
 from prunecli.options.shared import BUDGET
 
@@ -39,7 +43,12 @@ class Cut:
     )
 
 
-@command
+def _trains(found: Mapping[str, Any]) -> bool:
+    """Tell whether a cut is one that several processes can train for."""
+    return found["cut"].sweep is None and not is_at_once(found["options"].method)
+
+
+@partial(command, splits=_trains)
 def prune(
     session: Session,
     model: shared.Model = None,

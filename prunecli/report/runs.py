@@ -23,7 +23,8 @@ class EpochReport:
 
     `facts` are what a method of pruning says at its end, under names of its own, which stand beside
     the other fields in JSON and in logs; `sparsity` is the share of zeroed weights, where some are
-    kept at zero. `precision` is that of the forward and backward passes.
+    kept at zero. `precision` is that of the forward and backward passes. Where several processes
+    trained together, `shares` are the images of each, and images per second those of all.
     """
 
     epoch: int
@@ -34,6 +35,7 @@ class EpochReport:
     images_per_second: float
     seconds: float
     precision: str = "fp32"
+    shares: tuple[int, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict, metadata=BESIDE)
 
     @property

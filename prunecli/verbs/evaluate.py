@@ -17,6 +17,7 @@ from prunecli.data import (
 )
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions
+from prunecli.processes import Processes, join
 from prunecli.progress import Progress, silent
 from prunecli.verbs.images import class_count
 from prunecli.verbs.warnings import merged
@@ -46,12 +47,14 @@ def evaluate(
     from prunecli import exporting
     from prunecli.evaluation import images as on_images
 
+    processes = join()
     source = open_source(data)
     chosen = evaluation_split(source) if split == "auto" else split
     load = load or LoadOptions()
     if against is not None:
         _check_readable(against, load)
     if (form := exporting.find_format(model)) is not None:
+        _check_one_process(model, processes)
         spec = _input_of(model, form, load)
         images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
         return form.evaluate(model, images, batch_size=batch_size, input=spec, progress=progress)
@@ -61,10 +64,25 @@ def evaluate(
     check_classes(class_count(network, spec), source, names=loaded.checkpoint.classes)
     images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
     scores = on_images.evaluate(
-        network, images, input=spec, batch_size=batch_size, progress=progress
+        network,
+        images,
+        input=spec,
+        batch_size=batch_size,
+        processes=processes,
+        progress=progress,
     )
     unlike = unlike_classes(loaded.checkpoint.classes, source)
     return dataclasses.replace(scores, warnings=merged(loaded.warnings, unlike, scores.warnings))
+
+
+def _check_one_process(model: Path, processes: Processes) -> None:
+    if processes.count > 1:
+        raise InputError(
+            f"an exported file is evaluated in one process, and {processes.count} were started",
+            code="ONE_PROCESS",
+            where=str(model),
+            hint="run the command without torchrun",
+        )
 
 
 def _check_readable(path: Path, load: LoadOptions) -> None:
