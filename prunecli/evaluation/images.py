@@ -74,6 +74,7 @@ def evaluate(
         tally = tally_batches(model, images, batches, input=input, device=place, progress=progress)
     finally:
         model.to(home)
+    images.hear(processes)
     return to_evaluation(tally.over(processes), images)
 
 

@@ -74,6 +74,11 @@ class Session:
     def best(self, best: Best | None) -> None:
         self._best = None if best is None else (self.run.generation, best)
 
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The images that each of several processes had in the last round."""
+        return self.reports[-1].shares if self.reports else ()
+
     def restore(self) -> bool:
         """Go back to the saved state; return False when there is none."""
         folder = self.place.folder
@@ -164,6 +169,7 @@ class Session:
                 device=accelerator.device,
                 progress=recipe.progress,
             )
+        self.held_out.hear(recipe.processes)
         return to_evaluation(tally.over(recipe.processes), self.held_out)
 
     def _learned(self) -> torch.Tensor:
@@ -263,6 +269,7 @@ class Session:
     def _report(self, evaluation: Evaluation) -> EpochReport:
         run = self.run
         processes, totals = self.recipe.processes, run.totals
+        self.recipe.images.hear(processes)
         shares = torch.zeros(1 + processes.count, dtype=torch.float64)
         shares[0], shares[1 + processes.index] = totals.loss, totals.images
         loss, *each = processes.total(shares).tolist()

@@ -116,6 +116,7 @@ class Dynamic:
                 max_rel_error=method.error,
                 course=method.course,
                 log=session.log,
+                shares=session.shares,
             ),
             "allocation": "uniform",
         }

@@ -142,6 +142,7 @@ class Learning:
                 max_rel_error=method.error,
                 course=method.course,
                 log=session.log,
+                shares=session.shares,
             ),
             "allocation": "global",
         }
