@@ -44,8 +44,10 @@ class Cut:
 
 
 def _trains(found: Mapping[str, Any]) -> bool:
-    """Tell whether a cut is one that several processes can train for."""
-    return found["cut"].sweep is None and not is_at_once(found["options"].method)
+    """Tell whether a model is trained, which several processes do together."""
+    options, cut = found["options"], found["cut"]
+    trained = options.training.epochs is not None or not is_at_once(options.method)
+    return trained and cut.sweep is None and not cut.dry_run
 
 
 @partial(command, splits=_trains)

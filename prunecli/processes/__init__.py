@@ -3,10 +3,12 @@
 from prunecli.processes.ending import is_lost, lost_process, told_elsewhere
 from prunecli.processes.group import ALONE, Processes, joined
 from prunecli.processes.meeting import forget, join, leave, started
+from prunecli.processes.waiting import done_by_main
 
 __all__ = [
     "ALONE",
     "Processes",
+    "done_by_main",
     "forget",
     "is_lost",
     "join",

@@ -85,7 +85,7 @@ def prune(
     check_show(show, NAMES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
     report = road(job)
     report = dataclasses.replace(report, choice=report.choice or chosen.choice)
-    return shown(report, show) if road is not trained or joined().is_main else report
+    return shown(report, show) if joined().is_main else report
 
 
 def _has_latency(budget: Budget | None) -> bool:
