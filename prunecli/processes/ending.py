@@ -8,13 +8,16 @@ import signal
 import time
 
 from prunecli.errors import DeviceError, PruneError
-from prunecli.processes.group import Processes, joined, wait_seconds
+from prunecli.processes.group import Processes, asked, joined, wait_seconds
 
 MAIN_FIRST_SECONDS = 2.0
 """How much earlier the first process may tell an error that all of them have."""
 
 UNMET_SECONDS = 10.0
 """The same before they have met: the first process may still be starting."""
+
+STORE_SECONDS = 5.0
+"""How long a process that ends tries to hear what the others have told."""
 
 _ERROR = "prunecli/error"
 
@@ -64,12 +67,9 @@ def told_elsewhere(error: PruneError, own: Processes) -> int | None:
 
 def _claimed(error: PruneError, own: Processes) -> int | None:
     """Return the exit code of the error that another process told first; None where none did."""
-    from torch.distributed import distributed_c10d
-
-    store = distributed_c10d._get_default_store()  # noqa: SLF001
     mine = json.dumps([own.index, error.exit_code])
     try:
-        first = store.compare_set(_ERROR, "", mine).decode()
-    except RuntimeError:  # the store went with the process that kept it
+        first = asked(lambda store: store.compare_set(_ERROR, "", mine).decode(), STORE_SECONDS)
+    except (RuntimeError, TimeoutError):  # the store went with the process that kept it
         return None
     return None if first == mine else int(json.loads(first)[1])

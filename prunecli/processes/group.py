@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
+    from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
 
@@ -102,6 +105,26 @@ def joined() -> Processes:
     if not (distributed.is_available() and distributed.is_initialized()):
         return ALONE
     return Processes(distributed.get_world_size(), distributed.get_rank())
+
+
+def asked(question: Callable[[Store], T], seconds: float) -> T:
+    """Return what the store says that the processes of a group have in common.
+
+    Raises `TimeoutError` where it does not answer: it would wait for ever for a host that is gone.
+    """
+    from torch.distributed import distributed_c10d
+
+    store = distributed_c10d._get_default_store()  # noqa: SLF001
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question(store))
+        except BaseException as error:  # noqa: BLE001 - raised where the answer is asked for
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answer.result(timeout=seconds)
 
 
 def wait_seconds(environment: Mapping[str, str]) -> float:

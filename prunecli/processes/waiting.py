@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from prunecli.processes.ending import lost_process
-from prunecli.processes.group import Processes, wait_seconds
+from prunecli.processes.group import Processes, asked, wait_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
 
@@ -22,7 +20,7 @@ _ALIVE, _DONE = "prunecli/alive", "prunecli/done"
 _BEATS = 20
 """Signs of life in the time that a process waits for an answer."""
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.2
 
 
 def done_by_main(processes: Processes, work: Callable[[], T]) -> T:
@@ -33,27 +31,24 @@ def done_by_main(processes: Processes, work: Callable[[], T]) -> T:
     """
     if processes.count == 1:
         return work()
-    from torch.distributed import distributed_c10d
-
-    store = distributed_c10d._get_default_store()  # noqa: SLF001
     made = None
     if processes.is_main:
-        with _alive(store):
+        with _alive():
             made = work()
-        store.add(_DONE, 1)
+        _added(_DONE, 1)
     else:
-        _wait_for_main(store, store.add(_DONE, 0))
+        _wait_for_main(_added(_DONE, 0))
     return processes.agreed(made)  # type: ignore[return-value]
 
 
 @contextmanager
-def _alive(store: Store) -> Iterator[None]:
+def _alive() -> Iterator[None]:
     """Show signs of life while the block runs."""
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(wait_seconds(os.environ) / _BEATS):
-            store.add(_ALIVE, 1)
+            _added(_ALIVE, 1)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -64,11 +59,19 @@ def _alive(store: Store) -> Iterator[None]:
         thread.join()
 
 
-def _wait_for_main(store: Store, done: int) -> None:
+def _added(name: str, more: int) -> int:
+    """Return a number that all processes count, `more` added to it."""
+    try:
+        return asked(lambda store: store.add(name, more), wait_seconds(os.environ))
+    except (RuntimeError, TimeoutError) as error:
+        raise lost_process() from error
+
+
+def _wait_for_main(done: int) -> None:
     """Return when the main process has done one work more."""
     beats, since = -1, time.monotonic()
-    while store.add(_DONE, 0) == done:
-        found = store.add(_ALIVE, 0)
+    while _added(_DONE, 0) == done:
+        found = _added(_ALIVE, 0)
         if found != beats:
             beats, since = found, time.monotonic()
         elif time.monotonic() - since > wait_seconds(os.environ):
