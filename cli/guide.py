@@ -22,6 +22,7 @@ TOPICS = {
         "training",
         "iterative",
         "learning",
+        "processes",
         "weights",
         "dead",
         "data",

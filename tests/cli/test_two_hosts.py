@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
-WAIT = 10
+WAIT = 20
 
 
 def ip(*words: str) -> None:

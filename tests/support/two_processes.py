@@ -89,7 +89,7 @@ def end(process: subprocess.Popen[str], *, timeout: float = 120) -> tuple[int, s
 
 def wait_for_epoch(log: Path, epoch: int, *processes: subprocess.Popen[str]) -> None:
     """Return when the log has a row for an epoch; none of the processes may end before that."""
-    for _ in range(600):
+    for _ in range(2400):
         if log.exists() and len(log.read_text().splitlines()) >= epoch:
             return
         assert all(each.poll() is None for each in processes), "ended too early"
