@@ -23,6 +23,7 @@ from prunecli.verbs.images import class_count
 from prunecli.verbs.warnings import merged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from prunecli.exporting import ExportFormat
@@ -48,13 +49,13 @@ def evaluate(
     from prunecli.evaluation import images as on_images
 
     processes = join()
+    _check_one_process((model, against), processes)
     source = open_source(data)
     chosen = evaluation_split(source) if split == "auto" else split
     load = load or LoadOptions()
     if against is not None:
         _check_readable(against, load)
     if (form := exporting.find_format(model)) is not None:
-        _check_one_process(model, processes)
         spec = _input_of(model, form, load)
         images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
         return form.evaluate(model, images, batch_size=batch_size, input=spec, progress=progress)
@@ -75,8 +76,13 @@ def evaluate(
     return dataclasses.replace(scores, warnings=merged(loaded.warnings, unlike, scores.warnings))
 
 
-def _check_one_process(model: Path, processes: Processes) -> None:
-    if processes.count > 1:
+def _check_one_process(models: Iterable[Path | None], processes: Processes) -> None:
+    """Raise `InputError` for a model that several processes cannot share."""
+    from prunecli import exporting
+
+    for model in models:
+        if processes.count == 1 or model is None or exporting.find_format(model) is None:
+            continue
         raise InputError(
             f"an exported file is evaluated in one process, and {processes.count} were started",
             code="ONE_PROCESS",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
-WAIT = 20
+WAIT = 12
 
 
 def ip(*words: str) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 PRUNECLI = (sys.executable, "-m", "prunecli")
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""Torch itself warns of hosts without a name."""
 
 BEFORE = """
 import sys
@@ -68,7 +70,7 @@ def begin(
     return subprocess.Popen(
         [*before, *PRUNECLI, *map(str, words)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **QUIET, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
