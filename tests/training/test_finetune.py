@@ -577,16 +577,25 @@ result = finetune(make_net(), digits, input=GREY, options=QUICK, run_dir=folder)
 plain = finetune(make_plain_net(), digits, input=GREY, options=PLAIN, teacher=make_plain_net())
 images = data.load_split(digits, "test", input=GREY)
 scores = evaluate(plain.model, images, input=GREY, batch_size=100, processes=joined())
+
+def decode(at):
+    return None if at in (3, 150) else torch.zeros(1, 8, 8, dtype=torch.uint8)
+
+names = tuple(map(str, range(200)))
+torn = data.StreamedImageSet(torch.zeros(200, dtype=torch.int64), images.classes, names, "test",
+                             (), decode)
+read = evaluate(plain.model, torn, input=GREY, batch_size=100, processes=joined())
 found = (result.model.state_dict(), result.held_out_after.count, plain.model.state_dict(),
-         plain.epochs, scores)
+         plain.epochs, scores, read)
 """
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_network(digits, tmp_path):
-    (one, count, plain, epochs, scores), (two, _, plain_too, _, scores_too) = in_two_processes(
-        PARALLEL, tmp_path
-    )
+    first, second = in_two_processes(PARALLEL, tmp_path)
+    (one, count, plain, epochs, scores, read), (two, _, plain_too, _, scores_too, read_too) = (
+        first, second,
+    )  # fmt: skip
     assert count == 143
     trained = [name for name, _ in make_net().named_parameters()]
     assert all(torch.equal(one[name], two[name]) for name in trained)
@@ -607,6 +616,11 @@ def test_two_processes_train_one_network(digits, tmp_path):
     assert scores == scores_too
     assert dataclasses.replace(scores, loss=whole.loss) == whole
     assert scores.loss == pytest.approx(whole.loss, abs=1e-9)
+
+    # Each could not read one image; both say so of both.
+    assert read == read_too
+    assert read.count == 198
+    assert read.warnings == ("2 test images cannot be read, left out, such as 150",)
 
 
 class RunsOutOfMemory(nn.Module):
