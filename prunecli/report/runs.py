@@ -35,8 +35,8 @@ class EpochReport:
     images_per_second: float
     seconds: float
     precision: str = "fp32"
-    shares: tuple[int, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict, metadata=BESIDE)
+    shares: tuple[int, ...] = ()
 
     @property
     def sparsity(self) -> float | None:

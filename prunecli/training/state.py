@@ -111,11 +111,10 @@ def load_snapshot(
     `CORRUPT_STATE` when the file is not one of ours.
     """
     path = folder / STATE_FILE
-    saved = path.read_bytes() if processes.is_main and path.exists() else b""
-    saved = processes.told_bytes(saved)
-    if not saved:
+    if not processes.agreed(path.exists()):
         return None
-    fields = read_fields(path, saved)
+    saved = path.read_bytes() if processes.is_main else b""
+    fields = read_fields(path, processes.told_bytes(saved))
     # How many processes it was is none: a run goes on in any number of them.
     earlier = {name: value for name, value in fields["settings"].items() if name != "processes"}
     check_settings(earlier, settings, path)
