@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from typing import Any
 
 from prunecli.options.methods import ITERATIVE, LEARNED
 from tests.support.samples import VGG
-from tests.support.two_processes import PRUNECLI, TORCHRUN
+from tests.support.two_processes import ON_CPU, PRUNECLI, TORCHRUN
 
 OUT = Path(__file__).with_suffix(".csv")
 FIELDS = ("command", "processes", "accuracy", "loss", "flops_kept", "images_per_second")
@@ -69,7 +68,7 @@ def measure(name: str, count: int) -> dict[str, Any]:
         done = subprocess.run(
             [*start, *COMMANDS[name], "--json"],
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=ON_CPU,
             capture_output=True,
             text=True,
             check=False,

@@ -14,7 +14,15 @@ from prunecli.training.session import Session
 from prunecli.training.state import STATE_FILE
 from tests.support.command_line import envelope, run
 from tests.support.samples import VGG
-from tests.support.two_processes import TORCHRUN, begin, end, free_port, member, wait_for_epoch
+from tests.support.two_processes import (
+    ON_CPU,
+    TORCHRUN,
+    begin,
+    end,
+    free_port,
+    member,
+    wait_for_epoch,
+)
 
 MODEL = str(VGG)
 TRAINED = ("--data", "digits", "--limit", "320", "--batch-size", "64", "--amp", "no")
@@ -97,7 +105,7 @@ def test_torchrun_cuts_once_trains_together_and_writes_once(tmp_path, capsys, mo
     words = ("prune", MODEL, "--flops", "0.5", "--signal", "taylor", *TRAINED, "--epochs", "2")
     command = [*TORCHRUN, "-m", "--", "prunecli", *map(str, words), "--report", "cut.html"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
+        command, cwd=tmp_path, env=ON_CPU, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "digits_vgg.pruned.pt\n"

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 PRUNECLI = (sys.executable, "-m", "prunecli")
-QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
-"""Torch itself warns of hosts without a name."""
+ON_CPU = {
+    **os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "COLUMNS": "100",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # torch itself warns of hosts without a name
+}  # fmt: skip
 
 BEFORE = """
 import sys
@@ -39,8 +41,7 @@ def in_two_processes(script: str, folder: Path) -> tuple[Any, Any]:
     before = BEFORE.format(root=str(Path(__file__).parents[2]), folder=str(folder))
     path = folder / "parallel.py"
     path.write_text(before + script + AFTER)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*TORCHRUN, str(path)], check=True, env=environment, timeout=300)
+    subprocess.run([*TORCHRUN, str(path)], check=True, env=ON_CPU, timeout=300)
     one, two = (torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     return one, two
 
@@ -70,7 +71,7 @@ def begin(
     return subprocess.Popen(
         [*before, *PRUNECLI, *map(str, words)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **QUIET, **environment},
+        env={**ON_CPU, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
