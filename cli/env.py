@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from functools import partial
 
 from .outcome import Outcome
 from .reports import EnvReport
@@ -28,7 +29,7 @@ PACKAGES = (
 )
 
 
-@command
+@partial(command, works=False)
 def env(session: Session) -> Outcome:
     """Show versions, devices, and which ONNX Runtime providers load.
 

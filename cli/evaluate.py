@@ -1,6 +1,7 @@
 """`prunecli evaluate`: accuracy of a checkpoint or an ONNX file."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prunecli.options import LoadOptions
@@ -43,7 +44,7 @@ class Accepted(shared.AccuracyGate):
     )
 
 
-@command
+@partial(command, splits=lambda _: True)
 def evaluate(
     session: Session,
     model: shared.Model = None,

@@ -1,6 +1,7 @@
 """`prunecli finetune`: fine-tune a pruned model, with the original as teacher if it is there."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prunecli.options import FinetuneOptions, LoadOptions
@@ -51,7 +52,7 @@ class Accepted(shared.AccuracyGate):
     max_drop: float | None = shared.max_drop("teacher", need=TAUGHT)
 
 
-@command
+@partial(command, splits=lambda _: True)
 def finetune(
     session: Session,
     model: shared.Model = None,

@@ -1,7 +1,7 @@
 """`prunecli guide`: the manual, shipped with the package as Markdown."""
 
 import sys
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Annotated
 
@@ -22,6 +22,7 @@ TOPICS = {
         "training",
         "iterative",
         "learning",
+        "processes",
         "weights",
         "dead",
         "data",
@@ -42,7 +43,7 @@ def _complete(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-@command
+@partial(command, works=False)
 def guide(
     session: Session,
     name: Annotated[

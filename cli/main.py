@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from prunecli.errors import InputError, PruneError
 from prunecli.options.shared import OUTPUT
+from prunecli.processes import is_lost, leave, lost_process
 
 from . import config
 from .analyze import analyze
@@ -30,6 +31,7 @@ from .prune import prune
 from .render import Screen, interrupted
 from .session import Session
 from .signature import VerbCommand
+from .together import exit_code_told, of_launcher
 
 EXIT_CODES = {
     0: "done",
@@ -37,8 +39,8 @@ EXIT_CODES = {
     2: "usage, bad input, or an internal error",
     3: "the model cannot be traced, or has nothing to prune",
     4: "the file was refused: it would run code, or it is damaged",
-    5: "the verification of a pruned or exported model failed",
-    6: "a device or provider is missing",
+    5: "the verification of a pruned or exported model failed, or has limits and --strict was given",
+    6: "a device, a provider or another process is missing",
     130: "interrupted",
 }
 
@@ -144,16 +146,21 @@ def run() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; nothing escapes but a request to exit."""
     words = tuple(sys.argv[1:] if arguments is None else arguments)
-    screen = _screen_before_parsing(words)
+    screen, own = _screen_before_parsing(words), of_launcher()
+    screen.mute = not own.is_main
     try:
         outcome = _invoke(Session(words, screen))
     except Exception as error:  # noqa: BLE001 - the outermost boundary: told, and turned into a code
         failure = _as_prune_error(error)
+        told = exit_code_told(failure, own)
+        if told is not None:
+            return told
         _guarded(screen.fail, failure, command=_command_name(words))
         return failure.exit_code
+    leave()
     if not isinstance(outcome, Outcome):
         return outcome
-    if outcome.output is not None and outcome.output.is_file():
+    if own.is_main and outcome.output is not None and outcome.output.is_file():
         record(outcome.output, command=outcome.command)
     _guarded(screen.show, outcome)
     return outcome.exit_code
@@ -190,6 +197,8 @@ def _command_name(words: Sequence[str]) -> str | None:
 def _as_prune_error(error: Exception) -> PruneError:
     if isinstance(error, PruneError):
         return error
+    if is_lost(error):
+        return lost_process()
     if isinstance(error, typer.Abort):
         return interrupted()
     # The class of parser errors has no public name in typer; what it can do identifies it.

@@ -5,7 +5,7 @@ from rich.table import Table
 from prunecli.report import CoursePoint, IterativeReport, LearningReport
 from prunecli.wording import counted, percent
 
-from .table_parts import Parts, bare_percent, fact_rows, grid, shorten
+from .table_parts import Parts, bare_percent, fact_rows, grid, shares_facts, shorten
 
 MOST_POINTS = 25
 """Rows of the table of a course, unless more epochs than that ended."""
@@ -18,7 +18,8 @@ def iterative_facts(report: IterativeReport) -> dict[str, str]:
     change = report.accuracy
     return {
         "iterative": f"{len(report.removals)} removals, held-out accuracy "
-        f"{percent(change.before)} -> {percent(change.after)}"
+        f"{percent(change.before)} -> {percent(change.after)}",
+        **shares_facts(report.shares),
     }
 
 
@@ -71,6 +72,7 @@ def learning_facts(report: LearningReport) -> dict[str, str]:
         "accuracy": f"{percent(change.before)} -> {percent(change.after)}{when}, held out; "
         f"epoch {report.best_epoch} of {report.epochs}",
         **taught,
+        **shares_facts(report.shares),
     }
 
 

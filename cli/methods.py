@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +37,7 @@ FIRST = (
 )
 
 
-@command
+@partial(command, works=False)
 def methods(
     session: Session,
     kind: Annotated[

@@ -1,11 +1,15 @@
 """`prunecli prune`: remove channels to meet a budget, and verify the result."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prunecli.options import BudgetOptions, LoadOptions, PruneOptions
 from prunecli.options.declare import option
+from prunecli.options.methods import is_at_once
 from prunecli.options.prune import ONE_CUT
 from prunecli.options.shared import BUDGET
 
@@ -39,7 +43,14 @@ class Cut:
     )
 
 
-@command
+def _trains(found: Mapping[str, Any]) -> bool:
+    """Tell whether a model is trained, which several processes do together."""
+    options, cut = found["options"], found["cut"]
+    trained = options.training.epochs is not None or not is_at_once(options.method)
+    return trained and cut.sweep is None and not cut.dry_run
+
+
+@partial(command, splits=_trains)
 def prune(
     session: Session,
     model: shared.Model = None,

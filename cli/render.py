@@ -21,12 +21,16 @@ SHOWN_ROWS = 20
 
 
 class Screen:
-    """How one run talks: as a person wants it, in JSON, or hardly at all."""
+    """How one run talks: as a person wants it, in JSON, or hardly at all.
+
+    Of several processes all but one are `mute`: they tell of errors alone.
+    """
 
     def __init__(self, *, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
         self.json = json
         self.quiet = quiet
         self.verbose = verbose
+        self.mute = False
 
     def configure(self, *, json: bool, quiet: bool, verbose: bool) -> None:
         """Take over what the verb's options say; what was set before stays."""
@@ -37,7 +41,7 @@ class Screen:
     @property
     def talks(self) -> bool:
         """Return whether people are told how things go."""
-        return not (self.json or self.quiet)
+        return not (self.json or self.quiet or self.mute)
 
     def note(self, text: str) -> None:
         """Say one line on stderr, where talk is wanted."""
@@ -63,6 +67,8 @@ class Screen:
 
     def show(self, outcome: Outcome) -> None:
         """Print a finished verb."""
+        if self.mute:
+            return
         if self.json:
             self._show_envelope(outcome)
             return
@@ -100,6 +106,8 @@ class Screen:
 
     def print_text(self, text: str) -> None:
         """Print text that is the product itself, such as generated Markdown, on stdout."""
+        if self.mute:
+            return
         _write(sys.stdout, f"{text}\n")
 
     def _progress(self) -> AbstractContextManager[Progress]:

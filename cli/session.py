@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import typer
 
 from prunecli.options.declare import Declared, assembled, declared, idle, refuse_idle
+from prunecli.processes import joined
 
 from .find_model import find_checkpoint
 from .options import Talk
@@ -37,8 +38,19 @@ class Session:
         return shlex.join(("prunecli", *self.words))
 
     def checkpoint(self, given: Path | None, *, exported: bool = False) -> Path:
-        """Return the model to work on: the one given, piped in, or the newest in this folder."""
-        return find_checkpoint(given, say=self.screen.note, exported=exported)
+        """Return the model to work on: the one given, piped in, or the newest in this folder.
+
+        Of several processes the first one looks for all.
+        """
+        if given is not None and str(given) != "-":
+            return given
+        own = joined()
+        found = (
+            find_checkpoint(given, say=self.screen.note, exported=exported) if own.is_main else None
+        )
+        told = own.agreed(found)
+        assert told is not None
+        return told
 
     @property
     def typed(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, is_dataclass
+from dataclasses import MISSING, dataclass, is_dataclass, replace
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -16,8 +16,10 @@ from prunecli.options.shared import OUTPUT, PANELS
 
 from . import parsing
 from .options import Talk
+from .outcome import Outcome
 from .render import Screen
 from .session import Session, start
+from .together import begin
 
 Verb = Callable[..., Any]
 
@@ -52,13 +54,25 @@ FORMS: Mapping[str, Form] = {
 }
 
 
-def command(verb: Verb, *, judged: bool = True) -> Verb:
+def never(_: Mapping[str, Any]) -> bool:
+    """Tell that nothing of a verb is split over processes."""
+    return False
+
+
+def command(
+    verb: Verb,
+    *,
+    judged: bool = True,
+    works: bool = True,
+    splits: Callable[[Mapping[str, Any]], bool] = never,
+) -> Verb:
     """Return `verb` as the parser is to see it: every dataclass as one option per field.
 
     A parameter that is a `Session` is the run itself, with the options of how it talks; what is
     annotated otherwise is passed on as it is. The dataclasses are put together again for the call,
     with options of effect alone (`Session.effective`); one that knows more than the parser judges
-    that itself (not `judged`).
+    that itself (not `judged`). `splits` tells from the dataclasses whether several processes share
+    the work; a verb that only shows what is there does no `work`.
     """
     hints = get_type_hints(verb, include_extras=True)
     taken = inspect.signature(verb).parameters
@@ -88,7 +102,15 @@ def command(verb: Verb, *, judged: bool = True) -> Verb:
         found = {name: read[kind] for name, kind in groups.items()}
         if judged:
             found = {name: session.effective(options) for name, options in found.items()}
-        return verb(session, **typed, **found)
+        if not works:
+            return verb(session, **typed, **found)
+        note = begin(splits=splits(found))
+        if note is not None:
+            session.screen.note(f"warning: {note}")
+        outcome = verb(session, **typed, **found)
+        if note is None or session.screen.talks or not isinstance(outcome, Outcome):
+            return outcome
+        return replace(outcome, warnings=(*outcome.warnings, note))
 
     context = inspect.Parameter(
         "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context

@@ -13,7 +13,7 @@ from prunecli.budget import format_bytes, format_quantity
 from prunecli.cost.kinds import cost_label
 from prunecli.plan import format_indices
 from prunecli.report import Cost, DeadReport, DeadScores, FrozenReport, SparsityReport
-from prunecli.wording import images_text, percent
+from prunecli.wording import images_text, percent, processes_text
 
 Parts = list[RenderableType]
 
@@ -162,6 +162,11 @@ def shorten(name: str, width: int = 34) -> str:
         return name
     head = (width - 2) // 2
     return f"{name[:head]}..{name[len(name) - (width - 2 - head) :]}"
+
+
+def shares_facts(shares: Sequence[int]) -> dict[str, str]:
+    """Say how many processes trained together; nothing for one."""
+    return {"processes": f"{processes_text(shares)}; images/s of all"} if shares else {}
 
 
 def shown_facts(page: Path | None, pictures: Sequence[Path]) -> dict[str, str]:

@@ -54,6 +54,19 @@ def percent(share: float | None, *, digits: int = 1) -> str:
     return "" if share is None else f"{100 * share:.{digits}f} %"
 
 
+def processes_text(shares: Sequence[int]) -> str:
+    """Return how many processes trained together, by the images of each; nothing for one.
+
+    >>> processes_text([647, 647]), processes_text([647, 640]), processes_text([])
+    ('2 processes with 647 images each', '2 processes with 640 to 647 images', '')
+    """
+    if not shares:
+        return ""
+    least, most = min(shares), max(shares)
+    each = f"{most:,} images each" if least == most else f"{least:,} to {most:,} images"
+    return f"{counted(len(shares), 'process', 'processes')} with {each}"
+
+
 def images_text(measured: str) -> str:
     """Return what images figures are from, by the name that reports have for them.
 

@@ -17,6 +17,8 @@ from prunecli.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from prunecli.processes import Processes
+
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """uint8 images [b, C, H, W] and int64 labels [b]."""
 
@@ -64,6 +66,9 @@ class ImageSet(ABC):
     def found(self) -> tuple[str, ...]:
         """Return the warnings, with those that only reading the images brought up."""
         return self.warnings
+
+    def hear(self, processes: Processes) -> None:  # noqa: B027 - in memory all have been read
+        """Take in what others of several `processes`, which all call this, could not read."""
 
     def readable(self, positions: Tensor) -> Tensor:
         """Return those of some positions whose images were read when they were last gathered."""
@@ -132,6 +137,10 @@ class StreamedImageSet(ImageSet):
             return self.warnings
         note = f"{images_of(self.split, len(lost))} cannot be read, left out, such as {lost[0]}"
         return (*self.warnings, note)
+
+    def hear(self, processes: Processes) -> None:
+        """Take in what others of several `processes`, which all call this, could not read."""
+        self.unreadable.update(*processes.gathered(sorted(self.unreadable)))
 
     def readable(self, positions: Tensor) -> Tensor:
         """Return those of some positions whose images were read when they were last gathered."""

@@ -14,6 +14,7 @@ from prunecli.errors import InputError
 from prunecli.evaluation.memory import memory_format_for
 from prunecli.evaluation.outputs import class_logits
 from prunecli.graph.tracing.running import evaluating
+from prunecli.processes import ALONE, Processes
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import Evaluation
 
@@ -43,6 +44,11 @@ class Tally:
             self.images + other.images,
         )
 
+    def over(self, processes: Processes) -> Tally:
+        """Return the sums of all processes, each of which has looked at images of its own."""
+        fields = (self.loss, self.top5, self.hits, self.images)
+        return Tally(*(processes.total(field) for field in fields))
+
 
 def evaluate(
     model: nn.Module,
@@ -51,22 +57,25 @@ def evaluate(
     input: InputSpec,  # noqa: A002 - the word that a network's input goes by everywhere here
     batch_size: int = 256,
     device: torch.device | str | None = None,
+    processes: Processes = ALONE,
     progress: Progress = silent,
 ) -> Evaluation:
     """Score a classifier on images, in eval mode; the model is given back as it was.
 
+    Several `processes` share the images, and all of them have to call this.
     `device` is a GPU when None and there is one, else the model's own. Raises `InputError`:
     `NO_IMAGES`, `NO_LOGITS`, `CLASS_COUNT_MISMATCH`.
     """
     home = _device_of(model)
     place = _usual_device(home) if device is None else torch.device(device)
-    batches = plan_batches(len(images), batch_size)
+    batches = processes.share(plan_batches(len(images), batch_size))
     model.to(place)
     try:
         tally = tally_batches(model, images, batches, input=input, device=place, progress=progress)
     finally:
         model.to(home)
-    return to_evaluation(tally, images)
+    images.hear(processes)
+    return to_evaluation(tally.over(processes), images)
 
 
 def tally_batches(

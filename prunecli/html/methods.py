@@ -8,7 +8,7 @@ from prunecli.html.drawing import drawing
 from prunecli.html.parts import Folded, Grid, Section
 from prunecli.html.words import folded, place_text
 from prunecli.pictures import cost_named, course_picture, removals_picture, widths_picture
-from prunecli.wording import counted, percent, verb
+from prunecli.wording import counted, percent, processes_text, verb
 
 if TYPE_CHECKING:
     from prunecli.html.parts import Cell, Part
@@ -32,7 +32,7 @@ def iterative_sections(report: IterativeReport | None) -> list[Section]:
         f"{worst:.1e}). Accuracy on {report.images:,} held-out images: "
         f"{percent(report.accuracy.before)} for the original, {percent(report.accuracy.after)} at "
         f"the end. Importance criterion: {report.criterion}. Trained in "
-        f"{report.precision}."
+        f"{_trained_in(report)}."
     )
     rows = tuple(
         (
@@ -57,6 +57,11 @@ def iterative_sections(report: IterativeReport | None) -> list[Section]:
     return [Section("Iterative pruning", text, parts)]
 
 
+def _trained_in(report: IterativeReport | LearningReport) -> str:
+    shared = processes_text(report.shares)
+    return f"{report.precision} by {shared}" if shared else report.precision
+
+
 def learning_sections(report: PruneReport) -> list[Section]:
     """Return how channels were chosen while the model trained, or the training after a cut."""
     learning = report.learning
@@ -70,7 +75,7 @@ def learning_sections(report: PruneReport) -> list[Section]:
         f"{_search_text(learning, 'were') if searched else _TRAINED} Accuracy on "
         f"{learning.images:,} held-out images: {percent(change.before)} {_FIRST[searched]}, "
         f"{percent(change.after)} in the end, after epoch {learning.best_epoch} of "
-        f"{learning.epochs}. Trained in {learning.precision}."
+        f"{learning.epochs}. Trained in {_trained_in(learning)}."
     )
     if learning.taught_by is not None:
         text += f" Teacher: {learning.taught_by.statement}."

@@ -30,7 +30,7 @@ from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of
 from prunecli.pictures.timings import row_name
 from prunecli.report import NO_GATES, Gates, fact_names, fact_text, gates_text
-from prunecli.wording import counted, images_text, percent
+from prunecli.wording import counted, images_text, percent, processes_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,7 @@ def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
         **({} if report.sampling is None else _trained_on(report.sampling)),
         **({} if record is None else {"record of learnability": record}),
         "precision": report.precision,
+        **({"processes": shared} if (shared := processes_text(report.epochs[-1].shares)) else {}),
         **({} if report.taught_by is None else {"teacher": report.taught_by.statement}),
         "written to": place_text(report.output),
     }

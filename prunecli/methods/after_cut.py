@@ -148,4 +148,5 @@ def _told(report: PruneReport, tuned: FinetuneResult, training: FinetuneOptions)
         ),
         log=tuned.log,
         precision=tuned.precision,
+        shares=tuned.epochs[-1].shares,
     )

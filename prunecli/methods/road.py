@@ -248,7 +248,6 @@ def settings_of(
         "network": tensors_digest(student),
         "teacher": tensors_digest(teacher),
         "device": accelerator.device.type,
-        "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision,
     }
 
@@ -354,7 +353,13 @@ def _finished(
     assert cut.model is not None
     # In full precision, whatever it was trained in.
     held_out, spec = session.held_out, session.recipe.input
-    after = evaluate(cut.model, held_out, input=spec, device=session.run.device)
+    after = evaluate(
+        cut.model,
+        held_out,
+        input=spec,
+        device=session.run.device,
+        processes=session.recipe.processes,
+    )
     report = cut_report(
         network,
         cut,

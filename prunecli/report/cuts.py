@@ -107,7 +107,8 @@ class IterativeReport:
 
     `accuracy` and `loss` are on `images` held-out images: of the original model, and of the result.
     `criterion` says where the signal was taken; `seconds_per_update` is that of the first round and
-    of the last, `precision` that of the passes of training.
+    of the last, `precision` that of the passes of training. Where several processes trained
+    together, `shares` are the images that each had in the last round.
     """
 
     planned_removals: int
@@ -121,6 +122,7 @@ class IterativeReport:
     seconds_per_update: tuple[float, float] | None = None
     log: Path | None = None
     precision: str = "fp32"
+    shares: tuple[int, ...] = ()
 
 
 SEARCH, TRAIN = "search", "train"
@@ -162,7 +164,8 @@ class LearningReport:
     chosen at once. `ungated` says why channel groups had no gates; `accuracy` and `loss` are on
     `images` held-out images: of the original model (chosen at once: of the pruned one), and of the
     result, which is that of `best_epoch`. `kept` is the share of the cost that the budget names
-    first, `taught_by` the teacher.
+    first, `taught_by` the teacher. Where several processes trained together, `shares` are the
+    images that each had in the last epoch.
     """
 
     method: str
@@ -180,6 +183,7 @@ class LearningReport:
     log: Path | None = None
     precision: str = "fp32"
     taught_by: TeacherReport | None = None
+    shares: tuple[int, ...] = ()
 
     @property
     def before(self) -> str:

@@ -23,7 +23,8 @@ class EpochReport:
 
     `facts` are what a method of pruning says at its end, under names of its own, which stand beside
     the other fields in JSON and in logs; `sparsity` is the share of zeroed weights, where some are
-    kept at zero. `precision` is that of the forward and backward passes.
+    kept at zero. `precision` is that of the forward and backward passes. Where several processes
+    trained together, `shares` are the images of each, and images per second those of all.
     """
 
     epoch: int
@@ -35,6 +36,7 @@ class EpochReport:
     seconds: float
     precision: str = "fp32"
     facts: Mapping[str, float] = field(default_factory=dict, metadata=BESIDE)
+    shares: tuple[int, ...] = ()
 
     @property
     def sparsity(self) -> float | None:

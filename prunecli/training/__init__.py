@@ -1,7 +1,7 @@
 """Fine-tuning with or without a teacher, and evaluation."""
 
 from prunecli.training.augment import AUGMENTATIONS
-from prunecli.training.devices import PRECISIONS, is_main_process
+from prunecli.training.devices import PRECISIONS
 from prunecli.training.finetune import FinetuneResult, check_options, finetune
 from prunecli.training.losses import distillation_loss
 from prunecli.training.optimizers import OPTIMIZERS
@@ -21,5 +21,4 @@ __all__ = [
     "distillation_loss",
     "finetune",
     "has_state",
-    "is_main_process",
 ]

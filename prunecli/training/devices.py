@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from prunecli.errors import InputError
+from prunecli.processes import join
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,23 +19,18 @@ if TYPE_CHECKING:
 def make_accelerator(amp: str) -> Accelerator:
     """Return accelerate's view of this process: its device, its peers, its precision.
 
-    Respects `accelerate launch` and `torchrun`. Raises `InputError` (`UNKNOWN_PRECISION`).
+    Joins the other processes of `accelerate launch` and `torchrun`. Raises `InputError`
+    (`UNKNOWN_PRECISION`), and what `join` raises.
     """
     from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
 
+    join()
     device = PartialState().device
     precision = _precision(amp, device)
     # accelerate keeps the precision of the first run in a process and refuses any other.
     AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001
     return Accelerator(mixed_precision=precision)
-
-
-def is_main_process() -> bool:
-    """Tell whether this process writes the results; the others of `torchrun` only compute."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
 
 
 def _precision(amp: str, device: torch.device) -> str:
@@ -87,24 +82,6 @@ def precision_of(accelerator: Accelerator) -> str:
     """Return the precision of the passes of training, in a word for people."""
     precision = str(accelerator.mixed_precision)
     return "fp32" if precision == "no" else precision
-
-
-def over_processes(accelerator: Accelerator, value: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes; that of one process is its own."""
-    if accelerator.num_processes == 1:
-        return value
-    total: Tensor = accelerator.reduce(value.to(accelerator.device), reduction="sum")
-    return total.to(value.device)
-
-
-def from_main_process(accelerator: Accelerator, value: Tensor) -> Tensor:
-    """Return the tensor that the main process has, in every process."""
-    if accelerator.num_processes == 1:
-        return value
-    from accelerate.utils import broadcast
-
-    told: Tensor = broadcast(value.to(accelerator.device))
-    return told.to(value.device)
 
 
 def _half(device: torch.device) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prunecli.data import DataSource, ImageSet, load_split
 from prunecli.errors import InputError, InterruptedRunError
 from prunecli.options import FinetuneOptions
+from prunecli.processes import joined
 from prunecli.progress import Progress, silent
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.granularity import WEIGHT
@@ -313,14 +314,13 @@ def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> 
         "images": len(recipe.images),
         "network": tensors_digest(student),
         "teacher": tensors_digest(teacher),
-        "processes": recipe.accelerator.num_processes,
         "precision": recipe.accelerator.mixed_precision,
     }
 
 
 def ready_folder(run_dir: Path | None) -> Path | None:
-    """Return the folder of a run, made where it is not there yet."""
-    if run_dir is not None:
+    """Return the folder of a run, made where it is not there yet; the first process writes."""
+    if run_dir is not None and joined().is_main:
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-HELD_SIGNALS: dict[signal.Signals, Any] = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
+HELD_SIGNALS: dict[signal.Signals, tuple[Any, ...]] = {
+    signal.SIGINT: (signal.default_int_handler,),
+    signal.SIGTERM: (signal.SIG_DFL, signal.default_int_handler),
 }
-"""What is held, as long as nobody has decided otherwise about it."""
+"""What is held, as long as nobody has decided otherwise about it than this."""
 
 
 @contextmanager
@@ -35,13 +35,14 @@ def held_interrupts() -> Iterator[None]:
             raise KeyboardInterrupt
         arrived.append(number)
 
-    held = [number for number, usual in HELD_SIGNALS.items() if signal.getsignal(number) is usual]
+    held = {number: signal.getsignal(number) for number in HELD_SIGNALS}
+    held = {number: own for number, own in held.items() if own in HELD_SIGNALS[number]}
     for number in held:
         signal.signal(number, hold)
     try:
         yield
     finally:
-        for number in held:
-            signal.signal(number, HELD_SIGNALS[number])
+        for number, usual in held.items():
+            signal.signal(number, usual)
     if arrived:
         raise KeyboardInterrupt

@@ -78,7 +78,9 @@ def _train_within_epoch(run: TrainingRun, end: int, meter: Meter, timer: Timer) 
     stop = min(recipe.steps_per_epoch, start + end - run.taken)
     batches = drawn_batches(recipe, run.epoch)[start:stop]
     for at, positions, images, labels in with_positions(recipe.images, batches):
-        run.step = start + at  # past batches of which nothing could be read
+        if run.step != start + at:  # past batches of which nothing could be read
+            _check_alone(run)
+            run.step = start + at
         weights = None if recipe.sampling is None else recipe.sampling.weights_of(positions)
         with held_interrupts():
             run.between_steps = False
@@ -91,7 +93,21 @@ def _train_within_epoch(run: TrainingRun, end: int, meter: Meter, timer: Timer) 
         if meter.due(last=run.taken == end):
             meter.report()
             timer.save_if_due()
-    run.step = stop
+    if run.step != stop:
+        _check_alone(run)
+        run.step = stop
+
+
+def _check_alone(run: TrainingRun) -> None:
+    """Raise `InputError` for a step of several processes that one of them has no images for."""
+    processes = run.recipe.processes
+    if processes.count > 1:
+        raise InputError(
+            f"process {processes.index} of {processes.count} could read none of its images of step "
+            f"{run.step + 1} in epoch {run.epoch + 1}",
+            code="NO_IMAGES",
+            hint="repair or remove the unreadable files, or train with a larger --batch-size",
+        )
 
 
 def drawn_batches(recipe: Recipe, epoch: int) -> tuple[Tensor, ...]:

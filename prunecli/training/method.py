@@ -138,7 +138,7 @@ class TrainingMethod(Protocol):
     """What happens to a network while it trains, besides training.
 
     Every process of a run calls the same hooks in the same order, and has to decide alike: what is
-    summed over a process's images is added up first (`over_processes`), random draws come from
+    summed over a process's images is added up first (`Recipe.processes`), random draws come from
     `TrainingRun.generator`. A hook that returns a `Replacement` gets the network, the optimiser,
     the average and the processes' wrapping replaced before anything else happens.
     """

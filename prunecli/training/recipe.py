@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunecli.processes import Processes
+
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
@@ -51,6 +53,11 @@ class Recipe:
     progress: Progress
     sampling: Sampling | None = None
     round_steps: int | None = None
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that train together."""
+        return Processes(self.accelerator.num_processes, self.accelerator.process_index)
 
     @property
     def steps(self) -> int:

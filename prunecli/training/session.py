@@ -10,9 +10,10 @@ import torch
 
 from prunecli.data import ImageSet, plan_batches
 from prunecli.errors import InputError, InterruptedRunError
-from prunecli.evaluation.images import Tally, tally_batches, to_evaluation
+from prunecli.evaluation.images import tally_batches, to_evaluation
+from prunecli.processes import is_lost, lost_process
 from prunecli.report import EpochReport, Evaluation
-from prunecli.training.devices import from_main_process, over_processes, precision_of
+from prunecli.training.devices import precision_of
 from prunecli.training.hits import EVALUATION_BATCH, image_hits, left_over, packed, unpacked
 from prunecli.training.interrupt import held_interrupts
 from prunecli.training.loop import check_finite, learning_rate, train_round
@@ -73,14 +74,25 @@ class Session:
     def best(self, best: Best | None) -> None:
         self._best = None if best is None else (self.run.generation, best)
 
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The images that each of several processes had in the last round."""
+        return self.reports[-1].shares if self.reports else ()
+
     def restore(self) -> bool:
         """Go back to the saved state; return False when there is none."""
         folder = self.place.folder
-        snapshot = load_snapshot(folder, settings=self.place.settings) if folder else None
+        run, processes = self.run, self.recipe.processes
+        snapshot = (
+            load_snapshot(folder, settings=self.place.settings, processes=processes)
+            if folder
+            else None
+        )
         if snapshot is None:
             return False
-        run = self.run
-        run.epoch, run.step, run.totals = snapshot.epoch, snapshot.step, snapshot.totals
+        self._check_steps(snapshot)
+        run.epoch, run.step = snapshot.epoch, snapshot.step
+        run.totals = snapshot.totals.times(1 / processes.count)
         run.steps = self.recipe.steps if snapshot.steps is None else snapshot.steps
         replace_network_(run, run.method.restore(run, snapshot.method))
         run.bare.load_state_dict(snapshot.model)
@@ -93,16 +105,28 @@ class Session:
         self.before, self.best, self.reports = snapshot.before, snapshot.best, snapshot.reports
         self.hits = unpacked(snapshot.hits, len(self.recipe.images))
         if snapshot.seen is not None:  # that of the main process, which alone saves
-            own = self.recipe.accelerator.is_main_process
-            run.seen = (snapshot.seen * own).to(run.device)
+            run.seen = (snapshot.seen * processes.is_main).to(run.device)
         self._write_logs()
         return True
+
+    def _check_steps(self, snapshot: Snapshot) -> None:
+        """Raise `InputError` where steps that are counted in epochs would be other ones."""
+        earlier, now = snapshot.steps_per_epoch, self.recipe.steps_per_epoch
+        if earlier not in {None, now}:
+            raise InputError(
+                f"the run cannot be resumed in {self.recipe.processes.count} processes: an epoch "
+                f"had {earlier} steps, and would have {now}",
+                code="RESUME_MISMATCH",
+                where=str(self.place.folder),
+                hint="start as many processes as before: a last batch that is too small for them "
+                "is left out",
+            )
 
     def train(self) -> None:
         """Take the rounds that are left.
 
-        Raises `InterruptedRunError` after Ctrl-C, with the state saved, and `InputError`
-        (`DIVERGED`) with the last good state left as it was.
+        Raises `InterruptedRunError` after Ctrl-C, with the state saved, `InputError` (`DIVERGED`)
+        and `DeviceError` (`LOST_PROCESS`) with the last good state left as it was.
         """
         run = self.run
         try:
@@ -121,6 +145,10 @@ class Session:
                 code="OUT_OF_MEMORY",
                 hint=f"train with smaller batches: --batch-size {smaller}",
             ) from error
+        except RuntimeError as error:
+            if not is_lost(error):
+                raise
+            raise lost_process(self._way_on()) from error
 
     def finish(self) -> PruningPlan | None:
         """Put the weights of the best round into the network; return what the method removed."""
@@ -132,26 +160,23 @@ class Session:
         """Evaluate the network as it would be given back now on the held-out images."""
         recipe, accelerator = self.recipe, self.recipe.accelerator
         batches = plan_batches(len(self.held_out), EVALUATION_BATCH)
-        share = batches[accelerator.process_index :: accelerator.num_processes]
         with accelerator.autocast():
             tally = tally_batches(
                 self.run.result,
                 self.held_out,
-                share,
+                recipe.processes.share(batches),
                 input=recipe.input,
                 device=accelerator.device,
                 progress=recipe.progress,
             )
-        fields = (tally.loss, tally.top5, tally.hits, tally.images)
-        return to_evaluation(
-            Tally(*(over_processes(accelerator, field) for field in fields)), self.held_out
-        )
+        self.held_out.hear(recipe.processes)
+        return to_evaluation(tally.over(recipe.processes), self.held_out)
 
     def _learned(self) -> torch.Tensor:
         """Return which training images the network has, now or as it was trained on them."""
         if self.run.seen is None:
             return self._looked_at(plan_batches(len(self.recipe.images), EVALUATION_BATCH))
-        seen = over_processes(self.recipe.accelerator, self.run.seen)
+        seen = self.recipe.processes.total(self.run.seen)
         late = left_over(seen.cpu())
         right = seen.cpu() == TRAINED_RIGHT
         return right | self._looked_at(late) if late else right
@@ -163,12 +188,12 @@ class Session:
             hits = image_hits(
                 self.run.bare,
                 recipe.images,
-                batches[accelerator.process_index :: accelerator.num_processes],
+                recipe.processes.share(batches),
                 input=recipe.input,
                 device=accelerator.device,
                 progress=recipe.progress,
             )
-        return over_processes(accelerator, hits.to(torch.uint8)).bool()
+        return recipe.processes.total(hits.to(torch.uint8)).bool()
 
     def save(self) -> None:
         """Write the state, from the main process only."""
@@ -180,7 +205,7 @@ class Session:
             settings=self.place.settings,
             epoch=run.epoch,
             step=run.step,
-            totals=run.totals,
+            totals=run.totals.times(self.recipe.processes.count),
             before=self.before,
             reports=self.reports,
             best=self.best,
@@ -190,6 +215,7 @@ class Session:
             scaler=None if scaler is None else scaler.state_dict(),
             method=run.method.state(),
             steps=run.steps,
+            steps_per_epoch=self.recipe.steps_per_epoch,
             hits=packed(self.hits),
             seen=run.seen,
         )
@@ -238,13 +264,16 @@ class Session:
         """Give every process the main one's buffers: each has statistics of its own images."""
         models = [self.run.bare] if self.run.average is None else [self.run.bare, self.run.result]
         for buffer in (buffer for model in models for buffer in model.buffers()):
-            buffer.copy_(from_main_process(self.recipe.accelerator, buffer))
+            buffer.copy_(self.recipe.processes.from_main(buffer))
 
     def _report(self, evaluation: Evaluation) -> EpochReport:
         run = self.run
-        accelerator = self.recipe.accelerator
-        sums = torch.tensor([run.totals.loss, run.totals.images], dtype=torch.float64)
-        loss, images = over_processes(accelerator, sums).tolist()
+        processes, totals = self.recipe.processes, run.totals
+        self.recipe.images.hear(processes)
+        shares = torch.zeros(1 + processes.count, dtype=torch.float64)
+        shares[0], shares[1 + processes.index] = totals.loss, totals.images
+        loss, *each = processes.total(shares).tolist()
+        images = sum(each)
         if not images:
             raise InputError("no image could be read", code="NO_IMAGES")
         return EpochReport(
@@ -255,7 +284,8 @@ class Session:
             learning_rate=learning_rate(run, run.taken - 1),
             images_per_second=images / max(run.totals.seconds, 1e-9),
             seconds=run.totals.seconds,
-            precision=precision_of(accelerator),
+            precision=precision_of(self.recipe.accelerator),
+            shares=tuple(round(count) for count in each) if processes.count > 1 else (),
             facts=run.method.facts(),
         )
 
@@ -278,18 +308,23 @@ class Session:
         if rows and self.place.folder is not None and self.recipe.accelerator.is_main_process:
             self.log = write_logs(rows, self.place.folder)
 
+    def _way_on(self) -> str:
+        """Say how to go on with a run that was stopped."""
+        where = self.place.folder
+        saved = where is not None and (where / STATE_FILE).exists()
+        return "resume it: run the same command with --resume" if saved else "nothing was saved"
+
     def _interrupted(self) -> NoReturn:
         where, run, recipe = self.place.folder, self.run, self.recipe
         # A torn step or a loss of NaN is not kept: the last state that was saved stands.
         if run.between_steps and math.isfinite(run.totals.loss):
             with held_interrupts():
                 self._save_within()
-        saved = where is not None and (where / STATE_FILE).exists()
         raise InterruptedRunError(
             f"stopped in epoch {run.epoch + 1} of {recipe.options.epochs}"
             if recipe.round_steps is None
             else f"stopped after {run.taken} of {run.steps} updates",
             code="INTERRUPTED",
             where=str(where) if where else None,
-            hint="resume it: run the same command with --resume" if saved else "nothing was saved",
+            hint=self._way_on(),
         ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from prunecli.atomic import atomic_write
 from prunecli.checkpoint.writing import save_torch
 from prunecli.errors import InputError
+from prunecli.processes import ALONE, Processes
 from prunecli.report import EpochReport, Evaluation, to_json
 
 if TYPE_CHECKING:
@@ -41,9 +43,15 @@ class Totals:
     """Sums over the images of the current epoch, and the seconds spent on them."""
 
     loss: float = 0.0
-    hits: int = 0
-    images: int = 0
+    hits: float = 0
+    images: float = 0
     seconds: float = 0.0
+
+    def times(self, factor: float) -> Totals:
+        """Return the sums of `factor` processes that did alike in the same time."""
+        return Totals(
+            factor * self.loss, factor * self.hits, factor * self.images, seconds=self.seconds
+        )
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,9 @@ class Snapshot:
 
     There is no random state: every draw is derived from the seed, the epoch and the step.
     `settings` are those that must not change when the run is resumed, `method` is what the method
-    of pruning remembers, `steps` those of the whole run (None: as its options say).
+    of pruning remembers, `steps` those of the whole run (None: as its options say), and
+    `steps_per_epoch` those that `epoch` and `step` count in (None: from before that was kept).
+    `totals` are those of all processes, as far as the first one knows.
     """
 
     settings: Mapping[str, Any]
@@ -68,6 +78,7 @@ class Snapshot:
     scaler: Mapping[str, Any] | None
     method: Mapping[str, Any]
     steps: int | None = None
+    steps_per_epoch: int | None = None
     hits: Tensor | None = None
     seen: Tensor | None = None
 
@@ -90,17 +101,23 @@ def has_state(folder: Path) -> bool:
     return (folder / STATE_FILE).exists()
 
 
-def load_snapshot(folder: Path, *, settings: Mapping[str, Any]) -> Snapshot | None:
+def load_snapshot(
+    folder: Path, *, settings: Mapping[str, Any], processes: Processes = ALONE
+) -> Snapshot | None:
     """Read a run's snapshot; None when there is none yet.
 
+    Of several `processes`, which may be on several machines, the first one reads it for all.
     Raises `InputError`: `RESUME_MISMATCH` when the run was started with other settings,
     `CORRUPT_STATE` when the file is not one of ours.
     """
     path = folder / STATE_FILE
-    if not path.exists():
+    if not processes.agreed(path.exists()):
         return None
-    fields = read_fields(path)
-    check_settings(fields["settings"], settings, path)
+    saved = path.read_bytes() if processes.is_main else b""
+    fields = read_fields(path, processes.told_bytes(saved))
+    # How many processes it was is none: a run goes on in any number of them.
+    earlier = {name: value for name, value in fields["settings"].items() if name != "processes"}
+    check_settings(earlier, settings, path)
     best = fields["best"]
     if best is not None:
         best = Best(best["epoch"], evaluation_from(best["evaluation"]), best["tensors"])
@@ -159,10 +176,10 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def read_fields(path: Path) -> dict[str, Any]:
-    """Read what a run saved; raise `InputError` (`CORRUPT_STATE`) for anything else."""
+def read_fields(path: Path, saved: bytes) -> dict[str, Any]:
+    """Read what a run saved at `path`; raise `InputError` (`CORRUPT_STATE`) for anything else."""
     try:
-        fields = torch.load(path, map_location="cpu", weights_only=True)
+        fields = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
         schema = fields.pop("schema")
     except Exception as error:  # a damaged zip or pickle raises any of a dozen types
         raise InputError(

@@ -17,11 +17,13 @@ from prunecli.data import (
 )
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions
+from prunecli.processes import Processes, join
 from prunecli.progress import Progress, silent
 from prunecli.verbs.images import class_count
 from prunecli.verbs.warnings import merged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from prunecli.exporting import ExportFormat
@@ -46,6 +48,8 @@ def evaluate(
     from prunecli import exporting
     from prunecli.evaluation import images as on_images
 
+    processes = join()
+    _check_one_process((model, against), processes)
     source = open_source(data)
     chosen = evaluation_split(source) if split == "auto" else split
     load = load or LoadOptions()
@@ -61,10 +65,30 @@ def evaluate(
     check_classes(class_count(network, spec), source, names=loaded.checkpoint.classes)
     images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
     scores = on_images.evaluate(
-        network, images, input=spec, batch_size=batch_size, progress=progress
+        network,
+        images,
+        input=spec,
+        batch_size=batch_size,
+        processes=processes,
+        progress=progress,
     )
     unlike = unlike_classes(loaded.checkpoint.classes, source)
     return dataclasses.replace(scores, warnings=merged(loaded.warnings, unlike, scores.warnings))
+
+
+def _check_one_process(models: Iterable[Path | None], processes: Processes) -> None:
+    """Raise `InputError` for a model that several processes cannot share."""
+    from prunecli import exporting
+
+    for model in models:
+        if processes.count == 1 or model is None or exporting.find_format(model) is None:
+            continue
+        raise InputError(
+            f"an exported file is evaluated in one process, and {processes.count} were started",
+            code="ONE_PROCESS",
+            where=str(model),
+            hint="run the command without torchrun",
+        )
 
 
 def _check_readable(path: Path, load: LoadOptions) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import changes_of, check_effect, effective, values_of
 from prunecli.options.shared import teacher_file
 from prunecli.pictures.of_reports import NAMES
+from prunecli.processes import join, joined
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
 from prunecli.sparse.layers import weight_layers
@@ -144,9 +146,7 @@ def finetune(
     report = _tuned(run, show)
     if report.taught_by is None:  # a setting that nothing follows is no gate
         show = dataclasses.replace(show, gates=dataclasses.replace(gates, max_drop=None))
-    from prunecli import training
-
-    return shown(report, show) if training.is_main_process() else report
+    return shown(report, show) if joined().is_main else report
 
 
 def _tuned(run: _Run, show: Show) -> FinetuneReport:
@@ -154,6 +154,7 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
     from prunecli import training
 
     start = time.perf_counter()
+    join()
     _check(run, show)
     opened, source = open_model(run.model, run.load), open_source(run.data)
     checkpoint = opened.checkpoint
@@ -256,9 +257,10 @@ def _trained(
     from prunecli.evaluation.images import evaluate
 
     spec, seed, progress = opened.checkpoint.input, run.options.seed, run.progress
+    score = partial(evaluate, processes=joined(), progress=progress)
     split = evaluation_split(source, trained=True)
     test = load_split(source, split, input=spec, seed=seed, progress=progress)
-    before = evaluate(opened.model, test, input=spec, progress=progress)
+    before = score(opened.model, test, input=spec)
     result = training.finetune(
         opened.model,
         source,
@@ -272,7 +274,7 @@ def _trained(
         resume=run.resume,
         progress=progress,
     )
-    after = evaluate(result.model, test, input=spec, progress=progress)
+    after = score(result.model, test, input=spec)
     dense = None
     if taught.opened is not None:
         own = taught.opened.checkpoint.input
@@ -284,7 +286,7 @@ def _trained(
         teacher = instantiate(
             taught.opened.checkpoint
         )  # as it is stored, whatever training made of it
-        dense = evaluate(teacher, images, input=own, progress=progress).accuracy
+        dense = score(teacher, images, input=own).accuracy
     accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
     return result, _Scores(accuracy, dense, test.warnings)
 
@@ -322,9 +324,7 @@ def _write(
     run: _Run, loaded: Loaded, trained: Checkpoint, result: FinetuneResult, earlier: Record | None
 ) -> None:
     """Write the checkpoint, and what was learned when; one process of several does."""
-    from prunecli import training
-
-    if not training.is_main_process():
+    if not joined().is_main:
         return
     save_proven(trained, run.target) if trained.masks else save(trained, run.target)
     if run.record is not None and result.record is not None:

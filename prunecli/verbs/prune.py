@@ -14,6 +14,7 @@ from prunecli.options import LoadOptions, PruneOptions
 from prunecli.options.declare import check_effect
 from prunecli.options.shared import teacher_file
 from prunecli.pictures.of_reports import NAMES
+from prunecli.processes import joined
 from prunecli.progress import Progress, silent
 from prunecli.pruning.search import AUTO
 from prunecli.pruning.timed import needs_table
@@ -84,16 +85,7 @@ def prune(
     check_show(show, NAMES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
     report = road(job)
     report = dataclasses.replace(report, choice=report.choice or chosen.choice)
-    if road is trained and not _writes():
-        return report
-    return shown(report, show)
-
-
-def _writes() -> bool:
-    """Tell whether this process of a run in several ones writes what all have computed."""
-    from prunecli.training import is_main_process
-
-    return is_main_process()
+    return shown(report, show) if joined().is_main else report
 
 
 def _has_latency(budget: Budget | None) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.importance import uses_images
 from prunecli.methods.default_recipe import prune_chosen
 from prunecli.options.shared import teacher_file
+from prunecli.processes import done_by_main, joined
+from prunecli.pruning.road import PruneResult
 from prunecli.pruning.timed import check_timed
 from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import check_labels, images_for
@@ -15,8 +18,11 @@ from prunecli.verbs.prune_training import learning_from, with_teacher
 from prunecli.verbs.unfinished import check_no_run
 
 if TYPE_CHECKING:
+    from prunecli.checkpoint import Checkpoint
     from prunecli.options import FinetuneOptions
+    from prunecli.plan import PruningPlan
     from prunecli.report import PruneReport
+    from prunecli.verbs.file_road import Started
     from prunecli.verbs.job import Job
 
 
@@ -36,18 +42,7 @@ def one_shot(job: Job) -> PruneReport:
     opened, clock = started.opened, started.clock
     if job.data is not None:
         check_labels(opened.model, opened.checkpoint, job.data)
-    wanted = uses_images(options, data=job.data is not None)
-    images = images_for(opened.checkpoint, job.data, options, job.progress, scored=wanted)
-    result = prune_chosen(
-        opened.network(clock),
-        job.chosen,
-        input=opened.checkpoint.input,
-        budget=job.budget,
-        images=images,
-        dry_run=job.dry_run,
-        architecture=opened.architecture,
-        clock=clock,
-    )
+    result = _cut_by_main(started)
     if training is not None and result.model is None:
         from prunecli.methods.after_cut import planned_for
 
@@ -72,7 +67,42 @@ def one_shot(job: Job) -> PruneReport:
     if result.model is None:
         return report
     slim = cut_checkpoint(opened.loaded, result, job.model, target=job.target, command=job.command)
-    return written(started, report, slim, by="repair" if training is None else "training")
+    by, writes = "repair" if training is None else "training", joined().is_main
+    return written(started, report, slim, by=by, writes=writes)
+
+
+def _cut_by_main(started: Started) -> PruneResult:
+    """Return the cut, before any training; the first one of several processes makes it for all."""
+    processes, job = joined(), started.job
+    if processes.count == 1:
+        return _cut(started)
+    made: list[PruneResult] = []
+
+    def work() -> tuple[Checkpoint, PruningPlan, PruneReport]:
+        made.append(_cut(started))
+        loaded, (result,) = started.opened.loaded, made
+        slim = cut_checkpoint(loaded, result, job.model, target=job.target, command=job.command)
+        return slim, result.plan, result.report
+
+    slim, plan, report = done_by_main(processes, work)
+    return made[0] if made else PruneResult(instantiate(slim), plan, report, slim.graph)
+
+
+def _cut(started: Started) -> PruneResult:
+    """Cut the network of a job, and prove it."""
+    job, opened = started.job, started.opened
+    assert job.budget is not None
+    wanted = uses_images(job.options, data=job.data is not None)
+    return prune_chosen(
+        opened.network(started.clock),
+        job.chosen,
+        input=opened.checkpoint.input,
+        budget=job.budget,
+        images=images_for(opened.checkpoint, job.data, job.options, job.progress, scored=wanted),
+        dry_run=job.dry_run,
+        architecture=opened.architecture,
+        clock=started.clock,
+    )
 
 
 def _training(job: Job) -> FinetuneOptions | None:

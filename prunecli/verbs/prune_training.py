@@ -10,6 +10,7 @@ from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
 from prunecli.options.methods import ITERATIVE
 from prunecli.options.shared import teacher_file
+from prunecli.processes import join, joined
 from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import class_count
 from prunecli.verbs.teaching import NOBODY, Taught, itself, named_teacher
@@ -51,9 +52,9 @@ def trained(job: Job) -> PruneReport:
     """
     from prunecli.methods.road import check_trained, train_and_prune
     from prunecli.methods.ways import way_of
-    from prunecli.training import is_main_process
 
     assert job.budget is not None
+    join()
     own, run_dir = job.options.training, job.target.with_suffix(".run")
     check_target(job, teacher_file(own.teacher))
     if not (job.dry_run or own.resume or job.overwrite):
@@ -89,4 +90,4 @@ def trained(job: Job) -> PruneReport:
         return report
     cut = cut_checkpoint(opened.loaded, result, job.model, target=job.target, command=job.command)
     trained = dataclasses.replace(cut, classes=source.classes)
-    return written(started, report, trained, by="training", writes=is_main_process())
+    return written(started, report, trained, by="training", writes=joined().is_main)

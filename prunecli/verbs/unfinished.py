@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunecli.errors import InputError
+from prunecli.processes import joined
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,11 +14,12 @@ if TYPE_CHECKING:
 def check_no_run(run_dir: Path) -> None:
     """Raise `InputError` (`UNFINISHED_RUN`) where a stopped run could still go on.
 
-    Of several processes the first alone looks: a slower one may find the state of this very run.
+    Of several processes the first one looks for all: a slower one may find the state of this very
+    run.
     """
-    from prunecli.training import has_state, is_main_process
+    from prunecli.training import has_state
 
-    if has_state(run_dir) and is_main_process():
+    if joined().agreed(has_state(run_dir)):
         raise InputError(
             "an unfinished run exists in its folder",
             code="UNFINISHED_RUN",

@@ -23,6 +23,7 @@ def measured() -> dict[str, str]:
         "reconstruction-scale": _reconstruction_scale(),
         "budgets": _budgets(),
         "gates-step": _gates_step(),
+        "processes": _processes(),
         "repair": _repair(),
         "block-deletion": _block_deletion(),
         "allocations": _allocations(),
@@ -170,6 +171,26 @@ def _gates_step() -> str:
         for row in read("gates_step.csv")
     ]  # fmt: skip
     return table(("network", "method", "ms without", "ms with gates", "ratio", "pairs"), rows)
+
+
+def _processes() -> str:
+    rows: dict[str, dict[str, dict[str, str]]] = {}
+    for row in read("processes.csv"):
+        rows.setdefault(row["command"], {})[row["processes"]] = row
+    body = [
+        (
+            name,
+            *(
+                text
+                for each in (row["1"], row["2"])
+                for text in (percent(each["accuracy"]), percent(each["flops_kept"]), each["loss"])
+            ),
+        )
+        for name, row in rows.items()
+        if len(row) == 2
+    ]
+    head = ("accuracy", "FLOPs kept", "loss")
+    return table(("command", *head, *(f"{word}, two" for word in head)), body)
 
 
 def _defaults() -> str:

@@ -42,6 +42,22 @@ def make_net(seed: int = 0, classes: int = 10) -> nn.Sequential:
     )
 
 
+def make_plain_net() -> nn.Sequential:
+    """Return a network without batch norm and dropout: what it learns hangs on no split."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, 10),
+    )
+
+
+PLAIN = dataclasses.replace(QUICK, augment="none", clip=1.0, ema=0.5)
+
+
 def same(one: nn.Module, two: nn.Module) -> bool:
     return all(
         torch.equal(a, b)

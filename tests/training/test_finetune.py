@@ -27,7 +27,7 @@ from prunecli.training import OPTIMIZERS, SCHEDULES, finetune
 from prunecli.training.finetune import RANGES
 from prunecli.training.loop import epoch_batches
 from prunecli.training.state import STATE_FILE
-from tests.support.training import FULL, GREY, QUICK, make_net, same
+from tests.support.training import FULL, GREY, PLAIN, QUICK, make_net, make_plain_net, same
 from tests.support.two_processes import in_two_processes
 
 
@@ -567,21 +567,60 @@ def test_an_unknown_name_is_refused_with_the_known_ones(digits, name):
 
 PARALLEL = """
 from prunecli import data
+from prunecli.evaluation.images import evaluate
+from prunecli.processes import joined
 from prunecli.training import finetune
-from tests.support.training import GREY, QUICK, make_net
+from tests.support.training import GREY, PLAIN, QUICK, make_net, make_plain_net
 
-result = finetune(make_net(), data.open_source("digits"), input=GREY, options=QUICK,
-                  run_dir=folder)
-found = (result.model.state_dict(), result.held_out_after.count)
+digits = data.open_source("digits")
+result = finetune(make_net(), digits, input=GREY, options=QUICK, run_dir=folder)
+plain = finetune(make_plain_net(), digits, input=GREY, options=PLAIN, teacher=make_plain_net())
+images = data.load_split(digits, "test", input=GREY)
+scores = evaluate(plain.model, images, input=GREY, batch_size=100, processes=joined())
+
+def decode(at):
+    return None if at in (3, 150) else torch.zeros(1, 8, 8, dtype=torch.uint8)
+
+names = tuple(map(str, range(200)))
+torn = data.StreamedImageSet(torch.zeros(200, dtype=torch.int64), images.classes, names, "test",
+                             (), decode)
+read = evaluate(plain.model, torn, input=GREY, batch_size=100, processes=joined())
+found = (result.model.state_dict(), result.held_out_after.count, plain.model.state_dict(),
+         plain.epochs, scores, read)
 """
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_network(digits, tmp_path):
-    (one, count), (two, _) = in_two_processes(PARALLEL, tmp_path)
+    first, second = in_two_processes(PARALLEL, tmp_path)
+    (one, count, plain, epochs, scores, read), (two, _, plain_too, _, scores_too, read_too) = (
+        first, second,
+    )  # fmt: skip
     assert count == 143
     trained = [name for name, _ in make_net().named_parameters()]
     assert all(torch.equal(one[name], two[name]) for name in trained)
+
+    # What does not hang on how batches are split is what one process gives, up to rounding.
+    alone = finetune(make_plain_net(), digits, input=GREY, options=PLAIN, teacher=make_plain_net())
+    for name, value in alone.model.state_dict().items():
+        assert torch.equal(plain[name], plain_too[name])
+        assert torch.allclose(plain[name], value, rtol=0, atol=1e-5), name
+    for ours, theirs in zip(alone.epochs, epochs, strict=True):
+        assert (ours.accuracy, ours.learning_rate) == (theirs.accuracy, theirs.learning_rate)
+        assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-5)
+        assert (ours.shares, theirs.shares) == ((), (160, 160))
+    model = make_plain_net()
+    model.load_state_dict(plain)
+    images = data.load_split(digits, "test", input=GREY)
+    whole = evaluate(model, images, input=GREY, batch_size=100)
+    assert scores == scores_too
+    assert dataclasses.replace(scores, loss=whole.loss) == whole
+    assert scores.loss == pytest.approx(whole.loss, abs=1e-9)
+
+    # Each could not read one image; both say so of both.
+    assert read == read_too
+    assert read.count == 198
+    assert read.warnings == ("2 test images cannot be read, left out, such as 150",)
 
 
 class RunsOutOfMemory(nn.Module):

@@ -369,7 +369,7 @@ def test_facts_stand_beside_the_other_numbers_of_an_epoch(tmp_path):
     rows = [json.loads(line) for line in session.log.read_text().splitlines()]
     assert [row["halved"] for row in rows] == [0.0, 1.0]
     header = (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
-    assert header[-2:] == ["precision", "halved"]
+    assert header[-3:] == ["precision", "halved", "shares"]
     zeros = EpochReport(1, 0.5, 0.9, 0.4, 0.1, 10.0, 1.0, facts={"sparsity": 0.8, "price": 12345.6})
     assert to_json(zeros)["sparsity"] == zeros.sparsity == 0.8
     assert "facts" not in to_json(zeros)

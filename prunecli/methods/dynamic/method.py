@@ -28,7 +28,6 @@ from prunecli.methods.narrowing import write_back_
 from prunecli.options import PruneOptions
 from prunecli.pruning.proven_cut import plan_of
 from prunecli.report import CoursePoint
-from prunecli.training.devices import from_main_process, over_processes
 from prunecli.training.loop import check_weights
 from prunecli.training.method import PlainMethod, Replacement
 
@@ -126,9 +125,9 @@ class DynamicChannels(PlainMethod):
         """Reward the channels that ran."""
         if self.frozen:
             return
-        accelerator = run.recipe.accelerator
+        processes = run.recipe.processes
         heard = self.rewards.heard(len(batch), run.device)
-        total = from_main_process(accelerator, over_processes(accelerator, heard))
+        total = processes.from_main(processes.total(heard))
         self.bandits.learn_(self.keep, total.double().cpu().numpy())
 
     def after_step(self, run: TrainingRun) -> Replacement | None:

@@ -96,7 +96,11 @@ class Dynamic:
         assert self.original is not None
         run, best = session.run, session.best
         before = evaluate(
-            self.original, session.held_out, input=session.recipe.input, device=run.device
+            self.original,
+            session.held_out,
+            input=session.recipe.input,
+            device=run.device,
+            processes=session.recipe.processes,
         )
         report: LearningReport = planned["learning"]
         searched = (method.frozen_after or 0) / session.recipe.steps_per_epoch
@@ -112,6 +116,7 @@ class Dynamic:
                 max_rel_error=method.error,
                 course=method.course,
                 log=session.log,
+                shares=session.shares,
             ),
             "allocation": "uniform",
         }

@@ -27,7 +27,6 @@ from prunecli.pruning.proven_cut import plan_of
 from prunecli.pruning.selection import Selection, select
 from prunecli.report import RemovalReport
 from prunecli.signals import needs_data
-from prunecli.training.devices import from_main_process, over_processes
 from prunecli.training.loop import epoch_batches
 from prunecli.training.method import PlainMethod, Replacement
 
@@ -172,7 +171,7 @@ class IterativePruning(PlainMethod):
         """Return what the next removal keeps; the first one decides about the widths to end at."""
         setup, options = self.setup, self.setup.options
         saliency = np.zeros(self.stage.keep.size)
-        own = from_main_process(run.recipe.accelerator, torch.as_tensor(self._saliency(run)))
+        own = run.recipe.processes.from_main(torch.as_tensor(self._saliency(run)))
         saliency[self.stage.keep] = own.numpy()
         if self.selection is None:
             self.selection = select(setup.network, saliency, setup.budget, options, held=setup.held)
@@ -221,7 +220,7 @@ class IterativePruning(PlainMethod):
         """Return one saliency per atom that is left; the dense module holds what was trained."""
         setup, stage, recipe = self.setup, self.stage, run.recipe
         if stage.accumulator is not None:
-            stage.accumulator.merge(lambda value: over_processes(recipe.accelerator, value))
+            stage.accumulator.merge(recipe.processes.total)
             return stage.accumulator.saliency()
         if not needs_data(setup.options.signal):
             return weight_saliency(setup.network, stage.coupling, run.bare, setup.options)

@@ -74,5 +74,6 @@ class Iterative:
                 images=change.images,
                 seconds_per_update=method.seconds,
                 log=session.log,
+                shares=session.shares,
             )
         }

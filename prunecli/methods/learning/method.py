@@ -21,7 +21,6 @@ from prunecli.methods.setup import narrower
 from prunecli.pruning.proven_cut import plan_of
 from prunecli.report import CoursePoint
 from prunecli.report.cuts import SEARCH, TRAIN
-from prunecli.training.devices import from_main_process
 from prunecli.training.loop import WEIGHTS, check_finite, check_weights
 from prunecli.training.method import PlainMethod, Replacement
 
@@ -292,8 +291,7 @@ class LearnedPruning(PlainMethod):
         """Choose the channels, multiply what is left of gates into the weights, and cut."""
         check_weights(run)
         setup, moment = self.search.setup, self._moment(run)
-        scores = self.rule.scores(moment).double()
-        scores = from_main_process(run.recipe.accelerator, scores.to(run.device)).cpu()
+        scores = run.recipe.processes.from_main(self.rule.scores(moment).double()).cpu()
         keep, self.selection = chosen_widths(self.search, scores)
         for model in (run.bare, *([] if run.average is None else [run.average.model])):
             _fold_gates_(model, self.rule, torch.as_tensor(keep[self.search.gated]))

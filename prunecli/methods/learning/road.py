@@ -23,7 +23,7 @@ from prunecli.pruning.scoring import check_signal, score_network
 from prunecli.pruning.selection import select
 from prunecli.report import LearningReport
 from prunecli.signals import needs_data
-from prunecli.training.devices import from_main_process, precision_of
+from prunecli.training.devices import precision_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,8 +101,7 @@ class Learning:
         setup = dataclasses.replace(setup, held={**setup.held, **ungated})
         saliency = score_network(network, setup.options, batches=setup.images.scored_on)
         device = recipe.accelerator.device
-        shared = from_main_process(recipe.accelerator, torch.as_tensor(saliency, device=device))
-        saliency = shared.cpu().numpy()
+        saliency = recipe.processes.from_main(torch.as_tensor(saliency)).numpy()
         seen = np.where(np.isnan(saliency), 0.0, saliency)
         widths = select(network, seen, setup.budget, _uneven(setup.options), held=setup.held).widths
         search = make_search(
@@ -143,6 +142,7 @@ class Learning:
                 max_rel_error=method.error,
                 course=method.course,
                 log=session.log,
+                shares=session.shares,
             ),
             "allocation": "global",
         }
