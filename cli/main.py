@@ -39,7 +39,7 @@ EXIT_CODES = {
     2: "usage, bad input, or an internal error",
     3: "the model cannot be traced, or has nothing to prune",
     4: "the file was refused: it would run code, or it is damaged",
-    5: "the verification of a pruned or exported model failed, or has limits and --strict was given",
+    5: "the verification of a pruned or exported model failed, or has limits under --strict",
     6: "a device, a provider or another process is missing",
     130: "interrupted",
 }

@@ -14,8 +14,14 @@ from prunecli.cost.model import CostModel, Latency, model_cost
 from prunecli.cutting.graphs import cut_graph
 from prunecli.errors import PruneError
 from prunecli.graph.blocks import Block, find_blocks
-from prunecli.graph.coupling.groups import STAYS, CouplingGraph, couple
-from prunecli.graph.emitting.emit import constant_name
+from prunecli.graph.coupling.groups import (
+    ALL_KEPT,
+    NOTHING_CUT,
+    STAYS,
+    CouplingGraph,
+    couple,
+)
+from prunecli.graph.emitting.emit import constant_name, emit
 from prunecli.graph.emitting.program import check_layer_names
 from prunecli.graph.leaving_out import outermost, without_blocks
 from prunecli.graph.tracing.any_size import AnySize, trace_any_size
@@ -82,11 +88,16 @@ class Network:
 
     @cached_property
     def any_size(self) -> AnySize | None:
-        """The trace with batch and image sides free, None where there is none.
+        """The trace with batch and image sides free, None where there is none to be written.
 
-        There is none without deleted blocks, which are found in the trace at a fixed size.
+        There is none without deleted blocks, which are found in the trace at a fixed size, and
+        where sizes take arithmetic that a program does not know.
         """
-        return None if self.whole is not None else trace_any_size(self.model, self.trace)
+        found = None if self.whole is not None else trace_any_size(self.model, self.trace)
+        try:
+            return found if found is None or emit(found.unfolded, NOTHING_CUT, ALL_KEPT) else None
+        except PruneError:
+            return None
 
     @property
     def fingerprint(self) -> str:

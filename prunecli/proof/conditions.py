@@ -52,6 +52,11 @@ class Condition:
         return not (self.sizes or self.dtype or self.grad or self.threads or self.earlier)
 
     @property
+    def sides(self) -> bool:
+        """Whether it is another size of the images."""
+        return any(dim for _, dim in self.sizes)
+
+    @property
     def one_image(self) -> bool:
         """Whether it is a batch of one."""
         return bool(self.sizes) and set(self.sizes.values()) == {1}

@@ -112,6 +112,9 @@ class Fakes:
 
     def _state(self, model: nn.Module, dtype: torch.dtype | None) -> dict[str, _Stored]:
         known = self._states.setdefault(model, {})
+        # A forward with gradients that writes to a buffer leaves it with a history.
+        if not all(stored.fake.is_leaf for stored in known.get(dtype, {}).values()):
+            del known[dtype]
         if dtype not in known:
             known[dtype] = {
                 name: _Stored(

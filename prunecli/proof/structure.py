@@ -21,7 +21,7 @@ from prunecli.cutting.graphs import cut_graph
 from prunecli.cutting.surgery import cut_tensor, slices_of
 from prunecli.cutting.temperature import scaled
 from prunecli.errors import ProofError, PruneError
-from prunecli.graph.coupling.groups import STAYS, CouplingGraph, couple
+from prunecli.graph.coupling.groups import ALL_KEPT, NOTHING_CUT, STAYS, CouplingGraph, couple
 from prunecli.graph.emitting.emit import constant_name
 from prunecli.graph.tracing.folding import stored_tensors
 from prunecli.graph.tracing.record import tensors_in
@@ -95,10 +95,13 @@ class StructureProof:
             )
         if in_module:
             departures = self._compared(slim, plan, keep)
-        limits = [*self._named(departures), *self._bounds(), *self._fixed(in_module=in_module)]
+        any_size = self._takes_any_size(slim)
+        limits = [*self._named(departures), *self._bounds()]
+        if not in_module:
+            limits += self._fixed(any_size=any_size)
         return Structure(
             equal=True,
-            scope=self._scope(),
+            scope=self._scope(any_size=any_size),
             limits=tuple(dict.fromkeys(limits)),
             own_type_only=any(condition.dtype is not None for condition in departures),
         )
@@ -136,9 +139,7 @@ class StructureProof:
         traced = whole.trace if self._sizes is None else self._sizes.unfolded
         if self._sizes is None and traced.folding is not None:
             traced = trace(whole.model, traced.example)
-        return cut_graph(
-            traced, _NOTHING_CUT, np.zeros(0, np.bool_), _tensors(whole.model, traced)
-        )[0]
+        return cut_graph(traced, NOTHING_CUT, ALL_KEPT, _tensors(whole.model, traced))[0]
 
     # --- a cut in module mode ---------------------------------------------------------------------
 
@@ -241,28 +242,33 @@ class StructureProof:
         own = next(outcomes)
         return isinstance(own, Events) and bool(difference(own, next(outcomes)))
 
-    def _fixed(self, *, in_module: bool) -> Iterator[str]:
+    def _takes_any_size(self, slim: nn.Module) -> bool:
+        """Tell whether a pruned network is the same at the image sizes that the trace leaves free.
+
+        Not every graph with free sizes can be written; then it has those of the example.
+        """
+        if self._sizes is None or not self._sizes.sides:
+            return False
+        other = next(one for one in self._conditions if one.sides)
+        return runs_under(self._fakes, slim, self._example, other)
+
+    def _fixed(self, *, any_size: bool) -> Iterator[str]:
         """Yield the sizes that a graph fixes, where the forward itself takes others."""
-        if in_module:
-            return
         tensors = tensors_in(self._example)
-        sides = self._sides()
-        if sides and not (self._sizes and self._sizes.sides and self._network.whole is None):
-            larger = {key: tensors[key[0]].shape[key[1]] + STEP for key in sides}
+        if self._sides() and not any_size:
+            larger = {key: tensors[key[0]].shape[key[1]] + STEP for key in self._sides()}
             if runs_under(self._fakes, self._network.model, self._example, Condition(sizes=larger)):
                 yield f"{self._image_text()} alone: the pruned model is a graph of that size"
         if self._network.trace.batch is None:
             batch = tensors[0].shape[0]
             yield f"a batch of {batch} alone: the pruned model is a graph of that size"
 
-    def _scope(self) -> str:
+    def _scope(self, *, any_size: bool) -> str:
         """Say for which inputs a cut is verified."""
         batch = "any batch" if self._network.trace.batch is not None else "the batch of the example"
         if not self._sides():
             return batch
-        if self._sizes is not None and self._sizes.sides:
-            return f"{batch} and any image size"
-        return f"{batch} and {self._image_text()}"
+        return f"{batch} and {'any image size' if any_size else self._image_text()}"
 
     def _sides(self) -> list[tuple[int, int]]:
         """Return the image sides of the example: (tensor, dim)."""
@@ -283,7 +289,6 @@ _RECORDED = (
     "the forward follows the values of tensors, and branches other than those that were run are "
     "not covered"
 )
-_NOTHING_CUT = CouplingGraph((), (), {}, {}, "", 0)
 
 
 def _tensors(model: nn.Module, traced: Trace) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from statistics import mean
+from statistics import mean, median
 
 from prunecli.complexity.relation import FORMS
 from tests.docs import complexity, learnability, signals
@@ -40,6 +40,7 @@ def measured() -> dict[str, str]:
         "networks": _networks(),
         "zoo": _zoo(),
         "zoo-missed": _zoo_missed(),
+        "structure": _structure(),
         "zoo-peer": _zoo_peer(),
         "coupling": _coupling(),
         "speed": _speed(),
@@ -446,6 +447,25 @@ def _zoo_peer() -> str:
     kept = [float(row["kept_flops"]) for row in rows if row["outcome"] == "runs"]
     span = f"{min(kept):.2f} to {max(kept):.2f}" if kept else "none"
     return f"Torch-Pruning, {len(rows)} models: {told}; FLOPs kept where it runs: {span}."
+
+
+def _structure() -> str:
+    rows = read("structure.csv")
+    proven = [row for row in rows if row["outcome"] == "proven"]
+    limits = Counter(limit for row in proven for limit in row["limits"].split("; ") if limit)
+    spent = [float(row["prove_s"]) for row in proven]
+    body = [
+        ("networks", str(len(rows))),
+        ("proven", str(len(proven))),
+        ("in module mode", str(sum(row["mode"] == "module" for row in proven))),
+        ("operator by operator", str(sum(row["by_structure"] == "True" for row in proven))),
+        ("any batch and image size", str(sum("any image size" in row["scope"] for row in proven))),
+        ("with limits", str(sum(bool(row["limits"]) for row in proven))),
+        ("CPU seconds of the proof, median", f"{median(spent):.1f}"),
+        ("CPU seconds of the proof, most", f"{max(spent):.1f}"),
+    ]
+    body += [(f"limit: {limit}", str(count)) for limit, count in limits.most_common()]
+    return table(("what", "count"), body)
 
 
 def _coupling() -> str:

@@ -109,3 +109,11 @@ def test_the_network_and_its_buffers_stay_as_they_are():
 def test_a_forward_that_asks_for_values_raises():
     with pytest.raises(Exception, match="_local_scalar_dense"):
         events(lambda net, x: net.layer(x) if float(x.mean()) > 0 else x)
+
+
+def test_a_buffer_that_moves_with_gradients_is_fresh_in_the_next_call():
+    net = Net(lambda net, x: (net.count.add_(net.layer(x).mean()), net.layer(x))[1])
+    fakes = Fakes()
+    plain = fakes.events(net, IMAGES)
+    fakes.events(net, IMAGES, grad=True)
+    assert not plain.difference(fakes.events(net, IMAGES))

@@ -96,6 +96,13 @@ class CouplingGraph:
         return np.flatnonzero(staying(atoms, keep))
 
 
+NOTHING_CUT = CouplingGraph((), (), {}, {}, "", 0)
+"""The coupling of a graph that is only written down: it has no channels that could go."""
+
+ALL_KEPT: NDArray[np.bool_] = np.zeros(0, np.bool_)
+"""What is kept of `NOTHING_CUT`, by atom."""
+
+
 def staying(atoms: Atoms, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return one boolean per position: whether all of its atoms are kept."""
     return np.asarray(((atoms == STAYS) | keep[atoms]).all(0))
