@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunecli.options import FinetuneOptions, LoadOptions
-from prunecli.options.declare import REQUIRED, needs, option
+from prunecli.options.declare import REQUIRED, is_given, needs, option
 from prunecli.options.shared import DISTILLATION, LEARNABILITY, OUTPUT, TAUGHT
 
 from . import options as shared
@@ -32,6 +32,7 @@ class Run:
         "Record after which epochs each training image was classified correctly.",
         metavar="FILE.parquet",
         panel=LEARNABILITY,
+        trusts=is_given,
     )
     continue_record: bool = option(
         False,

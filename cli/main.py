@@ -28,7 +28,7 @@ from .outcome import Outcome
 from .parsing import usage_error
 from .prune import prune
 from .render import Screen, interrupted
-from .session import Session
+from .session import VARIABLES, Session
 from .signature import VerbCommand
 
 EXIT_CODES = {
@@ -95,17 +95,17 @@ def prepare(
     if context.invoked_subcommand is None:
         Screen().print_text(context.get_help())
         raise typer.Exit(2)
-    context.default_map = config.load(command_options(), folder=Path.cwd())
+    commands = command_options()
+    context.meta[VARIABLES] = tuple(config.check_variables(commands, os.environ))
+    for warning in context.meta[VARIABLES]:
+        context.obj.screen.note(f"warning: {warning}")
+    context.default_map = config.load(commands, folder=Path.cwd())
 
 
-def command_options() -> dict[str, frozenset[str]]:
-    """Return the names of every verb's options: the live command table."""
+def command_options() -> config.Commands:
+    """Return every verb's options by name: the live command table."""
     return {
-        name: frozenset(
-            parameter.name
-            for parameter in command.params
-            if parameter.param_type_name == "option" and parameter.expose_value and parameter.name
-        )
+        name: dict(getattr(command.callback, "declared", {}))
         for name, command in root_command().commands.items()
     }
 

@@ -1,12 +1,13 @@
 """A verb's command line, made from the dataclasses in its signature."""
 
 import copy
+import dataclasses
 import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, is_dataclass
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -18,6 +19,9 @@ from . import parsing
 from .options import Talk
 from .render import Screen
 from .session import Session, start
+
+if TYPE_CHECKING:
+    from .outcome import Outcome
 
 Verb = Callable[..., Any]
 
@@ -88,7 +92,10 @@ def command(verb: Verb, *, judged: bool = True) -> Verb:
         found = {name: read[kind] for name, kind in groups.items()}
         if judged:
             found = {name: session.effective(options) for name, options in found.items()}
-        return verb(session, **typed, **found)
+        outcome: Outcome | None = verb(session, **typed, **found)
+        if outcome is None:  # it printed what was asked for
+            return None
+        return dataclasses.replace(outcome, warnings=(*session.granted(), *outcome.warnings))
 
     context = inspect.Parameter(
         "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
@@ -97,6 +104,7 @@ def command(verb: Verb, *, judged: bool = True) -> Verb:
     parameters = [context, *plain, *map(_parameter, flat), *more]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {}
+    run.declared = {known.name: known.option for known in flat}  # type: ignore[attr-defined]
     run.basic = {*basic, *(parameter.name for parameter in plain), HELP_ALL.name}  # type: ignore[attr-defined]
     return run
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from prunecli.options import shared
-from prunecli.options.declare import needs, option
+from prunecli.options.declare import is_given, needs, option
 
 _reading = partial(option, panel=shared.READING)
 
@@ -21,6 +21,7 @@ class LoadOptions:
         "'package.module:function'.",
         metavar="NAME",
         flags="--arch",
+        trusts=lambda name: ":" in str(name),
     )
     architecture_args: Mapping[str, Any] = _reading(
         {},
@@ -43,5 +44,7 @@ class LoadOptions:
         None, "Standard deviation for input normalisation.", metavar="R,G,B", form="numbers"
     )
     allow_pickle: bool = _reading(
-        False, "Run code stored in a pickled model. Only for files that you made yourself."
+        False,
+        "Run code stored in a pickled model. Only for files that you made yourself.",
+        trusts=is_given,
     )
