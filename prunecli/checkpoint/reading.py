@@ -18,6 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from prunecli.architectures.arguments import check_factory_arguments
+from prunecli.architectures.reference import ArchitectureRef
 from prunecli.checkpoint.artefact import FORMAT, Checkpoint, Loaded, checkpoint_from_header
 from prunecli.checkpoint.pickle_scan import refuse_unsafe, scan_file
 from prunecli.checkpoint.recognise import recognise
@@ -72,8 +74,8 @@ def load(
     contents = _READERS[kind](file, allow_pickle)
     told = (_PICKLE_RAN,) if allow_pickle and kind != SAFETENSORS else ()
     if contents.header is not None:
-        trusted = architecture is not None or allow_pickle
-        loaded = _own(contents, file, trusted=trusted, expected=architecture)
+        said = architecture_args or {}
+        loaded = _own(contents, file, allow_pickle=allow_pickle, expected=architecture, said=said)
     else:
         loaded = _foreign(
             contents.value, file, sha256, architecture=architecture, arguments=architecture_args
@@ -88,7 +90,12 @@ _PICKLE_RAN = "the file was read with --allow-pickle, so code in it could run"
 
 
 def _own(
-    contents: _Contents, path: Path, *, trusted: bool, expected: str | None
+    contents: _Contents,
+    path: Path,
+    *,
+    allow_pickle: bool,
+    expected: str | None,
+    said: Mapping[str, Any],
 ) -> tuple[Checkpoint, tuple[str, ...]]:
     """Return an artefact of ours; a factory that it names is code, so somebody must ask for it."""
     header: Mapping[str, Any] = contents.header or {}
@@ -103,14 +110,27 @@ def _own(
             where=str(path),
             hint="leave --arch out: an artefact knows its architecture",
         )
-    if checkpoint.architecture.is_factory and not trusted:
+    if checkpoint.architecture.is_factory and expected is None and not allow_pickle:
         raise LoadRefusedError(
             f"using this artefact would import and call {name}",
             code="UNTRUSTED_FACTORY",
             where=str(path),
             hint=f"if you know that code, say so: --arch {name}",
         )
+    for reference in (checkpoint.architecture, *_dense(dense, path)):
+        if reference.is_factory and not allow_pickle:
+            check_factory_arguments(reference, said)
     return checkpoint, ()
+
+
+def _dense(described: Any, path: Path) -> tuple[ArchitectureRef, ...]:
+    """Return the architecture that a file says it was cut from, if it does."""
+    if described is None:
+        return ()
+    try:
+        return (ArchitectureRef.from_json(described),)
+    except (KeyError, TypeError, ValueError) as error:
+        raise corrupt(path, "the architecture that it was cut from is not described") from error
 
 
 def _foreign(
