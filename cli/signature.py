@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, g
 import typer
 from typer.core import TyperCommand
 
+from prunecli.files import limited
+from prunecli.options import LoadOptions
 from prunecli.options.declare import FOLLOWS, Declared, assembled, declared, flag_of
 from prunecli.options.shared import OUTPUT, PANELS
 
@@ -92,7 +94,9 @@ def command(verb: Verb, *, judged: bool = True) -> Verb:
         found = {name: read[kind] for name, kind in groups.items()}
         if judged:
             found = {name: session.effective(options) for name, options in found.items()}
-        outcome: Outcome | None = verb(session, **typed, **found)
+        load = read.get(LoadOptions, LoadOptions())
+        with limited(memory=load.max_file_memory):
+            outcome: Outcome | None = verb(session, **typed, **found)
         if outcome is None:  # it printed what was asked for
             return None
         return dataclasses.replace(outcome, warnings=(*session.granted(), *outcome.warnings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,6 +53,19 @@ def percent(share: float | None, *, digits: int = 1) -> str:
     ('71.2 %', '50 %', '')
     """
     return "" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def byte_text(count: float, *, up: bool = False) -> str:
+    """Return an amount of bytes; `up` rounds it so that no less is said.
+
+    >>> byte_text(7.04e9), byte_text(7.04e9, up=True), byte_text(512)
+    ('7.0 GB', '8 GB', '512 bytes')
+    """
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 1000**power:
+            amount = count / 1000**power
+            return f"{math.ceil(amount)} {unit}" if up else f"{amount:,.1f} {unit}"
+    return f"{count:.0f}{'B' if up else ' bytes'}"
 
 
 def images_text(measured: str) -> str:

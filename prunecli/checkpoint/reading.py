@@ -10,17 +10,19 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from prunecli.architectures.arguments import check_factory_arguments
 from prunecli.architectures.reference import ArchitectureRef
 from prunecli.checkpoint.artefact import FORMAT, Checkpoint, Loaded, checkpoint_from_header
+from prunecli.checkpoint.dry_run import check_crc, check_legacy, check_zip
 from prunecli.checkpoint.pickle_scan import refuse_unsafe, scan_file
 from prunecli.checkpoint.recognise import recognise
 from prunecli.checkpoint.sniff import (
@@ -33,7 +35,8 @@ from prunecli.checkpoint.sniff import (
     sniff,
 )
 from prunecli.checkpoint.state_dict import Unwrapped, unwrap
-from prunecli.errors import InputError, LoadRefusedError
+from prunecli.errors import InputError, LoadRefusedError, PruneError, first_line
+from prunecli.files import reading
 
 if TYPE_CHECKING:
     from prunecli.architectures.reference import InputSpec
@@ -190,23 +193,36 @@ _PLAIN_DATA: list[Any] = [
 ]
 
 
-def _read_torch(path: Path, allow_pickle: bool) -> _Contents:
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_DATA):
-            warnings.simplefilter("ignore")  # torch's notes on its own old formats
-            value = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
-    except pickle.UnpicklingError as error:
-        scan = scan_file(path)
-        refuse_unsafe(path, scan)
-        raise corrupt(path, "the description of its tensors cannot be read") from error
-    except Exception as error:
-        if allow_pickle:
+def _read_torch(path: Path, allow_pickle: bool, *, zipped: bool) -> _Contents:
+    if allow_pickle:
+        try:
+            value = _load_torch(path, allow_pickle=True)
+        except Exception as error:
             raise _pickle_failed(path, error) from error
-        refuse_unsafe(path, scan_file(path))
-        raise corrupt(path, _first_line(error)) from error
+        return _as_contents(_modules_to_states(value))
+    with reading(path, _refused):
+        (check_zip if zipped else check_legacy)(path)
+        if zipped:
+            check_crc(path)
+        return _as_contents(_load_torch(path, allow_pickle=False))
+
+
+def _load_torch(path: Path, *, allow_pickle: bool) -> Any:
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_DATA):
+        warnings.simplefilter("ignore")  # torch's notes on its own old formats
+        return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+
+
+def _as_contents(value: Any) -> _Contents:
     if isinstance(value, Mapping) and value.get("format") == FORMAT:
         return _Contents(value.get("state_dict", {}), header=value)
-    return _Contents(_modules_to_states(value) if allow_pickle else value)
+    return _Contents(value)
+
+
+def _refused(path: Path, reason: str) -> PruneError:
+    """Return the error of a pickle that cannot be read; raise that of one which would run code."""
+    refuse_unsafe(path, scan_file(path))
+    return corrupt(path, reason)
 
 
 def _read_pickle(path: Path, allow_pickle: bool) -> _Contents:
@@ -229,19 +245,17 @@ def _read_pickle(path: Path, allow_pickle: bool) -> _Contents:
 
 
 def _read_safetensors(path: Path, allow_pickle: bool) -> _Contents:  # noqa: ARG001
-    try:
+    with reading(path, corrupt):
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = json.loads(metadata[FORMAT]) if FORMAT in metadata else None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise corrupt(path, _first_line(error)) from error
     return _Contents(tensors, header)
 
 
 _READERS: Mapping[str, Callable[[Path, bool], _Contents]] = {
-    TORCH_ZIP: _read_torch,
-    TORCH_LEGACY: _read_torch,
+    TORCH_ZIP: partial(_read_torch, zipped=True),
+    TORCH_LEGACY: partial(_read_torch, zipped=False),
     PLAIN_PICKLE: _read_pickle,
     SAFETENSORS: _read_safetensors,
 }
@@ -249,7 +263,7 @@ _READERS: Mapping[str, Callable[[Path, bool], _Contents]] = {
 
 def _pickle_failed(path: Path, error: Exception) -> LoadRefusedError:
     return LoadRefusedError(
-        f"unpickling failed: {type(error).__name__}: {_first_line(error)}",
+        f"unpickling failed: {type(error).__name__}: {first_line(error)}",
         code="PICKLE_FAILED",
         where=str(path),
         hint="the classes it wants must be importable, in the versions that wrote it",
@@ -375,7 +389,3 @@ def _describe(value: Any) -> str:
         keys = ", ".join(repr(key) for key in list(value)[:_SHOWN])
         return f"a dict with {keys}" if keys else "an empty dict"
     return f"a {type(value).__name__}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

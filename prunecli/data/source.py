@@ -12,6 +12,7 @@ import numpy as np
 
 from prunecli.data.image_files import Files, Sample, joined_files
 from prunecli.errors import InputError
+from prunecli.files import IMAGE_SHARE, read_bytes
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def content_of(split: Sequence[Sample] | Packed, position: int) -> bytes:
     """Return the bytes of an image in its file format; raises what reading them may raise."""
     if isinstance(split, Packed):
         return split.content(int(split.places[position]))
-    return Path(name_of(split, position)).read_bytes()
+    return read_bytes(Path(name_of(split, position)), share=IMAGE_SHARE)
 
 
 def select(split: RawSplit, indices: NDArray[np.int64]) -> RawSplit:

@@ -8,6 +8,9 @@ from typing import Any
 from prunecli.options import shared
 from prunecli.options.declare import is_given, needs, option
 
+MEMORY = 4 * 10**9
+"""Bytes that reading a file may take by default."""
+
 _reading = partial(option, panel=shared.READING)
 
 
@@ -47,4 +50,10 @@ class LoadOptions:
         False,
         "Run code stored in a pickled model. Only for files that you made yourself.",
         trusts=is_given,
+    )
+    max_file_memory: int = _reading(
+        MEMORY,
+        "Memory that reading a file may take, if that is more than the file itself.",
+        metavar="BYTES",
+        form="bytes",
     )

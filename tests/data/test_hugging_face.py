@@ -19,7 +19,7 @@ from prunecli.architectures.reference import InputSpec
 from prunecli.data import load_split, open_source
 from prunecli.data.splits import available_splits, choose
 from prunecli.data.survey.survey import survey
-from prunecli.errors import InputError
+from prunecli.errors import InputError, PruneError
 from prunecli.options import ComplexityOptions
 from prunecli_cli.main import main
 
@@ -175,7 +175,7 @@ def test_the_columns_are_found_by_type_and_name_or_it_is_said_which_there_are(
     if code is None:
         assert len(open_source(tmp_path).splits["all"]) == 3
         return
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(PruneError) as caught:
         open_source(tmp_path)
     assert caught.value.code == code
     assert caught.value.hint
@@ -250,7 +250,7 @@ def write_parquet(folder):
 )
 def test_a_folder_that_makes_no_sense_is_refused(tmp_path, make, words):
     make(tmp_path / "data")
-    with pytest.raises(InputError, match=words) as caught:
+    with pytest.raises(PruneError, match=words) as caught:
         open_source(tmp_path / "data")
     assert caught.value.hint
 
@@ -260,7 +260,7 @@ def test_a_folder_that_makes_no_sense_is_refused(tmp_path, make, words):
 def test_damaged_descriptions_are_refused(tmp_path, name, text):
     write(tmp_path, range(2), [0, 1])
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError):
+    with pytest.raises(PruneError):
         open_source(tmp_path)
 
 
@@ -270,7 +270,7 @@ from pathlib import Path
 import numpy as np
 from prunecli.data import open_source, labels_of
 from prunecli.data.survey.survey import survey
-from prunecli.errors import InputError
+from prunecli.errors import InputError, PruneError
 folder, random = Path(sys.argv[1]), np.random.default_rng(0)
 file = folder / "data-00000-of-00001.arrow"
 whole = file.read_bytes()
@@ -285,7 +285,7 @@ for trial in range(400):
     file.write_bytes(bytes(damaged))
     try:
         survey(open_source(folder))
-    except InputError:
+    except PruneError:
         refused += 1
 print(refused)
 """

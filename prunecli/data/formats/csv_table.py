@@ -17,7 +17,8 @@ from prunecli.data.formats.vocabulary import CLASSES, PATHS, SPLIT_NAMES, SPLITS
 from prunecli.data.image_files import Run, files_of
 from prunecli.data.source import FORMATS, DataFormat, DataSource
 from prunecli.data.walk import entries, is_folder
-from prunecli.errors import InputError
+from prunecli.errors import InputError, LoadRefusedError
+from prunecli.files import check_plain, reading
 from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
@@ -175,21 +176,18 @@ class _Sheet:
 
     def rows(self) -> Iterator[list[str]]:
         """Yield the rows that hold anything; raises `InputError` for what is no table."""
-        try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                yield from (row for row in csv.reader(file, delimiter=self.delimiter) if any(row))
-        except UnicodeDecodeError as error:
-            raise _corrupt(self.path, f"it is no UTF-8 text ({error.reason})") from error
-        except (OSError, csv.Error) as error:
-            raise _corrupt(self.path, str(error)) from error
+        with (
+            reading(self.path, _corrupt),
+            self.path.open(encoding="utf-8-sig", newline="") as file,
+        ):
+            yield from (row for row in csv.reader(file, delimiter=self.delimiter) if any(row))
 
 
 def _sheet(path: Path) -> _Sheet:
-    try:
+    with reading(path, _corrupt):
+        check_plain(path)
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             sample = file.read(4096)
-    except OSError as error:
-        raise _corrupt(path, str(error)) from error
     return _Sheet(path, next((sign for sign in "\t,;" if sign in sample), ","))
 
 
@@ -234,8 +232,8 @@ def _numbers_first(label: str) -> tuple[bool, float, str]:
     return (not number, float(label) if number else 0.0, label)
 
 
-def _corrupt(path: Path, reason: str) -> InputError:
-    return InputError(
+def _corrupt(path: Path, reason: str) -> LoadRefusedError:
+    return LoadRefusedError(
         f"the table of images cannot be read: {reason}",
         code="CORRUPT_DATA",
         where=str(path),
