@@ -11,7 +11,15 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from prunecli.errors import InputError, PruneError
+from prunecli.errors import (
+    InputError,
+    InterruptedRunError,
+    PruneError,
+    TerminatedRunError,
+    is_out_of_memory,
+)
+from prunecli.files import no_memory
+from prunecli.interrupts import answer_termination, was_terminated
 from prunecli.options.shared import OUTPUT
 
 from . import config
@@ -30,6 +38,7 @@ from .prune import prune
 from .render import Screen, interrupted
 from .session import VARIABLES, Session
 from .signature import VerbCommand
+from .start import leave
 
 EXIT_CODES = {
     0: "done",
@@ -39,7 +48,8 @@ EXIT_CODES = {
     4: "the file was refused: it would run code, or it is damaged",
     5: "the verification of a pruned or exported model failed",
     6: "a device or provider is missing",
-    130: "interrupted",
+    130: "interrupted (Ctrl-C)",
+    143: "terminated (SIGTERM)",
 }
 
 HELP = (
@@ -138,7 +148,10 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")
     if not (_screen_before_parsing(sys.argv[1:]).verbose or sys.warnoptions):
         _silence_libraries()
-    sys.exit(main())
+    answer_termination()
+    code = main()
+    _guarded(sys.stdout.flush)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,11 +159,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = tuple(sys.argv[1:] if arguments is None else arguments)
     screen = _screen_before_parsing(words)
     try:
-        outcome = _invoke(Session(words, screen))
-    except Exception as error:  # noqa: BLE001 - the outermost boundary: told, and turned into a code
+        return _run(words, screen)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the outermost boundary: told, and made a code
         failure = _as_prune_error(error)
-        _guarded(screen.fail, failure, command=_command_name(words))
+        try:
+            _guarded(screen.fail, failure, command=_command_name(words))
+        except BaseException:  # noqa: BLE001 - there is no memory or no disk to say it properly
+            leave(f"{failure.message} ({failure.code})", failure.exit_code)
         return failure.exit_code
+
+
+def _run(words: tuple[str, ...], screen: Screen) -> int:
+    """Run a verb, remember its output, and show what came of it."""
+    outcome = _invoke(Session(words, screen))
     if not isinstance(outcome, Outcome):
         return outcome
     if outcome.output is not None and outcome.output.is_file():
@@ -187,23 +210,25 @@ def _command_name(words: Sequence[str]) -> str | None:
     return next((word for word in words if word in root_command().commands), None)
 
 
-def _as_prune_error(error: Exception) -> PruneError:
+def _as_prune_error(error: BaseException) -> PruneError:
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        error = interrupted()
+    if isinstance(error, InterruptedRunError) and was_terminated():
+        return TerminatedRunError(
+            error.message, code="TERMINATED", where=error.where, hint=error.hint
+        )
     if isinstance(error, PruneError):
         return error
-    if isinstance(error, typer.Abort):
-        return interrupted()
     # The class of parser errors has no public name in typer; what it can do identifies it.
     if callable(getattr(error, "format_message", None)):
         return _as_usage_error(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        wrapped = InputError(
-            "not enough memory", code="OUT_OF_MEMORY", hint="lower --batch-size or --limit"
-        )
-    elif isinstance(error, OSError) and error.filename is not None:
+    if is_out_of_memory(error):
+        wrapped = no_memory()
+    elif isinstance(error, OSError):
         wrapped = InputError(
             error.strerror or str(error),
             code="FILE_ERROR",
-            where=str(error.filename),
+            where=None if error.filename is None else str(error.filename),
             hint="check the path, its permissions and the free space",
         )
     else:
@@ -239,8 +264,15 @@ def _guarded(print_it: Any, *arguments: Any, **options: Any) -> None:
     try:
         print_it(*arguments, **options)
     except BrokenPipeError:
-        # What is left in the buffer would raise again when the interpreter closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
+    except OSError:  # a full disk behind a redirection: told, and not once more at the end
+        _give_up_output()
+        raise
+
+
+def _give_up_output() -> None:
+    """Drop what is left for stdout: it would raise again when the interpreter closes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _silence_libraries() -> None:

@@ -115,3 +115,9 @@ class InterruptedRunError(PruneError):
     """The run was interrupted; what was reached is saved where `hint` says."""
 
     exit_code = 130
+
+
+class TerminatedRunError(InterruptedRunError):
+    """The run was asked to end (SIGTERM); all else as where it was interrupted."""
+
+    exit_code = 143
