@@ -95,7 +95,7 @@ def command(verb: Verb, *, judged: bool = True) -> Verb:
         if judged:
             found = {name: session.effective(options) for name, options in found.items()}
         load = read.get(LoadOptions, LoadOptions())
-        with limited(memory=load.max_file_memory):
+        with limited(memory=load.max_file_memory, outside=load.allow_outside):
             outcome: Outcome | None = verb(session, **typed, **found)
         if outcome is None:  # it printed what was asked for
             return None

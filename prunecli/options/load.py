@@ -51,6 +51,11 @@ class LoadOptions:
         "Run code stored in a pickled model. Only for files that you made yourself.",
         trusts=is_given,
     )
+    allow_outside: bool = option(
+        False,
+        "Follow links and paths of images that lead out of the folder of the data.",
+        panel=shared.DATA,
+    )
     max_file_memory: int = _reading(
         MEMORY,
         "Memory that reading a file may take, if that is more than the file itself.",

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from prunecli.artefacts.sparse import stored_sparsity
+from prunecli.claims import claiming
 from prunecli.data import DataSource, check_classes, load_split, open_source, unlike_classes
 from prunecli.html import analysis_page, write_page
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@claiming
 def analyze(
     *,
     model: Path | None = None,

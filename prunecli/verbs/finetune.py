@@ -19,6 +19,7 @@ from prunecli.artefacts.provenance import (
 from prunecli.artefacts.sparse import keeping_zeros, save_proven, stored_sparsity
 from prunecli.atomic import check_output
 from prunecli.checkpoint import Loaded, save
+from prunecli.claims import claiming
 from prunecli.data import (
     DataSource,
     check_classes,
@@ -92,6 +93,7 @@ class _Scores:
     warnings: tuple[str, ...]
 
 
+@claiming
 def finetune(
     model: Path,
     *,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from prunecli.allocation import BY_IMPORTANCE
+from prunecli.claims import claiming
 from prunecli.errors import InputError
 from prunecli.methods.default_recipe import choose
 from prunecli.methods.ways import trains
@@ -41,6 +42,7 @@ def needs_latencies(budget: Budget | None, options: PruneOptions) -> bool:
     return limited or options.signal.endswith(f"/{LATENCY_REMOVED}")
 
 
+@claiming
 def prune(
     model: Path,
     *,

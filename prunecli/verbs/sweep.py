@@ -9,6 +9,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from prunecli.atomic import atomic_write, check_output
+from prunecli.claims import claiming
 from prunecli.cost.kinds import COST_KINDS
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from prunecli.report import SweepReport, Trial
 
 
+@claiming
 def sweep(
     model: Path,
     *,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunecli.data.walk import leads_out
 from prunecli.errors import LoadRefusedError
 from prunecli.files import IMAGE_SHARE, check_plain, read_bytes, read_json, reading
 
@@ -42,7 +43,10 @@ class Pictures:
         path = value.get("path") if isinstance(value, dict) else None
         if not path:
             raise FileNotFoundError(f"row {row} holds no image")
-        return read_bytes(Path(self.folder, path), share=IMAGE_SHARE)
+        file = Path(self.folder, path)
+        if leads_out(str(file), str(self.folder)):
+            raise FileNotFoundError(f"{file} lies outside of the data set")
+        return read_bytes(file, share=IMAGE_SHARE)
 
 
 def read_columns(
