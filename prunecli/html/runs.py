@@ -61,6 +61,7 @@ def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
         **({} if report.sampling is None else _trained_on(report.sampling)),
         **({} if record is None else {"record of learnability": record}),
         "precision": report.precision,
+        **({} if report.threads is None else {"threads": str(report.threads)}),
         **({} if report.taught_by is None else {"teacher": report.taught_by.statement}),
         "written to": place_text(report.output),
     }

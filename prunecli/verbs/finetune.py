@@ -200,6 +200,7 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         teacher=scores.teacher,
         history=(*history_of(checkpoint), step),
         taught_by=taught.report,
+        threads=result.threads,
     )
 
 

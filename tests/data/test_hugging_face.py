@@ -20,6 +20,7 @@ from prunecli.data import load_split, open_source
 from prunecli.data.splits import available_splits, choose
 from prunecli.data.survey.survey import survey
 from prunecli.errors import InputError, PruneError
+from prunecli.files import limited
 from prunecli.options import ComplexityOptions
 from prunecli_cli.main import main
 
@@ -356,7 +357,11 @@ def test_the_library_s_own_cache_of_an_image_folder_is_read(library, tmp_path):
     (info,) = (tmp_path / "cache").rglob("dataset_info.json")
     source = open_source(info.parent)
     assert source.classes == NAMES
-    images = load_split(source, "test", input=SPEC)
+    with pytest.raises(InputError, match="none of the") as caught:
+        load_split(source, "test", input=SPEC)  # the files lie where they were, not in the cache
+    assert "--allow-outside" in caught.value.hint
+    with limited(outside=True):
+        images = load_split(source, "test", input=SPEC)
     for row, pixels in zip(made["test"], images.images.numpy(), strict=True):
         assert np.array_equal(np.asarray(row["image"]), pixels.transpose(1, 2, 0))
 
