@@ -16,11 +16,12 @@ from prunecli.errors import (
     InterruptedRunError,
     PruneError,
     TerminatedRunError,
+    first_line,
     is_out_of_memory,
 )
 from prunecli.files import no_memory
-from prunecli.interrupts import answer_termination, was_terminated
 from prunecli.options.shared import OUTPUT
+from prunecli.process.interrupts import answer_termination, was_terminated
 
 from . import config
 from .analyze import analyze
@@ -31,6 +32,7 @@ from .export import ExportCommand, export
 from .find_model import record
 from .finetune import finetune
 from .guide import guide
+from .last_words import leave
 from .methods import methods
 from .outcome import Outcome
 from .parsing import usage_error
@@ -38,7 +40,6 @@ from .prune import prune
 from .render import Screen, interrupted
 from .session import VARIABLES, Session
 from .signature import VerbCommand
-from .start import leave
 
 EXIT_CODES = {
     0: "done",
@@ -224,6 +225,12 @@ def _as_prune_error(error: BaseException) -> PruneError:
         return _as_usage_error(error)
     if is_out_of_memory(error):
         wrapped = no_memory()
+    elif isinstance(error, ImportError):
+        wrapped = InputError(
+            f"a library cannot be loaded: {first_line(error)}",
+            code="IMPORT_FAILED",
+            hint="allow the process more memory (ulimit -v), or install prunecli again",
+        )
     elif isinstance(error, OSError):
         wrapped = InputError(
             error.strerror or str(error),

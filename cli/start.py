@@ -1,10 +1,9 @@
 """The entry point: it imports next to nothing, so that whatever happens at start-up is told."""
 
-import os
 import signal
-import sys
 from types import FrameType
-from typing import NoReturn
+
+from .last_words import leave
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -22,17 +21,6 @@ def run() -> None:
         leave("interrupted", TERMINATED if error.args else INTERRUPTED)
     except (MemoryError, ImportError, OSError, RuntimeError) as error:
         leave(f"prunecli cannot start: {type(error).__name__}: {error}", FAILED)
-
-
-def leave(message: str, code: int) -> NoReturn:
-    """Say one line and end at once, however little there is left to work with."""
-    line = f"error: {message.splitlines()[0]}\n".encode("ascii", "backslashreplace")
-    try:
-        os.write(2, line)
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
-        pass
-    os._exit(code)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunecli.claims import claim, forget_dead, mark
 from prunecli.errors import InputError
+from prunecli.process.claims import claim, forget_dead, mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

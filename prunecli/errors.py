@@ -47,6 +47,7 @@ _NO_MEMORY = (
     "can't start new thread",
     "cannot allocate memory",
     "failed to allocate",
+    "failed to map segment",
     "not enough memory",
     "out of memory",
     "unable to allocate",

@@ -15,7 +15,7 @@ from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
 from prunecli.evaluation.images import check_outputs
 from prunecli.evaluation.outputs import class_logits
-from prunecli.interrupts import held_interrupts
+from prunecli.process.interrupts import held_interrupts
 from prunecli.progress import Step
 from prunecli.training.method import Batch, TrainingRun
 from prunecli.training.placing import replace_network_

@@ -11,7 +11,7 @@ import torch
 from prunecli.data import ImageSet, plan_batches
 from prunecli.errors import InputError, InterruptedRunError
 from prunecli.evaluation.images import Tally, tally_batches, to_evaluation
-from prunecli.interrupts import held_interrupts
+from prunecli.process.interrupts import held_interrupts
 from prunecli.report import EpochReport, Evaluation
 from prunecli.training.devices import from_main_process, over_processes, precision_of
 from prunecli.training.hits import EVALUATION_BATCH, image_hits, left_over, packed, unpacked

@@ -7,12 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from prunecli.artefacts.sparse import stored_sparsity
-from prunecli.claims import claiming
 from prunecli.data import DataSource, check_classes, load_split, open_source, unlike_classes
 from prunecli.html import analysis_page, write_page
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
 from prunecli.pictures import save_pictures
 from prunecli.pictures.of_reports import analysis_pictures, picture_names
+from prunecli.process.claims import claiming
 from prunecli.progress import Clock, Progress, Step, silent
 from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
 from prunecli.verbs.images import features_of, images_for

@@ -12,10 +12,10 @@ from prunecli.artefacts.history import history_of
 from prunecli.artefacts.provenance import provenance
 from prunecli.artefacts.sparse import stored_sparsity
 from prunecli.atomic import check_output
-from prunecli.claims import claiming
 from prunecli.options import ExportOptions, LoadOptions
 from prunecli.options.declare import check_effect
 from prunecli.pictures.of_reports import NAMES
+from prunecli.process.claims import claiming
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import NO_GATES, BenchmarkRow, ExportReport, Gates, RunStep
 from prunecli.report.steadiness import unsteady_warnings

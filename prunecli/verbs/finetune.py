@@ -19,7 +19,6 @@ from prunecli.artefacts.provenance import (
 from prunecli.artefacts.sparse import keeping_zeros, save_proven, stored_sparsity
 from prunecli.atomic import check_output
 from prunecli.checkpoint import Loaded, save
-from prunecli.claims import claiming
 from prunecli.data import (
     DataSource,
     check_classes,
@@ -42,6 +41,7 @@ from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import changes_of, check_effect, effective, values_of
 from prunecli.options.shared import teacher_file
 from prunecli.pictures.of_reports import NAMES
+from prunecli.process.claims import claiming
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
 from prunecli.sparse.layers import weight_layers

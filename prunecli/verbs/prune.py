@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from prunecli.allocation import BY_IMPORTANCE
-from prunecli.claims import claiming
 from prunecli.errors import InputError
 from prunecli.methods.default_recipe import choose
 from prunecli.methods.ways import trains
@@ -15,6 +14,7 @@ from prunecli.options import LoadOptions, PruneOptions
 from prunecli.options.declare import check_effect
 from prunecli.options.shared import teacher_file
 from prunecli.pictures.of_reports import NAMES
+from prunecli.process.claims import claiming
 from prunecli.progress import Progress, silent
 from prunecli.pruning.search import AUTO
 from prunecli.pruning.timed import needs_table

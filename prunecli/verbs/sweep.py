@@ -9,12 +9,12 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from prunecli.atomic import atomic_write, check_output
-from prunecli.claims import claiming
 from prunecli.cost.kinds import COST_KINDS
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pictures.of_reports import NAMES
+from prunecli.process.claims import claiming
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.sweep import no_images, sweep_network
 from prunecli.report import finite, to_json

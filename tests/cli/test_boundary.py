@@ -96,7 +96,7 @@ def test_names_in_a_sentence_stay_on_its_line():
         ),
         RuntimeError("std::bad_alloc"),
         RuntimeError("can't start new thread"),
-        ImportError("libx.so: failed to map segment from shared object: Cannot allocate memory"),
+        ImportError("libx.so: failed to map segment from shared object"),
     ],
 )
 def test_too_little_memory_is_told_with_the_next_step(verbs, capsys, error):
@@ -110,6 +110,14 @@ def test_too_little_memory_is_told_with_the_next_step(verbs, capsys, error):
     outer.__cause__ = error
     assert is_out_of_memory(outer)
     assert not is_out_of_memory(ValueError("no such thing"))
+
+
+def test_a_library_that_cannot_be_loaded_is_told_with_the_next_step(verbs, capsys):
+    verbs.raises = ImportError("cannot import name 'X' from 'torch._dynamo.utils'")
+    assert main(WORDS) == 2
+    err = capsys.readouterr().err
+    assert "IMPORT_FAILED" in err
+    assert "ulimit" in err
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def measured() -> dict[str, str]:
         "csg-scale": table(*complexity.scale(read("csg_scale.csv"))),
         "csg-tsne": table(*complexity.tsne(read("csg_tsne.csv"))),
         "listing": _listing(),
+        "mutations": _mutations(),
+        "interruptions": _interruptions(),
         "expected-error": _expected_error(),
         "kept-flops": _kept_flops(),
         "kept-flops-relation": _kept_flops_relation(),
@@ -508,6 +510,31 @@ def _listing() -> str:
         for row in read("listing.csv")
     ]
     return table(("what", "files", "seconds", "MB more"), rows)
+
+
+def _mutations() -> str:
+    """Return what came of damaged files, by format."""
+    names = ("format", "mutations", "read", "refused", "faults", "slowest_s")
+    rows = [tuple(row[name] for name in names) for row in read("mutations.csv")]
+    counted = [str(sum(int(row[at]) for row in rows)) for at in range(1, 5)] if rows else []
+    slowest = [max((row[5] for row in rows), key=float)] if rows else []
+    total = [("**all**", *counted, *slowest)] if rows else []
+    head = ("file", "mutations", "read", "refused", "faults", "slowest, s")
+    return table(head, [*rows, *total])
+
+
+def _interruptions() -> str:
+    """Return what verbs left that were stopped or lacked something, by what happened to them."""
+    found: dict[str, Rows] = {}
+    for row in read("interruptions.csv"):
+        found.setdefault(row["fault"], []).append(row)
+    names = ("moments", "stopped", "finished", "broken", "faults")
+    rows = [
+        (fault, str(len(own)), *(str(sum(int(row[name]) for row in own)) for name in names))
+        for fault, own in found.items()
+    ]
+    head = ("what happens", "verbs", "runs", "ended early", "finished", "broken files", "faults")
+    return table(head, rows)
 
 
 def _expected_error() -> str:

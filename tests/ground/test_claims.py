@@ -10,16 +10,16 @@ import time
 
 import pytest
 
-from prunecli import claims
 from prunecli.atomic import atomic_write, check_output
-from prunecli.claims import claiming
 from prunecli.errors import InputError
+from prunecli.process import claims
+from prunecli.process.claims import claiming
 
 OTHER = """
 import sys, time
 from pathlib import Path
 from prunecli.atomic import atomic_write, check_output
-from prunecli.claims import claiming
+from prunecli.process.claims import claiming
 
 @claiming
 def work(path):

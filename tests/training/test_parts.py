@@ -19,8 +19,8 @@ from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
 from prunecli.evaluation.images import evaluate, tally_logits
 from prunecli.evaluation.outputs import class_logits
-from prunecli.interrupts import held_interrupts
 from prunecli.options import FinetuneOptions
+from prunecli.process.interrupts import held_interrupts
 from prunecli.training import (
     AUGMENTATIONS,
     OPTIMIZERS,

@@ -91,8 +91,9 @@ def _lock(place: Path, path: Path, *, flag: str) -> int | None:
             os.close(descriptor)
             return None
         if _is_still(place, descriptor):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            with contextlib.suppress(OSError):  # no room even for that: the lock holds all the same
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             return descriptor
         os.close(descriptor)  # its owner has just removed it: begin again
 
