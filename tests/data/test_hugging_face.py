@@ -95,6 +95,20 @@ def test_splits_classes_and_pixels_are_those_that_were_saved(tmp_path):
     assert np.array_equal(streamed.images.numpy(), images.images.numpy())
 
 
+@pytest.mark.parametrize("labels", [["cat", "dog"], [0.5, 1.0], [None, None]])
+def test_labels_that_are_no_numbers_of_their_names_are_refused(tmp_path, labels):
+    folder = write(tmp_path, range(2), [0, 1])
+    (file,) = folder.glob("*.arrow")
+    with pa.ipc.open_stream(str(file)) as stream:
+        table = stream.read_all()
+    wrong = table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, wrong.schema) as writer:
+        writer.write_table(wrong)
+    with pytest.raises(PruneError) as caught:
+        open_source(folder)
+    assert caught.value.exit_code == 4
+
+
 def test_an_image_keeps_its_name_whatever_is_chosen_with_it(tmp_path):
     source = open_source(write(tmp_path, range(20), [at % 2 for at in range(20)]))
     assert available_splits(source) == ("train", "held_out", "test", "all")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from prunecli import data
 from prunecli.architectures.reference import InputSpec
+from prunecli.data import FORMATS, DataFormat, open_source
 from prunecli.data.splits import choose, even_sample, stratified_split
 from prunecli.errors import InputError, PruneError
 
@@ -268,6 +269,20 @@ def test_a_damaged_idx_file_is_named(tmp_path, damage, end):
     with pytest.raises(PruneError, match="train-images") as caught:
         data.open_source(tmp_path)
     assert caught.value.code == "CORRUPT_DATA"
+
+
+def test_what_a_format_did_not_foresee_is_a_damaged_data_set(tmp_path):
+    def fail(_):
+        raise KeyError("shape")
+
+    FORMATS.add("odd", DataFormat(lambda path: path.suffix == ".odd", fail), summary="For a test.")
+    try:
+        (tmp_path / "x.odd").touch()
+        with pytest.raises(PruneError, match="KeyError: 'shape'") as caught:
+            open_source(tmp_path / "x.odd")
+    finally:
+        del FORMATS._entries["odd"]
+    assert (caught.value.code, caught.value.exit_code) == ("CORRUPT_DATA", 4)
 
 
 def test_idx_labels_of_another_number_than_images_are_refused(tmp_path):

@@ -57,6 +57,7 @@ def measured() -> dict[str, str]:
         "csg-scale": table(*complexity.scale(read("csg_scale.csv"))),
         "csg-tsne": table(*complexity.tsne(read("csg_tsne.csv"))),
         "listing": _listing(),
+        "strangers": _strangers(),
         "mutations": _mutations(),
         "interruptions": _interruptions(),
         "expected-error": _expected_error(),
@@ -510,6 +511,17 @@ def _listing() -> str:
         for row in read("listing.csv")
     ]
     return table(("what", "files", "seconds", "MB more"), rows)
+
+
+def _strangers() -> str:
+    """Return how files are refused that ask for more than they hold."""
+    rows = [
+        (row["file"], f"{int(row['bytes']) / 1000:,.0f}", f"`{row['refused_with']}`",
+         row["seconds"], row["more_mb"])
+        for row in read("strangers.csv")
+    ]  # fmt: skip
+    head = ("file", "kB on disk", "refused with", "seconds", "MB more")
+    return table(head, rows)
 
 
 def _mutations() -> str:

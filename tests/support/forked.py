@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 import time
 import traceback
 from dataclasses import dataclass
@@ -40,7 +41,11 @@ def forked(
     start = time.monotonic()
     child = os.fork()
     if child == 0:
-        os._exit(_work(function, log, limits or {}))
+        code = 98
+        try:
+            code = _work(function, log, limits or {})
+        finally:
+            os._exit(code)  # whatever happens, a child never goes on as its parent
     end = start + most
     due = None if after is None else start + after
     while True:
@@ -63,6 +68,8 @@ def _work(function: Callable[[], int | None], log: Path, limits: dict[int, int])
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        sys.stdout = os.fdopen(1, "w", closefd=False)  # a test may have put others in their place
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind an `&`
         for kind, most in limits.items():
             resource.setrlimit(kind, (most, most))

@@ -51,7 +51,7 @@ def test_a_traceback_and_an_unknown_end_are_faults(tmp_path):
     assert not is_fault(forked(lambda: 4, log=log), {0, 4})
     killed = forked(signal.pause, log=log, after=0.1)
     assert killed.code == -signal.SIGKILL
-    full = forked(lambda: (tmp_path / "x").write_bytes(bytes(99)) and 0, log=log,
-                  limits={resource.RLIMIT_FSIZE: 9})  # fmt: skip
+    full = forked(lambda: (tmp_path / "x").write_bytes(bytes(99_999)) and 0, log=log,
+                  limits={resource.RLIMIT_FSIZE: 9_999})  # fmt: skip
     assert full.code == 99
     assert "File too large" in full.said

@@ -196,6 +196,8 @@ def _numbered(
 ) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
     """Return the classes, and labels as positions in them, -1 where there is none."""
     if names is not None:
+        if any(own.dtype == object for own in labels):
+            raise _corrupt(folder, "its labels have names and are no numbers of them")
         highest = max((int(own.max(initial=-1)) for own in labels), default=-1)
         if highest >= len(names):
             raise _corrupt(folder, f"label {highest} goes beyond its {len(names)} classes")
