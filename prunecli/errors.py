@@ -46,6 +46,7 @@ _NO_MEMORY = (
     "can't allocate memory",
     "can't start new thread",
     "cannot allocate memory",
+    "error return without exception set",  # what C code says whose allocation failed
     "failed to allocate",
     "failed to map segment",
     "not enough memory",
