@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import COUNTS, SHARES
+from prunecli.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +41,9 @@ def bars(console: "Console") -> Iterator[Progress]:
         if step.stage not in tasks:
             for stage in [stage for stage, task in tasks.items() if _is_endless(shown, task)]:
                 shown.remove_task(tasks.pop(stage))  # a stage without a total ends with the next
-            tasks[step.stage] = shown.add_task(step.stage, total=step.total, count="", facts="")
+            tasks[step.stage] = shown.add_task(
+                printable(step.stage), total=step.total, count="", facts=""
+            )
         shown.update(
             tasks[step.stage],
             completed=step.done,
@@ -98,7 +101,7 @@ def _is_endless(shown: "RichProgress", task: "TaskID") -> bool:
 
 def _fact(name: str, value: float | str) -> str:
     if isinstance(value, str):
-        return value
+        return printable(value)
     if "accuracy" in name or name in SHARES:
         return f"{value:.1%}"
     return f"{value:.0f}" if name in COUNTS or abs(value) >= 100 else f"{value:.3g}"

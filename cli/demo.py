@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import InputError
+from prunecli.options.declare import is_given
 
 from .find_model import FOLDER, record
 from .options import output
@@ -48,7 +49,13 @@ class Place:
     """Where the demo works."""
 
     out: Path = output(
-        Path("prunecli-demo"), "Folder to work in.", metavar="DIR", flags="--out -o", basic=True
+        Path("prunecli-demo"),
+        "Folder to work in.",
+        metavar="DIR",
+        flags="--out -o",
+        basic=True,
+        trusts=is_given,
+        flag_only=True,
     )
 
 

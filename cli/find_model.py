@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prunecli.errors import InputError
+from prunecli.atomic import atomic_write
+from prunecli.errors import InputError, PruneError
+from prunecli.files import read_json
 
 FOLDER = ".prunecli"
 STATE = "last.json"
@@ -93,9 +95,11 @@ def outputs(folder: Path | None = None, *, exported: bool = True) -> Iterator[Pa
     for entry in reversed(_recorded(_state(folder))):
         if entry.get("command") == "export" and not exported:
             continue
-        path = Path(entry.get("output", ""))
-        if (folder or Path()).joinpath(path).is_file():
-            yield path
+        output = entry.get("output")
+        if isinstance(output, str) and "\0" not in output:
+            path = Path(output)
+            if (folder or Path()).joinpath(path).is_file():
+                yield path
 
 
 def record(output: Path, *, command: str, folder: Path | None = None) -> bool:
@@ -104,12 +108,11 @@ def record(output: Path, *, command: str, folder: Path | None = None) -> bool:
     entry = {"command": command, "output": str(output)}
     earlier = [item for item in _recorded(path) if item.get("output") != str(output)]
     state = {"schema_version": 1, "outputs": [*earlier, entry][-KEPT_RUNS:]}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    except (OSError, PruneError):
         return False
     return True
 
@@ -146,7 +149,7 @@ def _state(folder: Path | None) -> Path:
 def _recorded(path: Path) -> list[dict[str, Any]]:
     """Return the recorded entries; a state file that cannot be read counts as empty."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["outputs"]
+        entries = read_json(path)["outputs"]
         return [entry for entry in entries if isinstance(entry, dict)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, PruneError):
         return []

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from prunecli.options import FinetuneOptions, LoadOptions
-from prunecli.options.declare import REQUIRED, needs, option
+from prunecli.options.declare import REQUIRED, is_given, needs, option
 from prunecli.options.shared import DISTILLATION, LEARNABILITY, OUTPUT, TAUGHT
 
 from . import options as shared
@@ -33,6 +33,7 @@ class Run:
         "Record after which epochs each training image was classified correctly.",
         metavar="FILE.parquet",
         panel=LEARNABILITY,
+        trusts=is_given,
     )
     continue_record: bool = option(
         False,

@@ -11,7 +11,16 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from prunecli.errors import InputError, PruneError
+from prunecli.errors import (
+    InputError,
+    InterruptedRunError,
+    PruneError,
+    TerminatedRunError,
+    first_line,
+    is_out_of_memory,
+)
+from prunecli.files import no_memory
+from prunecli.lifetime.interrupts import answer_termination, was_terminated
 from prunecli.options.shared import OUTPUT
 from prunecli.processes import is_lost, leave, lost_process
 
@@ -24,12 +33,13 @@ from .export import ExportCommand, export
 from .find_model import record
 from .finetune import finetune
 from .guide import guide
+from .last_words import end_at_once
 from .methods import methods
 from .outcome import Outcome
 from .parsing import usage_error
 from .prune import prune
 from .render import Screen, interrupted
-from .session import Session
+from .session import VARIABLES, Session
 from .signature import VerbCommand
 from .together import exit_code_told, of_launcher
 
@@ -41,7 +51,8 @@ EXIT_CODES = {
     4: "the file was refused: it would run code, or it is damaged",
     5: "the verification of a pruned or exported model failed, or has limits under --strict",
     6: "a device, a provider or another process is missing",
-    130: "interrupted",
+    130: "interrupted (Ctrl-C)",
+    143: "terminated (SIGTERM)",
 }
 
 HELP = (
@@ -97,17 +108,17 @@ def prepare(
     if context.invoked_subcommand is None:
         Screen().print_text(context.get_help())
         raise typer.Exit(2)
-    context.default_map = config.load(command_options(), folder=Path.cwd())
+    commands = command_options()
+    context.meta[VARIABLES] = tuple(config.check_variables(commands, os.environ))
+    for warning in context.meta[VARIABLES]:
+        context.obj.screen.note(f"warning: {warning}")
+    context.default_map = config.load(commands, folder=Path.cwd())
 
 
-def command_options() -> dict[str, frozenset[str]]:
-    """Return the names of every verb's options: the live command table."""
+def command_options() -> config.Commands:
+    """Return every verb's options by name: the live command table."""
     return {
-        name: frozenset(
-            parameter.name
-            for parameter in command.params
-            if parameter.param_type_name == "option" and parameter.expose_value and parameter.name
-        )
+        name: dict(getattr(command.callback, "declared", {}))
         for name, command in root_command().commands.items()
     }
 
@@ -140,7 +151,10 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")
     if not (_screen_before_parsing(sys.argv[1:]).verbose or sys.warnoptions):
         _silence_libraries()
-    sys.exit(main())
+    answer_termination()
+    code = main()
+    _guarded(sys.stdout.flush)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,18 +163,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen, own = _screen_before_parsing(words), of_launcher()
     screen.mute = not own.is_main
     try:
-        outcome = _invoke(Session(words, screen))
-    except Exception as error:  # noqa: BLE001 - the outermost boundary: told, and turned into a code
+        return _run(words, screen, is_main=own.is_main)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the outermost boundary: told, and made a code
         failure = _as_prune_error(error)
         told = exit_code_told(failure, own)
         if told is not None:
             return told
-        _guarded(screen.fail, failure, command=_command_name(words))
+        try:
+            _guarded(screen.fail, failure, command=_command_name(words))
+        except BaseException:  # noqa: BLE001 - there is no memory or no disk to say it properly
+            end_at_once(f"{failure.message} ({failure.code})", failure.exit_code)
         return failure.exit_code
+
+
+def _run(words: tuple[str, ...], screen: Screen, *, is_main: bool) -> int:
+    """Run a verb, remember its output, and show what came of it."""
+    outcome = _invoke(Session(words, screen))
     leave()
     if not isinstance(outcome, Outcome):
         return outcome
-    if own.is_main and outcome.output is not None and outcome.output.is_file():
+    if is_main and outcome.output is not None and outcome.output.is_file():
         record(outcome.output, command=outcome.command)
     _guarded(screen.show, outcome)
     return outcome.exit_code
@@ -194,25 +218,33 @@ def _command_name(words: Sequence[str]) -> str | None:
     return next((word for word in words if word in root_command().commands), None)
 
 
-def _as_prune_error(error: Exception) -> PruneError:
+def _as_prune_error(error: BaseException) -> PruneError:
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        error = interrupted()
+    if isinstance(error, InterruptedRunError) and was_terminated():
+        return TerminatedRunError(
+            error.message, code="TERMINATED", where=error.where, hint=error.hint
+        )
     if isinstance(error, PruneError):
         return error
     if is_lost(error):
         return lost_process()
-    if isinstance(error, typer.Abort):
-        return interrupted()
     # The class of parser errors has no public name in typer; what it can do identifies it.
     if callable(getattr(error, "format_message", None)):
         return _as_usage_error(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
+        wrapped = no_memory()
+    elif isinstance(error, ImportError):
         wrapped = InputError(
-            "not enough memory", code="OUT_OF_MEMORY", hint="lower --batch-size or --limit"
+            f"a library cannot be loaded: {first_line(error)}",
+            code="IMPORT_FAILED",
+            hint="allow the process more memory (ulimit -v), or install prunecli again",
         )
-    elif isinstance(error, OSError) and error.filename is not None:
+    elif isinstance(error, OSError):
         wrapped = InputError(
             error.strerror or str(error),
             code="FILE_ERROR",
-            where=str(error.filename),
+            where=None if error.filename is None else str(error.filename),
             hint="check the path, its permissions and the free space",
         )
     else:
@@ -248,8 +280,15 @@ def _guarded(print_it: Any, *arguments: Any, **options: Any) -> None:
     try:
         print_it(*arguments, **options)
     except BrokenPipeError:
-        # What is left in the buffer would raise again when the interpreter closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
+    except OSError:  # a full disk behind a redirection: told, and not once more at the end
+        _give_up_output()
+        raise
+
+
+def _give_up_output() -> None:
+    """Drop what is left for stdout: it would raise again when the interpreter closes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _silence_libraries() -> None:

@@ -10,6 +10,7 @@ import typer
 
 from prunecli.options.shared import OUTPUT
 from prunecli.registry import Registry
+from prunecli.wording import one_line
 
 from .outcome import Outcome
 from .reports import Method, MethodsReport
@@ -87,11 +88,16 @@ def registries() -> Iterator[Registry[Any]]:
 def markdown_table(methods: tuple[Method, ...], *, of: str) -> str:
     """Return one kind as a Markdown table: the README holds these between markers."""
     rows = [
-        f"| `{method.name}` | {method.summary} | {method.source} |"
+        f"| `{_cell(method.name)}` | {_cell(method.summary)} | {_cell(method.source)} |"
         for method in methods
         if method.kind == of
     ]
     return "\n".join([f"| {of} | what it is | source |", "|---|---|---|", *rows])
+
+
+def _cell(text: str) -> str:
+    """Return a text that stays within its cell of a Markdown table."""
+    return one_line(text).replace("|", "\\|")
 
 
 def _rank(registry: Registry[Any]) -> tuple[int, str]:

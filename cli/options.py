@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prunecli.options.declare import Needs, flag_of, option
+from prunecli.options.declare import Needs, flag_of, is_given, option
 from prunecli.options.shared import DATA, GATES, OUTPUT
 
 Model = Annotated[
@@ -41,7 +41,9 @@ limit = partial(
     basic=True,
 )
 on_data = partial(option, panel=DATA)
-out = partial(option, None, flags="--out -o", panel=OUTPUT, basic=True)
+out = partial(
+    option, None, flags="--out -o", panel=OUTPUT, basic=True, trusts=is_given, flag_only=True
+)
 resume = partial(option, False, "Resume an interrupted run.", basic=True)
 
 
@@ -67,11 +69,17 @@ class Pages:
         "offline.",
         metavar="FILE.html",
         basic=True,
+        trusts=is_given,
     )
     plots: Path | None = output(
-        None, "Write the plots of the report to this folder, as SVG and PNG.", metavar="DIR"
+        None,
+        "Write the plots of the report to this folder, as SVG and PNG.",
+        metavar="DIR",
+        trusts=is_given,
     )
-    overwrite: bool = output(False, "Overwrite existing outputs.", basic=True)
+    overwrite: bool = output(
+        False, "Overwrite existing outputs.", basic=True, trusts=is_given, flag_only=True
+    )
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from prunecli.errors import InterruptedRunError, PruneError
 from prunecli.progress import Progress
+from prunecli.wording import printable
 
 from .outcome import Outcome
 
@@ -102,7 +103,7 @@ class Screen:
             )
         _say_error(error)
         if self.verbose and error.__cause__ is not None:
-            _write(sys.stderr, "".join(traceback.format_exception(error.__cause__)))
+            _write(sys.stderr, printable("".join(traceback.format_exception(error.__cause__))))
 
     def print_text(self, text: str) -> None:
         """Print text that is the product itself, such as generated Markdown, on stdout."""
@@ -197,7 +198,7 @@ def _write(stream: TextIO, text: str) -> None:
 def _console(stream: TextIO) -> "Console":
     from .console import PlainConsole
 
-    return PlainConsole(file=stream, highlight=False)
+    return PlainConsole(file=stream, highlight=False, markup=False)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

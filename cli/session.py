@@ -12,12 +12,16 @@ import typer
 from prunecli.options.declare import Declared, assembled, declared, idle, refuse_idle
 from prunecli.processes import joined
 
+from .config import variable_of
 from .find_model import find_checkpoint
 from .options import Talk
 from .parsing import usage_error
 from .render import Screen
 
 T = TypeVar("T")
+
+VARIABLES = "prunecli.variables"
+"""The key under which a run keeps the warnings about its variables."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,25 @@ class Session:
         """The options that were typed, and not taken from settings."""
         names = (known.name for known in self.known)
         return frozenset(name for name in names if self._source(name) == "COMMANDLINE")
+
+    def granted(self) -> tuple[str, ...]:
+        """Return a sentence for every variable that lets code run or something be written.
+
+        And those about variables that are no options, where nobody was told at the beginning.
+        """
+        assert self.context is not None
+        values = self.context.params
+        unknown = () if self.screen.talks else self.context.meta.get(VARIABLES, ())
+        return (
+            *unknown,
+            *(
+                f"{known.flags[0]} {values[known.name]} is taken from {variable_of(known.name)}"
+                for known in self.known
+                if known.option.trusts is not None
+                and self._source(known.name) == "ENVIRONMENT"
+                and known.option.trusts(values[known.name])
+            ),
+        )
 
     def is_said(self, name: str) -> bool:
         """Tell whether a flag, a variable or the settings say something about an option."""

@@ -1,16 +1,19 @@
 """A verb's command line, made from the dataclasses in its signature."""
 
 import copy
+import dataclasses
 import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, is_dataclass, replace
+from dataclasses import MISSING, dataclass, is_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
+from prunecli.files import limited
+from prunecli.options import LoadOptions
 from prunecli.options.declare import FOLLOWS, Declared, assembled, declared, flag_of
 from prunecli.options.shared import OUTPUT, PANELS
 
@@ -102,15 +105,16 @@ def command(
         found = {name: read[kind] for name, kind in groups.items()}
         if judged:
             found = {name: session.effective(options) for name, options in found.items()}
-        if not works:
-            return verb(session, **typed, **found)
-        note = begin(splits=splits(found))
-        if note is not None:
-            session.screen.note(f"warning: {note}")
-        outcome = verb(session, **typed, **found)
-        if note is None or session.screen.talks or not isinstance(outcome, Outcome):
+        load = read.get(LoadOptions, LoadOptions())
+        with limited(memory=load.max_file_memory, outside=load.allow_outside):
+            note = begin(splits=splits(found)) if works else None
+            if note is not None:
+                session.screen.note(f"warning: {note}")
+            outcome = verb(session, **typed, **found)
+        if not isinstance(outcome, Outcome):  # it printed what was asked for
             return outcome
-        return replace(outcome, warnings=(*outcome.warnings, note))
+        told = [note] if note is not None and not session.screen.talks else []
+        return dataclasses.replace(outcome, warnings=(*session.granted(), *outcome.warnings, *told))
 
     context = inspect.Parameter(
         "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
@@ -119,6 +123,7 @@ def command(
     parameters = [context, *plain, *map(_parameter, flat), *more]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {}
+    run.declared = {known.name: known.option for known in flat}  # type: ignore[attr-defined]
     run.basic = {*basic, *(parameter.name for parameter in plain), HELP_ALL.name}  # type: ignore[attr-defined]
     return run
 

@@ -13,7 +13,7 @@ from prunecli.budget import format_bytes, format_quantity
 from prunecli.cost.kinds import cost_label
 from prunecli.plan import format_indices
 from prunecli.report import Cost, DeadReport, DeadScores, FrozenReport, SparsityReport
-from prunecli.wording import images_text, percent, processes_text
+from prunecli.wording import images_text, percent, printable, processes_text
 
 Parts = list[RenderableType]
 
@@ -146,7 +146,7 @@ def fact_rows(facts: dict[str, str]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(printable(name)), Text(printable(value)))
     return table
 
 

@@ -89,6 +89,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "best epoch": f"{report.best_epoch} (marked *), selected on held-out images",
         "precision": report.precision,
         **shares_facts(report.epochs[-1].shares),
+        **({} if report.threads is None else {"threads": str(report.threads)}),
         "log": str(report.log) if report.log else "none",
         **_teacher_facts(report),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),

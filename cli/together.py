@@ -1,7 +1,6 @@
 """Several processes of one launcher on the command line: one of them prints, and all end."""
 
 import os
-import signal
 
 import typer
 
@@ -31,8 +30,6 @@ def begin(*, splits: bool) -> str | None:
     if own.count == 1:
         return None
     if splits:
-        # Launchers end the processes that are left when one has failed: that is an interrupt.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         processes.join()
         return None
     if not own.is_main:

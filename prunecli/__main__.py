@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from prunecli_cli.main import run
+    from prunecli_cli.start import run
 
     run()

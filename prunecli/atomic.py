@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunecli.errors import InputError
+from prunecli.lifetime.claims import claim, forget_dead, mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +30,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(path))  # replaces what a symbolic link points to, not the link
     with writing_to(path):
         mode = _check_target(target)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        forget_dead(target.parent)
+        temporary = target.with_name(f".{target.name}.{mark()}-{secrets.token_hex(4)}.tmp")
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _NEW_FILE_MODE))
         try:
             if mode is not None:
@@ -75,8 +77,9 @@ def check_output(
 ) -> None:
     """Raise `InputError` for an output that would destroy an input or another file, before work.
 
-    `OUTPUT_IS_INPUT` for one of the inputs or a place inside a folder of them, `OUTPUT_EXISTS`, and
-    `UNWRITABLE_OUTPUT`. `what` names the output, `flag` says by which option another is given.
+    `OUTPUT_IS_INPUT` for one of the inputs or a place inside a folder of them, `OUTPUT_EXISTS`,
+    `OUTPUT_BUSY` where another run is about to write it, and `UNWRITABLE_OUTPUT`. `what` names the
+    output, `flag` says by which option another is given.
     """
     for given in inputs:
         over = path.exists() and given.exists() and path.samefile(given)
@@ -97,6 +100,7 @@ def check_output(
             hint=f"give another name ({flag}) or replace it (--overwrite)",
         )
     check_place(path)
+    claim(path, flag=flag)
 
 
 def check_place(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -37,6 +38,43 @@ class PruneError(Exception):
             "where": self.where,
             "hint": self.hint,
         }
+
+
+_NO_MEMORY = (
+    "bad alloc",
+    "bad_alloc",
+    "can't allocate memory",
+    "can't start new thread",
+    "cannot allocate memory",
+    "error return without exception set",  # what C code says whose allocation failed
+    "failed to allocate",
+    "failed to map segment",
+    "not enough memory",
+    "out of memory",
+    "unable to allocate",
+)
+"""What libraries say of too little memory, each in its own type of error."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error, or one that it comes from, is one of too little memory."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        known = isinstance(current, MemoryError) or type(current).__name__ == "OutOfMemoryError"
+        said = str(current).lower()
+        if known or getattr(current, "errno", None) == errno.ENOMEM:
+            return True
+        if any(sign in said for sign in _NO_MEMORY):
+            return True
+        current = current.__cause__ or current.__context__
+    return False
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class GateError(PruneError):
@@ -79,3 +117,9 @@ class InterruptedRunError(PruneError):
     """The run was interrupted; what was reached is saved where `hint` says."""
 
     exit_code = 130
+
+
+class TerminatedRunError(InterruptedRunError):
+    """The run was asked to end (SIGTERM); all else as where it was interrupted."""
+
+    exit_code = 143

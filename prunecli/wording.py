@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,8 +42,40 @@ def some(names: Sequence[object], shown: int = NAMES_SHOWN) -> str:
     >>> some(["cat", "dog"]), some(range(8), 2)
     ('cat, dog', '0, 1 and 6 more')
     """
-    listed = ", ".join(str(name) for name in names[:shown])
+    listed = ", ".join(one_line(str(name)) for name in names[:shown])
     return listed if len(names) <= shown else f"{listed} and {len(names) - shown:,} more"
+
+
+_BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_SEPARATORS = "\u0085\u2028\u2029\ufeff"
+_STEERING = (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))
+_WRITTEN_OUT = {
+    code: chr(code).encode("ascii", "backslashreplace").decode()
+    if code > 0x7F
+    else f"\\x{code:02x}"
+    for code in (*_STEERING, *map(ord, _BIDIRECTIONAL + _SEPARATORS))
+}
+_KEEPING_LINES = {code: text for code, text in _WRITTEN_OUT.items() if chr(code) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    r"""Return text with the characters written out that steer a terminal or turn its direction.
+
+    Names of classes, files and layers come from data. Ends of lines stay.
+
+    >>> printable("cat" + chr(27) + "[2J" + chr(0x202e) + "gpj")
+    'cat\\x1b[2J\\u202egpj'
+    """
+    return text.translate(_KEEPING_LINES)
+
+
+def one_line(text: str) -> str:
+    r"""Return a name as `printable` does, on one line.
+
+    >>> one_line("cat" + chr(10) + "error: none")
+    'cat\\x0aerror: none'
+    """
+    return text.translate(_WRITTEN_OUT)
 
 
 def percent(share: float | None, *, digits: int = 1) -> str:
@@ -65,6 +98,19 @@ def processes_text(shares: Sequence[int]) -> str:
     least, most = min(shares), max(shares)
     each = f"{most:,} images each" if least == most else f"{least:,} to {most:,} images"
     return f"{counted(len(shares), 'process', 'processes')} with {each}"
+
+
+def byte_text(count: float, *, up: bool = False) -> str:
+    """Return an amount of bytes; `up` rounds it so that no less is said.
+
+    >>> byte_text(7.04e9), byte_text(7.04e9, up=True), byte_text(512)
+    ('7.0 GB', '8 GB', '512 bytes')
+    """
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 1000**power:
+            amount = count / 1000**power
+            return f"{math.ceil(amount)} {unit}" if up else f"{amount:,.1f} {unit}"
+    return f"{count:.0f}{'B' if up else ' bytes'}"
 
 
 def images_text(measured: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GRAPH = "graph"
+
+MOST_VALUES = 2**26
+"""Values of one image at most, as a file may say: 4 channels of 4096 x 4096 pixels."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,19 @@ class InputSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
-        """Read what `to_json` wrote."""
-        return cls(
+        """Read what `to_json` wrote; raise `ValueError` for an input of no possible size."""
+        spec = cls(
             channels=int(data["channels"]),
             height=int(data["height"]),
             width=int(data["width"]),
             mean=tuple(float(value) for value in data["mean"]),
             std=tuple(float(value) for value in data["std"]),
         )
+        if min(spec.shape) < 1 or math.prod(spec.shape) > MOST_VALUES:
+            raise ValueError(f"images of {spec.shape} are not from 1 to {MOST_VALUES:,} values")
+        if not all(map(math.isfinite, (*spec.mean, *spec.std))):
+            raise ValueError("the mean or deviation of its pixels is no number")
+        return spec
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunecli.architectures.arguments import (
+    CLASSES_ALONE,
+    TIMM,
+    TORCHVISION,
+    Argument,
+    check_arguments,
+)
 from prunecli.architectures.fingerprint import (
     Fingerprint,
     Shapes,
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _NEAR = 0.1  # below this two networks share little more than words like `classifier`
-TIMM = "timm/"
+FROM_TIMM = "timm/"
 """What names of timm's models begin with here; they are known by name only, not recognised."""
 
 INDEX_PATH = Path(__file__).with_name("index.json")
@@ -59,6 +66,7 @@ class Architecture:
     shapes. Tensors whose names start with a prefix in `auxiliary` serve training only and are
     dropped. `hidden` names arguments that change the result but leave no trace in the weights, with
     a sentence on what was assumed. `published` is keyed by the first digits of the file's sha256.
+    `accepts` are the arguments that a file or a user may give, with their bounds.
     """
 
     factory: str
@@ -70,6 +78,7 @@ class Architecture:
     auxiliary: tuple[str, ...] = ()
     hidden: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Published] = field(default_factory=dict)
+    accepts: Mapping[str, Argument] = field(default_factory=lambda: CLASSES_ALONE)
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,8 @@ def build_dense(architecture: ArchitectureRef, *, device: str = "meta") -> nn.Mo
     """Return the dense network in eval mode, with weights that mean nothing (zeros, or no memory).
 
     `device` is `meta` or `cpu`. The name `package.module:factory` imports and calls that code.
-    Raises `InputError` for an unknown name or a factory that fails.
+    Raises `InputError` for an unknown name, an argument that is not accepted or goes beyond its
+    bounds (`ARGUMENT_REFUSED`), or a factory that fails.
     """
     if architecture.name == GRAPH:
         raise InputError(
@@ -129,6 +139,7 @@ def build_dense(architecture: ArchitectureRef, *, device: str = "meta") -> nn.Mo
     if architecture.is_factory:
         return call_factory(architecture.name, architecture.kwargs, device=device, with_folder=True)
     entry = architecture_of(architecture.name)
+    check_arguments(architecture, entry.accepts)
     arguments = {**entry.arguments, **architecture.kwargs}
     return call_factory(entry.factory, arguments, device=device, with_folder=False)
 
@@ -138,8 +149,8 @@ def architecture_of(name: str) -> Architecture:
 
     Raises `InputError` for a name that neither knows.
     """
-    if name.startswith(TIMM):
-        return _timm_architecture(name.removeprefix(TIMM))
+    if name.startswith(FROM_TIMM):
+        return _timm_architecture(name.removeprefix(FROM_TIMM))
     return ARCHITECTURES.get(name)
 
 
@@ -149,13 +160,13 @@ def _timm_architecture(name: str) -> Architecture:
         import timm
     except ImportError as error:
         raise InputError(
-            f"{TIMM}{name} needs timm, which is not installed",
+            f"{FROM_TIMM}{name} needs timm, which is not installed",
             code="MISSING_EXTRA",
             hint="pip install 'prunecli[timm]'",
         ) from error
     # Only what timm itself defines: other spellings would fetch code or weights from elsewhere.
     if not timm.is_model(name):
-        near = ", ".join(TIMM + known for known in timm.list_models(f"*{name}*")[:5])
+        near = ", ".join(FROM_TIMM + known for known in timm.list_models(f"*{name}*")[:5])
         raise InputError(
             f"timm has no model {name!r}",
             code="UNKNOWN_ARCHITECTURE",
@@ -168,6 +179,7 @@ def _timm_architecture(name: str) -> Architecture:
         factory="timm:create_model",
         input=InputSpec(channels, height, width, tuple(mean), tuple(std)),
         arguments={"model_name": name, "pretrained": False},
+        accepts=TIMM,
     )
 
 
@@ -266,6 +278,7 @@ def torchvision_architecture(name: str, details: Mapping[str, Any]) -> Architect
         variants=special.get("variants", {"num_classes": (1000, 7)}),
         auxiliary=special.get("auxiliary", ()),
         hidden=hidden,
+        accepts=TORCHVISION,
         published={
             sha256: Published(
                 name=weights["name"],

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from prunecli.architectures.reference import GRAPH
 from prunecli.architectures.registry import build_dense
 from prunecli.cutting.surgery import cut_module
-from prunecli.errors import InputError
+from prunecli.errors import InputError, PruneError, first_line, is_out_of_memory
+from prunecli.files import no_memory
 from prunecli.graph.emitting.program import build
 
 if TYPE_CHECKING:
@@ -23,6 +24,17 @@ def instantiate(checkpoint: Checkpoint) -> nn.Module:
     graph mode is built from the graph in the file. Raises `InputError` when weights, plan and
     architecture do not belong together.
     """
+    try:
+        return _instantiated(checkpoint)
+    except PruneError:
+        raise
+    except Exception as error:  # a plan or a graph of a damaged file may fail anywhere
+        if is_out_of_memory(error):
+            raise no_memory() from error
+        raise _misfit(checkpoint, first_line(error)) from error
+
+
+def _instantiated(checkpoint: Checkpoint) -> nn.Module:
     if checkpoint.architecture.name == GRAPH:
         if checkpoint.graph is None:
             raise InputError("this artefact names a graph and holds none", code="BAD_PROGRAM")
@@ -47,13 +59,16 @@ def _module(checkpoint: Checkpoint, *, device: str) -> nn.Module:
             holder, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(holder), leaf, model.get_parameter(first))
     except RuntimeError as error:
-        misfit = str(error).splitlines()[-1].strip()
-        raise InputError(
-            f"the weights do not fit {checkpoint.architecture}: {misfit}",
-            code="WEIGHTS_MISMATCH",
-            hint="the file is damaged, or the architecture's code has changed since it was written",
-        ) from error
+        raise _misfit(checkpoint, str(error).splitlines()[-1].strip()) from error
     return model
+
+
+def _misfit(checkpoint: Checkpoint, reason: str) -> InputError:
+    return InputError(
+        f"the weights do not fit {checkpoint.architecture}: {reason}",
+        code="WEIGHTS_MISMATCH",
+        hint="the file is damaged, or the architecture's code has changed since it was written",
+    )
 
 
 def _tied(model: nn.Module) -> dict[str, str]:

@@ -15,6 +15,7 @@ from prunecli.artefacts.history import cut_step, step_to_json
 from prunecli.artefacts.origin import moved, place_of
 from prunecli.checkpoint import Checkpoint, Loaded, load
 from prunecli.cutting.surgery import cut_tensor
+from prunecli.files import limited
 from prunecli.options import LoadOptions
 from prunecli.plan import PruningPlan, compose, compose_factors
 
@@ -29,15 +30,16 @@ if TYPE_CHECKING:
 def read(path: Path, options: LoadOptions | None = None) -> Loaded:
     """Load a checkpoint with the choices of `options`."""
     options = options or LoadOptions()
-    return load(
-        path,
-        architecture=options.architecture,
-        architecture_args=options.architecture_args,
-        input_size=options.input_size,
-        mean=options.mean,
-        std=options.std,
-        allow_pickle=options.allow_pickle,
-    )
+    with limited(memory=options.max_file_memory):
+        return load(
+            path,
+            architecture=options.architecture,
+            architecture_args=options.architecture_args,
+            input_size=options.input_size,
+            mean=options.mean,
+            std=options.std,
+            allow_pickle=options.allow_pickle,
+        )
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

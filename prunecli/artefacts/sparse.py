@@ -44,7 +44,8 @@ def save_proven(
     errors: list[float] = []
 
     def check(path: Path) -> None:
-        trusted = LoadOptions(architecture=checkpoint.architecture.name)
+        own = checkpoint.architecture
+        trusted = LoadOptions(architecture=own.name, architecture_args=own.kwargs)
         stored = read(path, trusted).checkpoint
         expected = masked_tensors(checkpoint.tensors, checkpoint.masks)
         if dense is not None:

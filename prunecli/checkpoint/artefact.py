@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prunecli.architectures.reference import ArchitectureRef, InputSpec
 from prunecli.checkpoint.compact import unpack
+from prunecli.checkpoint.digest import KEY, digest
 from prunecli.errors import LoadRefusedError
 from prunecli.plan import PruningPlan
 
@@ -80,6 +81,7 @@ def checkpoint_from_header(
             where=where,
             hint="use the prunecli version that wrote it",
         )
+    _check_digest(header, tensors, where)
     sparse = header.get("sparse") if version == SPARSE_VERSION else None
     tensors, masks = unpack(tensors, sparse, where=where)
     try:
@@ -104,6 +106,18 @@ def _are_tensors(tensors: object) -> bool:
     return isinstance(tensors, Mapping) and all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     )
+
+
+def _check_digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise `LoadRefusedError` where an artefact does not hold what was once written."""
+    written = header.get(KEY)  # not there in the files of older versions
+    if written is not None and written != digest(header, tensors):
+        raise LoadRefusedError(
+            "the file does not hold what was once written: something in it has changed",
+            code="CORRUPT_FILE",
+            where=where,
+            hint="take another copy, or write it again",
+        )
 
 
 def _damaged(reason: str, where: str) -> LoadRefusedError:

@@ -12,6 +12,7 @@ so that a few bytes cannot fill the memory.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from prunecli.errors import LoadRefusedError
+from prunecli.files import check_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +80,7 @@ def unpack(
                 where=where,
                 hint="use the prunecli version that wrote the file",
             )
+        check_memory(_restored_bytes(tensors, description), Path(where), what="its sparse weights")
         for name, facts in description["tensors"].items():
             values, places = tensors.pop(name + VALUES), tensors.pop(name + facts["places"])
             mask = _restored_mask(places, facts, values, taken=name in tensors)
@@ -92,6 +95,14 @@ def unpack(
             hint="write it again, or take another copy",
         ) from error
     return tensors, masks
+
+
+def _restored_bytes(stored: Mapping[str, Tensor], description: Any) -> int:
+    """Return the bytes of all tensors with their zeros."""
+    return sum(
+        math.prod(_shape(facts["shape"])) * stored[name + VALUES].element_size()
+        for name, facts in description["tensors"].items()
+    )
 
 
 def _shape(value: Any) -> tuple[int, ...]:

@@ -6,15 +6,16 @@ import pickletools
 import re
 import zipfile
 from dataclasses import dataclass
-from io import BytesIO
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from prunecli.errors import LoadRefusedError
+from prunecli.errors import LoadRefusedError, PruneError
+from prunecli.files import BoundedReader, check_plain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
+ZIP_MAGIC = b"PK\x03\x04"
 _SHOWN = 8
 _DTYPE = re.compile(r"torch\.(b?float|complex|q?u?int)\d+\w*|torch\.bool")
 
@@ -63,10 +64,12 @@ class PickleScan:
 
 def scan_file(path: Path) -> PickleScan:
     """Scan a file of `torch.save` in either format, or a plain pickle."""
-    if zipfile.is_zipfile(path):
-        return _scan_zip(path)
+    size = check_plain(path)
     with path.open("rb") as file:
-        return _scan_stream(file)
+        if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:  # as torch tells them
+            return _scan_zip(path)
+        file.seek(0)
+        return _scan_stream(BoundedReader(file, size=size, path=path))
 
 
 def refuse_unsafe(path: Path, scan: PickleScan) -> None:
@@ -90,15 +93,20 @@ def _scan_zip(path: Path) -> PickleScan:
     scans = []
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".pkl")]
-            scans = [_scan_stream(BytesIO(archive.read(name))) for name in names]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            for member in archive.infolist():
+                if member.filename.endswith(".pkl"):
+                    with archive.open(member) as stream:
+                        reader = BoundedReader(stream, size=member.file_size, path=path)
+                        scans.append(_scan_stream(reader))
+    except PruneError:
+        raise
+    except Exception:  # noqa: BLE001 - a damaged archive raises any of a dozen types
         return PickleScan((), whole=0)
     imported = dict.fromkeys(name for scan in scans for name in scan.imported)
     return PickleScan(tuple(imported), whole=sum(scan.whole for scan in scans))
 
 
-def _scan_stream(file: IO[bytes]) -> PickleScan:
+def _scan_stream(file: BoundedReader) -> PickleScan:
     """Scan the pickles that stand one after the other at the beginning of a stream."""
     imported: list[str] = []
     for whole in range(LEGACY_PICKLES):
@@ -117,7 +125,7 @@ class _IncompleteError(Exception):
         self.imported = imported
 
 
-def _imports(file: IO[bytes]) -> list[str]:
+def _imports(file: BoundedReader) -> list[str]:
     """Return `module.name` of every import in the next pickle of the stream.
 
     `STACK_GLOBAL` takes its two names from the stack, so strings and the memo are followed.
@@ -126,7 +134,7 @@ def _imports(file: IO[bytes]) -> list[str]:
     strings: list[str] = []
     memo: dict[Any, str] = {}
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _ in pickletools.genops(cast("IO[bytes]", file)):
             if opcode.name in {"GLOBAL", "INST"}:
                 found.append(str(argument).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL":
@@ -138,6 +146,8 @@ def _imports(file: IO[bytes]) -> list[str]:
                 strings.append(memo.get(argument, "?"))
             elif isinstance(argument, str):
                 strings.append(argument)
+    except PruneError:
+        raise
     except Exception as error:  # a damaged stream may fail anywhere in the disassembler
         raise _IncompleteError(found) from error
     return found

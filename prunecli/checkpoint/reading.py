@@ -10,15 +10,19 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from prunecli.architectures.arguments import check_factory_arguments
+from prunecli.architectures.reference import ArchitectureRef
 from prunecli.checkpoint.artefact import FORMAT, Checkpoint, Loaded, checkpoint_from_header
+from prunecli.checkpoint.dry_run import check_crc, check_legacy, check_zip
 from prunecli.checkpoint.pickle_scan import refuse_unsafe, scan_file
 from prunecli.checkpoint.recognise import recognise
 from prunecli.checkpoint.sniff import (
@@ -31,7 +35,8 @@ from prunecli.checkpoint.sniff import (
     sniff,
 )
 from prunecli.checkpoint.state_dict import Unwrapped, unwrap
-from prunecli.errors import InputError, LoadRefusedError
+from prunecli.errors import InputError, LoadRefusedError, PruneError, first_line
+from prunecli.files import reading
 
 if TYPE_CHECKING:
     from prunecli.architectures.reference import InputSpec
@@ -72,8 +77,8 @@ def load(
     contents = _READERS[kind](file, allow_pickle)
     told = (_PICKLE_RAN,) if allow_pickle and kind != SAFETENSORS else ()
     if contents.header is not None:
-        trusted = architecture is not None or allow_pickle
-        loaded = _own(contents, file, trusted=trusted, expected=architecture)
+        said = architecture_args or {}
+        loaded = _own(contents, file, allow_pickle=allow_pickle, expected=architecture, said=said)
     else:
         loaded = _foreign(
             contents.value, file, sha256, architecture=architecture, arguments=architecture_args
@@ -88,7 +93,12 @@ _PICKLE_RAN = "the file was read with --allow-pickle, so code in it could run"
 
 
 def _own(
-    contents: _Contents, path: Path, *, trusted: bool, expected: str | None
+    contents: _Contents,
+    path: Path,
+    *,
+    allow_pickle: bool,
+    expected: str | None,
+    said: Mapping[str, Any],
 ) -> tuple[Checkpoint, tuple[str, ...]]:
     """Return an artefact of ours; a factory that it names is code, so somebody must ask for it."""
     header: Mapping[str, Any] = contents.header or {}
@@ -103,14 +113,27 @@ def _own(
             where=str(path),
             hint="leave --arch out: an artefact knows its architecture",
         )
-    if checkpoint.architecture.is_factory and not trusted:
+    if checkpoint.architecture.is_factory and expected is None and not allow_pickle:
         raise LoadRefusedError(
             f"using this artefact would import and call {name}",
             code="UNTRUSTED_FACTORY",
             where=str(path),
             hint=f"if you know that code, say so: --arch {name}",
         )
+    for reference in (checkpoint.architecture, *_dense(dense, path)):
+        if reference.is_factory and not allow_pickle:
+            check_factory_arguments(reference, said)
     return checkpoint, ()
+
+
+def _dense(described: Any, path: Path) -> tuple[ArchitectureRef, ...]:
+    """Return the architecture that a file says it was cut from, if it does."""
+    if described is None:
+        return ()
+    try:
+        return (ArchitectureRef.from_json(described),)
+    except (KeyError, TypeError, ValueError) as error:
+        raise corrupt(path, "the architecture that it was cut from is not described") from error
 
 
 def _foreign(
@@ -170,23 +193,36 @@ _PLAIN_DATA: list[Any] = [
 ]
 
 
-def _read_torch(path: Path, allow_pickle: bool) -> _Contents:
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_DATA):
-            warnings.simplefilter("ignore")  # torch's notes on its own old formats
-            value = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
-    except pickle.UnpicklingError as error:
-        scan = scan_file(path)
-        refuse_unsafe(path, scan)
-        raise corrupt(path, "the description of its tensors cannot be read") from error
-    except Exception as error:
-        if allow_pickle:
+def _read_torch(path: Path, allow_pickle: bool, *, zipped: bool) -> _Contents:
+    if allow_pickle:
+        try:
+            value = _load_torch(path, allow_pickle=True)
+        except Exception as error:
             raise _pickle_failed(path, error) from error
-        refuse_unsafe(path, scan_file(path))
-        raise corrupt(path, _first_line(error)) from error
+        return _as_contents(_modules_to_states(value))
+    with reading(path, _refused):
+        (check_zip if zipped else check_legacy)(path)
+        if zipped:
+            check_crc(path)
+        return _as_contents(_load_torch(path, allow_pickle=False))
+
+
+def _load_torch(path: Path, *, allow_pickle: bool) -> Any:
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_DATA):
+        warnings.simplefilter("ignore")  # torch's notes on its own old formats
+        return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+
+
+def _as_contents(value: Any) -> _Contents:
     if isinstance(value, Mapping) and value.get("format") == FORMAT:
         return _Contents(value.get("state_dict", {}), header=value)
-    return _Contents(_modules_to_states(value) if allow_pickle else value)
+    return _Contents(value)
+
+
+def _refused(path: Path, reason: str) -> PruneError:
+    """Return the error of a pickle that cannot be read; raise that of one which would run code."""
+    refuse_unsafe(path, scan_file(path))
+    return corrupt(path, reason)
 
 
 def _read_pickle(path: Path, allow_pickle: bool) -> _Contents:
@@ -209,19 +245,17 @@ def _read_pickle(path: Path, allow_pickle: bool) -> _Contents:
 
 
 def _read_safetensors(path: Path, allow_pickle: bool) -> _Contents:  # noqa: ARG001
-    try:
+    with reading(path, corrupt):
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = json.loads(metadata[FORMAT]) if FORMAT in metadata else None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise corrupt(path, _first_line(error)) from error
     return _Contents(tensors, header)
 
 
 _READERS: Mapping[str, Callable[[Path, bool], _Contents]] = {
-    TORCH_ZIP: _read_torch,
-    TORCH_LEGACY: _read_torch,
+    TORCH_ZIP: partial(_read_torch, zipped=True),
+    TORCH_LEGACY: partial(_read_torch, zipped=False),
     PLAIN_PICKLE: _read_pickle,
     SAFETENSORS: _read_safetensors,
 }
@@ -229,7 +263,7 @@ _READERS: Mapping[str, Callable[[Path, bool], _Contents]] = {
 
 def _pickle_failed(path: Path, error: Exception) -> LoadRefusedError:
     return LoadRefusedError(
-        f"unpickling failed: {type(error).__name__}: {_first_line(error)}",
+        f"unpickling failed: {type(error).__name__}: {first_line(error)}",
         code="PICKLE_FAILED",
         where=str(path),
         hint="the classes it wants must be importable, in the versions that wrote it",
@@ -355,7 +389,3 @@ def _describe(value: Any) -> str:
         keys = ", ".join(repr(key) for key in list(value)[:_SHOWN])
         return f"a dict with {keys}" if keys else "an empty dict"
     return f"a {type(value).__name__}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from typing import TYPE_CHECKING
 
-from prunecli.checkpoint.pickle_scan import scan_file
+from prunecli.checkpoint.pickle_scan import ZIP_MAGIC, scan_file
 from prunecli.errors import InputError, LoadRefusedError, PruneError
+from prunecli.files import TEXT_SHARE, check_memory, check_plain, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,6 @@ PLAIN_PICKLE = "pickle"
 _LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")  # torch.serialization.MAGIC_NUMBER
 _PICKLE = b"\x80"
 _NEWEST_PICKLE_PROTOCOL = b"\x05"
-_ZIP_MAGIC = b"PK\x03\x04"
 _HEAD = 64
 _LARGEST_SAFETENSORS_HEADER = 100_000_000  # the limit of the safetensors library itself
 
@@ -88,8 +87,9 @@ def _read_head(path: Path) -> tuple[bytes, int]:
             hint="name the checkpoint file inside it",
         )
     try:
+        size = check_plain(path)
         with path.open("rb") as file:
-            return file.read(_HEAD), os.fstat(file.fileno()).st_size
+            return file.read(_HEAD), size
     except FileNotFoundError as error:
         raise InputError(
             "there is no such file", code="FILE_NOT_FOUND", where=str(path), hint="check the path"
@@ -108,13 +108,10 @@ def _torch_legacy(_path: Path, head: bytes, _size: int) -> str | None:
 
 
 def _zip(path: Path, head: bytes, _size: int) -> str | None:
-    if not head.startswith(_ZIP_MAGIC):
+    if not head.startswith(ZIP_MAGIC):
         return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise corrupt(path, str(error)) from error
+    with reading(path, corrupt), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
     inner = {name.partition("/")[2] or name for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         raise LoadRefusedError(
@@ -142,6 +139,7 @@ def _safetensors(path: Path, head: bytes, size: int) -> str | None:
         return None
     if 8 + length > size:
         raise corrupt(path, f"a header of {length} bytes in a file of {size}")
+    check_memory(length, path, what="its description", share=TEXT_SHARE)
     return SAFETENSORS
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from prunecli.atomic import atomic_write, unwritable
 from prunecli.checkpoint.artefact import FORMAT, Checkpoint, header_to_json
 from prunecli.checkpoint.compact import pack
+from prunecli.checkpoint.digest import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,8 +41,9 @@ def save(
             hint=f"end the name in one of {', '.join(_WRITERS)}",
         )
     packed, sparse = pack(checkpoint.tensors, checkpoint.masks)
-    header = header_to_json(checkpoint, sparse=sparse)
     tensors = {name: _plain(tensor) for name, tensor in packed.items()}
+    header = header_to_json(checkpoint, sparse=sparse)
+    header["digest"] = digest(header, tensors)
     with atomic_write(target) as temporary:
         writer(header, tensors, temporary)
         if check is not None:

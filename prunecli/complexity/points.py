@@ -22,7 +22,7 @@ from prunecli.progress import Progress, silent
 from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -94,7 +94,10 @@ def see(
     limit, crowded = _that_fit(part, spec, options)
     images = load_split(part, "all", input=spec, seed=seed, limit=limit, progress=progress)
     kind = options.embedding or _embedding(images)
-    points, ready = _embedded(images, kind, options, seed=seed, network=network, progress=progress)
+    told: list[str] = []
+    points, ready = _embedded(
+        images, kind, options, seed=seed, network=network, say=told.append, progress=progress
+    )
     return Seen(
         points,
         images.labels.numpy(),
@@ -103,7 +106,7 @@ def see(
         spec.shape,
         kind,
         ready,
-        (*crowded, *images.warnings),
+        (*crowded, *told, *images.warnings),
     )
 
 
@@ -179,6 +182,7 @@ def _embedded(
     *,
     seed: int,
     network: NetworkFeatures | None,
+    say: Callable[[str], None],
     progress: Progress,
 ) -> tuple[Points, bool]:
     """Return the embedded images and whether they were found: what is dear is kept by content."""
@@ -200,4 +204,4 @@ def _embedded(
     libraries = " ".join(version(name) for name in ("prunecli", "torch", "scikit-learn"))
     weights = "" if network is None else f"{network.digest} {network.input}"
     asked = f"{kind} {seed} {options.epochs} {tuple(pixels.shape)} {libraries} {weights}"
-    return cached([asked, np.ascontiguousarray(pixels.numpy()).tobytes()], make)
+    return cached([asked, np.ascontiguousarray(pixels.numpy()).tobytes()], make, say=say)

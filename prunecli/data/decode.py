@@ -38,6 +38,9 @@ KINDS = {
 MOST = 90_000_000
 """Pixels above which an image is not decoded: a small file may ask for gigabytes."""
 
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that are decoded, by Pillow's names; for PostScript it would start another program."""
+
 LARGE = 128
 """Side from which images are resized larger than the input and cropped, as ImageNet's are."""
 
@@ -59,7 +62,7 @@ def read_image(file: Path | BytesIO) -> Image.Image:
 
     One of more pixels than `MOST` is refused as broken.
     """
-    with Image.open(file) as image:
+    with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > MOST:
             raise OSError(f"{image.width} x {image.height} pixels are too many")
         image.load()

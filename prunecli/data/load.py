@@ -17,9 +17,18 @@ from torch import Tensor
 
 from prunecli.data.decode import mode_for, read_image, to_image, to_pixels
 from prunecli.data.images import ImageSet, MemoryImageSet, StreamedImageSet, images_of
-from prunecli.data.source import Arrays, DataSource, RawSplit, content_of, labels_of, names_of
+from prunecli.data.source import (
+    Arrays,
+    DataSource,
+    Packed,
+    RawSplit,
+    content_of,
+    labels_of,
+    names_of,
+)
 from prunecli.data.splits import choose
 from prunecli.errors import InputError
+from prunecli.files import current
 from prunecli.progress import Progress, Step, silent
 from prunecli.wording import some
 
@@ -211,6 +220,12 @@ def _streamed(
     )
 
 
+def _elsewhere(source: DataSource) -> str:
+    """Return what else may be wrong with images that larger files name by their paths."""
+    packed = any(isinstance(raw, Packed) for raw in source.splits.values())
+    return "; if they lie elsewhere: --allow-outside" if packed and not current().outside else ""
+
+
 def _warnings(
     source: DataSource,
     split: str,
@@ -225,7 +240,7 @@ def _warnings(
             f"none of the {images_of(split, len(names))} can be read",
             code="UNREADABLE_IMAGES",
             where=str(source.path),
-            hint=f"such as {some(broken)}",
+            hint=f"such as {some(broken)}{_elsewhere(source)}",
         )
     if broken:
         found.append(f"{images_of(split, len(broken))} cannot be read, left out: {some(broken)}")

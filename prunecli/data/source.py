@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from prunecli.data.image_files import Files, Sample, joined_files
-from prunecli.errors import InputError
+from prunecli.errors import (
+    InputError,
+    LoadRefusedError,
+    PruneError,
+    first_line,
+    is_out_of_memory,
+)
+from prunecli.files import IMAGE_SHARE, no_memory, read_bytes
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
@@ -117,7 +124,7 @@ def _open(place: Path) -> DataSource:
         )
     for entry in FORMATS:
         if entry.value.recognises(place):
-            return entry.value.read(place)
+            return _read(entry.value, place)
     if not place.is_dir():
         raise InputError(
             "the data set is a file, and no table or archive of arrays",
@@ -133,6 +140,23 @@ def _open(place: Path) -> DataSource:
         hint="one folder per class with images in it, perhaps below train/, val/ and test/; or: "
         + "; ".join(entry.summary for entry in FORMATS),
     )
+
+
+def _read(form: DataFormat, place: Path) -> DataSource:
+    """Read a data set; whatever a format did not foresee in its files is damage."""
+    try:
+        return form.read(place)
+    except (OSError, PruneError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise no_memory(str(place)) from error
+        raise LoadRefusedError(
+            f"the data set cannot be read: {type(error).__name__}: {first_line(error)}",
+            code="CORRUPT_DATA",
+            where=str(place),
+            hint="get the files again from where they were published, or make them anew",
+        ) from error
 
 
 BUILT_IN: dict[str, Callable[[], DataSource]] = {}
@@ -170,7 +194,7 @@ def content_of(split: Sequence[Sample] | Packed, position: int) -> bytes:
     """Return the bytes of an image in its file format; raises what reading them may raise."""
     if isinstance(split, Packed):
         return split.content(int(split.places[position]))
-    return Path(name_of(split, position)).read_bytes()
+    return read_bytes(Path(name_of(split, position)), share=IMAGE_SHARE)
 
 
 def select(split: RawSplit, indices: NDArray[np.int64]) -> RawSplit:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunecli.errors import InputError
+from prunecli.files import current, is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,20 +26,26 @@ class Findings:
 
     `entered` are the folders that were read, by device and inode; `loops` those that lead back to
     one of them; `unreadable` the folders that could not be read, with the reason; `others` counts
-    files that are no images by their names.
+    files that are no images by their names. `outside` are links that lead out of `root`.
     """
+
+    root: str
 
     entered: set[tuple[int, int]] = field(default_factory=set)
     loops: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
     others: int = 0
 
 
 def images_below(folder: Path, findings: Findings) -> Iterator[tuple[str, Sequence[str]]]:
     """Yield (folder, names of images in it) in the order of the paths; hidden ones are left out.
 
-    Links are followed, but no folder is entered twice.
+    Links are followed where they stay below the root, but no folder is entered twice.
     """
+    if leads_out(str(folder), findings.root):
+        findings.outside.append(str(folder))
+        return
     waiting: list[str | tuple[str, Sequence[str]]] = [str(folder)]
     while waiting:
         item = waiting.pop()
@@ -102,6 +109,10 @@ def _inside(folder: str, findings: Findings) -> list[str | tuple[str, Sequence[s
     except OSError as error:
         findings.unreadable.append(f"{folder} ({error.strerror})")
         return []
+    links = [item for _, _, item in found if item.is_symlink()]
+    away = {item.name for item in links if leads_out(item.path, findings.root)}
+    findings.outside += sorted(f"{folder}{os.sep}{name}" for name in away)
+    found = [entry for entry in found if entry[0] not in away]
     folders = sorted(name for name, is_dir, _ in found if is_dir)
     files = sorted(name for name, is_dir, item in found if not is_dir and _is_picture(item))
     findings.others += len(found) - len(folders) - len(files)
@@ -133,6 +144,13 @@ def _is_picture(entry: os.DirEntry[str]) -> bool:
     A link that leads nowhere is an image that cannot be read.
     """
     return is_image(entry.name) and (_safely(entry.is_file) or entry.is_symlink())
+
+
+def leads_out(path: str, root: str) -> bool:
+    """Tell whether something that is there lies outside of a folder, and may not be read so."""
+    if current().outside or not os.path.exists(path):  # noqa: PTH110 - there may be a million
+        return False
+    return not is_inside(path, root)
 
 
 def _safely(ask: Callable[[], bool]) -> bool:

@@ -62,6 +62,7 @@ def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
         **({} if record is None else {"record of learnability": record}),
         "precision": report.precision,
         **({"processes": shared} if (shared := processes_text(report.epochs[-1].shares)) else {}),
+        **({} if report.threads is None else {"threads": str(report.threads)}),
         **({} if report.taught_by is None else {"teacher": report.taught_by.statement}),
         "written to": place_text(report.output),
     }

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunecli.atomic import atomic_write
-from prunecli.errors import InputError
+from prunecli.errors import InputError, LoadRefusedError
+from prunecli.files import check_memory, check_plain, reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,9 @@ Hits: TypeAlias = NDArray[np.bool_]
 """[images, epochs]: whether an image was classified rightly at an epoch."""
 
 SCHEMA = 1
+_TEXT = 256
+"""Bytes of memory that the path of an image may take."""
+
 KEY = b"prunecli.learnability"
 
 SCORED = ("evaluation", "training")
@@ -98,10 +102,22 @@ def write_record(record: Record, path: Path) -> None:
 
 def read_record(path: Path) -> Record:
     """Read a record; raises `InputError` (`NO_RECORD`) for a file that is not one of ours."""
-    import pyarrow as pa
     from pyarrow import parquet
 
-    try:
+    if not path.exists():
+        raise InputError(
+            "there is no such record of what a model learned",
+            code="NO_RECORD",
+            where=str(path),
+            hint="check the path, or make one: prunecli finetune ... --record-learnability "
+            "run.parquet",
+        )
+    with reading(path, _no_record):
+        check_plain(path)
+        told = parquet.read_metadata(path)
+        columns = told.schema.to_arrow_schema()
+        widths = (getattr(field.type, "byte_width", 0) for field in columns if _is_fixed(field))
+        check_memory(told.num_rows * (_TEXT + sum(widths)), path, what="unpacking the record")
         table = parquet.read_table(path)
         facts = json.loads((table.schema.metadata or {})[KEY])
         epochs, classes = int(facts["epochs"]), tuple(map(str, facts["classes"]))
@@ -110,16 +126,6 @@ def read_record(path: Path) -> Record:
         rows = [np.frombuffer(row, np.uint8) for row in table["hits"].to_pylist()]
         packed = np.stack(rows) if rows else np.zeros((0, 0), np.uint8)
         paths = tuple(map(os.fsdecode, table["path"].to_pylist()))
-    except FileNotFoundError as error:
-        raise InputError(
-            "there is no such record of what a model learned",
-            code="NO_RECORD",
-            where=str(path),
-            hint="check the path, or make one: prunecli finetune ... --record-learnability "
-            "run.parquet",
-        ) from error
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
-        raise _no_record(path, type(error).__name__) from error
     if not rows:
         raise _no_record(path, "it holds no image")
     if schema != SCHEMA or not 0 < epochs <= 8 * packed.shape[1]:
@@ -128,6 +134,12 @@ def read_record(path: Path) -> Record:
         raise _no_record(path, f"labels beyond its {len(classes)} classes")
     hits = np.unpackbits(packed, axis=1, count=epochs).astype(np.bool_)
     return Record(paths, labels, classes, hits, scored, about)
+
+
+def _is_fixed(field: pa.Field) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_fixed_size_binary(field.type))
 
 
 def _column(paths: tuple[str, ...]) -> pa.Array:
@@ -140,8 +152,8 @@ def _column(paths: tuple[str, ...]) -> pa.Array:
         return pa.array([os.fsencode(path) for path in paths], pa.binary())
 
 
-def _no_record(path: Path, reason: str) -> InputError:
-    return InputError(
+def _no_record(path: Path, reason: str) -> LoadRefusedError:
+    return LoadRefusedError(
         f"the file is no record of what a model learned: {reason}",
         code="NO_RECORD",
         where=str(path),

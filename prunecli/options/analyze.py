@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from prunecli.options import shared
-from prunecli.options.declare import group, needs, option
+from prunecli.options.declare import group, is_given, needs, option
 from prunecli.options.methods import METHOD_DEFAULTS, ONE_SHOT
 
 DATA_NAMED = needs("data", hint="add --data images/")
@@ -96,6 +96,7 @@ class ComplexityOptions:
         None,
         "Write a class-balanced subset: a folder of hard links, or a list.",
         metavar="DIR|LIST.txt",
+        trusts=is_given,
         flags="--write-subset",
         basic=True,
     )

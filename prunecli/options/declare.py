@@ -67,6 +67,9 @@ class Option:
     `form` names how words are read where the type of the field does not say it. `choices` are
     offered by completion. `basic` options are those of the short help. `tells_default` says that
     the help text itself names the default.
+
+    `trusts` tells of which values an option lets code run or something be written; a file that
+    lies beside a model may not say those. `flag_only` options are not taken from a variable either.
     """
 
     help: str
@@ -80,6 +83,13 @@ class Option:
     maximum: float | None = None
     tells_default: bool = False
     needs: tuple[Needs, ...] = ()
+    trusts: Test | None = None
+    flag_only: bool = False
+
+
+def is_given(value: Any) -> bool:
+    """Tell whether a word of an option says anything but no: a test for options that trust."""
+    return str(value).lower() not in {"none", "false", "", "0", "no", "off"}
 
 
 REQUIRED: Any = ...

@@ -6,7 +6,10 @@ from functools import partial
 from typing import Any
 
 from prunecli.options import shared
-from prunecli.options.declare import needs, option
+from prunecli.options.declare import is_given, needs, option
+
+MEMORY = 4 * 10**9
+"""Bytes that reading a file may take by default."""
 
 _reading = partial(option, panel=shared.READING)
 
@@ -21,6 +24,7 @@ class LoadOptions:
         "'package.module:function'.",
         metavar="NAME",
         flags="--arch",
+        trusts=lambda name: ":" in str(name),
     )
     architecture_args: Mapping[str, Any] = _reading(
         {},
@@ -43,5 +47,18 @@ class LoadOptions:
         None, "Standard deviation for input normalisation.", metavar="R,G,B", form="numbers"
     )
     allow_pickle: bool = _reading(
-        False, "Run code stored in a pickled model. Only for files that you made yourself."
+        False,
+        "Run code stored in a pickled model. Only for files that you made yourself.",
+        trusts=is_given,
+    )
+    allow_outside: bool = option(
+        False,
+        "Follow links and paths of images that lead out of the folder of the data.",
+        panel=shared.DATA,
+    )
+    max_file_memory: int = _reading(
+        MEMORY,
+        "Memory that reading a file may take, if that is more than the file itself.",
+        metavar="BYTES",
+        form="bytes",
     )

@@ -111,7 +111,8 @@ class FinetuneReport:
 
     `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one, and
     `taught_by` says who that is.
-    `history` has the steps of the model up to here.
+    `history` has the steps of the model up to here. `threads` are those that a training on a
+    processor took: with another number of them the weights come out a little different.
     """
 
     output: Path
@@ -132,6 +133,7 @@ class FinetuneReport:
     sampling: SamplingReport | None = None
     precision: str = "fp32"
     taught_by: TeacherReport | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ class FinetuneResult:
     record: Record | None = None
     sampling: SamplingReport | None = None
     precision: str = "fp32"
+    threads: int | None = None
     plan: PruningPlan | None = None
     steps_per_epoch: int = 0
 
@@ -357,6 +358,7 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
         warnings=tuple(warnings),
         masks={} if zeros is None else {name: mask.cpu() for name, mask in zeros.masks.items()},
         precision=precision_of(session.recipe.accelerator),
+        threads=_threads(session.recipe.accelerator),
         plan=plan,
         steps_per_epoch=session.recipe.steps_per_epoch,
         record=_record(session),
@@ -397,6 +399,11 @@ def _masked_weights(
         schedule=SPARSITY_SCHEDULES.get(options.sparsity_schedule),
     )
     return MaskedWeights(masks, gradual=gradual, layers=layers, allocation=options.allocation)
+
+
+def _threads(accelerator: Accelerator) -> int | None:
+    """Return the threads that trained on a processor: sums over them round by their number."""
+    return torch.get_num_threads() if accelerator.device.type == "cpu" else None
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
 from prunecli.evaluation.images import check_outputs
 from prunecli.evaluation.outputs import class_logits
+from prunecli.lifetime.interrupts import held_interrupts
 from prunecli.progress import Step
-from prunecli.training.interrupt import held_interrupts
 from prunecli.training.method import Batch, TrainingRun
 from prunecli.training.placing import replace_network_
 from prunecli.training.recipe import Recipe, Teacher, derive_seed

@@ -11,11 +11,11 @@ import torch
 from prunecli.data import ImageSet, plan_batches
 from prunecli.errors import InputError, InterruptedRunError
 from prunecli.evaluation.images import tally_batches, to_evaluation
+from prunecli.lifetime.interrupts import held_interrupts
 from prunecli.processes import is_lost, lost_process
 from prunecli.report import EpochReport, Evaluation
 from prunecli.training.devices import precision_of
 from prunecli.training.hits import EVALUATION_BATCH, image_hits, left_over, packed, unpacked
-from prunecli.training.interrupt import held_interrupts
 from prunecli.training.loop import check_finite, learning_rate, train_round
 from prunecli.training.placing import replace_network_
 from prunecli.training.state import (

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from prunecli.atomic import atomic_write
+from prunecli.checkpoint.dry_run import check_crc, check_zip
 from prunecli.checkpoint.writing import save_torch
-from prunecli.errors import InputError
+from prunecli.errors import InputError, LoadRefusedError
+from prunecli.files import reading
 from prunecli.processes import ALONE, Processes
 from prunecli.report import EpochReport, Evaluation, to_json
 
@@ -177,17 +179,13 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_fields(path: Path, saved: bytes) -> dict[str, Any]:
-    """Read what a run saved at `path`; raise `InputError` (`CORRUPT_STATE`) for anything else."""
-    try:
+    """Read what a run saved at `path`; raise `LoadRefusedError` (`CORRUPT_STATE`) for damage."""
+    with reading(path, _corrupt_state):
+        if path.exists():  # on the host of the main process, which told the others
+            check_zip(path)
+            check_crc(path)
         fields = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
         schema = fields.pop("schema")
-    except Exception as error:  # a damaged zip or pickle raises any of a dozen types
-        raise InputError(
-            f"the saved state of the run cannot be read: {type(error).__name__}",
-            code="CORRUPT_STATE",
-            where=str(path),
-            hint="remove the file and start again without --resume",
-        ) from error
     if schema != SCHEMA:
         raise InputError(
             f"the saved state has schema {schema}, this version reads {SCHEMA}",
@@ -196,6 +194,15 @@ def read_fields(path: Path, saved: bytes) -> dict[str, Any]:
             hint="finish the run with the version that started it",
         )
     return dict(fields)
+
+
+def _corrupt_state(path: Path, reason: str) -> LoadRefusedError:
+    return LoadRefusedError(
+        f"the saved state of the run cannot be read: {reason}",
+        code="CORRUPT_STATE",
+        where=str(path),
+        hint="remove the file and start again without --resume",
+    )
 
 
 def evaluation_from(fields: Mapping[str, Any]) -> Evaluation:

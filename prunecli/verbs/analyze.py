@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prunecli.artefacts.sparse import stored_sparsity
 from prunecli.data import DataSource, check_classes, load_split, open_source, unlike_classes
 from prunecli.html import analysis_page, write_page
+from prunecli.lifetime.claims import claiming
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
 from prunecli.pictures import save_pictures
 from prunecli.pictures.of_reports import analysis_pictures, picture_names
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@claiming
 def analyze(
     *,
     model: Path | None = None,

@@ -12,6 +12,7 @@ from prunecli.artefacts.history import history_of
 from prunecli.artefacts.provenance import provenance
 from prunecli.artefacts.sparse import stored_sparsity
 from prunecli.atomic import check_output
+from prunecli.lifetime.claims import claiming
 from prunecli.options import ExportOptions, LoadOptions
 from prunecli.options.declare import check_effect
 from prunecli.pictures.of_reports import NAMES
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from prunecli.exporting import ExportFormat, Timer
 
 
+@claiming
 def export(
     model: Path,
     *,

@@ -38,6 +38,7 @@ from prunecli.learnability import (
     read_record,
     write_record,
 )
+from prunecli.lifetime.claims import claiming
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import changes_of, check_effect, effective, values_of
 from prunecli.options.shared import teacher_file
@@ -94,6 +95,7 @@ class _Scores:
     warnings: tuple[str, ...]
 
 
+@claiming
 def finetune(
     model: Path,
     *,
@@ -199,6 +201,7 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         teacher=scores.teacher,
         history=(*history_of(checkpoint), step),
         taught_by=taught.report,
+        threads=result.threads,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
+from prunecli.lifetime.claims import claiming
 from prunecli.methods.default_recipe import choose
 from prunecli.methods.ways import trains
 from prunecli.options import LoadOptions, PruneOptions
@@ -42,6 +43,7 @@ def needs_latencies(budget: Budget | None, options: PruneOptions) -> bool:
     return limited or options.signal.endswith(f"/{LATENCY_REMOVED}")
 
 
+@claiming
 def prune(
     model: Path,
     *,

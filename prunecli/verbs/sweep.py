@@ -12,6 +12,7 @@ from prunecli.atomic import atomic_write, check_output
 from prunecli.cost.kinds import COST_KINDS
 from prunecli.data import check_classes, open_source
 from prunecli.errors import InputError
+from prunecli.lifetime.claims import claiming
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.pictures.of_reports import NAMES
 from prunecli.progress import Clock, Progress, silent
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from prunecli.report import SweepReport, Trial
 
 
+@claiming
 def sweep(
     model: Path,
     *,

@@ -164,21 +164,6 @@ def test_published_weights_are_known_by_their_sha256(tmp_path, monkeypatch):
     assert loaded.checkpoint.metadata["published"] == "GoogLeNet_Weights.IMAGENET1K_V1"
 
 
-@pytest.fixture
-def extra_architecture():
-    """Register an architecture for one test."""
-    added = []
-
-    def add(name: str, architecture: Architecture) -> None:
-        ARCHITECTURES.add(name, architecture, summary="For a test.")
-        added.append(name)
-
-    yield add
-    for name in added:
-        del ARCHITECTURES._entries[name]
-    fingerprint_of.cache_clear()
-
-
 def test_weights_that_fit_several_architectures_are_not_guessed(
     tmp_path, extra_architecture, make_checkpoint
 ):

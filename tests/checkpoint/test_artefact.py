@@ -207,7 +207,11 @@ def test_an_artefact_with_a_factory_is_not_used_unless_somebody_asks(tmp_path, m
     assert caught.value.code == "UNTRUSTED_FACTORY"
     assert "--arch os:system" in caught.value.hint
     assert not (tmp_path / "ran").exists()
-    assert load(tmp_path / "a.safetensors", architecture="os:system").checkpoint
+    own = checkpoint.architecture
+    with pytest.raises(InputError, match="the argument command=touch"):
+        load(tmp_path / "a.safetensors", architecture=own.name)
+    found = load(tmp_path / "a.safetensors", architecture=own.name, architecture_args=own.kwargs)
+    assert found.checkpoint.architecture == own
 
 
 def test_loading_imports_no_torchvision(digits_checkpoint):

@@ -27,7 +27,10 @@ def verbs(monkeypatch, tmp_path):
     return fake
 
 
-KINDS = sorted(errors.PruneError.__subclasses__(), key=lambda kind: kind.exit_code)
+KINDS = sorted(
+    (*errors.PruneError.__subclasses__(), errors.TerminatedRunError),
+    key=lambda kind: kind.exit_code,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -222,20 +222,37 @@ def test_what_is_dear_is_made_once_for_the_same_content():
         made.append(1)
         return np.arange(3, dtype=np.float32)
 
-    first, second = cached(["a", b"b"], make), cached(["a", b"b"], make)
-    other = cached(["ab", b""], make)
+    told: list[str] = []
+    first, second, other = (
+        cached(parts, make, say=told.append) for parts in (["a", b"b"], ["a", b"b"], ["ab", b""])
+    )
     assert [found for _, found in (first, second, other)] == [False, True, False]
     assert len(made) == 2
     assert second[0].tolist() == [0, 1, 2]
+    assert told == []
 
 
-def test_a_broken_cache_is_made_anew(tmp_path):
-    cached(["a"], lambda: np.ones(2, np.float32))
+@pytest.mark.parametrize("damage", ["nonsense", "bit", "cut", "empty"])
+def test_a_broken_cache_is_made_anew_and_it_is_said(tmp_path, damage):
+    told: list[str] = []
+    cached(["a"], lambda: np.ones(2, np.float32), say=told.append)
     (file,) = (tmp_path / "cache").rglob("*.npy")
-    file.write_bytes(b"not an array")
-    values, found = cached(["a"], lambda: np.zeros(2, np.float32))
+    content = bytearray(file.read_bytes())
+    content[-25] ^= 1  # in the last number
+    damaged = {
+        "nonsense": b"not an array",
+        "bit": bytes(content),
+        "cut": content[:-3],
+        "empty": b"",
+    }
+    file.write_bytes(damaged[damage])
+    values, found = cached(["a"], lambda: np.zeros(2, np.float32), say=told.append)
     assert not found
     assert values.tolist() == [0, 0]
+    assert len(told) == 1
+    assert str(file) in told[0]
+    assert cached(["a"], lambda: np.ones(2, np.float32), say=told.append)[1]
+    assert len(told) == 1
 
 
 def test_the_features_of_a_network_are_what_its_last_layer_reads():

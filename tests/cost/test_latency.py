@@ -22,8 +22,9 @@ from prunecli.budget import make_budget
 from prunecli.checkpoint import load
 from prunecli.cost.latency import Grid, LatencyTable, Machine, bind, operators_of, parse_table
 from prunecli.cost.latency.table import monotone
-from prunecli.errors import GateError, InputError
+from prunecli.errors import GateError, InputError, PruneError
 from prunecli.exporting.timing import latency_table, operators
+from prunecli.files import limited
 from prunecli.network.traced import Network, read_network
 from prunecli.options import LatencyOptions, PruneOptions
 from prunecli.pruning.road import prune_network
@@ -411,7 +412,7 @@ def spoilt():
 def test_a_table_that_cannot_be_is_refused(name: str, spoil) -> None:
     data = json.loads(json.dumps(made_up(read(chain()), multiply_adds).to_json()))
     spoil(data)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(PruneError) as caught:
         parse_table(data, where="t.json")
     assert caught.value.code == "BAD_LATENCY_TABLE", name
     assert caught.value.where == "t.json"
@@ -423,18 +424,18 @@ def test_a_table_that_cannot_be_is_refused(name: str, spoil) -> None:
 def test_a_file_that_is_no_table_is_refused(content: bytes, tmp_path) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(content)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(PruneError) as caught:
         latency_table.read_table(path)
     assert caught.value.code == "BAD_LATENCY_TABLE"
 
 
-def test_a_folder_and_a_huge_file_are_no_tables(tmp_path, monkeypatch) -> None:
-    with pytest.raises(InputError):
+def test_a_folder_and_a_huge_file_are_no_tables(tmp_path) -> None:
+    with pytest.raises(PruneError):
         latency_table.read_table(tmp_path)
-    monkeypatch.setattr(latency_table, "LARGEST_FILE", 3)
-    (tmp_path / "t.json").write_text("{   }")
-    with pytest.raises(InputError, match="too large"):
+    (tmp_path / "t.json").write_text(f"{{{' ' * 10_000}}}")
+    with limited(memory=10**6), pytest.raises(PruneError, match="would take") as caught:
         latency_table.read_table(tmp_path / "t.json")
+    assert caught.value.code == "FILE_TOO_LARGE"
 
 
 def test_a_table_of_another_setting_is_refused_and_one_of_another_machine_warned_of(

@@ -19,7 +19,8 @@ from prunecli.architectures.reference import InputSpec
 from prunecli.data import load_split, open_source
 from prunecli.data.splits import available_splits, choose
 from prunecli.data.survey.survey import survey
-from prunecli.errors import InputError
+from prunecli.errors import InputError, PruneError
+from prunecli.files import limited
 from prunecli.options import ComplexityOptions
 from prunecli_cli.main import main
 
@@ -92,6 +93,20 @@ def test_splits_classes_and_pixels_are_those_that_were_saved(tmp_path):
     assert np.array_equal(everything.images[-1].numpy().transpose(1, 2, 0), picture(205))
     streamed = load_split(source, "train", input=SPEC, memory_limit=1)
     assert np.array_equal(streamed.images.numpy(), images.images.numpy())
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog"], [0.5, 1.0], [None, None]])
+def test_labels_that_are_no_numbers_of_their_names_are_refused(tmp_path, labels):
+    folder = write(tmp_path, range(2), [0, 1])
+    (file,) = folder.glob("*.arrow")
+    with pa.ipc.open_stream(str(file)) as stream:
+        table = stream.read_all()
+    wrong = table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, wrong.schema) as writer:
+        writer.write_table(wrong)
+    with pytest.raises(PruneError) as caught:
+        open_source(folder)
+    assert caught.value.exit_code == 4
 
 
 def test_an_image_keeps_its_name_whatever_is_chosen_with_it(tmp_path):
@@ -175,7 +190,7 @@ def test_the_columns_are_found_by_type_and_name_or_it_is_said_which_there_are(
     if code is None:
         assert len(open_source(tmp_path).splits["all"]) == 3
         return
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(PruneError) as caught:
         open_source(tmp_path)
     assert caught.value.code == code
     assert caught.value.hint
@@ -250,7 +265,7 @@ def write_parquet(folder):
 )
 def test_a_folder_that_makes_no_sense_is_refused(tmp_path, make, words):
     make(tmp_path / "data")
-    with pytest.raises(InputError, match=words) as caught:
+    with pytest.raises(PruneError, match=words) as caught:
         open_source(tmp_path / "data")
     assert caught.value.hint
 
@@ -260,7 +275,7 @@ def test_a_folder_that_makes_no_sense_is_refused(tmp_path, make, words):
 def test_damaged_descriptions_are_refused(tmp_path, name, text):
     write(tmp_path, range(2), [0, 1])
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError):
+    with pytest.raises(PruneError):
         open_source(tmp_path)
 
 
@@ -270,7 +285,7 @@ from pathlib import Path
 import numpy as np
 from prunecli.data import open_source, labels_of
 from prunecli.data.survey.survey import survey
-from prunecli.errors import InputError
+from prunecli.errors import InputError, PruneError
 folder, random = Path(sys.argv[1]), np.random.default_rng(0)
 file = folder / "data-00000-of-00001.arrow"
 whole = file.read_bytes()
@@ -285,7 +300,7 @@ for trial in range(400):
     file.write_bytes(bytes(damaged))
     try:
         survey(open_source(folder))
-    except InputError:
+    except PruneError:
         refused += 1
 print(refused)
 """
@@ -356,7 +371,11 @@ def test_the_library_s_own_cache_of_an_image_folder_is_read(library, tmp_path):
     (info,) = (tmp_path / "cache").rglob("dataset_info.json")
     source = open_source(info.parent)
     assert source.classes == NAMES
-    images = load_split(source, "test", input=SPEC)
+    with pytest.raises(InputError, match="none of the") as caught:
+        load_split(source, "test", input=SPEC)  # the files lie where they were, not in the cache
+    assert "--allow-outside" in caught.value.hint
+    with limited(outside=True):
+        images = load_split(source, "test", input=SPEC)
     for row, pixels in zip(made["test"], images.images.numpy(), strict=True):
         assert np.array_equal(np.asarray(row["image"]), pixels.transpose(1, 2, 0))
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from prunecli import data
 from prunecli.architectures.reference import InputSpec
+from prunecli.data import FORMATS, DataFormat, open_source
 from prunecli.data.splits import choose, even_sample, stratified_split
-from prunecli.errors import InputError
+from prunecli.errors import InputError, PruneError
 
 
 @pytest.fixture
@@ -265,15 +266,29 @@ def damage_replace(path: Path) -> None:
 def test_a_damaged_idx_file_is_named(tmp_path, damage, end):
     write_idx_pair(tmp_path, "train", 5, end=end)
     damage(tmp_path / f"train-images-idx3-ubyte{end}")
-    with pytest.raises(InputError, match="train-images") as caught:
+    with pytest.raises(PruneError, match="train-images") as caught:
         data.open_source(tmp_path)
     assert caught.value.code == "CORRUPT_DATA"
+
+
+def test_what_a_format_did_not_foresee_is_a_damaged_data_set(tmp_path):
+    def fail(_):
+        raise KeyError("shape")
+
+    FORMATS.add("odd", DataFormat(lambda path: path.suffix == ".odd", fail), summary="For a test.")
+    try:
+        (tmp_path / "x.odd").touch()
+        with pytest.raises(PruneError, match="KeyError: 'shape'") as caught:
+            open_source(tmp_path / "x.odd")
+    finally:
+        del FORMATS._entries["odd"]
+    assert (caught.value.code, caught.value.exit_code) == ("CORRUPT_DATA", 4)
 
 
 def test_idx_labels_of_another_number_than_images_are_refused(tmp_path):
     write_idx_pair(tmp_path, "train", 5)
     write_idx(tmp_path / "train-labels-idx1-ubyte", np.arange(4))
-    with pytest.raises(InputError, match=r"with \[4\] labels"):
+    with pytest.raises(PruneError, match=r"with \[4\] labels"):
         data.open_source(tmp_path)
 
 
@@ -314,7 +329,7 @@ def test_a_cifar_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path
     trace = tmp_path / "ran"
     content = {b"data": Harmful(trace), b"labels": []}
     (tmp_path / "data" / "data_batch_1").write_bytes(pickle.dumps(content))
-    with pytest.raises(InputError, match="refused") as caught:
+    with pytest.raises(PruneError, match="refused") as caught:
         data.open_source(tmp_path / "data")
     assert caught.value.code == "CORRUPT_DATA"
     assert not trace.exists()
@@ -351,7 +366,7 @@ def test_binary_cifar_batches_are_read(tmp_path, label_bytes, files):
     assert source.splits["test"].labels.tolist() == [0, 1, 0, 1, 0, 1]
     assert (source.splits["train"].images.reshape(6, -1) == rows[:, label_bytes:]).all()
     (tmp_path / files[0]).write_bytes(rows.tobytes()[:-1])
-    with pytest.raises(InputError, match="whole number"):
+    with pytest.raises(PruneError, match="whole number"):
         data.open_source(tmp_path)
 
 

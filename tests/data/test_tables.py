@@ -17,7 +17,7 @@ from prunecli.complexity import csg
 from prunecli.data import load_split, open_source
 from prunecli.data.survey.near_duplicates import near_duplicates, perceptual_hashes, thumbnail
 from prunecli.data.survey.survey import survey
-from prunecli.errors import InputError
+from prunecli.errors import InputError, PruneError
 from prunecli.options import ComplexityOptions
 
 SPEC = InputSpec(3, 8, 8, (0.0,) * 3, (1.0,) * 3)
@@ -99,7 +99,7 @@ def test_files_that_are_not_there_are_counted(pictures):
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused(pictures, text, code):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(PruneError) as caught:
         open_source(write(pictures / "table.csv", text))
     assert caught.value.code == code
 
@@ -174,7 +174,7 @@ class Trap:
 )
 def test_an_archive_that_makes_no_sense_is_refused_and_runs_nothing(tmp_path, arrays):
     np.savez(tmp_path / "data.npz", **arrays)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(PruneError) as caught:
         open_source(tmp_path / "data.npz")
     assert caught.value.code == "CORRUPT_DATA"
     assert not Path("/tmp/prunecli-trap").exists()
@@ -188,14 +188,14 @@ def test_compressed_arrays_that_are_damaged_are_refused(tmp_path):
         damaged = bytearray(whole)
         damaged[place] ^= 0xFF
         (tmp_path / "data.npz").write_bytes(bytes(damaged))
-        with contextlib.suppress(InputError):  # a change may also do no harm
+        with contextlib.suppress(PruneError):  # a change may also do no harm
             open_source(tmp_path / "data.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", pickle.dumps([1])])
 def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "data.npz").write_bytes(content)
-    with pytest.raises(InputError, match="archive"):
+    with pytest.raises(PruneError, match="archive"):
         open_source(tmp_path / "data.npz")
 
 

@@ -59,6 +59,9 @@ def measured() -> dict[str, str]:
         "csg-scale": table(*complexity.scale(read("csg_scale.csv"))),
         "csg-tsne": table(*complexity.tsne(read("csg_tsne.csv"))),
         "listing": _listing(),
+        "strangers": _strangers(),
+        "mutations": _mutations(),
+        "interruptions": _interruptions(),
         "expected-error": _expected_error(),
         "kept-flops": _kept_flops(),
         "kept-flops-relation": _kept_flops_relation(),
@@ -549,6 +552,42 @@ def _listing() -> str:
         for row in read("listing.csv")
     ]
     return table(("what", "files", "seconds", "MB more"), rows)
+
+
+def _strangers() -> str:
+    """Return how files are refused that ask for more than they hold."""
+    rows = [
+        (row["file"], f"{int(row['bytes']) / 1000:,.0f}", f"`{row['refused_with']}`",
+         row["seconds"], row["more_mb"])
+        for row in read("strangers.csv")
+    ]  # fmt: skip
+    head = ("file", "kB on disk", "refused with", "seconds", "MB more")
+    return table(head, rows)
+
+
+def _mutations() -> str:
+    """Return what came of damaged files, by format."""
+    names = ("format", "mutations", "read", "refused", "faults", "slowest_s")
+    rows = [tuple(row[name] for name in names) for row in read("mutations.csv")]
+    counted = [str(sum(int(row[at]) for row in rows)) for at in range(1, 5)] if rows else []
+    slowest = [max((row[5] for row in rows), key=float)] if rows else []
+    total = [("**all**", *counted, *slowest)] if rows else []
+    head = ("file", "mutations", "read", "refused", "faults", "slowest, s")
+    return table(head, [*rows, *total])
+
+
+def _interruptions() -> str:
+    """Return what verbs left that were stopped or lacked something, by what happened to them."""
+    found: dict[str, Rows] = {}
+    for row in read("interruptions.csv"):
+        found.setdefault(row["fault"], []).append(row)
+    names = ("moments", "stopped", "finished", "broken", "faults")
+    rows = [
+        (fault, str(len(own)), *(str(sum(int(row[name]) for row in own)) for name in names))
+        for fault, own in found.items()
+    ]
+    head = ("what happens", "verbs", "runs", "ended early", "finished", "broken files", "faults")
+    return table(head, rows)
 
 
 def _expected_error() -> str:

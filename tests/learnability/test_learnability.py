@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from prunecli.errors import InputError
+from prunecli.errors import InputError, PruneError
 from prunecli.learnability import (
     Record,
     agreement,
@@ -168,7 +168,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path):
     (tmp_path / "text.parquet").write_text("no")
     parquet.write_table(pa.table({"path": ["a"]}), tmp_path / "other.parquet")
     for name in ("text.parquet", "other.parquet", "none.parquet"):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(PruneError) as caught:
             read_record(tmp_path / name)
         assert caught.value.code == "NO_RECORD"
 
@@ -189,7 +189,7 @@ def test_a_record_that_was_tampered_with_is_refused(tmp_path, change):
     path = tmp_path / "run.parquet"
     write_record(record(A), path)
     parquet.write_table(change(parquet.read_table(path)), path)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(PruneError) as caught:
         read_record(path)
     assert caught.value.code == "NO_RECORD"
 

@@ -188,5 +188,5 @@ def test_networks_agree_about_hard_digits_and_those_of_one_family_most():
 
 def test_a_file_that_is_no_record_is_an_error_with_the_next_step(tmp_path, capsys):
     (tmp_path / "a.parquet").write_text("no")
-    assert main(["analyze", "digits", "--learnability", str(tmp_path / "a.parquet")]) == 2
+    assert main(["analyze", "digits", "--learnability", str(tmp_path / "a.parquet")]) == 4
     assert "--record-learnability" in capsys.readouterr().err

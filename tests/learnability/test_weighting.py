@@ -13,7 +13,7 @@ from torch import nn
 
 from prunecli import data, verbs
 from prunecli.data import MemoryImageSet, StreamedImageSet
-from prunecli.errors import InputError, InterruptedRunError
+from prunecli.errors import InputError, InterruptedRunError, PruneError
 from prunecli.learnability import (
     Record,
     importance_weights,
@@ -447,7 +447,7 @@ def test_a_record_does_not_go_on_with_other_images_or_another_network(
 
 
 def refused(**changes):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(PruneError) as caught:
         make_sampling(FinetuneOptions(**changes), image_set(LABELS))
     return caught.value
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from prunecli import data
 from prunecli.data import Arrays, DataSource, StreamedImageSet
-from prunecli.errors import InputError, InterruptedRunError
+from prunecli.errors import InputError, InterruptedRunError, PruneError
 from prunecli.evaluation.images import evaluate
 from prunecli.options import FinetuneOptions
 from prunecli.report import to_json
@@ -465,7 +465,7 @@ def test_a_run_is_not_resumed_with_other_settings_or_another_network(digits, tmp
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04"])
 def test_a_damaged_state_is_refused(digits, tmp_path, content):
     (tmp_path / STATE_FILE).write_bytes(content)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(PruneError) as caught:
         finetune(make_net(), digits, input=GREY, options=QUICK, run_dir=tmp_path, resume=True)
     assert caught.value.code == "CORRUPT_STATE"
 

@@ -19,6 +19,7 @@ from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
 from prunecli.evaluation.images import evaluate, tally_logits
 from prunecli.evaluation.outputs import class_logits
+from prunecli.lifetime.interrupts import held_interrupts
 from prunecli.options import FinetuneOptions
 from prunecli.training import (
     AUGMENTATIONS,
@@ -30,7 +31,6 @@ from prunecli.training import (
 from prunecli.training.augment import augmentation_for
 from prunecli.training.average import ExponentialAverage
 from prunecli.training.devices import PRECISIONS, make_accelerator, precision_of
-from prunecli.training.interrupt import held_interrupts
 from prunecli.training.loop import derive_seed, epoch_batches
 from prunecli.training.losses import Objective
 from prunecli.training.optimizers import build_optimizer, parameter_groups

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from prunecli.errors import InputError
+from prunecli.errors import LoadRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +121,7 @@ class LatencyTable:
 
 
 def parse_table(data: Any, *, where: str) -> LatencyTable:
-    """Read what `to_json` wrote; raise `InputError` (`BAD_LATENCY_TABLE`) for anything else."""
+    """Read what `to_json` wrote; else raise `LoadRefusedError` (`BAD_LATENCY_TABLE`)."""
     try:
         if data["schema"] != SCHEMA or data["kind"] != "latency table":
             raise bad_table("it is of another kind or version", where)
@@ -140,9 +140,9 @@ def parse_table(data: Any, *, where: str) -> LatencyTable:
         raise bad_table(f"{type(error).__name__}: {error}", where) from error
 
 
-def bad_table(reason: str, where: str) -> InputError:
+def bad_table(reason: str, where: str) -> LoadRefusedError:
     """Return the error of a file that is no latency table."""
-    return InputError(
+    return LoadRefusedError(
         f"this is no latency table that can be used: {reason}",
         code="BAD_LATENCY_TABLE",
         where=where,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunecli.errors import InputError
+from prunecli.data.walk import leads_out
+from prunecli.errors import LoadRefusedError
+from prunecli.files import IMAGE_SHARE, check_plain, read_bytes, read_json, reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,10 @@ class Pictures:
         path = value.get("path") if isinstance(value, dict) else None
         if not path:
             raise FileNotFoundError(f"row {row} holds no image")
-        return Path(self.folder, path).read_bytes()
+        file = Path(self.folder, path)
+        if leads_out(str(file), str(self.folder)):
+            raise FileNotFoundError(f"{file} lies outside of the data set")
+        return read_bytes(file, share=IMAGE_SHARE)
 
 
 def read_columns(
@@ -51,12 +55,12 @@ def read_columns(
     """Return the images and the labels [n] of Arrow files (none: those that the state names).
 
     Labels are int64, -1 where one is missing, or objects, None where one is missing. Raises
-    `InputError` (`CORRUPT_DATA`).
+    `LoadRefusedError` (`CORRUPT_DATA`).
     """
     import pyarrow as pa
 
     order = None
-    try:
+    with reading(folder, _corrupt):
         if not files:
             files, order = _state(folder)
         tables = [_table(folder / name).select([image, label]) for name in files]
@@ -70,21 +74,23 @@ def read_columns(
         numbers = _labels(labels)
         if order is not None:
             if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(table):
-                raise ValueError("its indices go beyond its rows")  # noqa: TRY301
+                raise ValueError("its indices go beyond its rows")
             numbers = numbers[order]
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"the saved data set cannot be read: {error}",
-            code="CORRUPT_DATA",
-            where=str(folder),
-            hint="save it again: dataset.save_to_disk(FOLDER)",
-        ) from error
     return Pictures(pictures.chunks, starts, folder, order), numbers
+
+
+def _corrupt(path: Path, reason: str) -> LoadRefusedError:
+    return LoadRefusedError(
+        f"the saved data set cannot be read: {reason}",
+        code="CORRUPT_DATA",
+        where=str(path),
+        hint="save it again: dataset.save_to_disk(FOLDER)",
+    )
 
 
 def _state(folder: Path) -> tuple[list[str], NDArray[np.int64] | None]:
     """Return the Arrow files of a saved data set, and the order of its rows where one was saved."""
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = read_json(folder / "state.json")
     files = [_inside(entry["filename"]) for entry in state["_data_files"]]
     if not files:
         raise ValueError("it names no Arrow files")
@@ -105,6 +111,7 @@ def _inside(name: Any) -> str:
 def _table(path: Path) -> pa.Table:
     import pyarrow as pa
 
+    check_plain(path)
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
 

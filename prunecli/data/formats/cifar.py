@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import pickle  # only through an unpickler that knows four harmless names
 import pickletools
@@ -14,6 +13,7 @@ from numpy._core.multiarray import _reconstruct
 
 from prunecli.data.formats.idx import corrupt
 from prunecli.data.source import FORMATS, Arrays, DataFormat, DataSource
+from prunecli.files import read_bytes, read_text, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
+_MOST_TUPLES = 24
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,28 @@ def read(folder: Path) -> DataSource:
     return DataSource(folder, "cifar-batches", classes, splits, problems)
 
 
+def _empty_array(kind: Any, shape: Any, code: Any) -> Any:
+    """Make the array that a pickle fills afterwards; it is never given a size before."""
+    if shape != (0,):
+        raise pickle.UnpicklingError(f"it wants an array of shape {shape} with nothing in it")
+    return _reconstruct(kind, shape, code)
+
+
+def _latin_bytes(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it wants the encoding {encoding!r}")
+    return text.encode(encoding)
+
+
 class BatchUnpickler(pickle.Unpickler):
     """Reads dictionaries, lists, strings and numpy arrays; any other object is refused."""
 
     ALLOWED: Mapping[tuple[str, str], Any] = {
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+        ("numpy._core.multiarray", "_reconstruct"): _empty_array,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): codecs.encode,
+        ("_codecs", "encode"): _latin_bytes,
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -86,18 +100,23 @@ class BatchUnpickler(pickle.Unpickler):
 
 def read_pickle(path: Path) -> dict[str, Any]:
     """Return a batch's dictionary with text keys, without executing code."""
-    try:
-        pickled = path.read_bytes()
-        _check_memo(pickled)
+    with reading(path, corrupt):
+        pickled = read_bytes(path)
+        _check_operations(pickled)
         content = BatchUnpickler(io.BytesIO(pickled), encoding="bytes").load()
         return {_text(key): value for key, value in content.items()}
-    except Exception as error:  # a damaged pickle raises any of a dozen types
-        raise corrupt(path, str(error) or type(error).__name__) from error
 
 
-def _check_memo(pickled: bytes) -> None:
-    """Raise `UnpicklingError` for a pickle whose few bytes would make a memo of gigabytes."""
+def _check_operations(pickled: bytes) -> None:
+    """Raise `UnpicklingError` for a few bytes that would take gigabytes or for ever.
+
+    A memo is as long as its highest number says; a tuple in tuples is hashed anew in each.
+    """
+    tuples = 0
     for operation, argument, _ in pickletools.genops(pickled):
+        tuples += operation.name.startswith("TUPLE")
+        if tuples > _MOST_TUPLES:
+            raise pickle.UnpicklingError("it holds more tuples than arrays and labels need")
         puts = operation.name in {"PUT", "BINPUT", "LONG_BINPUT"}
         if puts and argument is not None and argument > len(pickled):
             raise pickle.UnpicklingError(f"it wants to remember {argument} things")
@@ -121,7 +140,8 @@ def _binary_reader(label_bytes: int) -> Callable[[Path], Arrays]:
     """Read rows of `label_bytes` labels, the last of which counts, and 3,072 pixels."""
 
     def read_batch(path: Path) -> Arrays:
-        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        with reading(path, corrupt):
+            data = np.frombuffer(read_bytes(path), dtype=np.uint8)
         if len(data) % (label_bytes + PIXELS):
             raise corrupt(path, f"its {len(data)} bytes are no whole number of images")
         rows = data.reshape(-1, label_bytes + PIXELS)
@@ -146,10 +166,8 @@ def _pickled_names(key: str) -> Callable[[Path], tuple[str, ...]]:
 
 
 def _text_names(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(path.read_text(encoding="utf-8").split())
-    except ValueError as error:
-        raise corrupt(path, f"its names are no text: {error}") from error
+    with reading(path, corrupt):
+        return tuple(read_text(path).split())
 
 
 def _text(value: Any) -> str:

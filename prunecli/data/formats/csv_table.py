@@ -16,8 +16,9 @@ from prunecli.data.formats.layout import class_names, find_splits
 from prunecli.data.formats.vocabulary import CLASSES, PATHS, SPLIT_NAMES, SPLITS
 from prunecli.data.image_files import Run, files_of
 from prunecli.data.source import FORMATS, DataFormat, DataSource
-from prunecli.data.walk import entries, is_folder
-from prunecli.errors import InputError
+from prunecli.data.walk import entries, is_folder, leads_out
+from prunecli.errors import InputError, LoadRefusedError
+from prunecli.files import check_plain, reading
 from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
@@ -31,13 +32,17 @@ class _Gathered:
     """Images of tables, line by line: names and numbers of classes by (split, folder of the table).
 
     `numbers` says which class has which number, in the order of appearance. Of `lines`, `missing`
-    names those whose file is not there, and `unlabelled` counts files without a class.
+    names those whose file is not there, `outside` those whose file lies outside of the folder
+    `root` of the data, and `unlabelled` counts files without a class.
     """
+
+    root: str
 
     names: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     labels: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
     unlabelled: int = 0
     lines: int = 0
 
@@ -63,7 +68,7 @@ def read(path: Path) -> DataSource:
     """
     tables = {"": path} if path.is_file() else _tables_in(path)
     problems: list[str] = []
-    found = _Gathered()
+    found = _Gathered(str(path.parent if path.is_file() else path))
     for split, table in tables.items():
         _gather_(found, table, split, problems)
     if not found.names:
@@ -72,6 +77,12 @@ def read(path: Path) -> DataSource:
         problems.append(
             f"{counted(count, 'file')} of the table {verb(count, 'is', 'are')} not there, such as "
             f"{found.missing[0]}"
+        )
+    if count := len(found.outside):
+        problems.append(
+            f"{counted(count, 'file')} of the table {verb(count, 'lies', 'lie')} outside of its "
+            f"folder and {verb(count, 'is', 'are')} left out (--allow-outside takes them), such as "
+            f"{found.outside[0]}"
         )
     if lost := found.unlabelled:
         problems.append(
@@ -122,19 +133,31 @@ def _gather_(found: _Gathered, table: Path, split: str, problems: list[str]) -> 
         first = next(body)
         problems.append(f"the first line of {table.name} is taken for a header: {some(first)}")
     folder = str(table.parent)
+    away: dict[str, bool] = {}
     for row in body:
         found.lines += 1
         name, text = row[path].strip(), row[label].strip()
         if text:
             found.numbers.setdefault(text, len(found.numbers))
-        if not _is_file(os.path.join(folder, name)):  # noqa: PTH118 - there may be a million
-            found.missing.append(os.path.join(folder, name))  # noqa: PTH118
+        place = os.path.join(folder, name)  # noqa: PTH118 - there may be a million
+        if not _is_file(place):
+            found.missing.append(place)
+        elif _is_outside(place, found.root, away):
+            found.outside.append(place)
         elif text:
             own = split or ("all" if named is None else _split(table, row[named]))
             found.names.setdefault((own, folder), []).append(name)
             found.labels.setdefault((own, folder), []).append(found.numbers[text])
         else:
             found.unlabelled += 1
+
+
+def _is_outside(place: str, root: str, known: dict[str, bool]) -> bool:
+    """Tell whether a file may not be read where it is; `known` says it of folders."""
+    folder = os.path.dirname(place)  # noqa: PTH120
+    if folder not in known:
+        known[folder] = leads_out(folder, root)
+    return known[folder] or (os.path.islink(place) and leads_out(place, root))  # noqa: PTH114
 
 
 def _is_header(sheet: _Sheet, skipped: int, path: int, label: int) -> bool:
@@ -156,6 +179,14 @@ def _nothing(path: Path, found: _Gathered) -> InputError:
             where=str(path),
             hint=hint,
         )
+    if found.outside:
+        return InputError(
+            f"all of the {counted(len(found.outside), 'file')} of the table that are there lie "
+            "outside of its folder",
+            code="NO_IMAGES",
+            where=str(path),
+            hint=f"such as {found.outside[0]}; if you want them: --allow-outside",
+        )
     return InputError(
         f"none of the {counted(found.lines, 'file')} in the table is there",
         code="NO_IMAGES",
@@ -175,21 +206,18 @@ class _Sheet:
 
     def rows(self) -> Iterator[list[str]]:
         """Yield the rows that hold anything; raises `InputError` for what is no table."""
-        try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                yield from (row for row in csv.reader(file, delimiter=self.delimiter) if any(row))
-        except UnicodeDecodeError as error:
-            raise _corrupt(self.path, f"it is no UTF-8 text ({error.reason})") from error
-        except (OSError, csv.Error) as error:
-            raise _corrupt(self.path, str(error)) from error
+        with (
+            reading(self.path, _corrupt),
+            self.path.open(encoding="utf-8-sig", newline="") as file,
+        ):
+            yield from (row for row in csv.reader(file, delimiter=self.delimiter) if any(row))
 
 
 def _sheet(path: Path) -> _Sheet:
-    try:
+    with reading(path, _corrupt):
+        check_plain(path)
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             sample = file.read(4096)
-    except OSError as error:
-        raise _corrupt(path, str(error)) from error
     return _Sheet(path, next((sign for sign in "\t,;" if sign in sample), ","))
 
 
@@ -234,8 +262,8 @@ def _numbers_first(label: str) -> tuple[bool, float, str]:
     return (not number, float(label) if number else 0.0, label)
 
 
-def _corrupt(path: Path, reason: str) -> InputError:
-    return InputError(
+def _corrupt(path: Path, reason: str) -> LoadRefusedError:
+    return LoadRefusedError(
         f"the table of images cannot be read: {reason}",
         code="CORRUPT_DATA",
         where=str(path),

@@ -41,7 +41,7 @@ def read(folder: Path) -> DataSource:
             "table (.csv) of path and label",
         )
     problems = [*_loops(loops), *_outside(folder, splits)]
-    found = {name: _files(place, classes, problems) for name, place in splits.items()}
+    found = {name: _files(place, classes, problems, root=folder) for name, place in splits.items()}
     if not any(found.values()):
         raise InputError(
             "there is no image in any class folder" + "".join(f"; {text}" for text in problems),
@@ -53,16 +53,16 @@ def read(folder: Path) -> DataSource:
     return DataSource(folder, "image-folder", classes, labelled, tuple(problems))
 
 
-def _files(place: Path, classes: Sequence[str], problems: list[str]) -> Files:
+def _files(place: Path, classes: Sequence[str], problems: list[str], *, root: Path) -> Files:
     """Return the images of one split, and add to `problems` what else was found."""
-    findings = Findings()
-    root = place.stat()
+    findings = Findings(str(root))
+    own = place.stat()
     full: set[int] = set()
 
     def runs() -> Iterator[Run]:
         for label, name in enumerate(classes):
             # A class may be a link to another one, but not to the folder that holds it.
-            findings.entered = {(root.st_dev, root.st_ino)}
+            findings.entered = {(own.st_dev, own.st_ino)}
             for folder, names in images_below(place / name, findings):
                 full.add(label)
                 yield Run(folder, names, label)
@@ -76,9 +76,12 @@ def _files(place: Path, classes: Sequence[str], problems: list[str]) -> Files:
 def _problems(place: Path, empty: Sequence[str], findings: Findings, *, classes: int) -> list[str]:
     """Return sentences with numbers on what a split of so many classes holds besides images."""
     loops, closed, others = findings.loops, findings.unreadable, findings.others
-    none = len(empty) == classes
+    none, away = len(empty) == classes, findings.outside
     sentences = {
         f"{place} holds no image with a label and is left out": none,
+        f"{counted(len(away), 'link')} {verb(len(away), 'leads', 'lead')} out of the folder of the "
+        f"data and {verb(len(away), 'is', 'are')} left out (--allow-outside follows them): "
+        f"{some(away)}": away,
         f"{counted(len(closed), 'folder')} cannot be read: {some(closed)}": closed,
         f"{counted(len(empty), 'class', 'classes')} {verb(len(empty), 'has', 'have')} no image in "
         f"{place}: {some(empty)}": bool(empty) and not none,

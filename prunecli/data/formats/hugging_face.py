@@ -6,7 +6,6 @@ is run, and the library need not be installed.
 
 from __future__ import annotations
 
-import json
 from glob import escape
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,7 +15,8 @@ import numpy as np
 from prunecli.data.formats.arrow_rows import Pictures, read_columns
 from prunecli.data.formats.vocabulary import CLASSES, SPLIT_NAMES
 from prunecli.data.source import FORMATS, DataFormat, DataSource, Packed
-from prunecli.errors import InputError
+from prunecli.errors import InputError, LoadRefusedError
+from prunecli.files import read_json, reading
 from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
@@ -196,6 +196,8 @@ def _numbered(
 ) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
     """Return the classes, and labels as positions in them, -1 where there is none."""
     if names is not None:
+        if any(own.dtype == object for own in labels):
+            raise _corrupt(folder, "its labels have names and are no numbers of them")
         highest = max((int(own.max(initial=-1)) for own in labels), default=-1)
         if highest >= len(names):
             raise _corrupt(folder, f"label {highest} goes beyond its {len(names)} classes")
@@ -231,17 +233,15 @@ def _parquet(folder: Path) -> bool:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _corrupt(path, str(error)) from error
+    with reading(path, _corrupt):
+        content = read_json(path)
     if not isinstance(content, dict):
         raise _corrupt(path, "it holds no object")
     return content
 
 
-def _corrupt(path: Path, reason: str) -> InputError:
-    return InputError(
+def _corrupt(path: Path, reason: str) -> LoadRefusedError:
+    return LoadRefusedError(
         f"the saved data set cannot be read: {reason}",
         code="CORRUPT_DATA",
         where=str(path),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import math
-import zlib
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
 from prunecli.data.source import FORMATS, Arrays, DataFormat, DataSource
-from prunecli.errors import InputError
+from prunecli.errors import LoadRefusedError
+from prunecli.files import check_plain, read_bytes, reading, unpacked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +41,8 @@ def read(folder: Path) -> DataSource:
     """Read the pairs of image and label files, gzipped or not.
 
     Where there is one pair alone, its first 80 % are `train` and the rest `test`. The classes are
-    the numbers from the lowest label to the highest. Raises `InputError` (`CORRUPT_DATA`) for files
-    that are cut short or are no IDX files.
+    the numbers from the lowest label to the highest. Raises `LoadRefusedError` (`CORRUPT_DATA`) for
+    files that are cut short or are no IDX files.
     """
     splits: dict[str, Arrays] = {}
     for name, (image_file, label_file) in _pairs(folder).items():
@@ -79,10 +79,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     The header is two zero bytes, the type, the number of dimensions, then each as a big-endian
     32-bit integer. Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database".
     """
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise corrupt(path, str(error)) from error
+    with reading(path, corrupt):
+        data = _content(path)
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != UBYTE:
         raise corrupt(path, "it is not an IDX file of unsigned bytes")
     start = 4 + 4 * data[3]
@@ -94,9 +92,17 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def corrupt(path: Path, reason: str) -> InputError:
+def _content(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return read_bytes(path)
+    check_plain(path)
+    with gzip.open(path) as stream:
+        return unpacked(cast("IO[bytes]", stream), path)
+
+
+def corrupt(path: Path, reason: str) -> LoadRefusedError:
     """Return the error for a data file that cannot be read."""
-    return InputError(
+    return LoadRefusedError(
         f"a data file cannot be read: {reason}",
         code="CORRUPT_DATA",
         where=str(path),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib import format as npy
 
 from prunecli.data.source import FORMATS, Arrays, DataFormat, DataSource
-from prunecli.errors import InputError
+from prunecli.errors import LoadRefusedError
+from prunecli.files import check_memory, check_plain, reading
 from prunecli.wording import counted, some, verb
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def read(path: Path) -> DataSource:
     """Read features [n, d], or uint8 images [n, H, W] or [n, H, W, C], with labels [n].
 
     Labels are of any type; the classes are what they are, sorted. Pickled arrays are refused.
-    Raises `InputError`: `CORRUPT_DATA`.
+    Raises `LoadRefusedError` (`CORRUPT_DATA`).
     """
     arrays = _arrays(path)
     pairs = _pairs(arrays)
@@ -104,14 +106,28 @@ def _names(classes: NDArray[np.generic]) -> tuple[str, ...]:
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    try:
+    with reading(path, _corrupt):
+        check_plain(path)
+        with zipfile.ZipFile(path) as members:
+            _check_arrays(members, path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name.lower(): archive[name] for name in archive.files}
-    except (
-        OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError,
-        NotImplementedError,
-    ) as error:  # fmt: skip
-        raise _corrupt(path, str(error)) from error
+
+
+def _check_arrays(members: zipfile.ZipFile, path: Path) -> None:
+    """Raise before anything is allocated for arrays that are larger than what is stored of them."""
+    sizes = {member.filename: member.file_size for member in members.infolist()}
+    check_memory(sum(sizes.values()), path, what="unpacking the archive")
+    for name, size in sizes.items():
+        with members.open(name) as stream:
+            version = npy.read_magic(stream)
+            shape, _, kind = _HEADERS[version](stream)
+        asked = math.prod(shape) * kind.itemsize
+        if min(shape, default=0) < 0 or asked > size:
+            raise ValueError(f"{name} is {shape}, {asked:,} bytes, and holds {size:,}")
+
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def _pairs(
@@ -142,8 +158,8 @@ def _split(path: Path, points: NDArray[np.generic], labels: NDArray[np.int64]) -
     return Arrays(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels)
 
 
-def _corrupt(path: Path, reason: str) -> InputError:
-    return InputError(
+def _corrupt(path: Path, reason: str) -> LoadRefusedError:
+    return LoadRefusedError(
         f"no data set was found in the archive: {reason}",
         code="CORRUPT_DATA",
         where=str(path),

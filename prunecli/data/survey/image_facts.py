@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from prunecli.data.decode import MOST, to_image
+from prunecli.data.decode import FORMATS, MOST, to_image
 from prunecli.data.source import Arrays, RawSplit, content_of
 from prunecli.data.survey.near_duplicates import Thumbnails, thumbnail
+from prunecli.errors import LoadRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,6 +64,8 @@ def look_at(raw: RawSplit, position: int) -> Look | Failure:
         return Look(_digest(image.tobytes()), image.size, image.mode, 1, thumbnail(image))
     try:
         content = content_of(raw, position)
+    except LoadRefusedError as error:
+        return Failure("too large to read" if error.code == "FILE_TOO_LARGE" else "no plain file")
     except OSError as error:
         return Failure("missing" if isinstance(error, FileNotFoundError) else "without permission")
     try:
@@ -74,7 +77,7 @@ def look_at(raw: RawSplit, position: int) -> Look | Failure:
 
 
 def _decoded(content: bytes) -> Look | Failure:
-    with Image.open(BytesIO(content)) as image:
+    with Image.open(BytesIO(content), formats=FORMATS) as image:
         size, mode, frames = image.size, image.mode, getattr(image, "n_frames", 1)
         if image.format == "JPEG" and min(size) >= LARGE and mode in {"L", "RGB"}:
             image.draft("L", (LARGE // 8, LARGE // 8))

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from prunecli.architectures.reference import InputSpec
 from prunecli.errors import InputError, LoadRefusedError
+from prunecli.files import check_plain, is_inside, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 METADATA_SCHEMA = 1
@@ -88,14 +88,14 @@ def decode_metadata(properties: Mapping[str, str], *, where: str) -> OnnxMetadat
 
 def require_file(path: Path) -> None:
     """Raise unless `path` is a file that holds something."""
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise InputError(
             "there is no such file" if not path.exists() else "this is a folder, not a file",
             code="FILE_NOT_FOUND",
             where=str(path),
             hint="give the path of an .onnx file",
         )
-    if path.stat().st_size == 0:
+    if check_plain(path) == 0:
         raise LoadRefusedError(
             "the file is empty", code="EMPTY_FILE", where=str(path), hint="export it again"
         )
@@ -114,10 +114,38 @@ def corrupt_file(path: Path, reason: object) -> LoadRefusedError:
 
 def _read_model(path: Path) -> Any:
     require_file(path)
-    try:
+    with reading(path, corrupt_file):
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except DecodeError as error:
-        raise corrupt_file(path, error) from error
     if not model.HasField("graph"):  # a few random bytes can be a valid, empty message
         raise corrupt_file(path, "it holds no graph")
+    for tensor in _external(model.graph):
+        _check_external(tensor, path)
     return model
+
+
+def _external(graph: Any) -> Iterator[Any]:
+    """Yield the tensors of a graph, and of graphs inside it, whose data lies beside the file."""
+    waiting = [graph]
+    while waiting:
+        current = waiting.pop()
+        attributes = [attribute for node in current.node for attribute in node.attribute]
+        tensors = [*current.initializer]
+        for attribute in attributes:
+            tensors += [attribute.t, *attribute.tensors]
+            waiting += [attribute.g] if attribute.HasField("g") else []
+            waiting += attribute.graphs
+        yield from (tensor for tensor in tensors if tensor.external_data)
+
+
+def _check_external(tensor: Any, path: Path) -> None:
+    """Raise `LoadRefusedError` for data that is not a part of a plain file beside the model."""
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    place = path.parent / said.get("location", "")
+    if not is_inside(str(place), str(path.parent)):
+        raise corrupt_file(path, f"its weights are said to be at {place}, outside of its folder")
+    with reading(path, corrupt_file):
+        size = check_plain(place)
+        offset = int(said.get("offset", 0))
+        length = int(said.get("length", size - offset))
+    if not 0 <= offset <= offset + length <= size:
+        raise corrupt_file(path, f"{place.name} has {size:,} bytes, not {offset + length:,}")

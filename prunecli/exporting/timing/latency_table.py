@@ -26,6 +26,7 @@ from prunecli.exporting.onnx.runtime import (
 )
 from prunecli.exporting.timing.benchmark import Contestant, Setting, find_cpu, time_interleaved
 from prunecli.exporting.timing.operators import LEAST_ROUNDS, least_times, measure_grid
+from prunecli.files import read_json, reading
 from prunecli.progress import Progress, Step, silent
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ SECONDS = 45.0
 
 WHOLE_SECONDS, ROUNDS = 3.0, 50
 """How long and how often the dense network is run at most; four times in all."""
-
-LARGEST_FILE = 16 * 2**20
 
 
 def this_machine(*, threads: int | None = None, batch: int = 1) -> Machine:
@@ -110,13 +109,8 @@ def write_table(table: LatencyTable, path: Path) -> None:
 
 def read_table(path: Path) -> LatencyTable:
     """Read a table; raise `InputError` (`BAD_LATENCY_TABLE`) for a file that is none."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise bad_table("it is too large", str(path))
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise bad_table(str(error), str(path)) from error
-    return parse_table(data, where=str(path))
+    with reading(path, lambda path, reason: bad_table(reason, str(path))):
+        return parse_table(read_json(path), where=str(path))
 
 
 def check_table(table: LatencyTable, network: Network, machine: Machine, path: Path) -> list[str]:
