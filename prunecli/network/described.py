@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prunecli.graph.operators import is_written
 from prunecli.report import CutCost, FrozenReport, GroupReport, PruneReport
 from prunecli.wording import counted
 
@@ -59,6 +60,18 @@ def trace_warnings(network: Network) -> list[str]:
         warnings.append(
             f"no forward tried reached {len(network.trace.unused)} parameters "
             f"({network.trace.unused[0]}, ...): an input that does may not fit the pruned model"
+        )
+    moving = [
+        network.trace.tensors[node.name]
+        for node in network.trace.graph.nodes
+        if node.op == "placeholder"
+        and network.trace.tensors.get(node.name) in network.trace.buffers
+        and is_written(node)
+    ]
+    if moving:
+        warnings.append(
+            f"the forward writes to buffers in evaluation ({', '.join(moving[:3])}): what the "
+            "model gives depends on the calls before, of the pruned model as of the original"
         )
     if network.trace.folding is not None:
         folded = tuple(network.trace.folding.tensors)

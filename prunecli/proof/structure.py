@@ -23,6 +23,7 @@ from prunecli.cutting.temperature import scaled
 from prunecli.errors import ProofError, PruneError
 from prunecli.graph.coupling.groups import ALL_KEPT, NOTHING_CUT, STAYS, CouplingGraph, couple
 from prunecli.graph.emitting.emit import constant_name
+from prunecli.graph.emitting.program import in_precision
 from prunecli.graph.tracing.folding import stored_tensors
 from prunecli.graph.tracing.record import tensors_in
 from prunecli.graph.tracing.trace import trace, trace_fixed
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor, fx, nn
 
     from prunecli.graph.tracing.any_size import Asked
     from prunecli.graph.tracing.trace import Trace
@@ -133,7 +134,7 @@ class StructureProof:
         }
 
     @cached_property
-    def _graph(self) -> nn.Module:
+    def _graph(self) -> fx.GraphModule:
         """The graph of the dense network, as its own module computes it."""
         whole = self._network.whole or self._network
         traced = whole.trace if self._sizes is None else self._sizes.unfolded
@@ -163,6 +164,7 @@ class StructureProof:
             condition: text
             for condition, text in self.departures.items()
             if not self._proven_apart(slim, plan, condition)
+            and not self._follows_types(slim, graph, condition)
         }
 
     def _check_tensors(self, slim: nn.Module, plan: PruningPlan) -> None:
@@ -194,6 +196,24 @@ class StructureProof:
             return False
         calls = [replace(one, sizes={}) for one in self._conditions if not one.sizes]
         return not differing(self._fakes, slim, graph, inputs, calls)
+
+    def _follows_types(self, slim: nn.Module, graph: fx.GraphModule, condition: Condition) -> bool:
+        """Tell whether all that differs in another precision is that graphs name their own.
+
+        The forward says `x.dtype`, which its module follows, and a trace does not.
+        """
+        if condition.dtype is None:
+            return False
+        pairs = ((self._network.model, self._graph), (slim, graph))
+        return not any(
+            difference(
+                *(
+                    events_under(self._fakes, model, self._example, [condition])[0]
+                    for model in (module, in_precision(traced, condition.dtype))
+                )
+            )
+            for module, traced in pairs
+        )
 
     # --- what is said of it -----------------------------------------------------------------------
 

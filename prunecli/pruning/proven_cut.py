@@ -199,9 +199,9 @@ def newly_held(
     under norms. Raises the failure where there is nothing more to leave whole, and a `ProofError`
     of its own (`RANDOM_FORWARD`) for a forward that no two runs of which are equal.
     """
-    if failure.code in {"LIMITED_PROOF", "TRACE_NOT_EQUAL", "RANDOM_FORWARD"}:
-        raise failure
     check_not_random(network, failure)
+    if failure.code in {"LIMITED_PROOF", "TRACE_NOT_EQUAL"}:
+        raise failure
     if network.trace.recorded:
         found = baked_sizes(network.trace, network.coupling, keep)
         if found.keys() - held.keys():

@@ -38,6 +38,7 @@ def cut(make: type[nn.Module], size: int = 32) -> prunecli.PruneResult:
         (forwards.MovingMean, IN_MODULE),
         (forwards.Width, IN_GRAPH),
         (forwards.OwnTable, IN_GRAPH),
+        (forwards.FollowsType, IN_MODULE),
         (forwards.HalfPrecision, IN_MODULE),
     ],
 )
@@ -82,6 +83,11 @@ def test_a_condition_that_is_not_covered_is_named(make, size, limit):
         torch.set_num_threads(known)
     assert any(limit in text for text in result.report.verified.limits), result.report.verified
     assert set(result.report.verified.limits) <= set(result.report.warnings)
+
+
+def test_buffers_that_move_in_evaluation_are_named():
+    assert any("(mean)" in text for text in cut(forwards.MovingMean).report.warnings)
+    assert not any("buffers" in text for text in cut(forwards.Plain).report.warnings)
 
 
 def test_a_limit_is_an_error_where_that_is_asked_for():

@@ -206,6 +206,13 @@ class UnwritableSizes(Plain):
         return self.classes(functional.interpolate(hidden, size))
 
 
+class FollowsType(Plain):
+    """A trace says float32 where the forward says the type of a weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classes(self.features(x).to(self.head.weight.dtype))
+
+
 class HalfPrecision(Plain):
     def __init__(self) -> None:
         super().__init__()
