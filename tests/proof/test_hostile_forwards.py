@@ -39,6 +39,7 @@ def cut(make: type[nn.Module], size: int = 32) -> prunecli.PruneResult:
         (forwards.Width, IN_GRAPH),
         (forwards.OwnTable, IN_GRAPH),
         (forwards.FollowsType, IN_MODULE),
+        (forwards.OneImageTwice, IN_MODULE),
         (forwards.HalfPrecision, IN_MODULE),
     ],
 )
