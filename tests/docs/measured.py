@@ -41,6 +41,7 @@ def measured() -> dict[str, str]:
         "zoo": _zoo(),
         "zoo-missed": _zoo_missed(),
         "structure": _structure(),
+        "licences": _licences(),
         "zoo-peer": _zoo_peer(),
         "coupling": _coupling(),
         "speed": _speed(),
@@ -469,6 +470,17 @@ def _structure() -> str:
     ]
     body += [(f"limit: {limit}", str(count)) for limit, count in limits.most_common()]
     return table(("what", "count"), body)
+
+
+def _licences() -> str:
+    packages: dict[str, list[str]] = {}
+    for row in read("licences.csv"):
+        packages.setdefault(row["licence"], []).append(row["package"])
+    body = [
+        (licence, str(len(names)), ", ".join(names))
+        for licence, names in sorted(packages.items(), key=lambda item: -len(item[1]))
+    ]
+    return table(("licence", "packages", "which"), body)
 
 
 def _coupling() -> str:
