@@ -20,6 +20,7 @@ def measured() -> dict[str, str]:
         "defaults": _defaults(),
         "iterative": _iterative(),
         "learning": _learning(),
+        "recipes": _recipes(),
         "reconstruction-scale": _reconstruction_scale(),
         "budgets": _budgets(),
         "gates-step": _gates_step(),
@@ -138,6 +139,21 @@ def _learning() -> str:
     head = ("network", "asked", "epochs", "images", "method", "FLOPs kept", "test images", "seeds",
             "precision")  # fmt: skip
     return table(head, sorted(rows, key=lambda row: (row[:4], -float(row[6].split()[0]))))
+
+
+def _recipes() -> str:
+    rows = [
+        (
+            row["flops"],
+            row["recipe"],
+            row["epochs"],
+            percent(row["held_out"]),
+            percent(row["after"]),
+            row["precision"],
+        )
+        for row in read("recipes.csv")
+    ]
+    return table(("asked", "recipe", "epochs", "held out", "test images", "precision"), rows)
 
 
 def _reconstruction_scale() -> str:
