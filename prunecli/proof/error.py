@@ -33,27 +33,49 @@ wrong cut in an output that follows by 1e-8 of its size still stands out by a fa
 """
 
 AMPLIFIED = 1e-5
-"""Largest error that is ever put down to rounding.
+"""The tolerance of what a forward computes in single precision on purpose, whatever its weights."""
+
+MOST_AMPLIFIED = 1e-4
+"""Largest error that is ever put down to rounding in double precision.
 
 A deep network with random weights can blow a rounding error up; then the same network differs as
 much on inputs that differ in their last bits, and its cut may. Wrong cuts give 1e-3 and more.
 """
 
 
-def relative_error(found: Any, expected: Any) -> float:
-    """Return the largest difference of two outputs, relative to how far they follow the input.
+@dataclass(frozen=True)
+class Errors:
+    """How far two networks differ: in every output channel, and at most in a whole output.
 
-    Every output channel (dimension 1) is judged by itself: its scale is how far it differs between
-    the entries of the batch. What is the same for every input (a bias) would hide an error, and so
-    would a channel that is much larger. Not finite in one alone counts as infinite. Raises
-    `ProofError` (`EMPTY_PROOF`) where no output follows the input.
+    A channel (dimension 1) is judged by its own scale, how far it differs between the entries of
+    the batch; an output by that of its largest channel.
+    """
+
+    channels: Tensor
+    outputs: float
+
+    @property
+    def largest(self) -> float:
+        """The largest error of a channel."""
+        return float(self.channels.max())
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """Return the largest error of a channel of two outputs (`relative_errors`)."""
+    return relative_errors(found, expected).largest
+
+
+def relative_errors(found: Any, expected: Any) -> Errors:
+    """Return the differences of two outputs, relative to how far these follow the input.
+
+    What is the same for every input (a bias) would hide an error, and so would a channel that is
+    much larger. Not finite in one alone counts as infinite. Raises `ProofError` (`EMPTY_PROOF`)
+    where no output follows the input.
     """
     outputs, others = tensors_in(found), tensors_in(expected)
-    if len(outputs) != len(others):
-        return float("inf")
-    pairs = [_finite(one, other) for one, other in zip(outputs, others, strict=True)]
-    if any(pair is None for pair in pairs):
-        return float("inf")
+    pairs = [_finite(one, other) for one, other in zip(outputs, others, strict=False)]
+    if len(outputs) != len(others) or any(pair is None for pair in pairs):
+        return Errors(torch.tensor([torch.inf]), torch.inf)
     channels = [_channels(*pair) for pair in pairs if pair is not None and pair[0].numel()]
     most = max((float(one.scales.max()) for one in channels), default=0.0)
     size = max((float(one.sizes.max()) for one in channels), default=0.0)
@@ -63,7 +85,11 @@ def relative_error(found: Any, expected: Any) -> float:
             code="EMPTY_PROOF",
             hint="nothing was written; the weights are dead or were never loaded",
         )
-    return max(one.error(TOLERANCE * most) for one in channels)
+    floor = TOLERANCE * most
+    return Errors(
+        torch.cat([one.errors(floor) for one in channels]),
+        max(one.error(floor) for one in channels),
+    )
 
 
 @dataclass(frozen=True)
@@ -74,9 +100,16 @@ class _Channels:
     scales: Tensor
     sizes: Tensor
 
+    def errors(self, floor: float) -> Tensor:
+        """Return the error of every channel, none relative to less than `floor`."""
+        return self.differences / self._least().clamp(min=floor)
+
     def error(self, floor: float) -> float:
-        least = torch.maximum(self.scales, ROUNDING * self.sizes).clamp(min=floor)
-        return float((self.differences / least).max())
+        """Return the error of the output as a whole."""
+        return float(self.differences.max() / self._least().max().clamp(min=floor))
+
+    def _least(self) -> Tensor:
+        return torch.maximum(self.scales, ROUNDING * self.sizes)
 
 
 def _channels(found: Tensor, expected: Tensor) -> _Channels:

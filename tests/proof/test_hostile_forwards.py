@@ -71,7 +71,7 @@ def test_what_is_called_proven_is_right_for_all_inputs(make, mode):
         (forwards.WithGradients, 32, "not verified for calls with gradients"),
         (forwards.OnThreads, 32, "not verified for another number of threads"),
         (forwards.SecondCall, 32, "not verified for a second or third call"),
-        (forwards.ByValue, 32, "verified on samples alone"),
+        (forwards.ByLargeValue, 32, "verified on samples alone"),
         (forwards.UnwritableSizes, 32, "images of 32 x 32 alone"),
     ],
 )
@@ -101,7 +101,11 @@ def test_a_limit_is_an_error_where_that_is_asked_for():
 
 @pytest.mark.parametrize(
     ("make", "code"),
-    [(forwards.NotExported, "TRACE_NOT_EQUAL"), (forwards.SeededNoise, "RANDOM_FORWARD")],
+    [
+        (forwards.NotExported, "TRACE_NOT_EQUAL"),
+        (forwards.SeededNoise, "RANDOM_FORWARD"),
+        (forwards.ByValue, "CUT_NOT_EQUAL"),
+    ],
 )
 def test_what_no_trace_stands_for_is_refused(make, code):
     with pytest.raises(ProofError) as failure:

@@ -127,6 +127,13 @@ class ByValue(Plain):
         return float(x.abs().mean()) < 0.5
 
 
+class ByLargeValue(Plain):
+    """Values that no random input has: samples cannot show it."""
+
+    def hidden_path(self, x: Tensor) -> bool:
+        return float(x.abs().mean()) > 1e4
+
+
 class ByValueInGraph(Plain):
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.features(x)
