@@ -51,13 +51,15 @@ class Errors:
     the batch; an output by that of its largest channel.
     """
 
-    channels: Tensor
+    channels: tuple[float, ...]
+    """By output: the largest error of a channel of it."""
     outputs: float
+    """The largest error of an output as a whole."""
 
     @property
     def largest(self) -> float:
         """The largest error of a channel."""
-        return float(self.channels.max())
+        return max(self.channels)
 
 
 def relative_error(found: Any, expected: Any) -> float:
@@ -75,7 +77,7 @@ def relative_errors(found: Any, expected: Any) -> Errors:
     outputs, others = tensors_in(found), tensors_in(expected)
     pairs = [_finite(one, other) for one, other in zip(outputs, others, strict=False)]
     if len(outputs) != len(others) or any(pair is None for pair in pairs):
-        return Errors(torch.tensor([torch.inf]), torch.inf)
+        return Errors((float("inf"),), float("inf"))
     channels = [_channels(*pair) for pair in pairs if pair is not None and pair[0].numel()]
     most = max((float(one.scales.max()) for one in channels), default=0.0)
     size = max((float(one.sizes.max()) for one in channels), default=0.0)
@@ -87,7 +89,7 @@ def relative_errors(found: Any, expected: Any) -> Errors:
         )
     floor = TOLERANCE * most
     return Errors(
-        torch.cat([one.errors(floor) for one in channels]),
+        tuple(float(one.errors(floor).max()) for one in channels),
         max(one.error(floor) for one in channels),
     )
 

@@ -57,11 +57,11 @@ def _random_integers(value: Tensor, shape: Sequence[int], generator: torch.Gener
 
 
 def jitter(value: Tensor, generator: torch.Generator) -> Tensor:
-    """Change an input in its last bits."""
+    """Change an input in its last four bits: one alone may round away."""
     if not value.is_floating_point():
         return value
     noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
-    return value * (1 + noise * torch.finfo(value.dtype).eps)
+    return value * (1 + noise * 16 * torch.finfo(value.dtype).eps)
 
 
 def perturb(state: Tensors, generator: torch.Generator) -> Tensors:
