@@ -20,7 +20,7 @@ from prunecli.errors import (
     is_out_of_memory,
 )
 from prunecli.files import no_memory
-from prunecli.lifetime.interrupts import answer_termination, was_terminated
+from prunecli.lifetime.interrupts import answer_termination, forget_termination, was_terminated
 from prunecli.options.shared import OUTPUT
 from prunecli.processes import is_lost, leave, lost_process
 
@@ -162,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = tuple(sys.argv[1:] if arguments is None else arguments)
     screen, own = _screen_before_parsing(words), of_launcher()
     screen.mute = not own.is_main
+    forget_termination()
     try:
         return _run(words, screen, is_main=own.is_main)
     except SystemExit:

@@ -61,7 +61,8 @@ def room(path: Path) -> int:
     A file that takes more than the limit on disk may be read as it is: that is no trick. One with
     holes takes less than its size.
     """
-    return max(current().memory, path.stat().st_blocks * 512)
+    on_disk = path.stat().st_blocks * 512 if path.exists() else 0
+    return max(current().memory, on_disk)
 
 
 def check_memory(asked: int, path: Path, *, what: str = "reading the file", share: int = 1) -> None:

@@ -28,6 +28,11 @@ def answer_termination() -> None:
         signal.signal(signal.SIGTERM, _terminate)
 
 
+def forget_termination() -> None:
+    """Begin anew: what arrived in an earlier run of this process is over."""
+    _asked.clear()
+
+
 def was_terminated() -> bool:
     """Tell whether SIGTERM has arrived: libraries turn an interrupt into errors of their own."""
     return signal.SIGTERM in _asked

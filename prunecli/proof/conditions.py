@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunecli.graph.tracing.record import attributes_kept, tensors_in
-from prunecli.graph.tracing.running import evaluating, run_with
+from prunecli.graph.tracing.running import arguments_of, evaluating, run_with
 from prunecli.proof.events import Events, Fakes
 
 if TYPE_CHECKING:
@@ -118,12 +118,13 @@ def single_conditions(example: Sequence[Any], sizes: AnySize | None) -> list[Con
     """Return every condition by itself."""
     tensors = tensors_in(example)
     free = () if sizes is None else sizes.free
-    batches = [(side.tensor, side.dim) for side in free if not side.dim]
-    several = min((side.high or 5 for side in free if not side.dim), default=5)
+    batches = [place for side in free if side.is_batch for place in side.places]
+    several = min((side.high or 5 for side in free if side.is_batch), default=5)
     sides = {
-        (side.tensor, side.dim): _other(side, tensors[side.tensor].shape[side.dim])
+        (tensor, dim): _other(side, tensors[tensor].shape[dim])
         for side in free
-        if side.dim
+        if not side.is_batch
+        for tensor, dim in side.places
     }
     floats = {value.dtype for value in tensors if value.is_floating_point()}
     dtype = torch.float64 if torch.float64 not in floats else torch.float32
@@ -240,6 +241,8 @@ def same_numbers(
                 ]
         except Exception:  # noqa: BLE001 - whatever a forward raises: they are not the same
             return False
+        if [one.shape for one in found[0]] != [one.shape for one in found[1]]:
+            return False
         for first, second in zip(*found, strict=True):
             scale = float(second.abs().max()) if second.numel() else 0.0
             if not bool(((first - second).abs() <= 1e-4 * scale).all()):
@@ -270,6 +273,7 @@ def _values(
         for name, value in state.items()
     }
     with evaluating(model), attributes_kept(model), torch.set_grad_enabled(grad):
+        given = arguments_of(model, inputs)
         for _ in range(earlier):
-            run_with(model, held, inputs)
-        return [value.detach().double() for value in tensors_in(run_with(model, held, inputs))]
+            run_with(model, held, given)
+        return [value.detach().double() for value in tensors_in(run_with(model, held, given))]

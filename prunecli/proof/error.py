@@ -125,9 +125,9 @@ def _channels(found: Tensor, expected: Tensor) -> _Channels:
 
 def _largest(value: Tensor) -> Tensor:
     """Return the largest entry of every channel of values with a batch dimension."""
-    return (
-        value.flatten(2).amax((0, 2)) if value.dim() > 2 else value.reshape(len(value), -1).amax(0)
-    )
+    if value.dim() > 2:
+        return value.flatten(2).amax((0, 2))
+    return value.reshape(value.shape[0] if value.dim() else 1, -1).amax(0)
 
 
 def _finite(found: Tensor, expected: Tensor) -> tuple[Tensor, Tensor] | None:

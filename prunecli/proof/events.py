@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunecli.graph.emitting.emit import constant_name
 from prunecli.graph.operators import operator_name
 from prunecli.graph.tracing.record import tensors_in
-from prunecli.graph.tracing.running import run_with
+from prunecli.graph.tracing.running import arguments_of, run_with
 from prunecli.graph.tracing.torch_export import nothing_hidden
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class Fakes:
             stack.enter_context(_quiet_fakes())
             stack.enter_context(self._mode)
             stack.enter_context(recorder)
-            found = run_with(model, {name: one.fake for name, one in state.items()}, given)
+            fakes = {name: one.fake for name, one in state.items()}
+            found = run_with(model, fakes, arguments_of(model, given))
         outputs = tuple(recorder.token(value) for value in tensors_in(found))
         return _without_unread(recorder.calls, outputs, recorder.moved(state))
 

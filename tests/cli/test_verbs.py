@@ -65,6 +65,7 @@ VERBS = {
             "epochs",
             "best_epoch",
             "log",
+            "threads",
             "seconds",
             "sparsity",
             "record",
@@ -116,7 +117,13 @@ def test_the_nested_keys_of_the_envelopes_are_pinned(verbs, capsys):
     costs = {"flops", "params", "activations", "bytes", "channels", "latency"}
     assert set(pruned["cost"]) == {"before", "after", "kept"}
     assert set(pruned["cost"]["before"]) == set(pruned["cost"]["after"]) == costs
-    assert set(pruned["verified"]) == {"method", "max_rel_error"}
+    assert set(pruned["verified"]) == {
+        "method",
+        "max_rel_error",
+        "by_structure",
+        "scope",
+        "limits",
+    }
     assert {"name", "before", "after"} <= set(pruned["groups"][0])
     assert {"name", "reason"} <= set(pruned["frozen"][0])
     dead = {"groups", "channels", "removable", "images", "threshold", "borders", "scores"}

@@ -97,7 +97,7 @@ def test_bounds_are_those_that_the_forward_asks_for(asks, size, side):
 )
 def test_what_else_is_asked_is_a_relation(asks, holds, fails):
     found = network(Asking(asks), 28).any_size
-    keys = {side.name: (side.tensor, side.dim) for side in found.free}
+    keys = {side.name: side.places[0] for side in found.free}
     usual = dict.fromkeys(keys.values(), 28)
     (asked,) = found.asked
     assert asked.holds(usual | {keys[name]: size for name, size in holds.items()})
@@ -113,3 +113,21 @@ def test_a_network_that_fixes_its_sides_has_none_free():
 def test_windows_that_shift_are_given_up_soon():
     model = torchvision.models.swin_t(weights=None)
     assert network(model, 64).any_size is None
+
+
+def test_an_input_that_is_given_twice_is_two_inputs():
+    class Difference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.head(self.layer(x - 2 * y).relu().mean((2, 3)))
+
+    image = torch.zeros(2, 3, 8, 8)
+    model = Difference().eval()
+    traced = read_network(model, [image, image])
+    graph, _ = traced.graph_network(np.ones(traced.coupling.atom_count, np.bool_), any_size=True)
+    x, y = torch.randn(2, 2, 3, 8, 8).unbind()
+    with torch.no_grad():
+        assert torch.allclose(graph(x, y), model(x, y), atol=1e-6)

@@ -119,7 +119,8 @@ def test_the_page_of_a_cut_says_what_was_asked_kept_and_proven(road):
     assert percent(cut.cost.kept["flops"]) in words
     start = words.rindex(" Result ")  # after the contents
     assert words.index("Verified", start) < words.index("of the FLOPs kept", start)
-    assert f"equals the masked original Verified max relative error {cut.verified.error}" in (words)
+    told = f"for any batch and images of 8 x 8; max relative error {cut.verified.error}"
+    assert f"equals the masked original Verified {told}" in words
     assert f"accuracy after repair {percent(cut.repair.steps[-1].accuracy)}" in words
     assert cut.candidates.chosen in words
     for layer in cut.layers:
@@ -140,8 +141,8 @@ def test_the_page_of_a_training_says_every_epoch_and_the_teacher(road):
     for share in (tuned.accuracy.before, tuned.accuracy.after, tuned.teacher):
         assert percent(share) in words
     assert f"best epoch {tuned.best_epoch} of 2" in words
-    told = f"verified: equals the masked original (max relative error {cut.verified.error})"
-    assert told in words  # of the cut, from the file
+    assert f"verified: {cut.verified.statement}" in words  # of the cut, from the file
+    assert "operator by operator, for any batch and images of 8 x 8" in cut.verified.statement
 
 
 def test_the_page_of_an_export_tells_the_whole_way(road):

@@ -280,5 +280,5 @@ FORMATS: dict[str, Format] = {
     "latency table": Format(_latency, read_table),
     "settings": Format(_settings, lambda path: config.load(command_options(), folder=path.parent)),
     "record of learning": Format(_record, read_record),
-    "state of a run": Format(_run_state, read_fields),
+    "state of a run": Format(_run_state, lambda path: read_fields(path, path.read_bytes())),
 }

@@ -88,7 +88,7 @@ def _checkpoint(path: Path) -> None:
     if path.name == "state.pt":
         from prunecli.training.state import read_fields
 
-        read_fields(path)
+        read_fields(path, path.read_bytes())
     else:
         load(path)
 

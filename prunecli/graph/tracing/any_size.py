@@ -7,6 +7,7 @@ network is at other sizes is in this one: sizes are expressions, and what the fo
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,16 +30,21 @@ BATCH = "batch"
 
 @dataclass(frozen=True)
 class Side:
-    """A dimension of an input that is free: which, what people call it, and its bounds.
+    """A free size of the inputs: its (tensor, dim) places, what people call it, and its bounds.
 
-    `high` is None where there is no upper bound.
+    Several places share a size where the forward needs them equal. `high` is None where there is
+    no upper bound.
     """
 
-    tensor: int
-    dim: int
+    places: tuple[tuple[int, int], ...]
     name: str
     low: int
     high: int | None
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it is the first dimension of its inputs."""
+        return not self.places[0][1]
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Asked:
 
     def holds(self, sizes: Mapping[tuple[int, int], int]) -> bool:
         """Tell whether it holds of sizes by (tensor, dim) of the inputs."""
-        values = {symbol: sizes[side.tensor, side.dim] for symbol, side in self.symbols}
+        values = {symbol: sizes[side.places[0]] for symbol, side in self.symbols}
         return bool(self.relation.subs(values) == sympy.true)
 
 
@@ -72,7 +78,7 @@ class AnySize:
     @property
     def sides(self) -> tuple[Side, ...]:
         """The free image sides."""
-        return tuple(side for side in self.free if side.dim)
+        return tuple(side for side in self.free if not side.is_batch)
 
 
 def trace_any_size(model: nn.Module, fixed: Trace) -> AnySize | None:
@@ -134,11 +140,16 @@ def _free(program: Any, trace: Trace) -> tuple[tuple[Side, ...], tuple[Asked, ..
             if isinstance(size, int) or not size.node.expr.is_symbol:
                 continue
             environment = size.node.shape_env
+            known = symbols.get(size.node.expr)
+            if known is not None:
+                places = (*known.places, (at, dim))
+                symbols[size.node.expr] = dataclasses.replace(known, places=places)
+                continue
             bounds: Any = program.range_constraints.get(size.node.expr)
             low, high = (bounds.lower, bounds.upper) if bounds else (None, None)
             name = _side_name(dim, value.dim(), at if len(given) > 1 else None)
-            side = Side(at, dim, name, _integer(low) or 1, _integer(high))
-            symbols.setdefault(size.node.expr, side)
+            side = Side(((at, dim),), name, _integer(low) or 1, _integer(high))
+            symbols[size.node.expr] = side
     guards = [] if environment is None else [guard.expr for guard in environment.guards]
     asked = {one.text: one for guard in guards for one in _asked(guard, symbols)}
     return tuple(symbols.values()), tuple(asked.values())

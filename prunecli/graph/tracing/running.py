@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import fx
 from torch.func import functional_call
+from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +69,14 @@ def draws_kept(*models: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(arrays)  # noqa: NPY002
+
+
+def arguments_of(model: nn.Module, inputs: Sequence[Any]) -> list[Any]:
+    """Return the arguments of a network; a graph takes the tensors inside of them one by one."""
+    if not isinstance(model, fx.GraphModule):
+        return list(inputs)
+    taken, leaves = model.graph.find_nodes(op="placeholder"), pytree.tree_leaves(list(inputs))
+    return leaves if len(taken) == len(leaves) else list(inputs)
 
 
 def run_with(model: nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Any]) -> Any:

@@ -75,7 +75,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
     when the forward fails on the example, and `GraphError` when it can neither be exported nor
     recorded. The mode of the model is restored.
     """
-    given = _by_position(model, example)
+    given = _apart(_by_position(model, example))
     with evaluating(model), quiet():
         program, used, reason = export(model, given)
         if program is None:
@@ -198,6 +198,18 @@ _CHANGES: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = (
     lambda value, generator: -_noise(value, generator) if value.is_floating_point() else value,
 )
 """Inputs that make a forward take other branches, maybe."""
+
+
+def _apart(example: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copy tensors that are given twice: to a trace they would be one input."""
+    seen: set[int] = set()
+
+    def own(value: Tensor) -> Tensor:
+        known = id(value) in seen
+        seen.add(id(value))
+        return value.clone() if known else value
+
+    return pytree.tree_map_only(Tensor, own, example)  # type: ignore[no-any-return]
 
 
 def _by_position(model: nn.Module, example: Example) -> tuple[Any, ...]:
