@@ -80,10 +80,13 @@ def unpack(
                 where=where,
                 hint="use the prunecli version that wrote the file",
             )
+        for name, facts in description["tensors"].items():
+            values, places = stored[name + VALUES], stored[name + facts["places"]]
+            _check_agreement(places, facts, values, taken=name in stored)
         check_memory(_restored_bytes(tensors, description), Path(where), what="its sparse weights")
         for name, facts in description["tensors"].items():
             values, places = tensors.pop(name + VALUES), tensors.pop(name + facts["places"])
-            mask = _restored_mask(places, facts, values, taken=name in tensors)
+            mask = _restored_mask(places, facts, values)
             dense = torch.zeros(mask.shape, dtype=values.dtype)
             dense[mask] = values
             tensors[name], masks[name] = dense, mask
@@ -155,10 +158,10 @@ def _from_bits(codes: NDArray[np.uint8], size: int) -> NDArray[np.bool_]:
 _PLACES = {BITS: _from_bits, GAPS: _from_gaps}
 
 
-def _restored_mask(
+def _check_agreement(
     places: Tensor, facts: Mapping[str, Any], values: Tensor, *, taken: bool
-) -> Tensor:
-    """Return the mask of one tensor; raise `ValueError` where sizes or types do not agree."""
+) -> None:
+    """Raise `ValueError` where the sizes or types of one tensor do not agree."""
     shape = _shape(facts["shape"])
     size, each = math.prod(shape), values.element_size()
     room = places.numel() + values.numel() * each
@@ -171,7 +174,12 @@ def _restored_mask(
     for applies, message in wrong:
         if applies:
             raise ValueError(message)
-    mask = _PLACES[facts["places"]](places.numpy(), size)
+
+
+def _restored_mask(places: Tensor, facts: Mapping[str, Any], values: Tensor) -> Tensor:
+    """Return the mask of one tensor; raise `ValueError` where its places are not those."""
+    shape = _shape(facts["shape"])
+    mask = _PLACES[facts["places"]](places.numpy(), math.prod(shape))
     if int(mask.sum()) != values.numel():
         raise ValueError(f"{int(mask.sum())} places for {values.numel()} values")
     return torch.from_numpy(mask).reshape(shape)

@@ -24,7 +24,7 @@ from prunecli.graph.tracing.folding import evaluate_folding, folded_tensors, sto
 from prunecli.graph.tracing.record import attributes_kept, tensors_in
 from prunecli.graph.tracing.running import run_with
 from prunecli.proof.awake import signal_passing, with_statistics
-from prunecli.proof.error import MOST_AMPLIFIED, TOLERANCES, relative_errors
+from prunecli.proof.error import AMPLIFIED, TOLERANCES, relative_errors
 from prunecli.proof.inputs import (
     Tensors,
     cast_to,
@@ -339,7 +339,7 @@ class Comparison:
         expected = reference(self.inputs)
         found = relative_errors(network(self.inputs), expected)
         limits = [self.tolerance] * len(found.channels)
-        if not found.largest <= self.tolerance and found.outputs <= MOST_AMPLIFIED:
+        if not found.largest <= self.tolerance and found.outputs <= AMPLIFIED:
             jittered = pytree.tree_map_only(
                 Tensor, lambda value: jitter(value, self.generator), self.inputs
             )

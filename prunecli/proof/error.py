@@ -33,10 +33,7 @@ wrong cut in an output that follows by 1e-8 of its size still stands out by a fa
 """
 
 AMPLIFIED = 1e-5
-"""The tolerance of what a forward computes in single precision on purpose, whatever its weights."""
-
-MOST_AMPLIFIED = 1e-4
-"""Largest error that is ever put down to rounding in double precision.
+"""Largest error that is ever put down to rounding.
 
 A deep network with random weights can blow a rounding error up; then the same network differs as
 much on inputs that differ in their last bits, and its cut may. Wrong cuts give 1e-3 and more.
