@@ -165,12 +165,17 @@ def differing(
     first = [one for one in conditions if one.grad or one.one_image]
     second = [one for one in conditions if one not in first]
     calls = [Condition(), _joined(first), _joined(second)]
-    found = _differences(fakes, model, graph, example, calls)
-    if not any(found):
-        return {}
+    own, traced = (events_under(fakes, one, example, calls) for one in (model, graph))
+    found = [difference(*pair) for pair in zip(own, traced, strict=True)]
     if found[0]:
         return {calls[0]: found[0]}
-    single = {one: _differences(fakes, model, graph, example, [one])[0] for one in conditions}
+    # Where a joint call does not run, one of its conditions hides the others.
+    if not any(found) and not any(isinstance(outcome, str) for outcome in own):
+        return {}
+    single = {
+        one: difference(*(events_under(fakes, two, example, [one])[0] for two in (model, graph)))
+        for one in conditions
+    }
     return {one: text for one, text in single.items() if text}
 
 
@@ -184,21 +189,6 @@ def _joined(conditions: Sequence[Condition]) -> Condition:
         grad=any(one.grad for one in conditions),
         threads=next((one.threads for one in conditions if one.threads is not None), None),
     )
-
-
-def _differences(
-    fakes: Fakes,
-    model: nn.Module,
-    graph: nn.Module,
-    example: Sequence[Any],
-    conditions: Sequence[Condition],
-) -> list[str]:
-    pairs = zip(
-        events_under(fakes, model, example, conditions),
-        events_under(fakes, graph, example, conditions),
-        strict=True,
-    )
-    return [difference(own, traced) for own, traced in pairs]
 
 
 def difference(own: Outcome, traced: Outcome) -> str:

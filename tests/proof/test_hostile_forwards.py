@@ -70,6 +70,7 @@ def test_what_is_called_proven_is_right_for_all_inputs(make, mode):
         (forwards.DoublePrecision, 32, "not verified for inputs in float64"),
         (forwards.WithGradients, 32, "not verified for calls with gradients"),
         (forwards.OnThreads, 32, "not verified for another number of threads"),
+        (forwards.OnThreadsInSingle, 32, "not verified for another number of threads"),
         (forwards.SecondCall, 32, "not verified for a second or third call"),
         (forwards.ByLargeValue, 32, "verified on samples alone"),
         (forwards.UnwritableSizes, 32, "images of 32 x 32 alone"),

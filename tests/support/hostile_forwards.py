@@ -109,6 +109,13 @@ class OnThreads(Plain):
         return torch.get_num_threads() > 1
 
 
+class OnThreadsInSingle(OnThreads):
+    """It does not run in double precision, which must not hide what it does on threads."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x.float())
+
+
 class SecondCall(Plain):
     calls = 0
 
