@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, fx, nn
 
-    from prunecli.graph.tracing.any_size import Asked
+    from prunecli.graph.tracing.any_size import AnySize, Asked
     from prunecli.graph.tracing.trace import Trace
     from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
@@ -72,8 +72,6 @@ class StructureProof:
         self._network = network
         self._example = network.trace.example
         self._fakes = Fakes()
-        self._sizes = (network.whole or network).any_size
-        self._conditions = single_conditions(self._example, self._sizes)
 
     def prove(self, slim: nn.Module, plan: PruningPlan, keep: NDArray[np.bool_]) -> Structure:
         """Return what holds of a cut; raise `ProofError` (`STRUCTURE_NOT_EQUAL`) where it fails.
@@ -106,6 +104,14 @@ class StructureProof:
             limits=tuple(dict.fromkeys(limits)),
             own_type_only=any(condition.dtype is not None for condition in departures),
         )
+
+    @cached_property
+    def _sizes(self) -> AnySize | None:
+        return (self._network.whole or self._network).any_size
+
+    @cached_property
+    def _conditions(self) -> list[Condition]:
+        return single_conditions(self._example, self._sizes)
 
     # --- the dense network alone ------------------------------------------------------------------
 

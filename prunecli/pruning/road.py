@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -229,12 +230,21 @@ def _cut(
     Groups whose size is written in what the forward does in training alone stay whole, where that
     makes the cut hold in training and the budget can still be met.
     """
-    first = found = _proven_cut(living, ranking, budget, {}, dry_run=dry_run, clock=clock)
+    cut = partial(
+        _proven_cut,
+        living,
+        ranking,
+        budget,
+        structure=StructureProof(living.network),
+        dry_run=dry_run,
+        clock=clock,
+    )
+    first = found = cut({})
     held: dict[str, str] = {}
     while baked := baked_in_training(living.network, found[0].training, found[0].keep):
         held |= baked
         try:
-            found = _proven_cut(living, ranking, budget, held, dry_run=dry_run, clock=clock)
+            found = cut(held)
         except PruneError:
             return first
     return found if found[0].training is None or found[0].training.verified else first
@@ -246,6 +256,7 @@ def _proven_cut(
     budget: Budget,
     held: Mapping[str, str],
     *,
+    structure: StructureProof,
     dry_run: bool,
     clock: Clock,
 ) -> tuple[Cut, tuple[str, ...]]:
@@ -255,7 +266,6 @@ def _proven_cut(
     """
     network, options = living.network, ranking.options
     ranked = np.where(living.gone, -np.inf, np.nan_to_num(ranking.saliency, nan=np.inf))
-    structure = StructureProof(network)
     while True:
         with clock.stage("allocate"):
             selection = select(
