@@ -58,6 +58,7 @@ def prove(
     factors: Factors | None = None,
     zeroed: frozenset[str] = frozenset(),
     own_type_only: bool = False,
+    own_size: bool = False,
     seed: int = 0,
 ) -> Verified:
     """Return the largest relative error between the masked dense and the slim network.
@@ -65,6 +66,7 @@ def prove(
     `factors` are those that the cut of `slim` multiplied in (`PruningPlan.factors`). `zeroed` are
     the tensors of `model` whose zeros make deleted blocks vanish (`Block.zeroed`).
     With `own_type_only`, nothing runs in double precision: the forward does something else there.
+    With `own_size`, images are first as large as those of the example: nothing else covers these.
     Raises `ProofError`: `CUT_NOT_EQUAL` when it exceeds `TOLERANCE`, `CUT_DOES_NOT_RUN` when the
     slim network's own forward fails, `EMPTY_PROOF` when the outputs do not depend on the inputs,
     `TRACE_NOT_EQUAL` when the reference is a traced graph that differs from the dense network.
@@ -77,8 +79,8 @@ def prove(
     if own_type_only:
         attempts = [(torch.float32, True), (torch.float32, False)]
     attempts += [(own, False) for own in _half_precisions(model)]
-    if trace.recorded:
-        # Boxes that compete closely may be ordered by rounding: other inputs decide then.
+    if trace.recorded or own_size:
+        # Where boxes compete closely, rounding may order them: other inputs decide then.
         attempts[0] = attempts[1]
     elif not any(shrinks(value) for value in tensors_in(trace.example)):
         attempts = attempts[1:]

@@ -264,6 +264,7 @@ def _prove(
         factors=plan.factors,
         zeroed=frozenset(name for block in network.deleted for name in block.zeroed),
         own_type_only=found.own_type_only,
+        own_size=not found.equal,
         seed=options.seed,
     )
     return dataclasses.replace(

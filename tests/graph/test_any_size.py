@@ -99,9 +99,12 @@ def test_what_else_is_asked_is_a_relation(asks, holds, fails):
     found = network(Asking(asks), 28).any_size
     keys = {side.name: side.places[0] for side in found.free}
     usual = dict.fromkeys(keys.values(), 28)
-    (asked,) = found.asked
-    assert asked.holds(usual | {keys[name]: size for name, size in holds.items()})
-    assert not asked.holds(usual | {keys[name]: size for name, size in fails.items()})
+    held, failed = (
+        usual | {keys[name]: size for name, size in sizes.items()} for sizes in (holds, fails)
+    )
+    # Older torch asks besides whether indices fit 32 bits: those hold for both.
+    assert all(asked.holds(held) for asked in found.asked)
+    assert len([asked for asked in found.asked if not asked.holds(failed)]) == 1
 
 
 def test_a_network_that_fixes_its_sides_has_none_free():

@@ -8,13 +8,21 @@ import functools
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 from torch.utils import _pytree as pytree
 
 import prunecli
-from prunecli.errors import ProofError
+from prunecli.errors import ProofError, PruneError
 from tests.support import hostile_forwards as forwards
 
 IN_MODULE, IN_GRAPH = "module", "graph"
+
+# Older torch cannot export a forward that counts its calls, nor one that holds a generator.
+EXPORTS_STATE = TorchVersion(torch.__version__) >= "2.10"
+LATER_CALLS = (
+    "not verified for a second or third call" if EXPORTS_STATE else "verified on samples alone"
+)
+NOISE = "RANDOM_FORWARD" if EXPORTS_STATE else "NOT_TRACEABLE"
 
 
 @functools.cache
@@ -71,7 +79,7 @@ def test_what_is_called_proven_is_right_for_all_inputs(make, mode):
         (forwards.WithGradients, 32, "not verified for calls with gradients"),
         (forwards.OnThreads, 32, "not verified for another number of threads"),
         (forwards.OnThreadsInSingle, 32, "not verified for another number of threads"),
-        (forwards.SecondCall, 32, "not verified for a second or third call"),
+        (forwards.SecondCall, 32, LATER_CALLS),
         (forwards.ByLargeValue, 32, "verified on samples alone"),
         (forwards.UnwritableSizes, 32, "images of 32 x 32 alone"),
     ],
@@ -104,12 +112,12 @@ def test_a_limit_is_an_error_where_that_is_asked_for():
     ("make", "code"),
     [
         (forwards.NotExported, "TRACE_NOT_EQUAL"),
-        (forwards.SeededNoise, "RANDOM_FORWARD"),
+        (forwards.SeededNoise, NOISE),
         (forwards.ByValue, "CUT_NOT_EQUAL"),
     ],
 )
 def test_what_no_trace_stands_for_is_refused(make, code):
-    with pytest.raises(ProofError) as failure:
+    with pytest.raises(PruneError) as failure:
         cut(make)
     assert failure.value.code == code
 
