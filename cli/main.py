@@ -33,6 +33,7 @@ from .export import ExportCommand, export
 from .find_model import record
 from .finetune import finetune
 from .guide import guide
+from .info import info
 from .last_words import end_at_once
 from .methods import methods
 from .outcome import Outcome
@@ -81,7 +82,7 @@ _WORKFLOW, _OTHER = "Workflow", "Other commands"
 for verb in (analyze, prune, finetune, evaluate):
     app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=VerbCommand)(verb)
 app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=ExportCommand)(export)
-for verb in (demo, methods, guide, env):
+for verb in (info, demo, methods, guide, env):
     app.command(context_settings=_SETTINGS, rich_help_panel=_OTHER, cls=VerbCommand)(verb)
 
 

@@ -13,6 +13,7 @@ from prunecli.report import (
     Evaluation,
     ExportReport,
     FinetuneReport,
+    InfoReport,
     PruneReport,
     SweepReport,
     fact_names,
@@ -23,6 +24,7 @@ from prunecli.wording import percent
 from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
 from .demo_tables import demo_parts
+from .info_tables import info_parts
 from .model_tables import model_parts
 from .reports import DemoReport, EnvReport, GuideList, GuideText, Method, MethodsReport
 from .table_parts import (
@@ -220,6 +222,11 @@ def _(report: EnvReport, *, rows: int | None) -> Parts:
     for package, version in report.packages.items():
         facts[package] = version or "not installed"
     return [fact_rows(facts)]
+
+
+@view.register
+def _(report: InfoReport, *, rows: int | None) -> Parts:
+    return info_parts(report, rows)
 
 
 @view.register

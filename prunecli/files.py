@@ -7,6 +7,7 @@ asks for is known from its header, so it is refused before anything is allocated
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import stat
@@ -94,6 +95,12 @@ def check_plain(path: Path, *, share: int = 1) -> int:
         )
     check_memory(status.st_size, path, share=share)
     return status.st_size
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_bytes(path: Path, *, share: int = 1) -> bytes:

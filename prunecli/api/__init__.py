@@ -1,6 +1,7 @@
 """The Python API: the verbs on modules instead of files. It never prints and never exits."""
 
 from prunecli.api.files import export, load, save
+from prunecli.api.looking import info
 from prunecli.api.measuring import analyze, evaluate, sweep
 from prunecli.api.pruning import prune, sparsify
 from prunecli.api.training import finetune
@@ -10,6 +11,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "info",
     "load",
     "prune",
     "save",

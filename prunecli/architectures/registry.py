@@ -32,7 +32,6 @@ from prunecli.architectures.fingerprint import (
     sketch,
 )
 from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
-from prunecli.architectures.skeleton import call_factory
 from prunecli.errors import InputError
 from prunecli.registry import Registry
 
@@ -130,6 +129,8 @@ def build_dense(architecture: ArchitectureRef, *, device: str = "meta") -> nn.Mo
     Raises `InputError` for an unknown name, an argument that is not accepted or goes beyond its
     bounds (`ARGUMENT_REFUSED`), or a factory that fails.
     """
+    from prunecli.architectures.skeleton import call_factory  # it needs torch
+
     if architecture.name == GRAPH:
         raise InputError(
             "a re-emitted graph has no dense architecture to build",

@@ -9,7 +9,8 @@ import torch
 from prunecli.architectures.reference import GRAPH
 from prunecli.architectures.registry import build_dense
 from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import dense_architecture, example_input, read
+from prunecli.artefacts.origin import dense_architecture
+from prunecli.artefacts.provenance import example_input, read
 from prunecli.cost.flops import count_flops
 
 if TYPE_CHECKING:

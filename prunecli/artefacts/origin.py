@@ -8,14 +8,15 @@ of another machine, no address.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from prunecli.architectures.reference import ArchitectureRef
 from prunecli.artefacts.history import verb_of
+from prunecli.files import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +88,12 @@ def origin_of(checkpoint: Checkpoint) -> Origin | None:
     )
 
 
+def dense_architecture(checkpoint: Checkpoint) -> ArchitectureRef:
+    """Return the architecture that a checkpoint was cut from; its own when it is not cut."""
+    dense = checkpoint.metadata.get("dense")
+    return checkpoint.architecture if dense is None else ArchitectureRef.from_json(dense)
+
+
 def find_origin(origin: Origin, model: Path) -> Path | None:
     """Return the file itself, if it still is beside `model` or at its recorded place."""
     return next((path for path in _places(origin, model.parent) if _is(origin, path)), None)
@@ -110,7 +117,6 @@ def _is(origin: Origin, path: Path) -> bool:
     try:
         if not path.is_file() or origin.size not in (None, path.stat().st_size):
             return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == origin.sha256
+        return file_sha256(path) == origin.sha256
     except (OSError, ValueError):
         return False

@@ -158,12 +158,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def dense_architecture(checkpoint: Checkpoint) -> ArchitectureRef:
-    """Return the architecture that a checkpoint was cut from; its own when it is not cut."""
-    dense = checkpoint.metadata.get("dense")
-    return checkpoint.architecture if dense is None else ArchitectureRef.from_json(dense)
-
-
 def example_input(spec: InputSpec) -> Tensor:
     """Return a batch of two random images for a trace."""
     generator = torch.Generator().manual_seed(0)

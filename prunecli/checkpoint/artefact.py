@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from prunecli.architectures.reference import ArchitectureRef, InputSpec
-from prunecli.checkpoint.compact import unpack
 from prunecli.checkpoint.digest import KEY, digest
+from prunecli.checkpoint.headers import is_tensor
 from prunecli.errors import LoadRefusedError
 from prunecli.plan import PruningPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "prunecli"
 FORMAT_VERSION = 1
@@ -70,6 +71,17 @@ def checkpoint_from_header(
     header: Mapping[str, Any], tensors: Mapping[str, Tensor], *, where: str
 ) -> Checkpoint:
     """Put a checkpoint together again; raise `LoadRefusedError` when the header is not ours."""
+    from prunecli.checkpoint.compact import unpack  # it needs torch
+
+    check_header(header, tensors, where=where)
+    if header.get(KEY) is not None:  # not there in the files of older versions
+        check_digest(header, digest(header, tensors), where=where)
+    tensors, masks = unpack(tensors, sparse_description(header), where=where)
+    return described(header, tensors, masks, where=where)
+
+
+def check_header(header: Mapping[str, Any], tensors: Mapping[str, Any], *, where: str) -> None:
+    """Raise `LoadRefusedError` for what is no artefact of a version that can be read."""
     if not isinstance(header, Mapping) or not _are_tensors(tensors):
         raise _damaged("it is not a set of named tensors with a description", where)
     version = header.get("format_version")
@@ -81,9 +93,32 @@ def checkpoint_from_header(
             where=where,
             hint="use the prunecli version that wrote it",
         )
-    _check_digest(header, tensors, where)
-    sparse = header.get("sparse") if version == SPARSE_VERSION else None
-    tensors, masks = unpack(tensors, sparse, where=where)
+
+
+def check_digest(header: Mapping[str, Any], found: str, *, where: str) -> None:
+    """Raise `LoadRefusedError` where an artefact does not hold what was once written."""
+    if header.get(KEY) != found:
+        raise LoadRefusedError(
+            "the file does not hold what was once written: something in it has changed",
+            code="CORRUPT_FILE",
+            where=where,
+            hint="take another copy, or write it again",
+        )
+
+
+def sparse_description(header: Mapping[str, Any]) -> Any:
+    """Return how the tensors of an artefact are packed; None where all are stored as they are."""
+    return header.get("sparse") if header.get("format_version") == SPARSE_VERSION else None
+
+
+def described(
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    *,
+    where: str,
+) -> Checkpoint:
+    """Return what a header says, with its tensors; raise `LoadRefusedError` for nonsense."""
     try:
         classes = header["classes"]
         plan = header["plan"]
@@ -104,20 +139,8 @@ def checkpoint_from_header(
 
 def _are_tensors(tensors: object) -> bool:
     return isinstance(tensors, Mapping) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+        isinstance(name, str) and is_tensor(tensor) for name, tensor in tensors.items()
     )
-
-
-def _check_digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise `LoadRefusedError` where an artefact does not hold what was once written."""
-    written = header.get(KEY)  # not there in the files of older versions
-    if written is not None and written != digest(header, tensors):
-        raise LoadRefusedError(
-            "the file does not hold what was once written: something in it has changed",
-            code="CORRUPT_FILE",
-            where=where,
-            hint="take another copy, or write it again",
-        )
 
 
 def _damaged(reason: str, where: str) -> LoadRefusedError:

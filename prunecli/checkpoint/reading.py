@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pickle
 import warnings
@@ -34,9 +33,9 @@ from prunecli.checkpoint.sniff import (
     not_a_checkpoint,
     sniff,
 )
-from prunecli.checkpoint.state_dict import Unwrapped, unwrap
+from prunecli.checkpoint.state_dict import Unwrapped, no_state_dict, unwrap
 from prunecli.errors import InputError, LoadRefusedError, PruneError, first_line
-from prunecli.files import reading
+from prunecli.files import file_sha256, reading
 
 if TYPE_CHECKING:
     from prunecli.architectures.reference import InputSpec
@@ -45,7 +44,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class _Contents:
+class Contents:
     """What a file holds: any object, and our header when it is an artefact of ours."""
 
     value: Any
@@ -73,8 +72,8 @@ def load(
     """
     file = Path(path)
     kind = sniff(file)
-    sha256 = _sha256(file)
-    contents = _READERS[kind](file, allow_pickle)
+    sha256 = file_sha256(file)
+    contents = read_contents(kind, file, allow_pickle=allow_pickle)
     told = (_PICKLE_RAN,) if allow_pickle and kind != SAFETENSORS else ()
     if contents.header is not None:
         said = architecture_args or {}
@@ -89,11 +88,16 @@ def load(
     return Loaded(dataclasses.replace(checkpoint, input=spec), (*told, *notes), sha256)
 
 
+def read_contents(kind: str, path: Path, *, allow_pickle: bool) -> Contents:
+    """Return what a file of a `kind` (see `sniff`) holds; raises `LoadRefusedError`."""
+    return _READERS[kind](path, allow_pickle)
+
+
 _PICKLE_RAN = "the file was read with --allow-pickle, so code in it could run"
 
 
 def _own(
-    contents: _Contents,
+    contents: Contents,
     path: Path,
     *,
     allow_pickle: bool,
@@ -146,11 +150,9 @@ def _foreign(
 ) -> tuple[Checkpoint, tuple[str, ...]]:
     unwrapped = unwrap(value)
     if unwrapped is None:
-        raise not_a_checkpoint(
-            path,
-            f"there is no state dict in this file, but {_describe(value)}",
-            hint="save the weights alone: torch.save(model.state_dict(), 'weights.pt')",
-        )
+        raise no_state_dict(path, value)
+    held = {name: tensor.detach() for name, tensor in unwrapped.tensors.items()}
+    unwrapped = dataclasses.replace(unwrapped, tensors=held)
     _check_kinds(unwrapped.tensors, path)
     found = recognise(
         unwrapped, where=str(path), sha256=sha256, architecture=architecture, arguments=arguments
@@ -193,7 +195,7 @@ _PLAIN_DATA: list[Any] = [
 ]
 
 
-def _read_torch(path: Path, allow_pickle: bool, *, zipped: bool) -> _Contents:
+def _read_torch(path: Path, allow_pickle: bool, *, zipped: bool) -> Contents:
     if allow_pickle:
         try:
             value = _load_torch(path, allow_pickle=True)
@@ -213,10 +215,10 @@ def _load_torch(path: Path, *, allow_pickle: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
 
 
-def _as_contents(value: Any) -> _Contents:
+def _as_contents(value: Any) -> Contents:
     if isinstance(value, Mapping) and value.get("format") == FORMAT:
-        return _Contents(value.get("state_dict", {}), header=value)
-    return _Contents(value)
+        return Contents(value.get("state_dict", {}), header=value)
+    return Contents(value)
 
 
 def _refused(path: Path, reason: str) -> PruneError:
@@ -225,7 +227,7 @@ def _refused(path: Path, reason: str) -> PruneError:
     return corrupt(path, reason)
 
 
-def _read_pickle(path: Path, allow_pickle: bool) -> _Contents:
+def _read_pickle(path: Path, allow_pickle: bool) -> Contents:
     if not allow_pickle:
         scan = scan_file(path)
         refuse_unsafe(path, scan)
@@ -241,19 +243,19 @@ def _read_pickle(path: Path, allow_pickle: bool) -> _Contents:
             value = pickle.load(file)  # noqa: S301  # the user asked for it, and is warned
     except Exception as error:
         raise _pickle_failed(path, error) from error
-    return _Contents(_modules_to_states(value))
+    return Contents(_modules_to_states(value))
 
 
-def _read_safetensors(path: Path, allow_pickle: bool) -> _Contents:  # noqa: ARG001
+def _read_safetensors(path: Path, allow_pickle: bool) -> Contents:  # noqa: ARG001
     with reading(path, corrupt):
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = json.loads(metadata[FORMAT]) if FORMAT in metadata else None
-    return _Contents(tensors, header)
+    return Contents(tensors, header)
 
 
-_READERS: Mapping[str, Callable[[Path, bool], _Contents]] = {
+_READERS: Mapping[str, Callable[[Path, bool], Contents]] = {
     TORCH_ZIP: partial(_read_torch, zipped=True),
     TORCH_LEGACY: partial(_read_torch, zipped=False),
     PLAIN_PICKLE: _read_pickle,
@@ -277,11 +279,6 @@ def _modules_to_states(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _modules_to_states(item) for key, item in value.items()}
     return value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_kinds(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -382,10 +379,3 @@ def _override(
                 hint=f"the model takes {spec.channels} channels; one number for each",
             )
     return changed
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Mapping):
-        keys = ", ".join(repr(key) for key in list(value)[:_SHOWN])
-        return f"a dict with {keys}" if keys else "an empty dict"
-    return f"a {type(value).__name__}"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from prunecli.architectures.fingerprint import (
     Shapes,
@@ -27,8 +24,12 @@ from prunecli.architectures.registry import (
     nearest,
     without_auxiliary,
 )
+from prunecli.checkpoint.headers import counter_like
 from prunecli.checkpoint.state_dict import Unwrapped, name_variants
 from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _NAME_IT = (
     "name it: --arch resnet50, --arch timm/NAME, or --arch mypackage.nets:make_net with "
@@ -178,6 +179,8 @@ def _factory_input(module: nn.Module) -> tuple[InputSpec, tuple[str, ...]]:
 
 
 def _first_channels(module: nn.Module) -> int:
+    from torch import nn
+
     channels = (m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d))
     return next(channels, 1)
 
@@ -190,7 +193,7 @@ def _with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stem, _, last = name.rpartition(".")
         counter = f"{stem}.num_batches_tracked"
         if last == "running_var" and counter not in tensors:
-            complete[counter] = torch.tensor(0)
+            complete[counter] = counter_like(tensor)
     return complete
 
 

@@ -168,13 +168,26 @@ def _tar(path: Path, _head: bytes, _size: int) -> str | None:
     return None
 
 
-def _onnx(path: Path, head: bytes, _size: int) -> str | None:
+def is_onnx(path: Path) -> bool:
+    """Tell whether a file is to be read as ONNX: it is named so, or begins so.
+
+    Raises as `sniff` where there is no file to read.
+    """
+    head, _ = _read_head(path)
+    return path.suffix.lower() == ".onnx" or _starts_as_onnx(head)
+
+
+def _starts_as_onnx(head: bytes) -> bool:
     # An ONNX file starts with field 1 (the format's version), then field 2 (the producer) or 7/8.
     following = head[2:3]
-    if head[:1] == b"\x08" and head[1:2] < b"\x20" and following in {b"\x12", b"\x3a", b"\x42"}:
+    return head[:1] == b"\x08" and head[1:2] < b"\x20" and following in {b"\x12", b"\x3a", b"\x42"}
+
+
+def _onnx(path: Path, head: bytes, _size: int) -> str | None:
+    if _starts_as_onnx(head):
         raise not_a_checkpoint(
             path,
-            "this is an ONNX file, which only `prunecli evaluate` reads",
+            "this is an ONNX file, which only evaluate, info, compare and bench read",
             hint="give the checkpoint that it was exported from",
         )
     return None

@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from prunecli.checkpoint.headers import TensorHeader, is_tensor
+from prunecli.checkpoint.sniff import not_a_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from prunecli.errors import PruneError
 
 # Where training scripts put the weights; of several, the first is taken and the rest reported.
 _WRAPPERS = (
@@ -32,6 +39,7 @@ _AVERAGED = "n_averaged"  # the step counter of torch.optim.swa_utils.AveragedMo
 _ACCURACY = re.compile(r"(^|_)(acc|accuracy|prec|precision|top)_?@?\d*($|_)", re.IGNORECASE)
 _DECLARED = ("arch", "architecture", "model_name")
 _DEPTH = 4
+_SHOWN = 5
 
 # Names that an architecture had in an earlier version of torchvision.
 _RENAMED: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -72,13 +80,29 @@ def unwrap(value: Any) -> Unwrapped | None:
         others += names[1:]
         value = value[names[0]]
     tensors = {
-        key: tensor.detach()
+        key: tensor
         for key, tensor in value.items()
-        if isinstance(key, str) and isinstance(tensor, Tensor) and key != _AVERAGED
+        if isinstance(key, str) and is_tensor(tensor) and key != _AVERAGED
     }
     if not tensors or len(tensors) < len(value) / 2:
         return None
     return Unwrapped(tensors, ".".join(place), tuple(others), _declared(notes), _accuracy(notes))
+
+
+def no_state_dict(path: Path, value: Any) -> PruneError:
+    """Return the error for a file that holds something else than weights."""
+    return not_a_checkpoint(
+        path,
+        f"there is no state dict in this file, but {_describe(value)}",
+        hint="save the weights alone: torch.save(model.state_dict(), 'weights.pt')",
+    )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        keys = ", ".join(repr(key) for key in list(value)[:_SHOWN])
+        return f"a dict with {keys}" if keys else "an empty dict"
+    return f"a {type(value).__name__}"
 
 
 def name_variants(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
@@ -92,7 +116,7 @@ def name_variants(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 def _inner_dicts(value: Mapping[Any, Any]) -> list[str]:
     """Return the keys of the inner dicts with weights, the best known names first."""
     known = [name for name in _WRAPPERS if _holds_weights(value.get(name), depth=_DEPTH)]
-    if known or any(isinstance(item, Tensor) for item in value.values()):
+    if known or any(is_tensor(item) for item in value.values()):
         return known
     # No known name and no tensor at this level: a single dict of tensors is meant, if there is one.
     return [key for key in value if isinstance(key, str) and _is_flat(value[key])]
@@ -108,7 +132,7 @@ def _holds_weights(value: Any, *, depth: int) -> bool:
 
 def _is_flat(value: Any) -> bool:
     return isinstance(value, Mapping) and any(
-        isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items()
+        isinstance(key, str) and is_tensor(item) for key, item in value.items()
     )
 
 
@@ -145,7 +169,9 @@ def _accuracy(notes: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _number(item: Any) -> float | None:
-    if isinstance(item, Tensor):
-        return float(item) if item.numel() == 1 and item.dtype != torch.bool else None
+    if isinstance(item, TensorHeader):
+        return None
+    if is_tensor(item):
+        return float(item) if item.numel() == 1 and str(item.dtype) != "torch.bool" else None
     is_number = isinstance(item, int | float) and not isinstance(item, bool)
     return float(item) if is_number else None

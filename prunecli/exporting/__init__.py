@@ -1,21 +1,30 @@
-"""From a network to a file that is checked, compared with its source, timed and scored."""
+"""From a network to a file that is checked, compared with its source, timed and scored.
 
-from prunecli.exporting.formats import (
-    EXPORT_FORMATS,
-    ExportFormat,
-    Timer,
-    Written,
-    find_format,
-    format_of,
-    write_proven,
-)
-from prunecli.exporting.onnx.evaluate import evaluate_onnx
-from prunecli.exporting.onnx.file import to_onnx
-from prunecli.exporting.onnx.format import ONNX
-from prunecli.exporting.onnx.metadata import OnnxMetadata, read_metadata
-from prunecli.exporting.onnx.parity import check_parity
-from prunecli.exporting.onnx.runtime import physical_cores
-from prunecli.exporting.timing.benchmark import benchmark, check_devices
+What needs torch is imported when it is first used: to look at a file takes no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunecli.exporting.formats import (
+        EXPORT_FORMATS,
+        ExportFormat,
+        Timer,
+        Written,
+        find_format,
+        format_of,
+        write_proven,
+    )
+    from prunecli.exporting.onnx.evaluate import evaluate_onnx
+    from prunecli.exporting.onnx.file import to_onnx
+    from prunecli.exporting.onnx.format import ONNX
+    from prunecli.exporting.onnx.metadata import OnnxMetadata, read_metadata
+    from prunecli.exporting.onnx.parity import check_parity
+    from prunecli.exporting.onnx.runtime import physical_cores
+    from prunecli.exporting.timing.benchmark import benchmark, check_devices
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -35,3 +44,25 @@ __all__ = [
     "to_onnx",
     "write_proven",
 ]
+
+_PLACES = {
+    **dict.fromkeys(
+        ("EXPORT_FORMATS", "ExportFormat", "Timer", "Written", "find_format", "format_of"),
+        "formats",
+    ),
+    "write_proven": "formats",
+    "evaluate_onnx": "onnx.evaluate",
+    "to_onnx": "onnx.file",
+    "ONNX": "onnx.format",
+    **dict.fromkeys(("OnnxMetadata", "read_metadata"), "onnx.metadata"),
+    "check_parity": "onnx.parity",
+    "physical_cores": "onnx.runtime",
+    **dict.fromkeys(("benchmark", "check_devices"), "timing.benchmark"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(f"{__name__}.onnx.format")  # it registers the format
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

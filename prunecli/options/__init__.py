@@ -7,6 +7,7 @@ command line is made from these fields, and so are the keywords of the Python AP
 from prunecli.options.analyze import AnalyzeOptions, ComplexityOptions
 from prunecli.options.export import ExportOptions
 from prunecli.options.finetune import FinetuneOptions
+from prunecli.options.info import InfoOptions
 from prunecli.options.load import LoadOptions
 from prunecli.options.methods import METHOD_DEFAULTS, RECIPE, TrainingOptions
 from prunecli.options.prune import (
@@ -23,6 +24,7 @@ __all__ = [
     "ComplexityOptions",
     "ExportOptions",
     "FinetuneOptions",
+    "InfoOptions",
     "LatencyOptions",
     "LoadOptions",
     "PruneOptions",

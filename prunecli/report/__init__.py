@@ -39,6 +39,14 @@ from prunecli.report.datasets import (
     Subset,
 )
 from prunecli.report.gates import NO_GATES, Gates, gates_text, missed_gate
+from prunecli.report.info import (
+    ArchitectureInfo,
+    InfoReport,
+    InputInfo,
+    OnnxInfo,
+    ValueInfo,
+    WeightSet,
+)
 from prunecli.report.measured import (
     AccuracyChange,
     BenchmarkRow,
@@ -82,6 +90,7 @@ __all__ = [
     "SHARES",
     "AccuracyChange",
     "AnalyzeReport",
+    "ArchitectureInfo",
     "BenchmarkRow",
     "BlockReport",
     "BlockTrial",
@@ -109,6 +118,8 @@ __all__ = [
     "GroupReport",
     "HardImage",
     "ImportanceReport",
+    "InfoReport",
+    "InputInfo",
     "IterativeReport",
     "KeptLearnability",
     "LatencyReport",
@@ -120,6 +131,7 @@ __all__ = [
     "LearnedRun",
     "LearningReport",
     "ModelAnalysis",
+    "OnnxInfo",
     "OracleReport",
     "Parity",
     "PruneReport",
@@ -140,7 +152,9 @@ __all__ = [
     "TeacherReport",
     "TrainingMode",
     "Trial",
+    "ValueInfo",
     "Verified",
+    "WeightSet",
     "fact_names",
     "fact_text",
     "finite",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from prunecli.artefacts.history import history_of
 from prunecli.artefacts.instantiate import instantiate
+from prunecli.artefacts.origin import dense_architecture
 from prunecli.artefacts.provenance import (
-    dense_architecture,
     provenance,
     state_of,
     versions,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts.dense import dense_shapes
 from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import dense_architecture, example_input, read
+from prunecli.artefacts.origin import dense_architecture
+from prunecli.artefacts.provenance import example_input, read
 from prunecli.network.traced import read_network
 
 if TYPE_CHECKING:

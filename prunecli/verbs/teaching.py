@@ -6,8 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunecli.artefacts.origin import find_origin, origin_of
-from prunecli.artefacts.provenance import dense_architecture
+from prunecli.artefacts.origin import dense_architecture, find_origin, origin_of
 from prunecli.errors import PruneError
 from prunecli.options import LoadOptions
 from prunecli.options.shared import teacher_file

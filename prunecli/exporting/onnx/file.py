@@ -9,6 +9,7 @@ import logging
 import re
 import warnings
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -224,7 +225,7 @@ def _tidy(proto: Any) -> None:
     for function in proto.functions:
         _forget_origin_(function)
     proto.doc_string = ""
-    proto.producer_name = "prunecli"
+    proto.producer_name, proto.producer_version = "prunecli", version("prunecli")
     del proto.metadata_props[:]
 
 

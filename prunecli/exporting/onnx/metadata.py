@@ -60,8 +60,19 @@ def read_metadata(path: Path) -> OnnxMetadata:
     Raises `InputError` (`FILE_NOT_FOUND`), and `LoadRefusedError` (`EMPTY_FILE`, `CORRUPT_FILE`)
     for a file that is not ONNX.
     """
-    properties = {item.key: item.value for item in _read_model(path).metadata_props}
+    properties = {item.key: item.value for item in read_model(path).metadata_props}
     return decode_metadata(properties, where=str(path))
+
+
+def external_files(model: Any, path: Path) -> set[Path]:
+    """Return the files beside an ONNX file that hold weights of it."""
+    places = (
+        entry.value
+        for tensor in _external(model.graph)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    )
+    return {path.parent / place for place in places}
 
 
 def decode_metadata(properties: Mapping[str, str], *, where: str) -> OnnxMetadata:
@@ -112,7 +123,8 @@ def corrupt_file(path: Path, reason: object) -> LoadRefusedError:
     )
 
 
-def _read_model(path: Path) -> Any:
+def read_model(path: Path) -> Any:
+    """Return the `onnx.ModelProto` in a file, weights beside it unread; see `read_metadata`."""
     require_file(path)
     with reading(path, corrupt_file):
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
