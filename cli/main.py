@@ -26,6 +26,7 @@ from prunecli.processes import is_lost, leave, lost_process
 
 from . import config
 from .analyze import analyze
+from .compare import compare
 from .demo import demo
 from .env import env
 from .evaluate import evaluate
@@ -82,7 +83,7 @@ _WORKFLOW, _OTHER = "Workflow", "Other commands"
 for verb in (analyze, prune, finetune, evaluate):
     app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=VerbCommand)(verb)
 app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=ExportCommand)(export)
-for verb in (info, demo, methods, guide, env):
+for verb in (info, compare, demo, methods, guide, env):
     app.command(context_settings=_SETTINGS, rich_help_panel=_OTHER, cls=VerbCommand)(verb)
 
 

@@ -10,6 +10,7 @@ from prunecli.budget import format_bytes
 from prunecli.report import (
     AnalyzeReport,
     BenchmarkRow,
+    CompareReport,
     Evaluation,
     ExportReport,
     FinetuneReport,
@@ -21,6 +22,7 @@ from prunecli.report import (
 )
 from prunecli.wording import percent
 
+from .compare_tables import compare_parts
 from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
 from .demo_tables import demo_parts
@@ -227,6 +229,11 @@ def _(report: EnvReport, *, rows: int | None) -> Parts:
 @view.register
 def _(report: InfoReport, *, rows: int | None) -> Parts:
     return info_parts(report, rows)
+
+
+@view.register
+def _(report: CompareReport, *, rows: int | None) -> Parts:
+    return compare_parts(report)
 
 
 @view.register

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prunecli.api import (
         analyze,
+        compare,
         evaluate,
         export,
         finetune,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "analyze",
+    "compare",
     "evaluate",
     "export",
     "finetune",

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunecli.options import InfoOptions, LoadOptions
+from prunecli.options import CompareOptions, InfoOptions, LoadOptions
 from prunecli.options.declare import chosen, takes
+from prunecli.progress import Progress, silent
+from prunecli.verbs.compare import compare as compare_files
 from prunecli.verbs.info import info as info_of_file
 
 if TYPE_CHECKING:
-    from prunecli.report import InfoReport
+    from collections.abc import Sequence
+
+    from prunecli.report import CompareReport, InfoReport
 
 
 @takes(InfoOptions)
@@ -26,3 +30,26 @@ def info(
     Nothing in it is run. Keywords change `options`.
     """
     return info_of_file(Path(path), options=chosen(InfoOptions, options, choices), load=load)
+
+
+@takes(CompareOptions)
+def compare(
+    paths: Sequence[str | Path],
+    *,
+    data: str | Path | None = None,
+    options: CompareOptions | None = None,
+    load: LoadOptions | None = None,
+    progress: Progress = silent,
+    **choices: Any,
+) -> CompareReport:
+    """Return model files side by side: costs, size, time, accuracy, agreement with the first.
+
+    `data` names images. Keywords change `options`.
+    """
+    return compare_files(
+        [Path(path) for path in paths],
+        data=None if data is None else str(data),
+        options=chosen(CompareOptions, options, choices, data=data),
+        load=load,
+        progress=progress,
+    )

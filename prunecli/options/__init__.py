@@ -15,12 +15,15 @@ from prunecli.options.prune import (
     LatencyOptions,
     PruneOptions,
 )
+from prunecli.options.timing import BenchOptions, CompareOptions
 
 __all__ = [
     "METHOD_DEFAULTS",
     "RECIPE",
     "AnalyzeOptions",
+    "BenchOptions",
     "BudgetOptions",
+    "CompareOptions",
     "ComplexityOptions",
     "ExportOptions",
     "FinetuneOptions",

@@ -1,6 +1,13 @@
 """What every command returns: frozen data with a JSON form, and no word about how it is shown."""
 
 from prunecli.report.as_json import finite, to_json
+from prunecli.report.comparison import (
+    Agreement,
+    BenchReport,
+    ComparedModel,
+    CompareReport,
+    Scored,
+)
 from prunecli.report.cuts import (
     BlockReport,
     BlocksReport,
@@ -83,14 +90,17 @@ from prunecli.report.runs import (
     fact_text,
 )
 from prunecli.report.searches import Score, SearchReport, SweepReport, Trial
+from prunecli.report.timings import ModelTiming, TimingRow
 
 __all__ = [
     "COUNTS",
     "NO_GATES",
     "SHARES",
     "AccuracyChange",
+    "Agreement",
     "AnalyzeReport",
     "ArchitectureInfo",
+    "BenchReport",
     "BenchmarkRow",
     "BlockReport",
     "BlockTrial",
@@ -98,6 +108,8 @@ __all__ = [
     "ChoiceReport",
     "ClassCount",
     "ClassDifficulty",
+    "CompareReport",
+    "ComparedModel",
     "ConfusingImage",
     "Cost",
     "CoursePoint",
@@ -131,6 +143,7 @@ __all__ = [
     "LearnedRun",
     "LearningReport",
     "ModelAnalysis",
+    "ModelTiming",
     "OnnxInfo",
     "OracleReport",
     "Parity",
@@ -144,12 +157,14 @@ __all__ = [
     "RunStep",
     "SamplingReport",
     "Score",
+    "Scored",
     "SearchReport",
     "SignalAgreement",
     "SparsityReport",
     "Subset",
     "SweepReport",
     "TeacherReport",
+    "TimingRow",
     "TrainingMode",
     "Trial",
     "ValueInfo",

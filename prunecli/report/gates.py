@@ -7,12 +7,13 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import GateError
+from prunecli.report.comparison import CompareReport
 from prunecli.report.cuts import LatencyReport, PruneReport
 from prunecli.report.measured import Evaluation
 from prunecli.report.runs import ExportReport, FinetuneReport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 KEPT = "the output and the figures are kept; only the gate was not met"
 
@@ -38,12 +39,15 @@ NO_GATES = Gates()
 class Figures:
     """What of a report gates look at; None is what it does not speak of.
 
+    `others` are the accuracies of further models by name, None where one has none.
+
     `reference` is the accuracy of what the result is compared with, `speedups` are the factors by
     where they were measured.
     """
 
     accuracy: float | None = None
     reference: float | None = None
+    others: Mapping[str, float | None] | None = None
     speedups: Mapping[str, float] | None = None
     latency: LatencyReport | None = None
 
@@ -60,6 +64,11 @@ def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) ->
         errors.append(_accuracy_error(accuracy, gates.min_accuracy))
     if accuracy is not None and gates.max_drop is not None:
         errors.append(_drop_error(accuracy, against, gates.max_drop))
+    errors += [
+        error
+        for name, own in (figures.others or {}).items()
+        for error in _other_errors(name, own, gates, against)
+    ]
     if figures.speedups is not None and gates.min_speedup is not None:
         errors.append(_speedup_error(figures.speedups, gates.min_speedup))
     errors.append(_latency_error(figures.latency))
@@ -91,6 +100,15 @@ def _(report: Evaluation) -> Figures:
 
 
 @figures_of.register
+def _(report: CompareReport) -> Figures:
+    first, *others = report.models
+    return Figures(
+        reference=None if first.scores is None else first.scores.accuracy,
+        others={one.name: None if one.scores is None else one.scores.accuracy for one in others},
+    )
+
+
+@figures_of.register
 def _(report: FinetuneReport) -> Figures:
     return Figures(accuracy=report.accuracy.after, reference=report.teacher)
 
@@ -110,7 +128,9 @@ def _accuracy_error(actual: float, required: float | None) -> GateError | None:
     return _below("--min-accuracy", "accuracy", actual, required)
 
 
-def _drop_error(accuracy: float, against: float | None, allowed: float) -> GateError | None:
+def _drop_error(
+    accuracy: float, against: float | None, allowed: float, *, of: str = ""
+) -> GateError | None:
     """Return the error of a drop that is too large, or that nothing was there to tell from."""
     if against is None:
         return _error(
@@ -123,8 +143,23 @@ def _drop_error(accuracy: float, against: float | None, allowed: float) -> GateE
         return None
     return _error(
         "--max-drop",
-        f"the drop in accuracy is {actual:.4g}, and --max-drop allows {allowed:.4g}",
+        f"the drop in accuracy{of} is {actual:.4g}, and --max-drop allows {allowed:.4g}",
     )
+
+
+def _other_errors(
+    name: str, accuracy: float | None, gates: Gates, against: float | None
+) -> Iterator[GateError | None]:
+    """Yield the errors of one of several models; one without an accuracy meets no gate on it."""
+    if gates.min_accuracy is None and gates.max_drop is None:
+        return
+    if accuracy is None:
+        flag = "--min-accuracy" if gates.max_drop is None else "--max-drop"
+        yield _error(flag, f"no accuracy of {name} was measured")
+        return
+    yield _below("--min-accuracy", f"the accuracy of {name}", accuracy, gates.min_accuracy)
+    if gates.max_drop is not None:
+        yield _drop_error(accuracy, against, gates.max_drop, of=f" of {name}")
 
 
 def _speedup_error(speedups: Mapping[str, float], required: float) -> GateError | None:

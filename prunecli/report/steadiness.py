@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from prunecli.report.measured import BenchmarkRow
+    from prunecli.report.timings import TimingRow
 
 UNSTEADY = 1.25
 """Figures of one timing that are further apart than this tell of a busy machine."""
@@ -50,3 +51,17 @@ def _unsteady(benchmark: Sequence[BenchmarkRow]) -> Iterator[tuple[BenchmarkRow,
 def _times_longer(whole: float | None, part: float | None, images: float) -> float:
     """Return how much longer an image takes in the larger batch; 1 where a time is missing."""
     return whole / (part * images) if whole and part else 1.0
+
+
+def unsteady_timings(rows: Sequence[TimingRow]) -> list[str]:
+    """Say which times of several models are uncertain, and what shows it."""
+    return [
+        f"the times of {one.model} on {row.where} are uncertain: the 95 % interval of their ratio "
+        f"to those of {row.models[0].model} is {one.ratio_low:.2f} to {one.ratio_high:.2f}, as "
+        "where other programs interrupt the timing; measure again on an idle machine"
+        for row in rows
+        for one in row.models
+        if one.ratio_low is not None
+        and one.ratio_high is not None
+        and one.ratio_high > UNSTEADY * one.ratio_low
+    ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunecli.verbs.analyze import analyze
+    from prunecli.verbs.compare import compare
     from prunecli.verbs.evaluate import evaluate
     from prunecli.verbs.export import export
     from prunecli.verbs.finetune import finetune
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "analyze",
+    "compare",
     "evaluate",
     "export",
     "finetune",

@@ -68,7 +68,8 @@ def _image(
     if spec is not None:
         height, width = size or (spec.height, spec.width)
         return spec.channels, height, width
-    dims = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else ()
+    first = next(iter(model.graph.input), None)
+    dims = [] if first is None else list(first.type.tensor_type.shape.dim)
     if size is None or len(dims) != 4 or not dims[1].HasField("dim_value"):
         return None
     return int(dims[1].dim_value), size[0], size[1]

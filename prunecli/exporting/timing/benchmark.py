@@ -105,21 +105,63 @@ def benchmark(
     """
     slim = Contestant(slim_onnx, slim_model)
     contestants = [slim] if dense_onnx is None else [slim, Contestant(dense_onnx, dense_model)]
+    return tuple(
+        summarise(timed.times, timed.device, timed.provider, timed.setting, flops_ratio=flops_ratio)
+        for timed in time_everywhere(
+            contestants,
+            [input.shape] * len(contestants),
+            devices=devices,
+            batches=batches,
+            threads=threads,
+            runs=runs,
+            time_limit=time_limit,
+            seed=seed,
+            progress=progress,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds `[rounds, contestants]` of one device and batch size."""
+
+    device: str
+    provider: str
+    setting: Setting
+    times: NDArray[np.float64]
+
+
+def time_everywhere(
+    contestants: Sequence[Contestant],
+    shapes: Sequence[tuple[int, int, int]],
+    *,
+    devices: Sequence[str],
+    batches: Sequence[int],
+    threads: int | None,
+    runs: int,
+    time_limit: float,
+    seed: int,
+    progress: Progress,
+) -> Iterator[Timed]:
+    """Yield the times of contestants that take turns, for every device and batch size.
+
+    `shapes` are those of an image for each. All devices are looked for before anything is timed;
+    see `benchmark`.
+    """
     count = threads or physical_cores()
     engines = {name: DEVICES.get(name)(contestants) for name in devices}
     plan = [(name, batch) for name in engines for batch in batches]
-    rows: list[BenchmarkRow] = []
     for done, (name, batch) in enumerate(plan):
         progress(Step("benchmark", done, len(plan), {"device": name, "batch": batch}))
-        setting = Setting(input.shape, batch, count, seed)
-        runners = [engines[name].prepare(contestant, setting) for contestant in contestants]
+        settings = [Setting(shape, batch, count, seed) for shape in shapes]
+        runners = [
+            engines[name].prepare(contestant, setting)
+            for contestant, setting in zip(contestants, settings, strict=True)
+        ]
         times = time_interleaved(runners, runs=runs, time_limit=time_limit)
         del runners
-        rows.append(
-            summarise(times, name, engines[name].provider, setting, flops_ratio=flops_ratio)
-        )
+        yield Timed(name, engines[name].provider, settings[0], times)
     progress(Step("benchmark", len(plan), len(plan)))
-    return tuple(rows)
 
 
 def check_devices(devices: Sequence[str]) -> None:

@@ -1,0 +1,231 @@
+"""Models of any kind side by side: read, run on images, and written as ONNX to be timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from prunecli.architectures.reference import InputSpec
+from prunecli.artefacts.provenance import example_input
+from prunecli.checkpoint.sniff import is_onnx
+from prunecli.cost.flops import count_flops
+from prunecli.cost.sizes import tensor_bytes
+from prunecli.data.pixels import normalise
+from prunecli.errors import InputError, PruneError
+from prunecli.evaluation.memory import memory_format_for
+from prunecli.exporting.onnx.evaluate import normalise as normalised_array
+from prunecli.exporting.onnx.outline import OnnxOutline, onnx_outline
+from prunecli.exporting.onnx.runtime import open_session, run
+from prunecli.exporting.timing.benchmark import Contestant
+from prunecli.exporting.timing.race import Racer
+from prunecli.graph.tracing.running import evaluating
+from prunecli.options import LoadOptions
+from prunecli.verbs.opened import open_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+LEAST = 2
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One of several models: a checkpoint, then `model` is its network, or an ONNX file.
+
+    `shape` is that of an image, `spec` says how pixels become the input: None where an ONNX file
+    does not. `fixed_batch` is the only batch size that it takes, where there is only one.
+    """
+
+    file: Path
+    name: str
+    kind: str
+    architecture: str
+    shape: tuple[int, int, int]
+    spec: InputSpec | None
+    classes: tuple[str, ...] | None
+    cost: Mapping[str, float | None]
+    file_bytes: int
+    model: nn.Module | None = None
+    fixed_batch: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def enter(files: Sequence[Path], load: LoadOptions | None) -> tuple[Entrant, ...]:
+    """Read several models; raises what reading each raises, and `InputError` for a single one.
+
+    Models of the same file name go by their paths.
+    """
+    if len(files) < LEAST:
+        raise InputError(
+            "there is nothing to compare with: one model was given",
+            code="ONE_MODEL",
+            hint="name two models or more: the first is what the others are compared with",
+        )
+    load = load or LoadOptions()
+    return named(tuple(_entrant(file, load) for file in files))
+
+
+def named(entrants: tuple[Entrant, ...]) -> tuple[Entrant, ...]:
+    """Return entrants under names of their own: that of the file, or its path, or a number."""
+    for name in (lambda one, _: one.file.name, lambda one, _: str(one.file)):
+        names = [name(one, at) for at, one in enumerate(entrants)]
+        if len(set(names)) == len(names):
+            break
+    else:
+        names = [f"{one.file} ({at})" for at, one in enumerate(entrants, start=1)]
+    return tuple(replace(one, name=own) for one, own in zip(entrants, names, strict=True))
+
+
+def _entrant(file: Path, load: LoadOptions) -> Entrant:
+    return _of_onnx(file, load) if is_onnx(file) else _of_checkpoint(file, load)
+
+
+def _of_checkpoint(file: Path, load: LoadOptions) -> Entrant:
+    opened = open_model(file, load)
+    spec, model = opened.checkpoint.input, opened.model
+    cost = {
+        "flops": count_flops(model, (example_input(spec)[:1],)),
+        "params": sum(value.numel() for value in model.parameters()),
+        "bytes": tensor_bytes((*model.parameters(), *model.buffers())),
+    }
+    return Entrant(
+        file=file,
+        name="",
+        kind="PyTorch",
+        architecture=opened.architecture,
+        shape=spec.shape,
+        spec=spec,
+        classes=opened.checkpoint.classes,
+        cost=cost,
+        file_bytes=file.stat().st_size,
+        model=model,
+        warnings=opened.loaded.warnings,
+    )
+
+
+def _of_onnx(file: Path, load: LoadOptions) -> Entrant:
+    found = onnx_outline(file, size=load.input_size)
+    shape = _shape(found, file, load.input_size)
+    spec = found.metadata.input
+    mean, std = load.mean or (spec.mean if spec else None), load.std or (spec.std if spec else None)
+    return Entrant(
+        file=file,
+        name="",
+        kind="ONNX",
+        architecture="",
+        shape=shape,
+        spec=InputSpec(*shape, tuple(mean), tuple(std)) if mean and std else None,
+        classes=found.metadata.classes,
+        cost={"flops": found.cost.flops, "params": found.cost.params, "bytes": found.cost.bytes},
+        file_bytes=found.bytes,
+        fixed_batch=_fixed_batch(found),
+    )
+
+
+def _shape(found: OnnxOutline, file: Path, size: tuple[int, int] | None) -> tuple[int, int, int]:
+    """Return the shape of an image that an ONNX file takes."""
+    inputs = found.info.inputs
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        raise InputError(
+            f"this ONNX file takes {len(inputs)} inputs, the first of shape "
+            f"{list(inputs[0].shape) if inputs else []}, not one batch of images",
+            code="NOT_IMAGES",
+            where=str(file),
+            hint="give models with one input [batch, channels, height, width]",
+        )
+    spec = found.metadata.input
+    wanted = (None, *(size or (None, None))) if spec is None else spec.shape
+    dims = [
+        dim if isinstance(dim, int) else said
+        for dim, said in zip(inputs[0].shape[1:], wanted, strict=True)
+    ]
+    if any(dim is None for dim in dims):
+        raise InputError(
+            "the size of the images that this model takes is not known",
+            code="UNKNOWN_INPUT_SIZE",
+            where=str(file),
+            hint="say it: --input-size 224 or --input-size 224x320",
+        )
+    channels, height, width = (int(dim) for dim in dims if dim is not None)
+    return channels, height, width
+
+
+def _fixed_batch(found: OnnxOutline) -> int | None:
+    first = found.info.inputs[0].shape[0]
+    return first if isinstance(first, int) else None
+
+
+Answers = Callable[["NDArray[np.float32]"], "NDArray[Any]"]
+"""From normalised images `[n, C, H, W]` to the first output of a model for them."""
+
+
+def answers_of(entrant: Entrant, *, threads: int | None = None) -> Answers:
+    """Return what runs a model on images: PyTorch, or ONNX Runtime, on the CPU."""
+    if entrant.model is not None:
+        return _torch_answers(entrant.model, entrant.shape)
+    session = open_session(entrant.file, threads=threads)
+    fixed = entrant.fixed_batch
+
+    def answers(images: NDArray[np.float32]) -> NDArray[Any]:
+        if fixed is None:
+            return run(session, images)
+        parts = [images[at : at + fixed] for at in range(0, len(images), fixed)]
+        filled = [np.concatenate([part, np.zeros_like(images[:1]).repeat(fixed - len(part), 0)])
+                  for part in parts]  # fmt: skip
+        outputs = np.concatenate([run(session, part) for part in filled])
+        return outputs[: len(images)]
+
+    return answers
+
+
+def _torch_answers(model: nn.Module, shape: tuple[int, int, int]) -> Answers:
+    from prunecli.evaluation.outputs import first_tensor
+
+    layout = memory_format_for(model, InputSpec(*shape, (), ()))
+
+    def answers(images: NDArray[np.float32]) -> NDArray[Any]:
+        pixels = torch.from_numpy(images).contiguous(memory_format=layout)
+        with evaluating(model), torch.no_grad():
+            return np.asarray(first_tensor(model(pixels)).float().numpy())
+
+    return answers
+
+
+def prepared(entrant: Entrant, pixels: Tensor) -> NDArray[np.float32]:
+    """Return uint8 images as a model takes them, computed as `evaluate` does."""
+    assert entrant.spec is not None
+    if entrant.model is None:
+        return normalised_array(pixels.numpy(), entrant.spec)
+    plain = normalise(pixels, entrant.spec, memory_format=torch.contiguous_format)
+    return np.asarray(plain.numpy(), np.float32)
+
+
+def racers(entrants: Iterable[Entrant], folder: Path, missing: dict[str, str]) -> tuple[Racer, ...]:
+    """Return what is timed: every model as ONNX, so that models are compared and not engines.
+
+    Checkpoints are written to `folder` for that. One that cannot be is left out and noted in
+    `missing`, with the reason.
+    """
+    from prunecli.exporting import to_onnx
+
+    found = []
+    for at, one in enumerate(entrants):
+        path = one.file
+        if one.model is not None:
+            path = folder / f"{at}.onnx"
+            assert one.spec is not None
+            try:
+                to_onnx(one.model, path, input=one.spec)
+            except PruneError as error:
+                missing[one.name] = f"not timed: {error.message}"
+                continue
+        found.append(Racer(one.name, Contestant(path, one.model), one.shape))
+    return tuple(found)
