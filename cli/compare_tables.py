@@ -35,6 +35,9 @@ def bench_parts(report: BenchReport) -> Parts:
     rounds = sorted({row.runs for row in report.timings})
     facts = {
         "timed": "in turns, medians; ratios to the first model with 95 % intervals",
+        "energy": "of the processor, all programs"
+        if report.energy
+        else "not told: this processor's counters cannot be read here",
         "threads": ", ".join(map(str, threads)),
         "rounds": " to ".join(dict.fromkeys((str(rounds[0]), str(rounds[-1])))) if rounds else "",
     }

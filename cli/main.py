@@ -26,6 +26,7 @@ from prunecli.processes import is_lost, leave, lost_process
 
 from . import config
 from .analyze import analyze
+from .bench import bench
 from .compare import compare
 from .demo import demo
 from .env import env
@@ -83,7 +84,7 @@ _WORKFLOW, _OTHER = "Workflow", "Other commands"
 for verb in (analyze, prune, finetune, evaluate):
     app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=VerbCommand)(verb)
 app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=ExportCommand)(export)
-for verb in (info, compare, demo, methods, guide, env):
+for verb in (info, compare, bench, demo, methods, guide, env):
     app.command(context_settings=_SETTINGS, rich_help_panel=_OTHER, cls=VerbCommand)(verb)
 
 

@@ -10,6 +10,7 @@ from prunecli.budget import format_bytes
 from prunecli.report import (
     AnalyzeReport,
     BenchmarkRow,
+    BenchReport,
     CompareReport,
     Evaluation,
     ExportReport,
@@ -22,7 +23,7 @@ from prunecli.report import (
 )
 from prunecli.wording import percent
 
-from .compare_tables import compare_parts
+from .compare_tables import bench_parts, compare_parts
 from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
 from .demo_tables import demo_parts
@@ -234,6 +235,11 @@ def _(report: InfoReport, *, rows: int | None) -> Parts:
 @view.register
 def _(report: CompareReport, *, rows: int | None) -> Parts:
     return compare_parts(report)
+
+
+@view.register
+def _(report: BenchReport, *, rows: int | None) -> Parts:
+    return bench_parts(report)
 
 
 @view.register

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prunecli.api import (
         analyze,
+        bench,
         compare,
         evaluate,
         export,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "analyze",
+    "bench",
     "compare",
     "evaluate",
     "export",

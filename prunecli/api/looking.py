@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunecli.options import CompareOptions, InfoOptions, LoadOptions
+from prunecli.options import BenchOptions, CompareOptions, InfoOptions, LoadOptions
 from prunecli.options.declare import chosen, takes
 from prunecli.progress import Progress, silent
+from prunecli.verbs.bench import bench as bench_files
 from prunecli.verbs.compare import compare as compare_files
 from prunecli.verbs.info import info as info_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunecli.report import CompareReport, InfoReport
+    from prunecli.report import BenchReport, CompareReport, InfoReport
 
 
 @takes(InfoOptions)
@@ -50,6 +51,27 @@ def compare(
         [Path(path) for path in paths],
         data=None if data is None else str(data),
         options=chosen(CompareOptions, options, choices, data=data),
+        load=load,
+        progress=progress,
+    )
+
+
+@takes(BenchOptions)
+def bench(
+    paths: Sequence[str | Path],
+    *,
+    options: BenchOptions | None = None,
+    load: LoadOptions | None = None,
+    progress: Progress = silent,
+    **choices: Any,
+) -> BenchReport:
+    """Return the times of model files as ONNX, in turns, each beside that of the first.
+
+    Keywords change `options`.
+    """
+    return bench_files(
+        [Path(path) for path in paths],
+        options=chosen(BenchOptions, options, choices),
         load=load,
         progress=progress,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,9 +85,13 @@ class CompareReport:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """The outcome of `bench`: the time of every model beside that of the first."""
+    """The outcome of `bench`: `models` by name, and their times, each beside that of the first.
 
-    models: Mapping[str, Path] = field(default_factory=dict)
-    timings: tuple[TimingRow, ...] = ()
-    seconds: float = 0.0
+    `energy` tells whether this processor let its energy be read.
+    """
+
+    models: Mapping[str, Path]
+    timings: tuple[TimingRow, ...]
+    energy: bool
+    seconds: float
     warnings: tuple[str, ...] = ()

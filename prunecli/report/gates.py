@@ -7,13 +7,15 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import GateError
-from prunecli.report.comparison import CompareReport
+from prunecli.report.comparison import BenchReport, CompareReport
 from prunecli.report.cuts import LatencyReport, PruneReport
 from prunecli.report.measured import Evaluation
 from prunecli.report.runs import ExportReport, FinetuneReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from prunecli.report.timings import TimingRow
 
 KEPT = "the output and the figures are kept; only the gate was not met"
 
@@ -24,12 +26,14 @@ class Gates:
 
     `min_accuracy` is the lowest accuracy, `max_drop` the highest loss of accuracy against a teacher
     or another model, `min_speedup` the lowest speed-up on every device and batch size. A budget in
-    milliseconds is a gate of its own.
+    milliseconds is a gate of its own. `max_slowdown` is how much longer than the first model any
+    other may take, as a share: only what is beyond it with its whole interval is too slow.
     """
 
     min_accuracy: float | None = None
     max_drop: float | None = None
     min_speedup: float | None = None
+    max_slowdown: float | None = None
 
 
 NO_GATES = Gates()
@@ -50,6 +54,7 @@ class Figures:
     others: Mapping[str, float | None] | None = None
     speedups: Mapping[str, float] | None = None
     latency: LatencyReport | None = None
+    timings: Sequence[TimingRow] | None = None
 
 
 def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) -> GateError | None:
@@ -71,6 +76,8 @@ def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) ->
     ]
     if figures.speedups is not None and gates.min_speedup is not None:
         errors.append(_speedup_error(figures.speedups, gates.min_speedup))
+    if figures.timings is not None and gates.max_slowdown is not None:
+        errors.append(_slowdown_error(figures.timings, gates.max_slowdown))
     errors.append(_latency_error(figures.latency))
     return next((error for error in errors if error is not None), None)
 
@@ -106,6 +113,11 @@ def _(report: CompareReport) -> Figures:
         reference=None if first.scores is None else first.scores.accuracy,
         others={one.name: None if one.scores is None else one.scores.accuracy for one in others},
     )
+
+
+@figures_of.register
+def _(report: BenchReport) -> Figures:
+    return Figures(timings=report.timings)
 
 
 @figures_of.register
@@ -175,6 +187,30 @@ def _speedup_error(speedups: Mapping[str, float], required: float) -> GateError 
         for where, actual in speedups.items()
     )
     return next((error for error in errors if error is not None), None)
+
+
+def _slowdown_error(rows: Sequence[TimingRow], allowed: float) -> GateError | None:
+    """Return the error of models that are slower than the first beyond any doubt of the timing."""
+    timed = [(row, one) for row in rows for one in row.models if one.ratio_low is not None]
+    if not timed:
+        return _error(
+            "--fail-if-slower",
+            "no ratio of times was measured: there is no other model",
+            hint="name two models or more; the first is what the others are compared with",
+        )
+    slower = [
+        f"{one.model} takes {one.ratio:.3f} times as long as {row.models[0].model} on {row.where} "
+        f"(95 % interval {one.ratio_low:.3f} to {one.ratio_high:.3f})"
+        for row, one in timed
+        if one.ratio_low is not None and one.ratio_low > 1 + allowed
+    ]
+    if not slower:
+        return None
+    return _error(
+        "--fail-if-slower",
+        f"{'; '.join(slower)}; {100 * allowed:g} % slower is allowed",
+        hint="the figures are kept; measure again on an idle machine if other programs ran",
+    )
 
 
 def _latency_error(latency: LatencyReport | None) -> GateError | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunecli.verbs.analyze import analyze
+    from prunecli.verbs.bench import bench
     from prunecli.verbs.compare import compare
     from prunecli.verbs.evaluate import evaluate
     from prunecli.verbs.export import export
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "analyze",
+    "bench",
     "compare",
     "evaluate",
     "export",

@@ -103,7 +103,7 @@ def _timed(
     progress: Progress,
 ) -> tuple[TimingRow, ...]:
     with tempfile.TemporaryDirectory() as folder:
-        found = racers(entrants, Path(folder), missing)
+        found = racers(entrants, Path(folder), missing, batches=options.batches)
         if not found:
             return ()
         return race(

@@ -58,19 +58,21 @@ class Entrant:
     warnings: tuple[str, ...] = ()
 
 
-def enter(files: Sequence[Path], load: LoadOptions | None) -> tuple[Entrant, ...]:
-    """Read several models; raises what reading each raises, and `InputError` for a single one.
+def enter(
+    files: Sequence[Path], load: LoadOptions | None, *, least: int = LEAST, counted: bool = True
+) -> tuple[Entrant, ...]:
+    """Read models; raises what reading each raises, and `InputError` for fewer than `least`.
 
-    Models of the same file name go by their paths.
+    Models of the same file name go by their paths. Costs of networks are `counted` or left out.
     """
-    if len(files) < LEAST:
+    if len(files) < least:
         raise InputError(
             "there is nothing to compare with: one model was given",
             code="ONE_MODEL",
             hint="name two models or more: the first is what the others are compared with",
         )
     load = load or LoadOptions()
-    return named(tuple(_entrant(file, load) for file in files))
+    return named(tuple(_entrant(file, load, counted=counted) for file in files))
 
 
 def named(entrants: tuple[Entrant, ...]) -> tuple[Entrant, ...]:
@@ -84,15 +86,17 @@ def named(entrants: tuple[Entrant, ...]) -> tuple[Entrant, ...]:
     return tuple(replace(one, name=own) for one, own in zip(entrants, names, strict=True))
 
 
-def _entrant(file: Path, load: LoadOptions) -> Entrant:
-    return _of_onnx(file, load) if is_onnx(file) else _of_checkpoint(file, load)
+def _entrant(file: Path, load: LoadOptions, *, counted: bool) -> Entrant:
+    if is_onnx(file):
+        return _of_onnx(file, load)
+    return _of_checkpoint(file, load, counted=counted)
 
 
-def _of_checkpoint(file: Path, load: LoadOptions) -> Entrant:
+def _of_checkpoint(file: Path, load: LoadOptions, *, counted: bool) -> Entrant:
     opened = open_model(file, load)
     spec, model = opened.checkpoint.input, opened.model
     cost = {
-        "flops": count_flops(model, (example_input(spec)[:1],)),
+        "flops": count_flops(model, (example_input(spec)[:1],)) if counted else None,
         "params": sum(value.numel() for value in model.parameters()),
         "bytes": tensor_bytes((*model.parameters(), *model.buffers())),
     }
@@ -208,17 +212,26 @@ def prepared(entrant: Entrant, pixels: Tensor) -> NDArray[np.float32]:
     return np.asarray(plain.numpy(), np.float32)
 
 
-def racers(entrants: Iterable[Entrant], folder: Path, missing: dict[str, str]) -> tuple[Racer, ...]:
+def racers(
+    entrants: Iterable[Entrant],
+    folder: Path,
+    missing: dict[str, str],
+    *,
+    batches: Sequence[int],
+) -> tuple[Racer, ...]:
     """Return what is timed: every model as ONNX, so that models are compared and not engines.
 
-    Checkpoints are written to `folder` for that. One that cannot be is left out and noted in
-    `missing`, with the reason.
+    Checkpoints are written to `folder` for that. One that cannot be, or that does not take all
+    `batches`, is left out and noted in `missing`, with the reason.
     """
     from prunecli.exporting import to_onnx
 
     found = []
     for at, one in enumerate(entrants):
         path = one.file
+        if one.fixed_batch is not None and set(batches) != {one.fixed_batch}:
+            missing[one.name] = f"not timed: it takes batches of {one.fixed_batch} alone"
+            continue
         if one.model is not None:
             path = folder / f"{at}.onnx"
             assert one.spec is not None

@@ -25,6 +25,7 @@ from prunecli.exporting.onnx.runtime import (
     physical_cores,
     random_inputs,
 )
+from prunecli.exporting.timing.energy import EnergyCounter, joules_each
 from prunecli.progress import Progress, Step, silent
 from prunecli.registry import Registry
 from prunecli.report import BenchmarkRow
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from prunecli.architectures.reference import InputSpec
 
+CPU = "cpu"
 PERCENTILES = (50, 90, 95, 99)
 # A blink tells nothing of a fast network, and a slow one must not take minutes.
 _SHORTEST_SECONDS = 0.5
@@ -123,12 +125,16 @@ def benchmark(
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds `[rounds, contestants]` of one device and batch size."""
+    """Seconds `[rounds, contestants]` of one device and batch size.
+
+    `joules` are those of one run of each contestant, where counters were read.
+    """
 
     device: str
     provider: str
     setting: Setting
     times: NDArray[np.float64]
+    joules: tuple[float, ...] = ()
 
 
 def time_everywhere(
@@ -142,11 +148,12 @@ def time_everywhere(
     time_limit: float,
     seed: int,
     progress: Progress,
+    counters: Sequence[EnergyCounter] = (),
 ) -> Iterator[Timed]:
     """Yield the times of contestants that take turns, for every device and batch size.
 
-    `shapes` are those of an image for each. All devices are looked for before anything is timed;
-    see `benchmark`.
+    `shapes` are those of an image for each; `counters` count the energy of the CPU. All devices are
+    looked for before anything is timed; see `benchmark`.
     """
     count = threads or physical_cores()
     engines = {name: DEVICES.get(name)(contestants) for name in devices}
@@ -159,8 +166,9 @@ def time_everywhere(
             for contestant, setting in zip(contestants, settings, strict=True)
         ]
         times = time_interleaved(runners, runs=runs, time_limit=time_limit)
+        joules = joules_each(runners, counters) if counters and name == CPU else ()
         del runners
-        yield Timed(name, engines[name].provider, settings[0], times)
+        yield Timed(name, engines[name].provider, settings[0], times, joules)
     progress(Step("benchmark", len(plan), len(plan)))
 
 
@@ -236,7 +244,7 @@ def ratio_interval(times: NDArray[np.float64], *, seed: int) -> tuple[float, flo
     return float(low), float(high)
 
 
-@DEVICES.register("cpu", summary="ONNX Runtime on the CPU.")
+@DEVICES.register(CPU, summary="ONNX Runtime on the CPU.")
 def find_cpu(_: Sequence[Contestant]) -> Engine:
     """Return ONNX Runtime's CPU engine, which every installation has."""
     return Engine(CPU_PROVIDER, _onnx_runner(CPU_PROVIDER, "cpu"))

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.exporting.timing.benchmark import (
+    CPU,
     Contestant,
     Timed,
     percentiles,
     ratio_interval,
     time_everywhere,
 )
+from prunecli.exporting.timing.peak_memory import peak_memory
 from prunecli.progress import Progress, silent
 from prunecli.report import ModelTiming, TimingRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from prunecli.exporting.timing.energy import EnergyCounter
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,18 @@ def race(
     runs: int = 100,
     time_limit: float = 10.0,
     seed: int = 0,
+    counters: Sequence[EnergyCounter] = (),
+    memory: bool = False,
     progress: Progress = silent,
 ) -> tuple[TimingRow, ...]:
     """Return the times of models that take turns, one row per device and batch size.
 
-    `time_limit` is in seconds per row. Raises what `benchmark` raises.
+    `time_limit` is in seconds per row. `counters` tell the energy of a batch; `memory` runs every
+    model in a process of its own for its peak, both on the CPU alone. Raises what `benchmark`
+    raises.
     """
     return tuple(
-        _row(racers, timed, seed=seed)
+        _row(racers, timed, seed=seed, memory=memory and timed.device == CPU)
         for timed in time_everywhere(
             [racer.contestant for racer in racers],
             [racer.shape for racer in racers],
@@ -56,24 +64,44 @@ def race(
             runs=runs,
             time_limit=time_limit,
             seed=seed,
+            counters=counters,
             progress=progress,
         )
     )
 
 
-def _row(racers: Sequence[Racer], timed: Timed, *, seed: int) -> TimingRow:
-    times = timed.times
+def _row(racers: Sequence[Racer], timed: Timed, *, seed: int, memory: bool) -> TimingRow:
+    times, setting = timed.times, timed.setting
     medians = np.median(times, axis=0)
-    models = [ModelTiming(racers[0].name, percentiles(times[:, 0]))]
-    for at, racer in enumerate(racers[1:], start=1):
-        low, high = ratio_interval(times[:, [0, at]], seed=seed)
-        ratio = float(medians[at] / medians[0])
-        models.append(ModelTiming(racer.name, percentiles(times[:, at]), ratio, low, high))
+    models = []
+    for at, racer in enumerate(racers):
+        low, high = ratio_interval(times[:, [0, at]], seed=seed) if at else (None, None)
+        peak = (
+            peak_memory(
+                racer.contestant.path,
+                shape=racer.shape,
+                batch=setting.batch,
+                threads=setting.threads,
+            )
+            if memory
+            else None
+        )
+        models.append(
+            ModelTiming(
+                racer.name,
+                percentiles(times[:, at]),
+                ratio=float(medians[at] / medians[0]) if at else None,
+                ratio_low=low,
+                ratio_high=high,
+                peak_bytes=peak,
+                joules=timed.joules[at] if timed.joules else None,
+            )
+        )
     return TimingRow(
         timed.device,
         timed.provider,
-        timed.setting.batch,
-        timed.setting.threads,
+        setting.batch,
+        setting.threads,
         len(times),
         tuple(models),
     )
