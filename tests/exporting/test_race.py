@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from prunecli.architectures.reference import InputSpec
 from prunecli.exporting.timing.benchmark import Contestant
 from prunecli.exporting.timing.energy import EnergyCounter, find_counters, joules_each
 from prunecli.exporting.timing.peak_memory import peak_memory
@@ -31,7 +32,7 @@ def product(path, *, inputs, outputs, copies=1):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, path)
-    return Racer(path.stem, Contestant(path), (1, 1, inputs))
+    return Racer(path.stem, Contestant(path), InputSpec(1, 1, inputs, (0.0,), (1.0,)))
 
 
 def test_every_model_is_timed_and_its_ratio_is_to_the_first(tmp_path):
@@ -55,7 +56,7 @@ def test_peak_memory_holds_the_weights_and_grows_with_them(tmp_path):
     for inputs in (64, 4096):
         racer = product(tmp_path / f"{inputs}.onnx", inputs=inputs, outputs=4096)
         path = racer.contestant.path
-        peaks.append(peak_memory(path, shape=racer.shape, batch=1, threads=1))
+        peaks.append(peak_memory(path, shape=racer.input.shape, batch=1, threads=1))
     small, large = peaks
     weights = 4 * 4096 * 4096
     assert weights < large < 6 * weights

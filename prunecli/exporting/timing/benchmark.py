@@ -111,7 +111,7 @@ def benchmark(
         summarise(timed.times, timed.device, timed.provider, timed.setting, flops_ratio=flops_ratio)
         for timed in time_everywhere(
             contestants,
-            [input.shape] * len(contestants),
+            [input] * len(contestants),
             devices=devices,
             batches=batches,
             threads=threads,
@@ -139,7 +139,7 @@ class Timed:
 
 def time_everywhere(
     contestants: Sequence[Contestant],
-    shapes: Sequence[tuple[int, int, int]],
+    inputs: Sequence[InputSpec],
     *,
     devices: Sequence[str],
     batches: Sequence[int],
@@ -152,7 +152,7 @@ def time_everywhere(
 ) -> Iterator[Timed]:
     """Yield the times of contestants that take turns, for every device and batch size.
 
-    `shapes` are those of an image for each; `counters` count the energy of the CPU. All devices are
+    `inputs` are what each of them takes; `counters` count the energy of the CPU. All devices are
     looked for before anything is timed; see `benchmark`.
     """
     count = threads or physical_cores()
@@ -160,7 +160,7 @@ def time_everywhere(
     plan = [(name, batch) for name in engines for batch in batches]
     for done, (name, batch) in enumerate(plan):
         progress(Step("benchmark", done, len(plan), {"device": name, "batch": batch}))
-        settings = [Setting(shape, batch, count, seed) for shape in shapes]
+        settings = [Setting(spec.shape, batch, count, seed) for spec in inputs]
         runners = [
             engines[name].prepare(contestant, setting)
             for contestant, setting in zip(contestants, settings, strict=True)

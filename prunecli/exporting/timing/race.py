@@ -22,16 +22,17 @@ from prunecli.report import ModelTiming, TimingRow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from prunecli.architectures.reference import InputSpec
     from prunecli.exporting.timing.energy import EnergyCounter
 
 
 @dataclass(frozen=True)
 class Racer:
-    """A model that is timed: what people call it, and the shape of its images."""
+    """A model that is timed: what people call it, and what it takes."""
 
     name: str
     contestant: Contestant
-    shape: tuple[int, int, int]
+    input: InputSpec
 
 
 def race(
@@ -57,7 +58,7 @@ def race(
         _row(racers, timed, seed=seed, memory=memory and timed.device == CPU)
         for timed in time_everywhere(
             [racer.contestant for racer in racers],
-            [racer.shape for racer in racers],
+            [racer.input for racer in racers],
             devices=devices,
             batches=batches,
             threads=threads,
@@ -79,7 +80,7 @@ def _row(racers: Sequence[Racer], timed: Timed, *, seed: int, memory: bool) -> T
         peak = (
             peak_memory(
                 racer.contestant.path,
-                shape=racer.shape,
+                shape=racer.input.shape,
                 batch=setting.batch,
                 threads=setting.threads,
             )
