@@ -17,6 +17,7 @@ from .signature import command
 TOPICS = {
     "how-to": (
         "checkpoints",
+        "compress",
         "budgets",
         "latency",
         "training",

@@ -28,6 +28,7 @@ from . import config
 from .analyze import analyze
 from .bench import bench
 from .compare import compare
+from .compress import compress
 from .demo import demo
 from .env import env
 from .evaluate import evaluate
@@ -81,7 +82,7 @@ app = typer.Typer(
 _SETTINGS = {"auto_envvar_prefix": "PRUNECLI", "help_option_names": ["-h", "--help"]}
 _WORKFLOW, _OTHER = "Workflow", "Other commands"
 
-for verb in (analyze, prune, finetune, evaluate):
+for verb in (compress, analyze, prune, finetune, evaluate):
     app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=VerbCommand)(verb)
 app.command(context_settings=_SETTINGS, rich_help_panel=_WORKFLOW, cls=ExportCommand)(export)
 for verb in (info, compare, bench, demo, methods, guide, env):

@@ -12,6 +12,7 @@ from prunecli.report import (
     BenchmarkRow,
     BenchReport,
     CompareReport,
+    CompressReport,
     Evaluation,
     ExportReport,
     FinetuneReport,
@@ -24,6 +25,7 @@ from prunecli.report import (
 from prunecli.wording import percent
 
 from .compare_tables import bench_parts, compare_parts
+from .compress_tables import compress_parts
 from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
 from .demo_tables import demo_parts
@@ -54,6 +56,11 @@ def view(report: Any, *, rows: int | None) -> Parts:
 @view.register
 def _(report: PruneReport, *, rows: int | None) -> Parts:
     return prune_details(report) if rows is None else prune_parts(report, rows)
+
+
+@view.register
+def _(report: CompressReport, *, rows: int | None) -> Parts:
+    return compress_parts(report)
 
 
 @view.register

@@ -82,12 +82,14 @@ def make_budget(*, needed: bool = True, **amounts: float | str | None) -> Budget
     """Build a budget from what people type: amounts by the name of the budget.
 
     A number up to 1 is the fraction to keep; `sparsity` is the share of channels to *remove*.
-    A number with a unit (`150M`, `1.2G`, `4MB`, a latency of `5ms`) is an absolute ceiling. Unless
+    A number with a unit (`150M`, `1.2G`, `4MB`, a latency of `5ms`) is an absolute ceiling. A
+    `speedup` of 2 is a latency of a half. Unless
     it is `needed`, a budget may have no limit. Raises `InputError` for what is no kind of cost.
 
     >>> print(make_budget(flops=0.5, params="1.5M", latency="5ms"))
     flops <= 0.5, params <= 1.5M, latency <= 5 ms
     """
+    amounts = _as_latency(amounts)
     kinds = budget_kinds()
     if unknown := sorted(amounts.keys() - kinds.keys()):
         raise InputError(
@@ -104,6 +106,31 @@ def make_budget(*, needed: bool = True, **amounts: float | str | None) -> Budget
             hint="say how much to keep, e.g. --flops 0.5, --params 1.5M or --sparsity 0.3",
         )
     return Budget(limits)
+
+
+def _as_latency(amounts: dict[str, float | str | None]) -> dict[str, float | str | None]:
+    """Return amounts with a speed-up as the share of the time that it leaves."""
+    speedup = amounts.pop("speedup", None)
+    if speedup is None:
+        return amounts
+    text = str(speedup).strip().removesuffix("x")
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not 1 < factor < math.inf:
+        raise InputError(
+            f"--speedup {speedup} is no factor above 1",
+            code="BAD_BUDGET",
+            hint="say how many times as fast the result is to be: --speedup 2",
+        )
+    if amounts.get("latency") is not None:
+        raise InputError(
+            "--speedup and --latency ask for the same thing",
+            code="BAD_BUDGET",
+            hint="leave one of them out",
+        )
+    return {**amounts, "latency": 1 / factor}
 
 
 MOST_POINTS = 50

@@ -83,6 +83,17 @@ class GateError(PruneError):
     exit_code = 1
 
 
+class InfeasibleBudgetError(GateError):
+    """A budget is below what the narrowest network costs: `lowest` is the share of `kind` left."""
+
+    def __init__(
+        self, message: str, *, kind: str, lowest: float, where: str | None = None, hint: str
+    ) -> None:
+        super().__init__(message, code="INFEASIBLE_BUDGET", where=where, hint=hint)
+        self.kind = kind
+        self.lowest = lowest
+
+
 class InputError(PruneError):
     """Usage or input that cannot be worked with."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from prunecli.allocation.problem import ALLOCATIONS, Problem, next_width
 from prunecli.allocation.remaining import limits, what_stays
-from prunecli.errors import GateError
+from prunecli.errors import InfeasibleBudgetError
 
 if TYPE_CHECKING:
     from prunecli.cost.model import Widths
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def allocate(rule: str, problem: Problem) -> Widths:
     """Return the widths that a rule chooses, filled up to the budget and never above it.
 
-    Raises `GateError` (`INFEASIBLE_BUDGET`) with the lowest reachable cost, and what keeps it up,
+    Raises `InfeasibleBudgetError` with the lowest reachable cost, and what keeps it up,
     when even the smallest widths exceed the budget.
     """
     check_feasible(problem)
@@ -29,17 +29,18 @@ def allocate(rule: str, problem: Problem) -> Widths:
 
 
 def check_feasible(problem: Problem) -> None:
-    """Raise `GateError` when the budget is below what the narrowest network costs."""
+    """Raise `InfeasibleBudgetError` when the budget is below what the narrowest network costs."""
     lowest = problem.cost.cost(problem.smallest)
     for kind, ceiling in problem.ceilings.items():
         if lowest[kind] <= ceiling:
             continue
         dense = problem.cost.dense[kind]
         more = " and ".join(limits(problem))
-        raise GateError(
+        raise InfeasibleBudgetError(
             f"{kind} cannot go down to {_share(ceiling / dense)} of the model: "
             f"the lowest reachable is {_share(lowest[kind] / dense)}",
-            code="INFEASIBLE_BUDGET",
+            kind=kind,
+            lowest=lowest[kind] / dense,
             where=what_stays(problem, kind),
             hint=f"ask for {_reachable(kind, lowest[kind] / dense)}"
             + (f"; {more} would reach lower" if more else ""),

@@ -1,5 +1,6 @@
 """The Python API: the verbs on modules instead of files. It never prints and never exits."""
 
+from prunecli.api.compressing import compress
 from prunecli.api.files import export, load, save
 from prunecli.api.looking import bench, compare, info
 from prunecli.api.measuring import analyze, evaluate, sweep
@@ -10,6 +11,7 @@ __all__ = [
     "analyze",
     "bench",
     "compare",
+    "compress",
     "evaluate",
     "export",
     "finetune",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
+from prunecli.html.compressed import compressed_page
 from prunecli.html.cuts import cut_page
 from prunecli.html.runs import export_page, finetune_page
 from prunecli.html.sweeps import sweep_page
 from prunecli.report import (
     NO_GATES,
+    CompressReport,
     ExportReport,
     FinetuneReport,
     Gates,
@@ -42,3 +44,8 @@ def _(report: FinetuneReport, *, command: str = "", gates: Gates = NO_GATES) -> 
 @page_of.register
 def _(report: ExportReport, *, command: str = "", gates: Gates = NO_GATES) -> str:  # noqa: ARG001
     return export_page(report, gates=gates)
+
+
+@page_of.register
+def _(report: CompressReport, *, command: str = "", gates: Gates = NO_GATES) -> str:  # noqa: ARG001
+    return compressed_page(report, command=command)

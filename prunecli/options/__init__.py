@@ -5,6 +5,7 @@ command line is made from these fields, and so are the keywords of the Python AP
 """
 
 from prunecli.options.analyze import AnalyzeOptions, ComplexityOptions
+from prunecli.options.compress import CompressOptions, WishOptions
 from prunecli.options.export import ExportOptions
 from prunecli.options.finetune import FinetuneOptions
 from prunecli.options.info import InfoOptions
@@ -25,6 +26,7 @@ __all__ = [
     "BudgetOptions",
     "CompareOptions",
     "ComplexityOptions",
+    "CompressOptions",
     "ExportOptions",
     "FinetuneOptions",
     "InfoOptions",
@@ -32,4 +34,5 @@ __all__ = [
     "LoadOptions",
     "PruneOptions",
     "TrainingOptions",
+    "WishOptions",
 ]

@@ -24,6 +24,7 @@ CHANNELS = needs("granularity", CHANNEL, hint="leave {flag} out")
 LATENCY_ASKED = Needs(
     {
         "latency": bool,
+        "speedup": bool,
         "latency_table": bool,
         "signal": lambda signal: "/latency-removed" in (signal or ""),
     },
@@ -89,6 +90,13 @@ class BudgetOptions:
         metavar="KEEP",
         panel=shared.BUDGET,
         basic=True,
+        needs=(ONE_CUT,),
+    )
+    speedup: str | None = option(
+        None,
+        "Target speed: how many times as fast as the original (2 is --latency 0.5).",
+        metavar="FACTOR",
+        panel=shared.BUDGET,
         needs=(ONE_CUT,),
     )
 

@@ -10,6 +10,8 @@ from prunecli.options.declare import Needs, option
 if TYPE_CHECKING:
     from pathlib import Path
 
+WISHES = "Wishes (at least one)"
+SEARCH = "Search"
 BUDGET = "Budget (at least one, or --dead)"
 CRITERION = "Importance criterion and allocation"
 METHOD = "Training while or after pruning (--method, --epochs)"
@@ -28,8 +30,10 @@ GATES = "Gates (exit code 1 if not met)"
 OUTPUT = "Output"
 READING = "Loading the model"
 PANELS = (
+    WISHES,
     BUDGET,
     DATA,
+    SEARCH,
     CRITERION,
     METHOD,
     LEARNING,

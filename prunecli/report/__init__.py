@@ -8,6 +8,7 @@ from prunecli.report.comparison import (
     CompareReport,
     Scored,
 )
+from prunecli.report.compressed import Attempt, CompressReport, ModelFigures, Wish
 from prunecli.report.cuts import (
     BlockReport,
     BlocksReport,
@@ -100,6 +101,7 @@ __all__ = [
     "Agreement",
     "AnalyzeReport",
     "ArchitectureInfo",
+    "Attempt",
     "BenchReport",
     "BenchmarkRow",
     "BlockReport",
@@ -110,6 +112,7 @@ __all__ = [
     "ClassDifficulty",
     "CompareReport",
     "ComparedModel",
+    "CompressReport",
     "ConfusingImage",
     "Cost",
     "CoursePoint",
@@ -143,6 +146,7 @@ __all__ = [
     "LearnedRun",
     "LearningReport",
     "ModelAnalysis",
+    "ModelFigures",
     "ModelTiming",
     "OnnxInfo",
     "OracleReport",
@@ -170,6 +174,7 @@ __all__ = [
     "ValueInfo",
     "Verified",
     "WeightSet",
+    "Wish",
     "fact_names",
     "fact_text",
     "finite",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import GateError
 from prunecli.report.comparison import BenchReport, CompareReport
+from prunecli.report.compressed import CompressReport, Wish
 from prunecli.report.cuts import LatencyReport, PruneReport
 from prunecli.report.measured import Evaluation
 from prunecli.report.runs import ExportReport, FinetuneReport
@@ -55,6 +56,7 @@ class Figures:
     speedups: Mapping[str, float] | None = None
     latency: LatencyReport | None = None
     timings: Sequence[TimingRow] | None = None
+    wishes: tuple[Wish, ...] = ()
 
 
 def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) -> GateError | None:
@@ -79,6 +81,7 @@ def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) ->
     if figures.timings is not None and gates.max_slowdown is not None:
         errors.append(_slowdown_error(figures.timings, gates.max_slowdown))
     errors.append(_latency_error(figures.latency))
+    errors.extend(_wish_error(wish) for wish in figures.wishes)
     return next((error for error in errors if error is not None), None)
 
 
@@ -133,6 +136,21 @@ def _(report: ExportReport) -> Figures:
             for row in report.benchmark
             if row.speedup is not None
         }
+    )
+
+
+@figures_of.register
+def _(report: CompressReport) -> Figures:
+    return Figures(wishes=report.met)
+
+
+def _wish_error(wish: Wish) -> GateError | None:
+    if wish.ok:
+        return None
+    return _error(
+        f"--{wish.wish.replace('_', '-')}",
+        f"{wish.asked_text} was wished for, and the nearest that was found is {wish.got_text}",
+        hint="the nearest model is written; more --epochs, or a smaller wish, may be met",
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prunecli.verbs.analyze import analyze
     from prunecli.verbs.bench import bench
     from prunecli.verbs.compare import compare
+    from prunecli.verbs.compress import compress
     from prunecli.verbs.evaluate import evaluate
     from prunecli.verbs.export import export
     from prunecli.verbs.finetune import finetune
@@ -25,6 +26,7 @@ __all__ = [
     "analyze",
     "bench",
     "compare",
+    "compress",
     "evaluate",
     "export",
     "finetune",

@@ -155,7 +155,8 @@ def test_what_nothing_follows_is_refused_in_the_library(options, given):
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_every_need_names_an_option_that_exists(kind):
-    beside = {"sweep", "latency", "data", "model", "teacher", "record_learnability"}
+    beside = {"sweep", "latency", "speedup", "max_drop", "data", "model", "teacher"}
+    beside |= {"record_learnability"}
     names = {known.name for known in declared(kind)} | beside
     for known in declared(kind):
         for need in known.option.needs:

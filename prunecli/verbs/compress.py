@@ -1,0 +1,287 @@
+"""`compress` on files: from wishes to one model, pruned, trained, exported, timed and judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunecli.artefacts.origin import moved
+from prunecli.artefacts.provenance import read
+from prunecli.atomic import check_output
+from prunecli.checkpoint import save
+from prunecli.compression.journal import open_journal
+from prunecli.compression.pace import Deadline, minutes_text
+from prunecli.compression.search import best, next_strength
+from prunecli.compression.wishes import judged, read_wishes
+from prunecli.data import open_source
+from prunecli.errors import InputError
+from prunecli.html import check_page, page_of, write_page
+from prunecli.lifetime.claims import claiming
+from prunecli.options import CompressOptions, ExportOptions, WishOptions
+from prunecli.options.declare import check_effect
+from prunecli.progress import Progress, Step, silent
+from prunecli.report import CompressReport
+from prunecli.verbs.export import export
+from prunecli.verbs.trying import Bench, Run, open_bench, scored, try_one, unheard
+from prunecli.verbs.warnings import merged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prunecli.compression.journal import Journal
+    from prunecli.options import LoadOptions
+    from prunecli.report import Attempt, ExportReport
+
+
+@claiming
+def compress(
+    model: Path,
+    *,
+    wishes: WishOptions,
+    data: str | None = None,
+    output: Path | None = None,
+    onnx: Path | None = None,
+    options: CompressOptions | None = None,
+    load: LoadOptions | None = None,
+    page: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    tell: Callable[[str], None] = unheard,
+    progress: Progress = silent,
+) -> CompressReport:
+    """Return the model that meets `wishes`, or comes nearest, written to `output` and to `onnx`.
+
+    They default to `<stem>.compressed.pt` and `.onnx` in the current folder. What is tried is kept
+    in a folder `<output stem>.search`, from where a search that was stopped goes on with `resume`;
+    it is removed by nobody. `page` is an HTML file. `tell` hears what is about to be done, and how
+    long that may take.
+    """
+    start = time.perf_counter()
+    options = options or CompressOptions()
+    wanted = read_wishes(wishes)
+    check_effect(wishes, data=data)
+    check_effect(options, data=data, max_drop=wishes.max_drop)
+    target = output or Path(f"{model.stem}.compressed.pt")
+    file = onnx or target.with_suffix(".onnx")
+    for path in (target, file):
+        check_output(path, inputs=[model], overwrite=overwrite or resume)
+    if page is not None:
+        check_page(page, inputs=[model, target, file], overwrite=overwrite or resume)
+    if data is not None:
+        open_source(data)
+    run = Run(
+        model=model,
+        data=data,
+        wishes=wanted,
+        options=options,
+        load=load,
+        folder=target.with_suffix(".search"),
+        deadline=Deadline(time.monotonic(), options.minutes),
+        progress=progress,
+        tell=tell,
+    )
+    asked = {
+        "wishes": dataclasses.asdict(wishes),
+        "options": {**dataclasses.asdict(options), "minutes": None},
+        "data": data,
+    }
+    journal = open_journal(run.folder, asked, resume=resume, overwrite=overwrite)
+    bench = open_bench(run)
+    asked["model"] = bench.opened.loaded.sha256
+    journal = dataclasses.replace(journal, asked={**journal.asked, "model": asked["model"]})
+    tell(_plan(run, bench, journal))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    journal, winner, choice = _searched(run, bench, journal)
+    exported = _finished(run, winner, target, file=file, command=command)
+    report = _report(run, bench, journal, winner, path=target, exported=exported, choice=choice)
+    report = dataclasses.replace(report, seconds=round(time.perf_counter() - start, 3), page=page)
+    if page is not None:
+        write_page(page, page_of(report, command=command))
+    return report
+
+
+def _plan(run: Run, bench: Bench, journal: Journal) -> str:
+    """Say what is going to be done, and about how long that should take."""
+    options, wishes = run.options, run.wishes
+    done = f", {len(journal.attempts)} of them done" if journal.attempts else ""
+    if bench.images is None:
+        return "plan: prune, verify, export and time one model; no images, so no training"
+    if wishes.max_drop is None:
+        steps, seconds = "prune, train and judge one model", bench.pace.epochs(options.epochs)
+    else:
+        first = options.epochs if wishes.asked else options.trial_epochs
+        steps = f"up to {options.trials} models{done}"
+        steps += f", the best of them trained for {options.epochs} epochs"
+        more = options.trial_epochs * (options.trials - 1) + first
+        seconds = bench.pace.epochs(more + options.epochs, share=0.6)
+    bound = "" if options.minutes is None else f", bounded to {options.minutes:g} minutes"
+    return f"plan: {steps}; {minutes_text(seconds)} of training{bound}"
+
+
+def _searched(run: Run, bench: Bench, journal: Journal) -> tuple[Journal, Attempt, str]:
+    """Return the model to keep, trained as long as it is to be, and why it won."""
+    wishes, options = run.wishes, run.options
+    full = bool(wishes.asked)
+    if wishes.max_drop is None:
+        journal, winner = _tried(run, bench, journal, 1.0, options.epochs)
+        return journal, winner, "it keeps the budget"
+    stopped = ""
+    while True:
+        trials = _trials(journal)
+        strength = next_strength(trials, full=full)
+        if strength is None or len(trials) >= options.trials:
+            break
+        epochs = options.epochs if full and not trials else options.trial_epochs
+        need = bench.pace.epochs(epochs + options.epochs, share=0.6)
+        if trials and need > run.deadline.left:
+            stopped = f"; the search stopped after {len(trials)} models, for time"
+            break
+        journal, attempt = _tried(run, bench, journal, strength, epochs)
+        if full and strength == 1 and attempt.ok:
+            break
+    candidate = best(_trials(journal))
+    journal, winner = _tried(run, bench, journal, candidate.strength, options.epochs)
+    if not winner.ok:  # brief training may have looked better than it was
+        others = [one for one in journal.attempts if one.ok and one.epochs >= options.epochs]
+        winner = best(others) if others else winner
+    return journal, winner, _why(winner, full=full) + stopped
+
+
+def _why(winner: Attempt, *, full: bool) -> str:
+    if not winner.ok:
+        return "none was within the drop; it comes nearest"
+    if full and winner.strength == 1:
+        return "it is all that was wished for"
+    return "the smallest that was found within the drop"
+
+
+def _trials(journal: Journal) -> list[Attempt]:
+    """Return the best that is known of every strength that was tried."""
+    by_strength: dict[float, Attempt] = {}
+    for one in journal.attempts:
+        known = by_strength.get(one.strength)
+        if known is None or one.epochs >= known.epochs:
+            by_strength[one.strength] = one
+    return list(by_strength.values())
+
+
+def _tried(
+    run: Run,
+    bench: Bench,
+    journal: Journal,
+    strength: float,
+    epochs: int,
+) -> tuple[Journal, Attempt]:
+    """Return an attempt, made now or taken from the journal."""
+    known = [
+        one
+        for one in journal.attempts
+        if one.strength == strength and one.epochs >= epochs and (run.folder / one.file).exists()
+    ]
+    if known:
+        return journal, known[-1]
+    attempt, scale, dense = try_one(run, bench, journal, strength, epochs)
+    journal = dataclasses.replace(
+        journal, attempts=(*journal.attempts, attempt), scale=scale, dense=dense
+    )
+    journal.write()
+    run.tell(_told(attempt))
+    return journal, attempt
+
+
+def _told(attempt: Attempt) -> str:
+    """Say what came of an attempt in a line."""
+    parts = [f"{attempt.kept['flops']:.0%} of the FLOPs"]
+    if attempt.speedup is not None:
+        parts.append(f"{attempt.speedup:.2f}x as fast")
+    if attempt.drop is not None:
+        low, high = attempt.drop_low or 0.0, attempt.drop_high or 0.0
+        parts.append(f"{100 * attempt.drop:.1f} points lost ({100 * low:.1f} to {100 * high:.1f})")
+    return f"tried: {', '.join(parts)}, after {attempt.epochs} epochs"
+
+
+def _finished(run: Run, winner: Attempt, target: Path, *, file: Path, command: str) -> ExportReport:
+    """Write the model that won where it belongs, export it and time it."""
+    source = run.folder / winner.file
+    checkpoint = read(source).checkpoint
+    history = moved(checkpoint.metadata.get("history", []), run.folder, target.parent)
+    told = {**checkpoint.metadata, "history": history}
+    run.progress(Step("save", 0))
+    save(dataclasses.replace(checkpoint, metadata=told), target)
+    return export(
+        target,
+        output=file,
+        against=run.model,
+        options=ExportOptions(
+            batches=(run.options.batch,), threads=run.options.threads, seed=run.options.seed
+        ),
+        load=run.load,
+        overwrite=True,
+        command=command,
+        progress=run.progress,
+    )
+
+
+def _report(
+    run: Run,
+    bench: Bench,
+    journal: Journal,
+    winner: Attempt,
+    *,
+    path: Path,
+    exported: ExportReport,
+    choice: str,
+) -> CompressReport:
+    (row,) = exported.benchmark or (None,)
+    verified = next(
+        (step.verified for step in reversed(exported.history) if step.verified is not None), None
+    )
+    if verified is None:
+        raise InputError(
+            "the model that was written says nothing of its proof",
+            code="NO_PROOF",
+            where=str(path),
+        )
+    before, after, drop = scored(run, bench, path)
+    if row is not None:
+        before = dataclasses.replace(before, latency_ms=row.dense_ms)
+        after = dataclasses.replace(after, latency_ms=row.slim_ms)
+    met = tuple(judged(run.wishes, before, after, row, None if drop is None else drop[0]))
+    return CompressReport(
+        output=path,
+        onnx=exported.output,
+        before=before,
+        after=after,
+        met=met,
+        tried=journal.attempts,
+        seconds=0.0,
+        architecture=bench.opened.architecture,
+        verified=verified,
+        parity=exported.parity,
+        benchmark=exported.benchmark,
+        choice=choice,
+        commands=_commands(run, winner, path, exported.output),
+        drop=drop,
+        chosen_on=bench.chosen_on,
+        reported_on=bench.reported_on,
+        warnings=merged(bench.warnings, exported.warnings),
+    )
+
+
+def _commands(run: Run, winner: Attempt, output: Path, onnx: Path) -> tuple[str, ...]:
+    """Return the commands that would do by hand what made the model that won."""
+    data = () if run.data is None else ("--data", run.data)
+    pruned = f"{output.stem}.pruned.pt"
+    limits = shlex.split(winner.budget)
+    lines = [("prune", str(run.model), *limits, *data, "-o", pruned)]
+    if winner.epochs:
+        words = ("--epochs", str(winner.epochs), "--teacher", str(run.model))
+        lines.append(("finetune", pruned, *data, *words, "-o", str(output)))
+    else:
+        lines[0] = ("prune", str(run.model), *limits, *data, "-o", str(output))
+    lines.append(("export", str(output), "--onnx", str(onnx), "--against", str(run.model)))
+    return tuple(shlex.join(("prunecli", *words)) for words in lines)

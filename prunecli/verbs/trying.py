@@ -1,0 +1,318 @@
+"""One attempt of `compress`: prune to a budget, time, tighten, train, judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from prunecli.budget import Budget, Limit
+from prunecli.compression.pace import Deadline, Pace
+from prunecli.compression.wishes import exceeded
+from prunecli.data import check_classes, evaluation_split, load_split, open_source
+from prunecli.errors import InfeasibleBudgetError, ProofError
+from prunecli.evaluation.paired import drop_between, hits
+from prunecli.options import FinetuneOptions, LatencyOptions, PruneOptions
+from prunecli.report import Attempt, ModelFigures
+from prunecli.verbs.finetune import finetune
+from prunecli.verbs.images import class_count
+from prunecli.verbs.opened import Opened, open_model
+from prunecli.verbs.prune import prune
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from prunecli.compression.journal import Journal
+    from prunecli.compression.wishes import Wishes
+    from prunecli.data import ImageSet
+    from prunecli.options import CompressOptions, LoadOptions
+    from prunecli.progress import Progress
+    from prunecli.report import PruneReport
+
+TIGHTENED = 3
+"""How often a cut is made anew because it was measured slower or larger than its budget says."""
+
+
+ROUNDED = 1.001
+"""A share of what can be reached at the least: exactly that might be missed by rounding."""
+
+WIDENED, WIDER = 4, 1.5
+"""How often, and by how much, a network is made wider that is too narrow to pass a signal."""
+
+
+def unheard(_: str) -> None:
+    """Tell nobody: the default in the library."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `compress` was asked for; `folder` is where everything that is tried is kept."""
+
+    model: Path
+    data: str | None
+    wishes: Wishes
+    options: CompressOptions
+    load: LoadOptions | None
+    folder: Path
+    deadline: Deadline
+    progress: Progress
+    tell: Callable[[str], None] = unheard
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every attempt is judged by: the original, and where it is right.
+
+    `choose` [n] and `report` [m] are positions of `images`; what is chosen on the first is told on
+    the second, which are the same where there are no others. `right` [all] is where the original is
+    right.
+    """
+
+    opened: Opened
+    pace: Pace
+    images: ImageSet | None = None
+    choose: Tensor | None = None
+    report: Tensor | None = None
+    right: Tensor | None = None
+    chosen_on: str = ""
+    reported_on: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def open_bench(run: Run) -> Bench:
+    """Read the original, and look at the images with it."""
+    opened = open_model(run.model, run.load)
+    if run.data is None:
+        return Bench(opened, Pace(1.0, 0), warnings=tuple(opened.loaded.warnings))
+    source = open_source(run.data)
+    spec = opened.checkpoint.input
+    check_classes(class_count(opened.model, spec), source, names=opened.checkpoint.classes)
+    split = evaluation_split(source, trained=True)
+    images = load_split(source, split, input=spec, seed=run.options.seed, progress=run.progress)
+    everywhere = torch.arange(len(images))
+    start = time.perf_counter()
+    right = hits(opened.model, images, everywhere, input=spec, progress=run.progress)
+    rate = len(images) / max(time.perf_counter() - start, 1e-9)
+    limit = run.options.limit
+    train = source.splits.get("train", source.splits.get("all", ()))
+    pace = Pace(rate, min(len(train), limit or len(train)))
+    if split != "test":
+        note = (
+            "there are no test images: the accuracy is told on held-out training images, which "
+            "also choose, and which the original may have been trained on"
+        )
+        told = f"{len(images):,} held-out images"
+        return Bench(
+            opened, pace, images, everywhere, everywhere, right, told, told,
+            (*opened.loaded.warnings, *images.warnings, note),
+        )  # fmt: skip
+    generator = torch.Generator().manual_seed(run.options.seed)
+    order = torch.randperm(len(images), generator=generator)
+    half = len(order) // 2
+    return Bench(
+        opened,
+        pace,
+        images,
+        order[:half].sort().values,
+        order[half:].sort().values,
+        right,
+        f"{half:,} of the test images",
+        f"the other {len(order) - half:,} test images",
+        (*opened.loaded.warnings, *images.warnings),
+    )
+
+
+def try_one(
+    run: Run, bench: Bench, journal: Journal, strength: float, epochs: int
+) -> tuple[Attempt, dict[str, float], dict[str, float | None]]:
+    """Make one model and judge it; return what came of it, and what was learnt of budgets."""
+    began = time.perf_counter()
+    name = f"{strength:.3f}"
+    pruned = run.folder / f"{name}.pruned.pt"
+    cut = _known_cut(journal, strength, pruned) or _cut(run, journal, strength, pruned)
+    path, trained = pruned, 0
+    if run.data is not None and epochs:
+        trained = epochs
+        path = run.folder / f"{name}.{epochs}-epochs.pt"
+        finetune(
+            pruned,
+            data=run.data,
+            output=path,
+            teacher=run.model,
+            options=FinetuneOptions(epochs=epochs, limit=run.options.limit, seed=run.options.seed),
+            load=run.load,
+            resume=_goes_on(path.with_suffix(".run")),
+            overwrite=True,
+            command=f"prunecli finetune --epochs {epochs}",
+            progress=run.progress,
+        )
+    attempt = Attempt(
+        strength=strength,
+        budget=cut.budget,
+        file=path.name,
+        kept=cut.kept,
+        bytes=path.stat().st_size,
+        epochs=trained,
+        seconds=round(time.perf_counter() - began, 1),
+        ok=True,
+        speedup=cut.speedup,
+    )
+    return _judged(run, bench, attempt, path), cut.scale, cut.dense
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A cut that is on disk: its budget as it is typed, and what it was counted and measured."""
+
+    budget: str
+    kept: dict[str, float]
+    speedup: float | None
+    scale: dict[str, float]
+    dense: dict[str, float | None]
+
+
+def _known_cut(journal: Journal, strength: float, pruned: Path) -> _Cut | None:
+    """Return the cut of an earlier attempt at the same strength, if it still is there."""
+    known = next((one for one in journal.attempts if one.strength == strength), None)
+    if known is None or not pruned.exists():
+        return None
+    scale, dense = dict(journal.scale), dict(journal.dense)
+    return _Cut(known.budget, dict(known.kept), known.speedup, scale, dense)
+
+
+def _goes_on(folder: Path) -> bool:
+    from prunecli.training import has_state
+
+    return has_state(folder)
+
+
+def _words(budget: Budget) -> str:
+    """Return a budget as it is typed."""
+    return " ".join(f"--{kind} {_amount(kind, value)}" for kind, value in budget.to_json().items())
+
+
+UNITS = {"latency": (1.0, "ms"), "bytes": (1e3, "kB")}
+
+
+def _amount(kind: str, value: Mapping[str, float]) -> str:
+    if "fraction" in value:
+        return f"{value['fraction']:.4f}"
+    size, unit = UNITS.get(kind, (1e6, "M"))
+    return f"{value['absolute'] / size:.6g}{unit}"
+
+
+def _cut(run: Run, journal: Journal, strength: float, target: Path) -> _Cut:
+    """Prune to a strength; anew where the result was measured to exceed its budget."""
+    scale, dense = dict(journal.scale), dict(journal.dense)
+    for _ in range(TIGHTENED):
+        budget, cut = _nearest(run, run.wishes.budget(strength, dense, scale), target)
+        dense = {kind: cut.cost.before[kind] for kind in cut.cost.before}
+        row = None if cut.latency is None else cut.latency.measured
+        costs = cut.cost.before, cut.cost.after
+        before, after = (
+            ModelFigures(cost.flops, cost.params, int(cost["bytes"] or 0)) for cost in costs
+        )
+        after = dataclasses.replace(after, bytes=target.stat().st_size)
+        wanted = run.wishes.budget(strength, dense, {})
+        beyond = exceeded(run.wishes, wanted, before, after, row)
+        if not beyond:
+            break
+        scale |= {kind: scale.get(kind, 1.0) / factor for kind, factor in beyond.items()}
+    speedup = None if row is None else row.speedup
+    return _Cut(_words(budget), dict(cut.cost.kept), speedup, scale, dense)
+
+
+def _nearest(run: Run, budget: Budget, target: Path) -> tuple[Budget, PruneReport]:
+    """Prune to a budget, or to the nearest that can be reached."""
+    reached: dict[str, float] = {}
+    for _ in range(len(budget.limits) + WIDENED):
+        try:
+            return budget, _pruned(run, budget, target)
+        except InfeasibleBudgetError as error:
+            reached[error.kind] = error.lowest * ROUNDED
+        except ProofError as error:
+            # The narrowest networks may pass no signal at all; nobody wishes for those.
+            if error.code != "EMPTY_PROOF" or not reached:
+                raise
+            reached = {kind: share * WIDER for kind, share in reached.items()}
+        budget = Budget(
+            tuple(
+                Limit(one.kind, fraction=min(1.0, reached[one.kind]))
+                if one.kind in reached
+                else one
+                for one in budget.limits
+            )
+        )
+    return budget, _pruned(run, budget, target)
+
+
+def _pruned(run: Run, budget: Budget, target: Path) -> PruneReport:
+    options = run.options
+    latency = LatencyOptions(
+        table=run.folder / "latency.json", batch=options.batch, threads=options.threads
+    )
+    return prune(
+        run.model,
+        output=target,
+        budget=budget,
+        options=PruneOptions(
+            seed=options.seed, latency=latency if run.wishes.timed else LatencyOptions()
+        ),
+        load=run.load,
+        data=run.data,
+        overwrite=True,
+        command=f"prunecli prune {_words(budget)}",
+        progress=run.progress,
+    )
+
+
+def _judged(run: Run, bench: Bench, attempt: Attempt, path: Path) -> Attempt:
+    """Return an attempt with its accuracy on the images that choose."""
+    if bench.images is None or bench.choose is None or bench.right is None:
+        return attempt
+    model = open_model(path, None)
+    spec = model.checkpoint.input
+    own = hits(model.model, bench.images, bench.choose, input=spec, progress=run.progress)
+    drop, low, high = drop_between(bench.right[bench.choose], own)
+    allowed = run.wishes.max_drop
+    return dataclasses.replace(
+        attempt,
+        accuracy=float(own.double().mean()),
+        drop=drop,
+        drop_low=low,
+        drop_high=high,
+        excess=None if allowed is None else drop - allowed,
+        ok=allowed is None or drop <= allowed,
+    )
+
+
+def scored(
+    run: Run, bench: Bench, path: Path
+) -> tuple[ModelFigures, ModelFigures, tuple[float, float, float] | None]:
+    """Return the original and the result in figures, and the drop on images that did not choose."""
+    opened = open_model(path, None)
+    costs = opened.checkpoint.plan
+    assert costs is not None
+    before_cost, after_cost = costs.cost_before, costs.cost_after
+    before = ModelFigures(
+        float(before_cost["flops"]), float(before_cost["params"]), int(before_cost["bytes"])
+    )
+    after = ModelFigures(
+        float(after_cost["flops"]), float(after_cost["params"]), path.stat().st_size
+    )
+    if bench.images is None or bench.report is None or bench.right is None:
+        return before, after, None
+    spec = opened.checkpoint.input
+    own = hits(opened.model, bench.images, bench.report, input=spec, progress=run.progress)
+    dense = bench.right[bench.report]
+    return (
+        dataclasses.replace(before, accuracy=float(dense.double().mean())),
+        dataclasses.replace(after, accuracy=float(own.double().mean())),
+        drop_between(dense, own),
+    )

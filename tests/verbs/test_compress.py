@@ -1,0 +1,147 @@
+"""`compress` on files: the whole road, stopped and gone on, and wishes that cannot be met."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import prunecli
+from prunecli import verbs
+from prunecli.budget import make_budget
+from prunecli.errors import InputError
+from prunecli.options import CompressOptions, FinetuneOptions, WishOptions
+
+MODEL = Path(__file__).parents[2] / "sample_models" / "digits_vgg.safetensors"
+QUICK = CompressOptions(epochs=1, limit=200, threads=1)
+SEARCH = dataclasses.replace(QUICK, trial_epochs=0, trials=2)
+
+
+def compress(folder: Path, wishes: WishOptions, **more):
+    settings = {"data": "digits", "options": QUICK, "output": folder / "small.pt"}
+    return verbs.compress(MODEL, wishes=wishes, **{**settings, **more})
+
+
+@pytest.fixture(scope="module")
+def met(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("met")
+    told: list[str] = []
+    report = compress(folder, WishOptions(flops="0.6"), page=folder / "page.html", tell=told.append)
+    return report, told
+
+
+def test_a_wish_for_flops_is_met_as_an_independent_count_says(met):
+    report, _ = met
+    slim = prunecli.load(report.output)
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        slim(torch.zeros(1, 1, 8, 8))
+    products = counted.get_total_flops() / 2  # torch counts a multiply-add twice, and no batch norm
+    assert products <= report.after.flops <= 1.03 * products
+    assert report.after.flops <= 0.6 * report.before.flops
+    assert [(wish.wish, wish.ok) for wish in report.met] == [("flops", True)]
+    assert sum(value.numel() for value in slim.parameters()) == report.after.params
+    assert report.after.bytes == report.output.stat().st_size
+
+
+def test_the_onnx_file_does_what_the_written_model_does(met):
+    report, _ = met
+    slim = prunecli.load(report.output)
+    x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(report.onnx, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, slim(x).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_accuracy_is_told_on_images_that_did_not_choose(met):
+    report, _ = met
+    both = verbs.evaluate(report.output, data="digits", split="test")
+    (attempt,) = report.tried
+    chosen, told = (
+        next(int(word) for word in text.split() if word.isdigit())
+        for text in (report.chosen_on, report.reported_on)
+    )
+    assert chosen + told == both.count
+    right = attempt.accuracy * chosen + report.after.accuracy * told
+    assert right == pytest.approx(both.accuracy * both.count, abs=1e-6)
+
+
+def test_the_plan_comes_first_and_the_page_holds_the_figures(met):
+    report, told = met
+    assert told[0].startswith("plan: ")
+    page = report.page.read_text()
+    assert "Wishes" in page
+    assert report.commands[0] in page.replace("&#x27;", "'")
+
+
+def test_the_model_that_is_written_finds_its_original_again(met):
+    report, _ = met
+    tuned = verbs.finetune(
+        report.output,
+        data="digits",
+        output=report.output.with_name("again.pt"),
+        options=FinetuneOptions(epochs=1, limit=64),
+    )
+    assert tuned.taught_by is not None
+    assert tuned.taught_by.file.name == MODEL.name
+
+
+def test_a_search_that_is_stopped_goes_on_and_repeats_nothing(tmp_path):
+    class StoppedError(Exception):
+        pass
+
+    def stop(text: str) -> None:
+        if text.startswith("tried"):
+            raise StoppedError
+
+    wishes = WishOptions(max_drop=0.2)
+    with pytest.raises(StoppedError):
+        compress(tmp_path, wishes, options=SEARCH, tell=stop)
+    assert not (tmp_path / "small.pt").exists()
+    journal = tmp_path / "small.search" / "search.json"
+    first = json.loads(journal.read_text())["attempts"]
+    with pytest.raises(InputError) as caught:
+        compress(tmp_path, wishes, options=SEARCH)
+    assert caught.value.code == "UNFINISHED_RUN"
+    report = compress(tmp_path, wishes, options=SEARCH, resume=True)
+    after = json.loads(journal.read_text())["attempts"]
+    assert after[:1] == first
+    assert len({one["strength"] for one in after}) == 2
+    smallest = min(one.kept["flops"] for one in report.tried if one.ok)
+    assert report.after.flops == pytest.approx(smallest * report.before.flops)
+
+
+def test_a_wish_that_cannot_be_met_ends_with_the_nearest(tmp_path):
+    report = compress(tmp_path, WishOptions(flops="0.0001"), data=None, options=CompressOptions())
+    assert not report.ok
+    assert report.output.exists()
+    (wish,) = report.met
+    assert wish.got == report.after.flops > wish.asked
+    nothing_thinner = verbs.prune(
+        MODEL, output=tmp_path / "other.pt",
+        budget=make_budget(flops=1.001 * report.after.flops / report.before.flops),
+    )  # fmt: skip
+    assert nothing_thinner.cost.after.flops <= 1.01 * report.after.flops
+
+
+@pytest.mark.parametrize(
+    ("wishes", "options", "data", "code"),
+    [
+        (WishOptions(), CompressOptions(), "digits", "NO_WISH"),
+        (WishOptions(max_drop=0.01), CompressOptions(), None, "OPTION_WITHOUT_EFFECT"),
+        (WishOptions(flops="0.5"), CompressOptions(epochs=5), None, "OPTION_WITHOUT_EFFECT"),
+        (WishOptions(flops="0.5"), CompressOptions(trials=2), "digits", "OPTION_WITHOUT_EFFECT"),
+        (WishOptions(flops="0.5"), CompressOptions(), "/nowhere", "DATA_NOT_FOUND"),
+    ],
+)
+def test_contradictions_are_told_before_any_work(tmp_path, wishes, options, data, code):
+    with pytest.raises(InputError) as caught:
+        compress(tmp_path, wishes, options=options, data=data)
+    assert caught.value.code == code
+    assert not list(tmp_path.iterdir())
