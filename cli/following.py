@@ -4,6 +4,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunecli.options import LoadOptions
+
 if TYPE_CHECKING:
     from prunecli.report import ExportReport, FinetuneReport, ModelAnalysis, PruneReport
 
@@ -23,14 +25,20 @@ def after_analysis(analysis: "ModelAnalysis | None", *, model: Path | None) -> s
     return _command("prune", str(model), "--flops", f"{reachable:g}")
 
 
-def after_pruning(report: "PruneReport", *, model: Path, data: str | None) -> str | None:
-    """Return the fine-tuning of what was written; the export where training was part of it."""
+def after_pruning(
+    report: "PruneReport", *, model: Path, data: str | None, load: LoadOptions
+) -> str | None:
+    """Return the fine-tuning of what was written; the export where training was part of it.
+
+    A teacher that can only be read with further words is found by the history of the output.
+    """
     if report.output is None:
         return None
+    chosen = _chosen(load)
     if report.iterative is not None or report.learning is not None:
-        return _export(report.output, against=model)
-    words = ("--data", data or IMAGES, "--teacher", str(model))
-    return _command("finetune", str(report.output), *words)
+        return _export(report.output, *chosen, against=model)
+    words = () if chosen else ("--teacher", str(model))
+    return _command("finetune", str(report.output), "--data", data or IMAGES, *words)
 
 
 def after_training(report: "FinetuneReport") -> str:
@@ -44,8 +52,17 @@ def after_export(report: "ExportReport") -> str:
     return _command("evaluate", str(report.output), "--data", IMAGES)
 
 
-def _export(output: Path, *, against: Path | None) -> str:
-    words = () if against is None else ("--against", str(against))
+def _chosen(load: LoadOptions) -> list[str]:
+    """Return the words that say which weights of a file are meant."""
+    words = [word for text in load.ignore for word in ("--ignore", text)]
+    words += [word for pair in load.renamed.items() for word in ("--map", "=".join(pair))]
+    words += ["--prefix", load.prefix] if load.prefix else []
+    words += ["--head-activation", load.head_activation] if load.head_activation else []
+    return [*words, "--weights", load.weights] if load.weights else words
+
+
+def _export(output: Path, *chosen: str, against: Path | None) -> str:
+    words = () if against is None else ("--against", str(against), *chosen)
     return _command("export", str(output), "--onnx", *words)
 
 

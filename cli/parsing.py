@@ -110,6 +110,21 @@ def arguments(option: str, pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def renames(option: str, pairs: Sequence[str]) -> dict[str, str]:
+    """Read `my_head=fc` pairs; either side may be empty.
+
+    >>> renames("--map", ["my_head=fc", "backbone="])
+    {'my_head': 'fc', 'backbone': ''}
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        before, equals, after = (part.strip() for part in pair.partition("="))
+        if not equals or before == after:
+            _misfit(option, pair, "two names, such as my_head=fc")
+        found[before.rstrip(".")] = after.rstrip(".")
+    return found
+
+
 def output_path(given: Path | None, *, model: Path, ending: str) -> Path:
     """Return the path to write: what was given, else `<stem><ending>` in the current folder."""
     return given if given is not None else Path(f"{model.stem}{ending}")

@@ -124,6 +124,6 @@ def prune(
         found,
         output=found.output,
         gate=missed_gate(NO_GATES, found),
-        following=after_pruning(found, model=path, data=cut.data),
+        following=after_pruning(found, model=path, data=cut.data, load=load),
         warnings=found.warnings,
     )

@@ -54,6 +54,7 @@ FORMS: Mapping[str, Form] = {
     "names": Form(str, parsing.names, _joined),
     "counts": Form(str, parsing.counts, _joined),
     "pairs": Form(list[str], parsing.arguments, lambda _: None),
+    "renames": Form(list[str], parsing.renames, lambda _: None),
 }
 
 

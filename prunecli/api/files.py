@@ -63,15 +63,22 @@ def export(
     return parity
 
 
+@takes(LoadOptions)
 def load(
-    path: str | Path, *, architecture: str | None = None, semi_structured: bool = False
+    path: str | Path,
+    *,
+    options: LoadOptions | None = None,
+    semi_structured: bool = False,
+    **choices: Any,
 ) -> nn.Module:
     """Return the network in a file as an `nn.Module` in evaluation mode, without pickle.
 
+    Keywords change `options`; `architecture` is another word for `arch`.
     `semi_structured` puts it on the GPU in 16 bits and lets its 2:4 linear layers run sparse;
     raises `DeviceError` where there is no such GPU, `InputError` where there is no such layer.
     """
-    model = instantiate(read(Path(path), LoadOptions(architecture=architecture)).checkpoint)
+    options = chosen(LoadOptions, options, choices)
+    model = instantiate(read(Path(path), options).checkpoint)
     return to_semi_structured(model).model if semi_structured else model
 
 

@@ -4,12 +4,16 @@ A fingerprint is a digest over all `name:shape` lines, in which the dimensions t
 argument (the classifier's outputs; the position table of a vision transformer) read `*`. A lookup
 therefore builds no network. For near misses, a bottom-k sketch of the lines (Broder 1997) estimates
 how much two state dicts share.
+
+Scripts of other people have other names for the same network. The digest of the shapes alone, in
+the order of the state dict, tells that (`order`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +25,12 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 FreeDims = Mapping[str, tuple[tuple[str, int], ...]]
 
-_SKETCH = 64
+SKETCH = 64
+"""Values of a sketch."""
+
+SHORT_SKETCH = 16
+"""Values of the sketches of timm's models, which are many."""
+
 _COUNTER = "num_batches_tracked"  # absent from files written before torch 0.4.1
 
 
@@ -29,12 +38,16 @@ _COUNTER = "num_batches_tracked"  # absent from files written before torch 0.4.1
 class Fingerprint:
     """The digest of an architecture, and which dimensions follow which argument.
 
-    `free` maps an argument (`num_classes`) to the `(tensor, dim)` pairs whose size it sets.
+    `free` maps an argument (`num_classes`) to the `(tensor, dim)` pairs whose size it sets. `order`
+    is the digest of the shapes in their order, empty where the classes are not the last ones;
+    `size` is the number of tensors.
     """
 
     digest: str
     free: FreeDims
     sketch: tuple[int, ...]
+    order: str
+    size: int
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -42,6 +55,8 @@ class Fingerprint:
             "digest": self.digest,
             "free": {name: [list(pair) for pair in pairs] for name, pairs in self.free.items()},
             "sketch": "".join(f"{value:08x}" for value in self.sketch),
+            "order": self.order,
+            "size": self.size,
         }
 
     @classmethod
@@ -55,6 +70,8 @@ class Fingerprint:
                 for name, pairs in data["free"].items()
             },
             sketch=tuple(int(text[at : at + 8], 16) for at in range(0, len(text), 8)),
+            order=data["order"],
+            size=data["size"],
         )
 
 
@@ -82,8 +99,25 @@ def fingerprint(reference: Shapes, variants: Mapping[str, Shapes]) -> Fingerprin
         )
         for argument, other in variants.items()
     }
-    lines = signature(reference, free)
-    return Fingerprint(digest(lines), free, sketch(lines))
+    return fingerprint_with(reference, free)
+
+
+def fingerprint_with(shapes: Shapes, free: FreeDims) -> Fingerprint:
+    """Return the fingerprint of shapes whose free dimensions are known."""
+    lines = signature(shapes, free)
+    last = tuple((name, 0) for name in list(shapes)[-2:])
+    ends = free.get("num_classes") == last
+    order = order_digest(list(shapes.values())) if ends else ""
+    return Fingerprint(digest(lines), free, sketch(lines), order, len(shapes))
+
+
+def order_digest(shapes: Iterable[Shape]) -> str:
+    """Return 32 hexadecimal digits for shapes in their order, with any number of classes.
+
+    The classes are the first dimension of the last two, the weight and the bias of a classifier.
+    """
+    *body, weight, bias = ["x".join(map(str, shape)) for shape in ((), (), *shapes)]
+    return digest([*body, *(re.sub(r"^\d+", "*", text) for text in (weight, bias))])
 
 
 def signature(shapes: Shapes, free: FreeDims) -> list[str]:
@@ -106,18 +140,31 @@ def digest(lines: Iterable[str]) -> str:
 
 def sketch(lines: Iterable[str]) -> tuple[int, ...]:
     """Return the smallest hashes over the names and over the whole lines, a bottom-k sketch."""
+    return tuple(sorted(word_hashes(lines))[:SKETCH])
+
+
+def word_hashes(lines: Iterable[str]) -> frozenset[int]:
+    """Return the hashes of the names and of the whole lines of a signature."""
     words = {word for line in lines for word in (line, line.rpartition(":")[0])}
-    hashes = sorted({int(hashlib.sha256(word.encode()).hexdigest()[:8], 16) for word in words})
-    return tuple(hashes[:_SKETCH])
+    return frozenset(int(hashlib.sha256(word.encode()).hexdigest()[:8], 16) for word in words)
 
 
-def similarity(first: tuple[int, ...], second: tuple[int, ...]) -> float:
-    """Estimate the Jaccard index of two signatures from their sketches.
+def contained(small: tuple[int, ...], words: frozenset[int]) -> float:
+    """Estimate from its sketch which share of a signature stands among `words` (`word_hashes`).
+
+    >>> contained((1, 2, 3, 4), frozenset({2, 4, 9}))
+    0.5
+    """
+    return sum(value in words for value in small) / max(len(small), 1)
+
+
+def similarity(first: tuple[int, ...], second: tuple[int, ...], *, limit: int = SKETCH) -> float:
+    """Estimate the Jaccard index of two signatures from `limit` values of their sketches.
 
     >>> similarity((1, 2, 3), (1, 2, 4))
     0.5
     """
-    union = sorted({*first, *second})[:_SKETCH]
+    union = sorted({*first[:limit], *second[:limit]})[:limit]
     both = {*first} & {*second}
     return sum(value in both for value in union) / max(len(union), 1)
 

@@ -65,12 +65,15 @@ class InputSpec:
 class ArchitectureRef:
     """Which code makes the dense network: a registered name, or `package.module:factory`.
 
-    `kwargs` is JSON data and goes to the factory. The name `graph` stands for a re-emitted graph,
-    which needs no code of the user.
+    `kwargs` is JSON data and goes to the factory. `changes` is JSON data on what is other than the
+    factory makes it, by the path of the module: another head or stem
+    (`prunecli.architectures.changes`). The name `graph` stands for a re-emitted graph, which needs
+    no code of the user.
     """
 
     name: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_factory(self) -> bool:
@@ -79,14 +82,37 @@ class ArchitectureRef:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        return {"name": self.name, "kwargs": dict(self.kwargs)}
+        changed = {"changes": dict(self.changes)} if self.changes else {}
+        return {"name": self.name, "kwargs": dict(self.kwargs), **changed}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ArchitectureRef:
         """Read what `to_json` wrote."""
-        return cls(name=str(data["name"]), kwargs=dict(data["kwargs"]))
+        name, kwargs = str(data["name"]), dict(data["kwargs"])
+        return cls(name, kwargs, dict(data.get("changes", {})))
 
     def __str__(self) -> str:
-        if not self.kwargs:
-            return self.name
-        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.kwargs.items())})"
+        given = ", ".join(f"{key}={value}" for key, value in self.kwargs.items())
+        called = f"{self.name}({given})" if given else self.name
+        if not self.changes:
+            return called
+        return f"{called} with {', '.join(map(_change, self.changes.items()))}"
+
+
+def _change(item: tuple[str, Any]) -> str:
+    """Return in words what stands at a path; what a file says may be anything.
+
+    >>> _change(("fc", [{"layer": "dropout"}, {"layer": "linear", "inputs": 512, "outputs": 7}]))
+    'fc: dropout + linear(inputs=512, outputs=7)'
+    """
+    path, described = item
+    layers = described if isinstance(described, list) else [described]
+    return f"{path}: {' + '.join(map(_layer, layers))}"
+
+
+def _layer(described: Any) -> str:
+    if not isinstance(described, dict):
+        return str(described)[:80]
+    told = {key: value for key, value in described.items() if key != "layer"}
+    given = ", ".join(f"{key}={value}" for key, value in told.items())[:200]
+    return f"{described.get('layer')}({given})" if given else str(described.get("layer"))

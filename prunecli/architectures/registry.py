@@ -1,37 +1,20 @@
-"""The architectures that are known by name, and how a state dict is recognised as one of them.
+"""The architectures that are known by name, and how their networks are built.
 
 To add one, register an `Architecture`; nothing else needs to know. Those in `index.json` (every
-torchvision classifier) are listed and recognised without importing torchvision.
+torchvision classifier) are listed and recognised without importing torchvision. The models of timm
+are not registered: each is there as `timm/NAME`.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunecli.architectures.arguments import (
-    CLASSES_ALONE,
-    TIMM,
-    TORCHVISION,
-    Argument,
-    check_arguments,
-)
-from prunecli.architectures.fingerprint import (
-    Fingerprint,
-    Shapes,
-    digest,
-    fingerprint,
-    has_free_dims,
-    read_arguments,
-    shapes_of,
-    signature,
-    similarity,
-    sketch,
-)
+from prunecli.architectures.architecture import Architecture, Published
+from prunecli.architectures.arguments import TORCHVISION, check_arguments
+from prunecli.architectures.changes import check_changes
+from prunecli.architectures.index import torchvision_index
 from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
+from prunecli.architectures.timm_models import FROM_TIMM, timm_architecture
 from prunecli.errors import InputError
 from prunecli.registry import Registry
 
@@ -39,58 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import nn
-
-_NEAR = 0.1  # below this two networks share little more than words like `classifier`
-FROM_TIMM = "timm/"
-"""What names of timm's models begin with here; they are known by name only, not recognised."""
-
-INDEX_PATH = Path(__file__).with_name("index.json")
-
-
-@dataclass(frozen=True)
-class Published:
-    """Weights that were published for an architecture, known by their file's sha256."""
-
-    name: str
-    input: InputSpec
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """How a named network is made, and how its state dict is recognised.
-
-    `factory` is `package.module:function`, called with `arguments` and with what the state dict
-    shows; `variants` gives a reference and another value for every argument that can be read off
-    shapes. Tensors whose names start with a prefix in `auxiliary` serve training only and are
-    dropped. `hidden` names arguments that change the result but leave no trace in the weights, with
-    a sentence on what was assumed. `published` is keyed by the first digits of the file's sha256.
-    `accepts` are the arguments that a file or a user may give, with their bounds.
-    """
-
-    factory: str
-    input: InputSpec
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    variants: Mapping[str, tuple[int, int]] = field(
-        default_factory=lambda: {"num_classes": (10, 7)}
-    )
-    auxiliary: tuple[str, ...] = ()
-    hidden: Mapping[str, str] = field(default_factory=dict)
-    published: Mapping[str, Published] = field(default_factory=dict)
-    accepts: Mapping[str, Argument] = field(default_factory=lambda: CLASSES_ALONE)
-
-
-@dataclass(frozen=True)
-class Match:
-    """An architecture that a state dict fits exactly, and the arguments read off its shapes.
-
-    `keeps_auxiliary` says that the fit is with the auxiliary heads, not without them.
-    """
-
-    name: str
-    arguments: Mapping[str, int]
-    keeps_auxiliary: bool = False
-
 
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 
@@ -126,8 +57,8 @@ def build_dense(architecture: ArchitectureRef, *, device: str = "meta") -> nn.Mo
     """Return the dense network in eval mode, with weights that mean nothing (zeros, or no memory).
 
     `device` is `meta` or `cpu`. The name `package.module:factory` imports and calls that code.
-    Raises `InputError` for an unknown name, an argument that is not accepted or goes beyond its
-    bounds (`ARGUMENT_REFUSED`), or a factory that fails.
+    Raises `InputError` for an unknown name, an argument or a change that is not accepted or goes
+    beyond its bounds (`ARGUMENT_REFUSED`, `CHANGE_REFUSED`), or a factory that fails.
     """
     from prunecli.architectures.skeleton import call_factory  # it needs torch
 
@@ -137,12 +68,18 @@ def build_dense(architecture: ArchitectureRef, *, device: str = "meta") -> nn.Mo
             code="GRAPH_ARCHITECTURE",
             hint="its metadata names the dense model that it was cut from",
         )
+    check_changes(architecture)
     if architecture.is_factory:
         return call_factory(architecture.name, architecture.kwargs, device=device, with_folder=True)
     entry = architecture_of(architecture.name)
     check_arguments(architecture, entry.accepts)
     arguments = {**entry.arguments, **architecture.kwargs}
-    return call_factory(entry.factory, arguments, device=device, with_folder=False)
+    module = call_factory(entry.factory, arguments, device=device, with_folder=False)
+    if not architecture.changes:
+        return module
+    from prunecli.architectures.changing import apply_
+
+    return apply_(module, architecture, device=device)
 
 
 def architecture_of(name: str) -> Architecture:
@@ -151,121 +88,8 @@ def architecture_of(name: str) -> Architecture:
     Raises `InputError` for a name that neither knows.
     """
     if name.startswith(FROM_TIMM):
-        return _timm_architecture(name.removeprefix(FROM_TIMM))
+        return timm_architecture(name.removeprefix(FROM_TIMM))
     return ARCHITECTURES.get(name)
-
-
-@cache
-def _timm_architecture(name: str) -> Architecture:
-    try:
-        import timm
-    except ImportError as error:
-        raise InputError(
-            f"{FROM_TIMM}{name} needs timm, which is not installed",
-            code="MISSING_EXTRA",
-            hint="pip install 'prunecli[timm]'",
-        ) from error
-    # Only what timm itself defines: other spellings would fetch code or weights from elsewhere.
-    if not timm.is_model(name):
-        near = ", ".join(FROM_TIMM + known for known in timm.list_models(f"*{name}*")[:5])
-        raise InputError(
-            f"timm has no model {name!r}",
-            code="UNKNOWN_ARCHITECTURE",
-            hint=f"did you mean {near}" if near else "timm.list_models() has all names",
-        )
-    config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
-    channels, height, width = config.input_size if config is not None else (3, 224, 224)
-    mean, std = (config.mean, config.std) if config is not None else ((0.5,) * 3, (0.5,) * 3)
-    return Architecture(
-        factory="timm:create_model",
-        input=InputSpec(channels, height, width, tuple(mean), tuple(std)),
-        arguments={"model_name": name, "pretrained": False},
-        accepts=TIMM,
-    )
-
-
-def match_all(shapes: Shapes, *, name: str | None = None) -> list[Match]:
-    """Return every registered architecture that the shapes fit exactly, or `name` alone."""
-    lines: dict[Any, str] = {}
-    found = []
-    for known_name in ARCHITECTURES.names() if name is None else (name,):
-        auxiliary, known = architecture_of(known_name).auxiliary, fingerprint_of(known_name)
-        key = (auxiliary, tuple(known.free.items()))
-        kept = without_auxiliary(shapes, auxiliary)
-        if not has_free_dims(kept, known.free):
-            continue
-        if key not in lines:
-            lines[key] = digest(signature(kept, known.free))
-        if lines[key] != known.digest:
-            continue
-        arguments = read_arguments(kept, known.free)
-        if arguments is not None:
-            found.append(Match(known_name, arguments))
-    return found
-
-
-def nearest(shapes: Shapes, *, count: int = 3) -> list[tuple[float, str]]:
-    """Return the registered architectures that share most with the shapes, best first.
-
-    The numbers are estimated Jaccard indices of the names and shapes, 0 to 1.
-    """
-    scored = []
-    for entry in ARCHITECTURES:
-        known = fingerprint_of(entry.name)
-        kept = without_auxiliary(shapes, entry.value.auxiliary)
-        free = {a: pairs for a, pairs in known.free.items() if has_free_dims(kept, {a: pairs})}
-        scored.append((similarity(sketch(signature(kept, free)), known.sketch), entry.name))
-    scored.sort(key=lambda pair: -pair[0])
-    return [pair for pair in scored[:count] if pair[0] >= _NEAR]
-
-
-def expected_shapes(name: str, shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """Return what `name` would hold, with the arguments that `shapes` lets one read."""
-    known = fingerprint_of(name)
-    arguments: dict[str, int] = {}
-    for argument, pairs in known.free.items():
-        if has_free_dims(shapes, {argument: pairs}):
-            arguments |= read_arguments(shapes, {argument: pairs}) or {}
-    return shapes_of(build_dense(ArchitectureRef(name, arguments)).state_dict())
-
-
-@cache
-def fingerprint_of(name: str) -> Fingerprint:
-    """Return the fingerprint from the index, or of a freshly built network where it has none."""
-    known = _index()["fingerprints"].get(name)
-    return compute_fingerprint(name) if known is None else Fingerprint.from_json(known)
-
-
-def compute_fingerprint(name: str) -> Fingerprint:
-    """Return the fingerprint of `name` by building it without memory."""
-    variants = architecture_of(name).variants
-    reference = {argument: values[0] for argument, values in variants.items()}
-    return fingerprint(
-        _built_shapes(name, reference),
-        {
-            argument: _built_shapes(name, {**reference, argument: values[1]})
-            for argument, values in variants.items()
-        },
-    )
-
-
-def _built_shapes(name: str, arguments: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    return shapes_of(build_dense(ArchitectureRef(name, arguments)).state_dict())
-
-
-def without_auxiliary(shapes: Shapes, prefixes: tuple[str, ...]) -> Shapes:
-    """Return the shapes without the tensors whose names start with one of `prefixes`."""
-    if not prefixes:
-        return shapes
-    return {name: shape for name, shape in shapes.items() if not name.startswith(prefixes)}
-
-
-@cache
-def _index() -> dict[str, Any]:
-    if not INDEX_PATH.exists():  # while it is being made
-        return {"fingerprints": {}, "torchvision": {}}
-    index: dict[str, Any] = json.loads(INDEX_PATH.read_text())
-    return index
 
 
 def torchvision_architecture(name: str, details: Mapping[str, Any]) -> Architecture:
@@ -328,7 +152,7 @@ def _own_architectures() -> Iterator[tuple[str, Architecture, str]]:
 def _register() -> None:
     for name, architecture, summary in _own_architectures():
         ARCHITECTURES.add(name, architecture, summary=summary, source="He et al. 2015, section 4.2")
-    for name, details in _index()["torchvision"].items():
+    for name, details in torchvision_index().items():
         ARCHITECTURES.add(
             name,
             torchvision_architecture(name, details),

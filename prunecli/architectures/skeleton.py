@@ -72,8 +72,7 @@ def call_factory(
     with _working_folder_importable(enabled=with_folder):
         factory = _find_factory(reference)
         try:
-            with Skeleton(meta=device == "meta"):
-                module = factory(**arguments)
+            module = _called(factory, arguments, meta=device == "meta")
         except Exception as error:  # whatever the user's code raises is the user's to see
             raise InputError(
                 f"{reference} failed: {type(error).__name__}: {error}",
@@ -88,6 +87,18 @@ def call_factory(
             hint="name a function or class that gives the model: package.module:factory",
         )
     return module.to(device).eval()
+
+
+def _called(factory: Callable[..., Any], arguments: Mapping[str, Any], *, meta: bool) -> Any:
+    """Call a factory; one that computes with its own weights as it makes them needs memory."""
+    try:
+        with Skeleton(meta=meta):
+            return factory(**arguments)
+    except (NotImplementedError, RuntimeError) as error:
+        if not meta or "meta" not in str(error):
+            raise
+        with Skeleton(meta=False):
+            return factory(**arguments)
 
 
 def _find_factory(reference: str) -> Callable[..., Any]:

@@ -94,6 +94,24 @@ def dense_architecture(checkpoint: Checkpoint) -> ArchitectureRef:
     return checkpoint.architecture if dense is None else ArchitectureRef.from_json(dense)
 
 
+def choices_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what was said of which weights in the first file are meant, as `LoadOptions` has it.
+
+    They choose among the tensors of that file and do nothing else, so that a file may say them.
+    """
+    source = checkpoint.metadata.get("source")
+    said: Mapping[str, Any] = source if isinstance(source, Mapping) else {}
+    ignore, renamed = said.get("ignore"), said.get("map")
+    texts = {name: said.get(name) for name in ("weights", "prefix")}
+    texts["head_activation"] = said.get("head-activation")
+    found: dict[str, Any] = {name: text for name, text in texts.items() if isinstance(text, str)}
+    if isinstance(ignore, list) and all(isinstance(pattern, str) for pattern in ignore):
+        found["ignore"] = tuple(ignore)
+    if isinstance(renamed, Mapping) and all(isinstance(name, str) for name in renamed.values()):
+        found["renamed"] = dict(renamed)
+    return found
+
+
 def find_origin(origin: Origin, model: Path) -> Path | None:
     """Return the file itself, if it still is beside `model` or at its recorded place."""
     return next((path for path in _places(origin, model.parent) if _is(origin, path)), None)

@@ -14,6 +14,7 @@ from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
 from prunecli.artefacts.history import cut_step, step_to_json
 from prunecli.artefacts.origin import moved, place_of
 from prunecli.checkpoint import Checkpoint, Loaded, load
+from prunecli.checkpoint.selection import selection_of
 from prunecli.cutting.surgery import cut_tensor
 from prunecli.files import limited
 from prunecli.options import LoadOptions
@@ -35,6 +36,8 @@ def read(path: Path, options: LoadOptions | None = None) -> Loaded:
             path,
             architecture=options.architecture,
             architecture_args=options.architecture_args,
+            weights=options.weights,
+            selection=selection_of(options),
             input_size=options.input_size,
             mean=options.mean,
             std=options.std,

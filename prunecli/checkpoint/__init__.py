@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from prunecli.architectures.registry import build_dense
     from prunecli.checkpoint.artefact import Checkpoint, Loaded
     from prunecli.checkpoint.reading import load
+    from prunecli.checkpoint.selection import Selection
     from prunecli.checkpoint.writing import save
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "InputSpec",
     "Loaded",
+    "Selection",
     "build_dense",
     "load",
     "save",
@@ -30,6 +32,7 @@ _PLACES = {
     "Checkpoint": "prunecli.checkpoint.artefact",
     "InputSpec": "prunecli.architectures.reference",
     "Loaded": "prunecli.checkpoint.artefact",
+    "Selection": "prunecli.checkpoint.selection",
     "build_dense": "prunecli.architectures.registry",
     "load": "prunecli.checkpoint.reading",
     "save": "prunecli.checkpoint.writing",

@@ -24,6 +24,7 @@ from prunecli.checkpoint.artefact import FORMAT, Checkpoint, Loaded, checkpoint_
 from prunecli.checkpoint.dry_run import check_crc, check_legacy, check_zip
 from prunecli.checkpoint.pickle_scan import refuse_unsafe, scan_file
 from prunecli.checkpoint.recognise import recognise
+from prunecli.checkpoint.selection import Selection
 from prunecli.checkpoint.sniff import (
     PLAIN_PICKLE,
     SAFETENSORS,
@@ -56,6 +57,8 @@ def load(
     *,
     architecture: str | None = None,
     architecture_args: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    selection: Selection | None = None,
     input_size: tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -65,22 +68,32 @@ def load(
 
     Reads what `torch.save` wrote (either format, bare or wrapped), safetensors, and our own
     artefacts, by content and not by suffix. `architecture` names it instead: a registered name or
-    `package.module:factory`, which is imported and called with `architecture_args`. `input_size`
-    (height, width), `mean` and `std` override what comes with the architecture. `allow_pickle` lets
-    the file run code. Raises `LoadRefusedError` for files that cannot or must not be read, and
-    `InputError` for weights that fit no architecture or several, or are not finite.
+    `package.module:factory`, which is imported and called with `architecture_args`. `weights` names
+    one of several sets of weights, and `selection` says which tensors of it are meant; an artefact
+    of ours needs neither. `input_size` (height, width), `mean` and `std` override what comes with
+    the architecture. `allow_pickle` lets the file run code.
+
+    Raises `LoadRefusedError` for files that cannot or must not be read, and `InputError` for
+    weights that fit no architecture or several, or are not finite.
     """
     file = Path(path)
     kind = sniff(file)
     sha256 = file_sha256(file)
     contents = read_contents(kind, file, allow_pickle=allow_pickle)
-    told = (_PICKLE_RAN,) if allow_pickle and kind != SAFETENSORS else ()
+    told: tuple[str, ...] = (_PICKLE_RAN,) if allow_pickle and kind != SAFETENSORS else ()
     if contents.header is not None:
         said = architecture_args or {}
         loaded = _own(contents, file, allow_pickle=allow_pickle, expected=architecture, said=said)
+        told += _of_no_use(weights, selection)
     else:
         loaded = _foreign(
-            contents.value, file, sha256, architecture=architecture, arguments=architecture_args
+            contents.value,
+            file,
+            sha256,
+            architecture=architecture,
+            arguments=architecture_args,
+            weights=weights,
+            selection=selection or Selection(),
         )
     checkpoint, notes = loaded
     _check_finite(checkpoint.tensors, file)
@@ -91,6 +104,14 @@ def load(
 def read_contents(kind: str, path: Path, *, allow_pickle: bool) -> Contents:
     """Return what a file of a `kind` (see `sniff`) holds; raises `LoadRefusedError`."""
     return _READERS[kind](path, allow_pickle)
+
+
+def _of_no_use(weights: str | None, selection: Selection | None) -> tuple[str, ...]:
+    """Return what to say of choices that are for another file of the same command."""
+    said = {"weights": weights, **(selection or Selection()).to_json()}
+    names = [f"--{name}" for name, value in said.items() if value]
+    told = f"{' and '.join(names)} have no effect here: an artefact of prunecli holds one model"
+    return (told,) if names else ()
 
 
 _PICKLE_RAN = "the file was read with --allow-pickle, so code in it could run"
@@ -147,30 +168,44 @@ def _foreign(
     *,
     architecture: str | None,
     arguments: Mapping[str, Any] | None,
+    weights: str | None,
+    selection: Selection,
 ) -> tuple[Checkpoint, tuple[str, ...]]:
-    unwrapped = unwrap(value)
+    unwrapped = unwrap(value, weights=weights, where=str(path))
     if unwrapped is None:
         raise no_state_dict(path, value)
     held = {name: tensor.detach() for name, tensor in unwrapped.tensors.items()}
     unwrapped = dataclasses.replace(unwrapped, tensors=held)
     _check_kinds(unwrapped.tensors, path)
     found = recognise(
-        unwrapped, where=str(path), sha256=sha256, architecture=architecture, arguments=arguments
+        unwrapped,
+        where=str(path),
+        sha256=sha256,
+        architecture=architecture,
+        arguments=arguments,
+        selection=selection,
     )
+    choices = {"weights": weights, **selection.to_json()}
     tensors, notes = _as_float32(found.tensors)
     checkpoint = Checkpoint(
         architecture=found.architecture,
         tensors=tensors,
         input=found.input,
-        metadata=_provenance(unwrapped, path, sha256, published=found.published),
+        metadata=_provenance(unwrapped, path, sha256, published=found.published, choices=choices),
     )
     return checkpoint, (*_passed_over(unwrapped), *found.notes, *notes)
 
 
 def _provenance(
-    unwrapped: Unwrapped, path: Path, sha256: str, *, published: str | None
+    unwrapped: Unwrapped,
+    path: Path,
+    sha256: str,
+    *,
+    published: str | None,
+    choices: Mapping[str, Any],
 ) -> dict[str, Any]:
     source = {"file": path.name, "sha256": sha256, "place": unwrapped.place}
+    source |= {key: value for key, value in choices.items() if value}
     optional = {"published": published, "claimed_accuracy": dict(unwrapped.accuracy)}
     return {"source": source, **{key: item for key, item in optional.items() if item}}
 
@@ -179,7 +214,10 @@ def _passed_over(unwrapped: Unwrapped) -> tuple[str, ...]:
     if not unwrapped.others:
         return ()
     others = ", ".join(repr(name) for name in unwrapped.others)
-    return (f"the weights under {unwrapped.place!r} were taken; the file also has {others}",)
+    other = f"--weights {unwrapped.others[0]} takes those"
+    return (
+        f"the weights under {unwrapped.place!r} were taken; the file also has {others} ({other})",
+    )
 
 
 # What many scripts save beside the weights: their arguments, and numbers from numpy.

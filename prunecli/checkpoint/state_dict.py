@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunecli.checkpoint.headers import TensorHeader, is_tensor
 from prunecli.checkpoint.sniff import not_a_checkpoint
+from prunecli.errors import InputError
+from prunecli.wording import some
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,11 +36,11 @@ _WRAPPERS = (
     "model_ema",
     "ema",
 )
-_PREFIXES = ("module.", "model.")
 _COMPILED = "_orig_mod."  # torch.compile puts it wherever a compiled sub-module begins
 _AVERAGED = "n_averaged"  # the step counter of torch.optim.swa_utils.AveragedModel
 _ACCURACY = re.compile(r"(^|_)(acc|accuracy|prec|precision|top)_?@?\d*($|_)", re.IGNORECASE)
 _DECLARED = ("arch", "architecture", "model_name")
+_ARGUMENTS = ("hyper_parameters", "hparams", "args", "config", "cfg")
 _DEPTH = 4
 _SHOWN = 5
 
@@ -64,11 +67,18 @@ class Unwrapped:
     accuracy: Mapping[str, float]
 
 
-def unwrap(value: Any) -> Unwrapped | None:
-    """Return the state dict inside `value`, at most four levels deep; None when there is none."""
+def unwrap(value: Any, *, weights: str | None = None, where: str = "") -> Unwrapped | None:
+    """Return the state dict inside `value`, at most four levels deep; None when there is none.
+
+    Of several sets of weights it is that called `weights`, or the one under the best known name;
+    sets of which no name is known stand beside one another, each under its own prefix. Raises
+    `InputError` (`NO_SUCH_WEIGHTS`) where there are none of that name.
+    """
     place: list[str] = []
-    others: list[str] = []
     notes: dict[str, Any] = {}
+    if weights is not None:
+        value, place, notes = _named(value, weights, where)
+    others: list[str] = []
     for _ in range(_DEPTH):
         if not isinstance(value, Mapping):
             return None
@@ -76,6 +86,9 @@ def unwrap(value: Any) -> Unwrapped | None:
         if not names:
             break
         notes |= {str(key): item for key, item in value.items() if key not in names}
+        if len(names) > 1 and names[0] not in _WRAPPERS:
+            value = _side_by_side({name: value[name] for name in names})
+            break
         place.append(names[0])
         others += names[1:]
         value = value[names[0]]
@@ -105,12 +118,67 @@ def _describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def name_variants(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Yield the tensors under their own names, then with one more prefix undone each time."""
-    current: dict[str, Tensor] | None = dict(tensors)
-    while current is not None:
-        yield current
-        current = _undo_one(current)
+def spellings(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield the tensors under their own names, then with what changed these names undone."""
+    yield dict(tensors)
+    plain = {key.replace(_COMPILED, ""): tensor for key, tensor in tensors.items()}
+    if plain.keys() != tensors.keys():
+        yield plain
+    modern = {_modern(key): tensor for key, tensor in plain.items()}
+    if modern.keys() != plain.keys():
+        yield modern
+
+
+def _named(value: Any, weights: str, where: str) -> tuple[Any, list[str], dict[str, Any]]:
+    """Return what stands under the name of a set of weights, its place, and all around it."""
+    sets = list(_sets(value, (), {}))
+    for place, inner, notes in sets:
+        path = ".".join(place)
+        if path == weights or path.endswith(f".{weights}"):
+            return inner, list(place), notes
+    known = [".".join(place) for place, _, _ in sets]
+    raise InputError(
+        f"the file has no weights under {weights!r}",
+        code="NO_SUCH_WEIGHTS",
+        where=where,
+        hint=f"it has {some(known, 8)}: --weights {known[0]}"
+        if known
+        else "it has one set of weights, without a name: leave --weights out",
+    )
+
+
+def _sets(
+    value: Any, place: tuple[str, ...], notes: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, ...], Any, dict[str, Any]]]:
+    """Yield every dict with weights below `value`, the outer ones first, with what is around it."""
+    if not isinstance(value, Mapping) or len(place) == _DEPTH:
+        return
+    inner = {
+        key: item
+        for key, item in value.items()
+        if isinstance(key, str) and _holds_any(item, depth=_DEPTH)
+    }
+    around = {**notes, **{str(key): item for key, item in value.items() if key not in inner}}
+    for key, item in inner.items():
+        yield (*place, key), item, around
+    for key, item in inner.items():
+        yield from _sets(item, (*place, key), around)
+
+
+def _holds_any(value: Any, *, depth: int) -> bool:
+    """Tell whether there are weights under names, known ones or not."""
+    if not isinstance(value, Mapping) or depth == 0:
+        return False
+    return _is_flat(value) or any(_holds_any(item, depth=depth - 1) for item in value.values())
+
+
+def _side_by_side(sets: Mapping[str, Mapping[Any, Any]]) -> dict[str, Any]:
+    return {
+        f"{name}.{key}": item
+        for name, inner in sets.items()
+        for key, item in inner.items()
+        if isinstance(key, str)
+    }
 
 
 def _inner_dicts(value: Mapping[Any, Any]) -> list[str]:
@@ -136,19 +204,6 @@ def _is_flat(value: Any) -> bool:
     )
 
 
-def _undo_one(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    if any(_COMPILED in key for key in tensors):
-        return {key.replace(_COMPILED, ""): tensor for key, tensor in tensors.items()}
-    renamed = {_modern(key): tensor for key, tensor in tensors.items()}
-    if renamed.keys() != tensors.keys():
-        return renamed
-    first = next(iter(tensors), "").partition(".")[0] + "."
-    for prefix in (*_PREFIXES, first):
-        if len(prefix) > 1 and all(key.startswith(prefix) for key in tensors):
-            return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
-    return None
-
-
 def _modern(key: str) -> str:
     for pattern, replacement in _RENAMED:
         key = pattern.sub(replacement, key)
@@ -156,7 +211,13 @@ def _modern(key: str) -> str:
 
 
 def _declared(notes: Mapping[str, Any]) -> str | None:
-    names = [notes[key] for key in _DECLARED if isinstance(notes.get(key), str)]
+    """Return the name of the architecture, said beside the weights or among their arguments."""
+    inner = [notes.get(key) for key in _ARGUMENTS]
+    places = [notes, *(vars(one) if isinstance(one, Namespace) else one for one in inner)]
+    names = [
+        place[key] for place in places if isinstance(place, Mapping) for key in _DECLARED
+        if isinstance(place.get(key), str)
+    ]  # fmt: skip
     return names[0] if names else None
 
 

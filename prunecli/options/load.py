@@ -11,6 +11,9 @@ from prunecli.options.declare import is_given, needs, option
 MEMORY = 4 * 10**9
 """Bytes that reading a file may take by default."""
 
+# The names are repeated here because the layers import torch; a test compares the two.
+HEAD_ACTIVATIONS = ("relu", "gelu", "silu", "hardswish", "leaky-relu", "elu", "tanh")
+
 _reading = partial(option, panel=shared.READING)
 
 
@@ -61,4 +64,33 @@ class LoadOptions:
         "Memory that reading a file may take, if that is more than the file itself.",
         metavar="BYTES",
         form="bytes",
+    )
+    weights: str | None = _reading(
+        None,
+        "Which set of weights in the file, if it has several: ema, model, ...",
+        metavar="NAME",
+    )
+    prefix: str | None = _reading(
+        None,
+        "Which part of the weights, by what the names of its tensors begin with: student, "
+        "model.backbone, ...",
+        metavar="NAME",
+    )
+    ignore: tuple[str, ...] = _reading(
+        (), "Tensors to leave out ('criterion.*'). Repeatable.", metavar="PATTERN"
+    )
+    renamed: Mapping[str, str] = _reading(
+        {},
+        "Rename what begins with A to begin with B (my_head=fc). Repeatable.",
+        metavar="A=B",
+        flags="--map",
+        form="renames",
+    )
+    head_activation: str | None = _reading(
+        None,
+        "Activation between the linear layers of a head, which the weights do not show: "
+        f"{', '.join(HEAD_ACTIVATIONS)}. Default: relu.",
+        metavar="NAME",
+        choices=HEAD_ACTIVATIONS,
+        tells_default=True,
     )

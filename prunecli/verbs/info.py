@@ -15,6 +15,7 @@ from prunecli.checkpoint.artefact import Checkpoint
 from prunecli.checkpoint.headers import TensorHeader
 from prunecli.checkpoint.outline import Outline, outline
 from prunecli.checkpoint.recognise import recognise
+from prunecli.checkpoint.selection import selection_of
 from prunecli.checkpoint.sniff import is_onnx
 from prunecli.checkpoint.state_dict import Unwrapped, no_state_dict, unwrap
 from prunecli.cost.kinds import in_order
@@ -40,7 +41,14 @@ _BUFFERS = (
     "relative_position_index",
     "attn_mask",
 )
-_UNKNOWN = ("UNKNOWN_ARCHITECTURE", "AMBIGUOUS_ARCHITECTURE")
+_UNKNOWN = (
+    "AMBIGUOUS_ARCHITECTURE",
+    "AMBIGUOUS_HEAD",
+    "AMBIGUOUS_WEIGHTS",
+    "MISSING_EXTRA",
+    "PART_OF_MODEL",
+    "UNKNOWN_ARCHITECTURE",
+)
 _SHOWN = 3
 
 
@@ -75,7 +83,7 @@ def _of_checkpoint(file: Path, load: LoadOptions) -> InfoReport:
     found = outline(file, allow_pickle=load.allow_pickle)
     if found.checkpoint is not None:
         return _of_artefact(file, found, found.checkpoint, load)
-    unwrapped = unwrap(found.value)
+    unwrapped = unwrap(found.value, weights=load.weights, where=str(file))
     if unwrapped is None:
         raise no_state_dict(file, found.value)
     return _of_weights(file, found, unwrapped, load)
@@ -148,6 +156,7 @@ def _recognised(
             sha256=found.sha256,
             architecture=load.architecture,
             arguments=load.architecture_args,
+            selection=selection_of(load),
         )
     except InputError as error:
         if error.code not in _UNKNOWN:
@@ -155,7 +164,9 @@ def _recognised(
         return ArchitectureInfo(None, problem=f"{error.message}; {error.hint}"), None, ()
     own = known.architecture
     published = (f"the published weights {known.published}",) if known.published else ()
-    return ArchitectureInfo(own.name, own.kwargs), known.input, (*published, *known.notes)
+    changed = (f"read as {own}",) if own.changes else ()
+    told = (*published, *changed, *known.notes)
+    return ArchitectureInfo(own.name, own.kwargs), known.input, told
 
 
 def _loads(found: Outline) -> str:

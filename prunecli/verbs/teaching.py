@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunecli.artefacts.origin import dense_architecture, find_origin, origin_of
+from prunecli.artefacts.origin import choices_of, dense_architecture, find_origin, origin_of
 from prunecli.errors import PruneError
 from prunecli.options import LoadOptions
 from prunecli.options.shared import teacher_file
@@ -91,10 +91,12 @@ def _without(why: str) -> Taught:
 def _opened(file: Path, pruned: Opened) -> Opened:
     """Read what a model was pruned from, for the images that this model takes.
 
-    The architecture that the model names is of use where a file fits several; code is not run for
-    it, and only what is registered counts.
+    What was said of its weights when it was pruned holds again. The architecture that the model
+    names is of use where a file fits several; code is not run for it, and only what is registered
+    counts.
     """
-    load = dataclasses.replace(pruned.load or LoadOptions(), allow_pickle=False)
+    said = choices_of(pruned.checkpoint)
+    load = dataclasses.replace(pruned.load or LoadOptions(), allow_pickle=False, **said)
     dense = dense_architecture(pruned.checkpoint)
     try:
         found = open_model(file, load)

@@ -2,7 +2,9 @@
 
 import pytest
 
-from prunecli.architectures.registry import ARCHITECTURES, Architecture, fingerprint_of
+from prunecli.architectures.architecture import Architecture
+from prunecli.architectures.lookup import fingerprint_of
+from prunecli.architectures.registry import ARCHITECTURES
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from prunecli.architectures import skeleton
+from prunecli.architectures.architecture import Architecture
 from prunecli.architectures.arguments import FETCHING, whole
 from prunecli.architectures.reference import ArchitectureRef, InputSpec
-from prunecli.architectures.registry import ARCHITECTURES, Architecture, build_dense
+from prunecli.architectures.registry import ARCHITECTURES, build_dense
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.checkpoint import Checkpoint, load, save
 from prunecli.errors import InputError, PruneError

@@ -9,16 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from prunecli.architectures.architecture import Architecture
 from prunecli.architectures.fingerprint import shapes_of, signature, similarity, sketch
+from prunecli.architectures.lookup import compute_fingerprint, fingerprint_of, match_all
 from prunecli.architectures.reference import ArchitectureRef, InputSpec
-from prunecli.architectures.registry import (
-    ARCHITECTURES,
-    Architecture,
-    build_dense,
-    compute_fingerprint,
-    fingerprint_of,
-    match_all,
-)
+from prunecli.architectures.registry import ARCHITECTURES, build_dense
 from prunecli.checkpoint import load
 from prunecli.errors import InputError
 

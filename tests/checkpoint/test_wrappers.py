@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from prunecli.architectures.registry import build_dense
 from prunecli.checkpoint import load
-from prunecli.checkpoint.state_dict import name_variants
+from prunecli.checkpoint.state_dict import spellings
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_other_precisions_become_float32_with_a_note(dtype, tmp_path, tensors):
 
 def test_the_old_names_of_torchvision_densenets_are_understood():
     names = {"features.denseblock1.denselayer1.norm.1.weight": torch.zeros(1)}
-    assert "features.denseblock1.denselayer1.norm1.weight" in list(name_variants(names))[1]
+    assert "features.denseblock1.denselayer1.norm1.weight" in list(spellings(names))[1]
 
 
 def test_accuracies_are_numbers_only(tmp_path, tensors):

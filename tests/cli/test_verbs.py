@@ -233,7 +233,8 @@ def test_every_prune_flag_arrives_in_the_library(verbs, capsys):
         " --importance energy"
         " --align 4 --min-width 2 --exclude a.* --exclude b --only c --data d --limit 7 --seed 3"
         " --arch net --arch-arg width=64 --arch-arg kind=x --input-size 32x48 --mean 0.1,0.2,0.3"
-        " --std 1,1,1 --allow-pickle --overwrite -o out.pt"
+        " --std 1,1,1 --allow-pickle --weights ema --prefix a.b --ignore loss.* --ignore x"
+        " --map c=fc --map d= --overwrite -o out.pt"
     )
     assert run(capsys, *words)[0] == 0
     ((_, given),) = verbs.calls
@@ -251,7 +252,16 @@ def test_every_prune_flag_arrives_in_the_library(verbs, capsys):
         importance="energy",
     )
     assert given["load"] == LoadOptions(
-        "net", {"width": 64, "kind": "x"}, (32, 48), (0.1, 0.2, 0.3), (1.0, 1.0, 1.0), True
+        "net",
+        {"width": 64, "kind": "x"},
+        (32, 48),
+        (0.1, 0.2, 0.3),
+        (1.0, 1.0, 1.0),
+        True,
+        weights="ema",
+        prefix="a.b",
+        ignore=("loss.*", "x"),
+        renamed={"c": "fc", "d": ""},
     )
     assert (given["data"], given["overwrite"], given["dry_run"]) == ("d", True, False)
     assert given["command"].startswith("prunecli prune m.pt --flops 0.5")

@@ -53,6 +53,24 @@ def test_what_a_model_was_pruned_from_teaches_it_as_if_it_had_been_named(cut):
     assert report.taught_by.file.samefile(named.taught_by.file)
 
 
+@pytest.mark.parametrize("choice", [{"prefix": "student"}, {"ignore": ("teacher.*",)}])
+def test_the_original_is_read_again_as_it_was_when_it_was_pruned(choice, tmp_path):
+    """No later command repeats what was said of the file, and the other model does not teach."""
+    right = prunecli.load(VGG).state_dict()
+    wrong = {name: torch.zeros_like(tensor) for name, tensor in right.items()}
+    both = {f"student.{k}": v for k, v in right.items()} | {
+        f"teacher.{k}": v for k, v in wrong.items()
+    }
+    torch.save(both, tmp_path / "both.pt")
+    torch.save(right, tmp_path / "right.pt")
+    options = LoadOptions(input_size=(8, 8), **choice)
+    verbs.prune(tmp_path / "both.pt", output=tmp_path / "cut.pt", budget=HALF, load=options)
+    report, model = tuned(tmp_path / "cut.pt")
+    named, same_model = tuned(tmp_path / "cut.pt", teacher=tmp_path / "right.pt")
+    assert (report.taught_by.origin, named.taught_by.origin) == ("history", "named")
+    assert same(model, same_model)
+
+
 def test_the_word_for_nobody_trains_without_a_teacher(cut):
     report, alone = tuned(cut, teacher=NONE)
     cut.with_name("dense.safetensors").unlink()
