@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LAYER = "layer"
 _MOST_PLACES, _MOST_LAYERS = 8, 64
 _MOST_WEIGHTS = 2**28
+_MOST_CHANNELS = 2**11  # outputs of a convolution that is changed, which its change does not say
 _PATH = re.compile(r"\w{1,64}(\.\w{1,64}){0,15}", re.ASCII)
 _WIDTH = whole(1, 2**20)
 _EXTENT = several(whole(1, 64), 2)
@@ -99,7 +100,10 @@ def _misfit(layer: Any, *, in_sequence: bool) -> str | None:
     missing = kind.needs.keys() - given.keys()
     if missing:
         return f"{name} needs {', '.join(sorted(missing))}"
-    if given.get("inputs", 1) * given.get("outputs", 1) > _MOST_WEIGHTS:
+    kernel = given.get("kernel", 1)
+    extents = kernel if isinstance(kernel, list | tuple) else (kernel,)
+    outputs = given.get("outputs", _MOST_CHANNELS)
+    if given.get("inputs", 1) * outputs * max(extents, default=1) ** 2 > _MOST_WEIGHTS:
         return f"{name} would have more than {_MOST_WEIGHTS:,} weights"
     return None
 

@@ -62,10 +62,16 @@ def _convolution(before: nn.Module, **changed: Any) -> nn.Module:
     if "padding" in changed:
         conv.padding = _pair(changed["padding"])
     shape = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
-    conv.weight = nn.Parameter(torch.empty(shape))
+    conv.weight = _nothing(shape)
     if "bias" in changed:
-        conv.bias = nn.Parameter(torch.empty(conv.out_channels)) if changed["bias"] else None
+        conv.bias = _nothing((conv.out_channels,)) if changed["bias"] else None
     return conv
+
+
+def _nothing(shape: tuple[int, ...]) -> nn.Parameter:
+    """Return a parameter of zeros, or without memory where nothing has any (`Skeleton`)."""
+    values = torch.empty(shape)
+    return nn.Parameter(values if values.is_meta else values.zero_())
 
 
 def _pair(value: Any) -> tuple[int, int]:
