@@ -152,7 +152,7 @@ def test_published_weights_are_known_by_their_sha256(tmp_path, monkeypatch):
     from prunecli.checkpoint import reading
 
     torch.save(state_of("googlenet"), tmp_path / "m.pt")
-    monkeypatch.setattr(reading, "_sha256", lambda _: "1378be20" + "0" * 56)
+    monkeypatch.setattr(reading, "file_sha256", lambda _: "1378be20" + "0" * 56)
     loaded = load(tmp_path / "m.pt")
     assert loaded.warnings == ()
     assert loaded.checkpoint.architecture.kwargs["transform_input"] is True
