@@ -87,6 +87,8 @@ class ArchitectureRef:
         return cls(name=str(data["name"]), kwargs=dict(data["kwargs"]))
 
     def __str__(self) -> str:
-        if not self.kwargs:
+        # A whole configuration says too much for a line.
+        short = {key: value for key, value in self.kwargs.items() if not isinstance(value, dict)}
+        if not short:
             return self.name
-        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.kwargs.items())})"
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in short.items())})"

@@ -7,18 +7,13 @@ torchvision classifier) are listed and recognised without importing torchvision.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunecli.architectures.arguments import (
-    CLASSES_ALONE,
-    TIMM,
-    TORCHVISION,
-    Argument,
-    check_arguments,
-)
+from prunecli.architectures.architecture import Architecture, Published
+from prunecli.architectures.arguments import TIMM, TORCHVISION, check_arguments
 from prunecli.architectures.fingerprint import (
     Fingerprint,
     Shapes,
@@ -32,11 +27,16 @@ from prunecli.architectures.fingerprint import (
     sketch,
 )
 from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
+from prunecli.architectures.transformers_models import (
+    FROM_TRANSFORMERS,
+    transformers_architecture,
+)
+from prunecli.architectures.ultralytics_models import FROM_ULTRALYTICS, ultralytics_architecture
 from prunecli.errors import InputError
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import nn
 
@@ -45,39 +45,6 @@ FROM_TIMM = "timm/"
 """What names of timm's models begin with here; they are known by name only, not recognised."""
 
 INDEX_PATH = Path(__file__).with_name("index.json")
-
-
-@dataclass(frozen=True)
-class Published:
-    """Weights that were published for an architecture, known by their file's sha256."""
-
-    name: str
-    input: InputSpec
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """How a named network is made, and how its state dict is recognised.
-
-    `factory` is `package.module:function`, called with `arguments` and with what the state dict
-    shows; `variants` gives a reference and another value for every argument that can be read off
-    shapes. Tensors whose names start with a prefix in `auxiliary` serve training only and are
-    dropped. `hidden` names arguments that change the result but leave no trace in the weights, with
-    a sentence on what was assumed. `published` is keyed by the first digits of the file's sha256.
-    `accepts` are the arguments that a file or a user may give, with their bounds.
-    """
-
-    factory: str
-    input: InputSpec
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    variants: Mapping[str, tuple[int, int]] = field(
-        default_factory=lambda: {"num_classes": (10, 7)}
-    )
-    auxiliary: tuple[str, ...] = ()
-    hidden: Mapping[str, str] = field(default_factory=dict)
-    published: Mapping[str, Published] = field(default_factory=dict)
-    accepts: Mapping[str, Argument] = field(default_factory=lambda: CLASSES_ALONE)
 
 
 @dataclass(frozen=True)
@@ -146,12 +113,13 @@ def build_dense(architecture: ArchitectureRef, *, device: str = "meta") -> nn.Mo
 
 
 def architecture_of(name: str) -> Architecture:
-    """Return a registered architecture, or that of `timm/NAME` where timm is installed.
+    """Return a registered architecture, or that of `PACKAGE/NAME` where the package is installed.
 
     Raises `InputError` for a name that neither knows.
     """
-    if name.startswith(FROM_TIMM):
-        return _timm_architecture(name.removeprefix(FROM_TIMM))
+    for prefix, architecture in FAMILIES.items():
+        if name.startswith(prefix):
+            return architecture(name.removeprefix(prefix))
     return ARCHITECTURES.get(name)
 
 
@@ -182,6 +150,14 @@ def _timm_architecture(name: str) -> Architecture:
         arguments={"model_name": name, "pretrained": False},
         accepts=TIMM,
     )
+
+
+FAMILIES: Mapping[str, Callable[[str], Architecture]] = {
+    FROM_TIMM: _timm_architecture,
+    FROM_TRANSFORMERS: transformers_architecture,
+    FROM_ULTRALYTICS: ultralytics_architecture,
+}
+"""The packages whose models are known by name, by what such a name begins with."""
 
 
 def match_all(shapes: Shapes, *, name: str | None = None) -> list[Match]:

@@ -129,8 +129,10 @@ def _with_arguments(
     unwrapped: Unwrapped, name: str, given: Mapping[str, Any], *, where: str, sha256: str
 ) -> Recognised:
     """Build the named architecture with the user's arguments and those read off the shapes."""
-    free = fingerprint_of(name).free
-    auxiliary = architecture_of(name).auxiliary
+    entry = architecture_of(name)
+    # Where the arguments show takes several networks to find out, and all may be given.
+    free = fingerprint_of(name).free if entry.variants.keys() - given.keys() else {}
+    auxiliary = entry.auxiliary
     differences = []
     for tensors in name_variants(unwrapped.tensors):
         shapes = shapes_of(tensors)
