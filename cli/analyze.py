@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from prunecli.files import is_model_folder
 from prunecli.options import AnalyzeOptions, ComplexityOptions, LoadOptions
 from prunecli.options.shared import DATA
 
@@ -121,7 +122,8 @@ def _sort_out(
             f"there is neither a model nor a data set called {path}",
             hint="give a file or a folder that is there",
         )
-    is_data = path.is_dir() or str(path) == BUILT_IN_DATA or path.suffix.lower() in DATA_FILES
+    is_folder = path.is_dir() and not is_model_folder(path)
+    is_data = is_folder or str(path) == BUILT_IN_DATA or path.suffix.lower() in DATA_FILES
     if (data if is_data else model) is not None:
         kind, flag = ("data", "--data") if is_data else ("a model", "--model")
         raise usage_error(

@@ -164,6 +164,22 @@ def no_memory(where: str | None = None) -> InputError:
     )
 
 
+def is_model_folder(path: Path) -> bool:
+    """Tell whether a folder holds a model, as those of the Hugging Face hub do."""
+    return (path / "config.json").is_file() and any(
+        (path / name).is_file() for name in MODEL_WEIGHTS
+    )
+
+
+MODEL_WEIGHTS = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+"""Where the weights of a model's folder lie, in the order of preference."""
+
+
 def is_inside(path: str, folder: str) -> bool:
     """Tell whether a path leads below a folder once all links are followed; both may be links."""
     root = os.path.realpath(folder)
@@ -183,6 +199,7 @@ class BoundedReader:
         self.left = size
         self.path = path
         self.taken = 0
+        self.most = room(path) // share  # once: a file is read in many small pieces
 
     def read(self, count: int = -1) -> bytes:
         """Return the next bytes; raises `EOFError` where they are not there."""
@@ -203,5 +220,6 @@ class BoundedReader:
     def _taken(self, content: bytes) -> bytes:
         self.left -= len(content)
         self.taken += len(content)
-        check_memory(self.taken, self.path, what="its description", share=self.share)
+        if self.taken > self.most:
+            check_memory(self.taken, self.path, what="its description", share=self.share)
         return content

@@ -92,7 +92,9 @@ class ArchitectureRef:
         return cls(name, kwargs, dict(data.get("changes", {})))
 
     def __str__(self) -> str:
-        given = ", ".join(f"{key}={value}" for key, value in self.kwargs.items())
+        # A whole configuration says too much for a line.
+        short = {key: value for key, value in self.kwargs.items() if not isinstance(value, dict)}
+        given = ", ".join(f"{key}={value}" for key, value in short.items())
         called = f"{self.name}({given})" if given else self.name
         if not self.changes:
             return called

@@ -15,11 +15,16 @@ from prunecli.architectures.changes import check_changes
 from prunecli.architectures.index import torchvision_index
 from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
 from prunecli.architectures.timm_models import FROM_TIMM, timm_architecture
+from prunecli.architectures.transformers_models import (
+    FROM_TRANSFORMERS,
+    transformers_architecture,
+)
+from prunecli.architectures.ultralytics_models import FROM_ULTRALYTICS, ultralytics_architecture
 from prunecli.errors import InputError
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import nn
 
@@ -83,13 +88,22 @@ def build_dense(architecture: ArchitectureRef, *, device: str = "meta") -> nn.Mo
 
 
 def architecture_of(name: str) -> Architecture:
-    """Return a registered architecture, or that of `timm/NAME` where timm is installed.
+    """Return a registered architecture, or that of `PACKAGE/NAME` where the package is installed.
 
     Raises `InputError` for a name that neither knows.
     """
-    if name.startswith(FROM_TIMM):
-        return timm_architecture(name.removeprefix(FROM_TIMM))
+    for prefix, architecture in FAMILIES.items():
+        if name.startswith(prefix):
+            return architecture(name.removeprefix(prefix))
     return ARCHITECTURES.get(name)
+
+
+FAMILIES: Mapping[str, Callable[[str], Architecture]] = {
+    FROM_TIMM: timm_architecture,
+    FROM_TRANSFORMERS: transformers_architecture,
+    FROM_ULTRALYTICS: ultralytics_architecture,
+}
+"""The packages whose models are known by name, by what such a name begins with."""
 
 
 def torchvision_architecture(name: str, details: Mapping[str, Any]) -> Architecture:

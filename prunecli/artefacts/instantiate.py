@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from prunecli.architectures.reference import GRAPH
 from prunecli.architectures.registry import build_dense
 from prunecli.cutting.surgery import cut_module
@@ -12,6 +14,8 @@ from prunecli.files import no_memory
 from prunecli.graph.emitting.program import build
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from prunecli.checkpoint import Checkpoint
@@ -40,9 +44,10 @@ def _instantiated(checkpoint: Checkpoint) -> nn.Module:
             raise InputError("this artefact names a graph and holds none", code="BAD_PROGRAM")
         return build(checkpoint.graph, checkpoint.tensors)
     model = _module(checkpoint, device="meta")
-    stored = [*model.parameters(), *model.buffers()]
+    stored = [*model.parameters(), *model.buffers(), *_attributes(model)]
     if any(tensor.is_meta for tensor in stored):
-        # Something that the state dict does not hold (a non-persistent buffer) needs real values.
+        # Something that the state dict does not hold (a non-persistent buffer, a tensor that is an
+        # ordinary attribute) needs real values.
         model = _module(checkpoint, device="cpu")
     return model.eval()
 
@@ -61,6 +66,12 @@ def _module(checkpoint: Checkpoint, *, device: str) -> nn.Module:
     except RuntimeError as error:
         raise _misfit(checkpoint, str(error).splitlines()[-1].strip()) from error
     return model
+
+
+def _attributes(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors that are neither parameters nor buffers, but ordinary attributes."""
+    for module in model.modules():
+        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 
 def _misfit(checkpoint: Checkpoint, reason: str) -> InputError:

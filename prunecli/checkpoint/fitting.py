@@ -90,9 +90,10 @@ def fit(part: Part, name: str, given: Mapping[str, Any]) -> Fit | None:
     Raises `InputError` where the architecture cannot be built, `AMBIGUOUS_HEAD` where several
     groups of tensors may be its head.
     """
-    entry, known = architecture_of(name), fingerprint_of(name)
-    found = part.inside
-    arguments = {**_read_as_far(found, known.free), **given}
+    entry, found = architecture_of(name), part.inside
+    # Where the arguments show takes several networks to find out, and all may be given.
+    free = fingerprint_of(name).free if entry.variants.keys() - given.keys() else {}
+    arguments = {**_read_as_far(found, free), **given}
     module = build_dense(ArchitectureRef(name, arguments))
     expected = shapes_of(module.state_dict())
     if (size := image_size(module, expected, found)) and "img_size" not in given:
@@ -114,7 +115,7 @@ def fit(part: Part, name: str, given: Mapping[str, Any]) -> Fit | None:
     if len(matching) < len(expected) / 2:
         return None
     if wrong or inner:
-        classifier = {n.rpartition(".")[0] for n, _ in known.free.get("num_classes", ())}
+        classifier = {n.rpartition(".")[0] for n, _ in free.get("num_classes", ())}
         arguments = {k: v for k, v in arguments.items() if k != "num_classes" or k in given}
         reference = ArchitectureRef(name, arguments)
         if len(classifier) != 1 or not _with_head(

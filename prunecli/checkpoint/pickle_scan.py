@@ -1,4 +1,4 @@
-"""List what a pickle wants to import, by reading its opcodes. Nothing of it is ever executed."""
+"""Tell what a pickle wants to import, and whether that is harmless. Nothing of it is executed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from prunecli.errors import LoadRefusedError, PruneError
 from prunecli.files import BoundedReader, check_plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
@@ -44,6 +45,22 @@ _SAFE_NAMES = frozenset(
 )
 
 
+_ATTACKS = frozenset(
+    {
+        *("os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "pty", "importlib", "imp"),
+        *("runpy", "code", "codeop", "ctypes", "_ctypes", "commands", "popen2", "pdb", "bdb"),
+        *("timeit", "trace", "profile", "cProfile", "webbrowser", "marshal", "pip", "ftplib"),
+        *("urllib", "urllib2", "http", "httplib", "requests", "smtplib", "telnetlib", "paramiko"),
+        *("tempfile", "multiprocessing.popen_fork", "asyncio.subprocess", "torch.hub"),
+    }
+)
+"""Modules that nothing in a checkpoint needs, and that break-ins begin with."""
+
+_ATTACKING_BUILTINS = frozenset(
+    {"eval", "exec", "execfile", "compile", "open", "file", "input", "__import__", "breakpoint"}
+)
+
+
 @dataclass(frozen=True)
 class PickleScan:
     """What the pickles in a file import, in order of appearance, and how many of them are whole."""
@@ -72,14 +89,27 @@ def scan_file(path: Path) -> PickleScan:
         return _scan_stream(BoundedReader(file, size=size, path=path))
 
 
-def refuse_unsafe(path: Path, scan: PickleScan) -> None:
-    """Raise `LoadRefusedError` (`UNSAFE_PICKLE`) when the scan found code that would be run."""
-    wanted = scan.unsafe
-    if not wanted:
-        return
+def is_attack(name: str) -> bool:
+    """Tell whether a name that a file asks for is a sign of a break-in, whatever else it holds.
+
+    Nothing that a file names is imported or called, so this only chooses what people are told.
+
+    >>> is_attack("posix.system"), is_attack("pathlib.PosixPath")
+    (True, False)
+    """
+    module, _, attribute = name.partition(".")
+    if module in {"builtins", "__builtin__", "io", "_io"}:
+        return attribute.partition(".")[0] in _ATTACKING_BUILTINS
+    parts = name.split(".")
+    return module in _ATTACKS or ".".join(parts[:2]) in _ATTACKS
+
+
+def unsafe_pickle(path: Path, wanted: Iterable[str]) -> LoadRefusedError:
+    """Return the error (`UNSAFE_PICKLE`) of a file that would run code, by the names it wants."""
+    wanted = tuple(wanted)
     names = ", ".join(wanted[:_SHOWN])
     more = f", and {len(wanted) - _SHOWN} more" if len(wanted) > _SHOWN else ""
-    raise LoadRefusedError(
+    return LoadRefusedError(
         f"reading this file would run code: it wants {names}{more}. Nothing of it was run",
         code="UNSAFE_PICKLE",
         where=str(path),

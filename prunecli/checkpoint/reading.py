@@ -6,23 +6,24 @@ import dataclasses
 import json
 import pickle
 import warnings
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from prunecli.architectures.arguments import check_factory_arguments
 from prunecli.architectures.reference import ArchitectureRef
 from prunecli.checkpoint.artefact import FORMAT, Checkpoint, Loaded, checkpoint_from_header
-from prunecli.checkpoint.dry_run import check_crc, check_legacy, check_zip
-from prunecli.checkpoint.pickle_scan import refuse_unsafe, scan_file
+from prunecli.checkpoint.inert import is_json
+from prunecli.checkpoint.model_folder import read_folder
+from prunecli.checkpoint.module_layers import check_parts
+from prunecli.checkpoint.modules import Opened, open_modules, wrapped
+from prunecli.checkpoint.pickle_scan import scan_file, unsafe_pickle
 from prunecli.checkpoint.recognise import recognise
 from prunecli.checkpoint.selection import Selection
 from prunecli.checkpoint.sniff import (
@@ -35,21 +36,32 @@ from prunecli.checkpoint.sniff import (
     sniff,
 )
 from prunecli.checkpoint.state_dict import Unwrapped, no_state_dict, unwrap
-from prunecli.errors import InputError, LoadRefusedError, PruneError, first_line
-from prunecli.files import file_sha256, reading
+from prunecli.checkpoint.torch_files import read_legacy, read_zip
+from prunecli.checkpoint.ultralytics_files import describe_ultralytics
+from prunecli.checkpoint.values import as_float32, check_finite, check_kinds
+from prunecli.errors import InputError, LoadRefusedError, first_line
+from prunecli.files import file_sha256, is_model_folder, reading
 
 if TYPE_CHECKING:
     from prunecli.architectures.reference import InputSpec
+    from prunecli.checkpoint.described import Described
+    from prunecli.checkpoint.inert import Stub
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds: any object, and our header when it is an artefact of ours."""
+    """What a file holds: any object, and our header when it is an artefact of ours.
+
+    `modules` are the records of pickled modules, by the place of their weights in it; `described`
+    is what stands beside the weights of their architecture.
+    """
 
     value: Any
     header: Mapping[str, Any] | None = None
+    modules: Mapping[str, Stub] = field(default_factory=dict)
+    described: Described | None = None
 
 
 def load(
@@ -66,28 +78,34 @@ def load(
 ) -> Loaded:
     """Return the checkpoint in `path`, with its architecture found from names and shapes.
 
-    Reads what `torch.save` wrote (either format, bare or wrapped), safetensors, and our own
-    artefacts, by content and not by suffix. `architecture` names it instead: a registered name or
-    `package.module:factory`, which is imported and called with `architecture_args`. `weights` names
-    one of several sets of weights, and `selection` says which tensors of it are meant; an artefact
-    of ours needs neither. `input_size` (height, width), `mean` and `std` override what comes with
-    the architecture. `allow_pickle` lets the file run code.
+    Reads what `torch.save` wrote (either format, bare or wrapped), safetensors, folders of the
+    Hugging Face hub, and our own artefacts, by content and not by suffix. `architecture` names it
+    instead: a registered name or `package.module:factory`, which is imported and called with
+    `architecture_args`. `weights` names one of several sets of weights, and `selection` says which
+    tensors of it are meant; an artefact of ours needs neither. `input_size` (height, width), `mean`
+    and `std` override what comes with the architecture. `allow_pickle` lets the file run code.
 
     Raises `LoadRefusedError` for files that cannot or must not be read, and `InputError` for
     weights that fit no architecture or several, or are not finite.
     """
     file = Path(path)
-    kind = sniff(file)
-    sha256 = file_sha256(file)
-    contents = read_contents(kind, file, allow_pickle=allow_pickle)
-    told: tuple[str, ...] = (_PICKLE_RAN,) if allow_pickle and kind != SAFETENSORS else ()
+    told: tuple[str, ...] = ()
+    if is_model_folder(file):
+        folder = read_folder(file, _tensors_in, architecture=architecture)
+        sha256 = folder.sha256
+        contents = Contents(folder.tensors, described=folder.described)
+    else:
+        kind = sniff(file)
+        sha256 = file_sha256(file)
+        contents = read_contents(kind, file, allow_pickle=allow_pickle)
+        told = (_PICKLE_RAN,) if allow_pickle and kind != SAFETENSORS else ()
     if contents.header is not None:
         said = architecture_args or {}
         loaded = _own(contents, file, allow_pickle=allow_pickle, expected=architecture, said=said)
         told += _of_no_use(weights, selection)
     else:
         loaded = _foreign(
-            contents.value,
+            contents,
             file,
             sha256,
             architecture=architecture,
@@ -96,7 +114,7 @@ def load(
             selection=selection or Selection(),
         )
     checkpoint, notes = loaded
-    _check_finite(checkpoint.tensors, file)
+    check_finite(checkpoint.tensors, file)
     spec = _override(checkpoint.input, file, input_size=input_size, mean=mean, std=std)
     return Loaded(dataclasses.replace(checkpoint, input=spec), (*told, *notes), sha256)
 
@@ -112,6 +130,11 @@ def _of_no_use(weights: str | None, selection: Selection | None) -> tuple[str, .
     names = [f"--{name}" for name, value in said.items() if value]
     told = f"{' and '.join(names)} have no effect here: an artefact of prunecli holds one model"
     return (told,) if names else ()
+
+
+def _tensors_in(path: Path) -> Any:
+    """Return what a file of weights within a folder holds."""
+    return read_contents(sniff(path), path, allow_pickle=False).value
 
 
 _PICKLE_RAN = "the file was read with --allow-pickle, so code in it could run"
@@ -162,7 +185,7 @@ def _dense(described: Any, path: Path) -> tuple[ArchitectureRef, ...]:
 
 
 def _foreign(
-    value: Any,
+    contents: Contents,
     path: Path,
     sha256: str,
     *,
@@ -171,12 +194,20 @@ def _foreign(
     weights: str | None,
     selection: Selection,
 ) -> tuple[Checkpoint, tuple[str, ...]]:
-    unwrapped = unwrap(value, weights=weights, where=str(path))
+    unwrapped = unwrap(contents.value, weights=weights, where=str(path))
     if unwrapped is None:
-        raise no_state_dict(path, value)
+        raise no_state_dict(path, contents.value)
     held = {name: tensor.detach() for name, tensor in unwrapped.tensors.items()}
     unwrapped = dataclasses.replace(unwrapped, tensors=held)
-    _check_kinds(unwrapped.tensors, path)
+    check_kinds(unwrapped.tensors, path)
+    module = contents.modules.get(unwrapped.place)
+    named = architecture is not None
+    described = contents.described
+    if module is not None and not named:
+        described = describe_ultralytics(module, path)
+    if described is not None and described.architecture is not None:
+        architecture = described.architecture
+        arguments = {**described.arguments, **(arguments or {})}
     found = recognise(
         unwrapped,
         where=str(path),
@@ -185,15 +216,20 @@ def _foreign(
         arguments=arguments,
         selection=selection,
     )
+    if module is not None and not named:
+        check_parts(module, found.architecture, path)
     choices = {"weights": weights, **selection.to_json()}
-    tensors, notes = _as_float32(found.tensors)
+    tensors, notes = as_float32(found.tensors)
     checkpoint = Checkpoint(
         architecture=found.architecture,
         tensors=tensors,
-        input=found.input,
+        input=(described and described.input) or found.input,
+        classes=described.classes if described else None,
         metadata=_provenance(unwrapped, path, sha256, published=found.published, choices=choices),
     )
-    return checkpoint, (*_passed_over(unwrapped), *found.notes, *notes)
+    told = described.notes if described else ()
+    said = (*told, *_pickled_module(module), *_passed_over(unwrapped))
+    return checkpoint, (*said, *found.notes, *notes)
 
 
 def _provenance(
@@ -210,6 +246,13 @@ def _provenance(
     return {"source": source, **{key: item for key, item in optional.items() if item}}
 
 
+def _pickled_module(module: Stub | None) -> tuple[str, ...]:
+    if module is None:
+        return ()
+    name = wrapped(module).name
+    return (f"a whole pickled module ({name}): its weights were read, its code was not run",)
+
+
 def _passed_over(unwrapped: Unwrapped) -> tuple[str, ...]:
     if not unwrapped.others:
         return ()
@@ -220,55 +263,37 @@ def _passed_over(unwrapped: Unwrapped) -> tuple[str, ...]:
     )
 
 
-# What many scripts save beside the weights: their arguments, and numbers from numpy.
-_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
-_PLAIN_DATA: list[Any] = [
-    Namespace,
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
-    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
-    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
-]
-
-
-def _read_torch(path: Path, allow_pickle: bool, *, zipped: bool) -> Contents:
+def _read_torch(path: Path, allow_pickle: bool, *, read: Callable[[Path], Any]) -> Contents:
     if allow_pickle:
         try:
-            value = _load_torch(path, allow_pickle=True)
+            value = _run(path)
         except Exception as error:
             raise _pickle_failed(path, error) from error
-        return _as_contents(_modules_to_states(value))
-    with reading(path, _refused):
-        (check_zip if zipped else check_legacy)(path)
-        if zipped:
-            check_crc(path)
-        return _as_contents(_load_torch(path, allow_pickle=False))
+        return _as_contents(Opened(_modules_to_states(value)), path)
+    with reading(path, corrupt):
+        return _as_contents(open_modules(read(path)), path)
 
 
-def _load_torch(path: Path, *, allow_pickle: bool) -> Any:
-    with warnings.catch_warnings(), torch.serialization.safe_globals(_PLAIN_DATA):
+def _run(path: Path) -> Any:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's notes on its own old formats
-        return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+        return torch.load(path, map_location="cpu", weights_only=False)
 
 
-def _as_contents(value: Any) -> Contents:
+def _as_contents(opened: Opened, path: Path) -> Contents:
+    value = opened.value
     if isinstance(value, Mapping) and value.get("format") == FORMAT:
+        if not is_json({key: item for key, item in value.items() if key != "state_dict"}):
+            raise corrupt(path, "what describes it is not plain data")
         return Contents(value.get("state_dict", {}), header=value)
-    return Contents(value)
-
-
-def _refused(path: Path, reason: str) -> PruneError:
-    """Return the error of a pickle that cannot be read; raise that of one which would run code."""
-    refuse_unsafe(path, scan_file(path))
-    return corrupt(path, reason)
+    return Contents(value, modules=opened.modules)
 
 
 def _read_pickle(path: Path, allow_pickle: bool) -> Contents:
     if not allow_pickle:
         scan = scan_file(path)
-        refuse_unsafe(path, scan)
+        if scan.unsafe:
+            raise unsafe_pickle(path, scan.unsafe)
         if not scan.complete:
             raise corrupt(path, "it starts like a pickle and ends before it is complete")
         raise not_a_checkpoint(
@@ -294,8 +319,8 @@ def _read_safetensors(path: Path, allow_pickle: bool) -> Contents:  # noqa: ARG0
 
 
 _READERS: Mapping[str, Callable[[Path, bool], Contents]] = {
-    TORCH_ZIP: partial(_read_torch, zipped=True),
-    TORCH_LEGACY: partial(_read_torch, zipped=False),
+    TORCH_ZIP: partial(_read_torch, read=read_zip),
+    TORCH_LEGACY: partial(_read_torch, read=read_legacy),
     PLAIN_PICKLE: _read_pickle,
     SAFETENSORS: _read_safetensors,
 }
@@ -317,66 +342,6 @@ def _modules_to_states(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _modules_to_states(item) for key, item in value.items()}
     return value
-
-
-def _check_kinds(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise `InputError` for tensors that have no plain values."""
-    odd = {
-        name: kind
-        for name, tensor in tensors.items()
-        for kind, applies in (
-            ("quantised", tensor.is_quantized),
-            ("without values (meta)", tensor.is_meta),
-            ("sparse", tensor.layout != torch.strided),
-            ("complex", tensor.is_complex()),
-        )
-        if applies
-    }
-    if odd:
-        name, kind = next(iter(odd.items()))
-        raise InputError(
-            f"{len(odd)} tensors are not plain numbers; {name} is {kind}",
-            code="UNSUPPORTED_TENSORS",
-            where=str(path),
-            hint="save the float32 model",
-        )
-
-
-def _as_float32(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return floating tensors as float32, and a note when that changed any."""
-    changed = {
-        str(tensor.dtype).removeprefix("torch.")
-        for tensor in tensors.values()
-        if tensor.is_floating_point() and tensor.dtype != torch.float32
-    }
-    converted = {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in tensors.items()
-    }
-    kinds = ", ".join(sorted(changed))
-    return converted, (f"{kinds} weights were converted to float32",) if changed else ()
-
-
-def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise `InputError` (`NAN_WEIGHTS`) with the tensors that hold NaN or infinity."""
-    bad = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
-    if not bad:
-        return
-    counts = [f"{name} ({int((~torch.isfinite(tensors[name])).sum())})" for name in bad[:_SHOWN]]
-    more = f", and {len(bad) - _SHOWN} more tensors" if len(bad) > _SHOWN else ""
-    raise InputError(
-        f"the weights hold values that are NaN or infinite: {', '.join(counts)}{more}",
-        code="NAN_WEIGHTS",
-        where=str(path),
-        hint="training has probably diverged; take an earlier checkpoint",
-    )
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if not tensor.is_floating_point():
-        return True
-    # NaN and infinity go through a sum, which is ten times as fast as looking at every element.
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def _override(

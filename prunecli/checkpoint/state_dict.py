@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunecli.checkpoint.headers import TensorHeader, is_tensor
+from prunecli.checkpoint.inert import Stub
 from prunecli.checkpoint.sniff import not_a_checkpoint
 from prunecli.errors import InputError
 from prunecli.wording import some
@@ -115,7 +116,7 @@ def _describe(value: Any) -> str:
     if isinstance(value, Mapping):
         keys = ", ".join(repr(key) for key in list(value)[:_SHOWN])
         return f"a dict with {keys}" if keys else "an empty dict"
-    return f"a {type(value).__name__}"
+    return f"a {value.name if isinstance(value, Stub) else type(value).__name__}"
 
 
 def spellings(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

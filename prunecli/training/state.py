@@ -9,11 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from prunecli.atomic import atomic_write
-from prunecli.checkpoint.dry_run import check_crc, check_zip
+from prunecli.checkpoint.torch_files import read_zip
 from prunecli.checkpoint.writing import save_torch
 from prunecli.errors import InputError, LoadRefusedError
 from prunecli.files import reading
@@ -25,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from _typeshed import DataclassInstance
+    from torch import Tensor
 
 SCHEMA = 1
 STATE_FILE = "state.pt"
@@ -181,10 +179,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 def read_fields(path: Path, saved: bytes) -> dict[str, Any]:
     """Read what a run saved at `path`; raise `LoadRefusedError` (`CORRUPT_STATE`) for damage."""
     with reading(path, _corrupt_state):
-        if path.exists():  # on the host of the main process, which told the others
-            check_zip(path)
-            check_crc(path)
-        fields = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
+        fields = read_zip(path, io.BytesIO(saved))
         schema = fields.pop("schema")
     if schema != SCHEMA:
         raise InputError(

@@ -276,3 +276,14 @@ def test_a_real_checkpoint_reaches_its_accuracy_on_real_images(
     assert accuracy == pytest.approx(
         published, abs=0.05
     )  # 400 images: two standard errors are 0.04
+
+
+def test_a_description_that_is_no_plain_data_is_damaged(tmp_path, digits_checkpoint):
+    from pathlib import PurePosixPath
+
+    value = torch.load(digits_checkpoint, weights_only=True)
+    value["metadata"]["command"] = PurePosixPath("/tmp")
+    torch.save(value, tmp_path / "odd.pt")
+    with pytest.raises(LoadRefusedError, match="not plain data") as caught:
+        load(tmp_path / "odd.pt")
+    assert caught.value.code == "CORRUPT_FILE"

@@ -87,6 +87,12 @@ def _zip(folder: Path) -> Path:
     return folder / "m.pt"
 
 
+def _module(folder: Path) -> Path:
+    model = instantiate(load(SAMPLE).checkpoint)
+    torch.save({"model": model, "args": {"data": Path("images")}}, folder / "m.pt")
+    return folder / "m.pt"
+
+
 def _legacy(folder: Path) -> Path:
     torch.save(_state(), folder / "m.th", _use_new_zipfile_serialization=False)
     return folder / "m.th"
@@ -95,6 +101,19 @@ def _legacy(folder: Path) -> Path:
 def _safetensors(folder: Path) -> Path:
     save_file(_state(), folder / "m.safetensors")
     return folder / "m.safetensors"
+
+
+def _model_folder(folder: Path) -> Path:
+    save_file(_state(), folder / "model.safetensors")
+    names = {at: f"digit {at}" for at in range(10)}
+    (folder / "config.json").write_text(json.dumps({"num_channels": 1, "id2label": names}))
+    given = {"size": {"height": 8, "width": 8}, "image_mean": [0.3], "image_std": [0.4]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(given))
+    return folder / "preprocessor_config.json"
+
+
+def _read_model_folder(path: Path) -> object:
+    return load(path.parent, architecture="digits_vgg")
 
 
 def _copied(name: str) -> Callable[[Path], Path]:
@@ -258,8 +277,10 @@ def _run_state(folder: Path) -> Path:
 
 FORMATS: dict[str, Format] = {
     "checkpoint, zip": Format(_zip, _read_named),
+    "checkpoint, pickled module": Format(_module, _read_named),
     "checkpoint, old format": Format(_legacy, _read_named),
     "checkpoint, safetensors": Format(_safetensors, _read_named),
+    "model folder, images": Format(_model_folder, _read_model_folder),
     "artefact, pruned": Format(_copied("pruned_vgg.safetensors"), _run_artefact),
     "artefact, graph": Format(_copied("graph.pt"), _run_artefact),
     "artefact, sparse": Format(_copied("sparse_resnet.pt"), _run_artefact),

@@ -117,6 +117,58 @@ def endless_key(path: Path) -> Path:
     return archive(path, b"\x80\x02}" + nested + b"K\x01s.")
 
 
+def endless_copies(path: Path) -> Path:
+    """Write a list of 10,000 pairs and 100,000 orders to make a dictionary of it."""
+    pairs = b"]q\x01(" + b"K\x00K\x00\x86" * 10_000 + b"e0"
+    orders = b"h\x00h\x01\x85R0" * 100_000
+    return archive(
+        path, b"\x80\x02ccollections\nOrderedDict\nq\x000" + pairs + orders + b"N.", packed=True
+    )
+
+
+def equal_hashes(path: Path) -> Path:
+    """Write a dictionary of 50,000 numbers whose hashes are all the same."""
+    keys = (at * (2**61 - 1) for at in range(1, 50_001))
+    entries = b"".join(b"\x8a\x0c" + key.to_bytes(12, "little") + b"N" for key in keys)
+    return archive(path, b"\x80\x02}(" + entries + b"u.")
+
+
+def endless_header(path: Path) -> Path:
+    """Write what says to be an artefact, and is described by lists 60 deep: 2^60 of them."""
+    nested: list[Any] = []
+    for _ in range(60):
+        nested = [nested, nested]
+    torch.save({"format": "prunecli", "format_version": 1, "digest": "", "plan": nested}, path)
+    return path
+
+
+def long_names(path: Path) -> Path:
+    """Write 100,000 objects whose class has a name of 100 kB."""
+    name = b"X" + struct.pack("<I", 100_000) + b"a" * 100_000
+    return archive(path, b"\x80\x04]" + name + b"q\x00(" + b"h\x00h\x00\x93" * 100_000 + b"ee.")
+
+
+def nested_modules(path: Path) -> Path:
+    """Write a module of two parts that are one and the same, 60 deep: 2^60 names."""
+    module: torch.nn.Module = torch.nn.Linear(1, 1)
+    for _ in range(60):
+        module = torch.nn.Sequential(module, module)
+    torch.save(module, path)
+    return path
+
+
+def endless_size(path: Path) -> Path:
+    """Write a tensor whose size is a list of lists 60 deep: telling it takes for ever."""
+    nested = b"]q\x00" + b"".join(
+        b"]q" + bytes([at + 1]) + b"(h" + bytes([at]) + b"h" + bytes([at]) + b"e"
+        for at in range(60)
+    )
+    words = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    storage = words + b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02tQ"
+    call = b"ctorch._utils\n_rebuild_tensor\n(" + storage + b"K\x00h\x3c\x85h\x3c\x85tR."
+    return archive(path, b"\x80\x02" + nested + call, data=bytes(8))
+
+
 def long_string(path: Path) -> Path:
     """Write a plain pickle that says that 7 GB of text follow."""
     path.write_bytes(b"\x80\x04\x8d" + struct.pack("<Q", GIGABYTES) + b"abc")
@@ -154,6 +206,12 @@ CHECKPOINTS = {
     "a tensor beyond its storage": beyond_storage,
     "bytearray of 7 GB": array_of_bytes,
     "a key that takes for ever": endless_key,
+    "one list copied 100,000 times": endless_copies,
+    "50,000 keys with one hash": equal_hashes,
+    "2^60 parts of a module": nested_modules,
+    "100,000 long names": long_names,
+    "2^60 lists in a description": endless_header,
+    "a size that takes for ever": endless_size,
     "a string of 7 GB that is not there": long_string,
     "JSON 100,000 deep": deep_json,
     "a header of 90 MB": long_header,
