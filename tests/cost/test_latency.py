@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import prunecli
 from prunecli.allocation import ALLOCATIONS, Problem, allocate, allowed_widths, ceilings_of
+from prunecli.architectures.examples import example_tensors
 from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import example_input
 from prunecli.budget import make_budget
 from prunecli.checkpoint import load
 from prunecli.cost.latency import Grid, LatencyTable, Machine, bind, operators_of, parse_table
@@ -556,7 +556,7 @@ def test_the_command_line_reads_a_table_and_measures_what_it_cut(
     monkeypatch.setattr("prunecli.pruning.timed.SECONDS", 0.1)
     monkeypatch.chdir(tmp_path)
     checkpoint = load(digits_checkpoint).checkpoint
-    network = read(instantiate(checkpoint), example_input(checkpoint.input))
+    network = read(instantiate(checkpoint), example_tensors(checkpoint.input)[0])
     here = latency_table.this_machine(threads=1)
     table = dataclasses.replace(made_up(network, multiply_adds), machine=here)
     latency_table.write_table(table, tmp_path / "t.json")
