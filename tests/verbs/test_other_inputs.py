@@ -13,7 +13,13 @@ from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget
 from prunecli.errors import InputError, LoadRefusedError
 from prunecli.exporting import read_metadata
-from prunecli.options import ExportOptions, LoadOptions, PruneOptions
+from prunecli.options import (
+    BenchOptions,
+    CompareOptions,
+    ExportOptions,
+    LoadOptions,
+    PruneOptions,
+)
 from tests.support.structured_networks import Several
 
 if TYPE_CHECKING:
@@ -66,6 +72,26 @@ def test_a_model_of_several_inputs_is_pruned_and_exported_from_files(folder: Pat
     assert [output.name for output in found.parity.outputs] == ["logits", "out.mask", "features"]
     assert found.benchmark[0].dense_ms is not None
     assert read_metadata(found.output).input == spec
+
+
+def test_such_models_are_compared_timed_and_described(folder: Path) -> None:
+    load = reading(input_shapes=SHAPES)
+    dense = folder / "several.pt"
+    slim = verbs.prune(dense, budget=make_budget(flops=0.6), load=load,
+                       output=folder / "slim.pt").output  # fmt: skip
+    file = verbs.export(slim, output=folder / "slim.onnx", load=reading(),
+                        options=ExportOptions(benchmark=False)).output  # fmt: skip
+    found = verbs.compare([slim, file, dense], load=load, options=CompareOptions(no_latency=True))
+    same, whole = found.models[1:]
+    assert same.agreement.max_rel_error < 1e-5
+    assert whole.agreement.max_rel_error > 1e-3
+    assert found.models[0].cost["flops"] < whole.cost["flops"]
+    options = BenchOptions(runs=2, seconds=0.3, batches=(1,))
+    (row,) = verbs.bench([slim, file], load=reading(), options=options).timings
+    assert all(model.percentiles["p50"] > 0 for model in row.models)
+    assert all(model.peak_bytes is not None for model in row.models)
+    for one in (slim, file):
+        assert verbs.info(one).input.arguments == "image 3x8x8, mask 1x8x8, ids 3 (int64)"
 
 
 def test_such_a_file_says_its_format_to_older_versions(folder: Path) -> None:
