@@ -85,7 +85,7 @@ def _classes(report: InfoReport, rows: int | None) -> dict[str, str]:
 
 def _input(found: InputInfo) -> dict[str, str]:
     if found.arguments:
-        return {"input": found.arguments}
+        return {"input": ", ".join(found.arguments)}
     mean, std = (", ".join(f"{value:g}" for value in part) for part in (found.mean, found.std))
     return {
         "input": f"{counted(found.channels, 'channel')}, {found.height} x {found.width} pixels",

@@ -188,14 +188,23 @@ def positional(model: nn.Module, spec: InputSpec, tensors: Sequence[Tensor]) -> 
     try:
         bound = signature.bind(**dict(zip(names, values, strict=True)))
     except TypeError as error:
-        raise InputError(
-            f"the inputs do not fit the model's forward: {error}",
-            code="BAD_INPUT_SPEC",
-            where=type(model).__name__,
-            hint=f"they are {spec.described}; its forward takes {', '.join(signature.parameters)}",
-        ) from error
+        raise _misfit(spec, model, signature, str(error)) from error
+    if unplaced := set(names) & set(bound.kwargs):
+        reason = f"{', '.join(sorted(unplaced))} can only be given by name"
+        raise _misfit(spec, model, signature, reason)
     bound.apply_defaults()
     return bound.args[: 1 + max(list(bound.arguments).index(name) for name in names)]
+
+
+def _misfit(
+    spec: InputSpec, model: nn.Module, signature: inspect.Signature, reason: str
+) -> InputError:
+    return InputError(
+        f"the inputs do not fit the model's forward: {reason}",
+        code="BAD_INPUT_SPEC",
+        where=type(model).__name__,
+        hint=f"they are {spec.described}; its forward takes {', '.join(signature.parameters)}",
+    )
 
 
 def at_size(spec: InputSpec, sizes: Mapping[tuple[int, int], int]) -> InputSpec:

@@ -51,7 +51,7 @@ class InputInfo:
     """What a model takes: `[channels, height, width]`, each pixel as `(x / 255 - mean) / std`.
 
     Mean and deviation are empty where nobody said them. Of a model that takes something else
-    than images, `arguments` describes that, and the rest is 0.
+    than images, `arguments` describe them, and the rest is 0.
     """
 
     channels: int
@@ -59,7 +59,7 @@ class InputInfo:
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    arguments: str = ""
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

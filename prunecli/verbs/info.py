@@ -186,7 +186,7 @@ def _input(spec: InputSpec, load: LoadOptions) -> InputInfo | None:
     if load.input_shapes:
         spec = of_shapes(load.input_shapes, spec)
     if not spec.is_images:
-        return InputInfo(0, 0, 0, (), (), spec.described)
+        return InputInfo(0, 0, 0, (), (), tuple(one.described for one in spec.arguments))
     height, width = load.input_size or (spec.height, spec.width)
     if not height:
         return None

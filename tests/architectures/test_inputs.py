@@ -155,6 +155,16 @@ def test_images_of_files_are_for_networks_that_take_images_and_say_how():
     assert unknown.value.code == "NO_INPUT_SPEC"
 
 
+def test_what_can_only_be_given_by_name_is_not_left_out():
+    class Switched(nn.Module):
+        def forward(self, x, *, double=False):
+            return x * 2 if double else x
+
+    spec = InputSpec.of({"x": torch.randn(1, 3), "double": True}, Switched())
+    with pytest.raises(InputError, match="double can only be given by name"):
+        example_arguments(spec, Switched())
+
+
 def test_a_forward_without_a_signature_to_read_gets_made_up_names():
     class Any(nn.Module):
         def forward(self, *given):

@@ -91,7 +91,11 @@ def test_such_models_are_compared_timed_and_described(folder: Path) -> None:
     assert all(model.percentiles["p50"] > 0 for model in row.models)
     assert all(model.peak_bytes is not None for model in row.models)
     for one in (slim, file):
-        assert verbs.info(one).input.arguments == "image 3x8x8, mask 1x8x8, ids 3 (int64)"
+        assert verbs.info(one).input.arguments == (
+            "image 3x8x8",
+            "mask 1x8x8",
+            "ids 3 (int64)",
+        )
 
 
 def test_such_a_file_says_its_format_to_older_versions(folder: Path) -> None:
