@@ -3,112 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from prunecli.architectures.inputs import FLOATS, INTEGERS, Argument, InputSpec
+from prunecli.architectures.argument import FLOATS
+from prunecli.architectures.from_example import parameter_names, signature_of
 from prunecli.errors import InputError
 
-_PLAIN = (bool, int, float, str, type(None))
+if TYPE_CHECKING:
+    import inspect
+    from collections.abc import Mapping, Sequence
 
-
-def spec_of(example: Any, model: nn.Module | None = None) -> InputSpec:
-    """Return what `example` is one of; see `InputSpec.of`."""
-    named = _named(example, model)
-    only = next(iter(named.values())) if len(named) == 1 else None
-    first = not isinstance(example, Mapping) or next(iter(named)) == _first_name(model)
-    if isinstance(only, Tensor) and _are_images(only) and first:
-        return InputSpec(*only.shape[1:])
-    tensors = [value for value in named.values() if isinstance(value, Tensor) and value.dim()]
-    batch = tensors[0].shape[0] if tensors else 1
-    arguments = tuple(_argument(name, value, batch) for name, value in named.items())
-    if not any(argument.is_tensor for argument in arguments):
-        raise _bad("none of them is a tensor")
-    return InputSpec(arguments=arguments)
-
-
-def _are_images(value: Tensor) -> bool:
-    return value.dim() == 4 and value.is_floating_point()
-
-
-def _argument(name: str, value: Any, batch: int) -> Argument:
-    if isinstance(value, _PLAIN):
-        return Argument(name, value=value)
-    if not isinstance(value, Tensor):
-        raise _bad(f"{name} is a {type(value).__name__}, not a tensor or a plain value")
-    dtype = str(value.dtype).removeprefix("torch.")
-    if dtype not in (*FLOATS, *INTEGERS):
-        raise _bad(f"{name} holds {dtype} values")
-    batched = value.dim() > 0 and value.shape[0] == batch
-    return Argument(
-        name,
-        tuple(value.shape[1:] if batched else value.shape),
-        dtype,
-        batched=batched,
-        values=_range(value),
-    )
-
-
-def _range(value: Tensor) -> tuple[int, int]:
-    if value.is_floating_point() or value.dtype == torch.bool or not value.numel():
-        return (0, 1)
-    return int(value.min()), int(value.max())
-
-
-def _bad(reason: str) -> InputError:
-    return InputError(
-        f"an input cannot be described: {reason}",
-        code="BAD_EXAMPLE",
-        hint="give tensors and plain values, by position or by name; a forward that takes lists or "
-        "dicts of tensors needs a small module around it that takes them one by one",
-    )
-
-
-def _named(example: Any, model: nn.Module | None) -> dict[str, Any]:
-    """Return arguments by name, in the order of the forward."""
-    if isinstance(example, Tensor):
-        example = (example,)
-    if not isinstance(example, Mapping | Sequence):
-        raise _bad(f"it is a {type(example).__name__}")
-    if not isinstance(example, Mapping):
-        names = parameter_names(model, len(example))
-        return dict(zip(names, example, strict=True))
-    signature = _signature(model)
-    if signature is None:
-        return dict(example)
-    try:
-        bound = signature.bind(**example)
-    except TypeError as error:
-        raise _bad(f"{error}, given {', '.join(map(str, example))}") from error
-    bound.apply_defaults()
-    last = max((at for at, name in enumerate(bound.arguments) if name in example), default=-1)
-    return dict(list(bound.arguments.items())[: last + 1])
-
-
-def parameter_names(model: nn.Module | None, count: int) -> tuple[str, ...]:
-    """Return the names of a forward's first `count` parameters; made up where it has none."""
-    signature = _signature(model)
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = () if signature is None else signature.parameters.values()
-    names = [value.name for value in parameters if value.kind in positional][:count]
-    return (*names, *(f"input_{at}" for at in range(len(names), count)))
-
-
-def _first_name(model: nn.Module | None) -> str:
-    return parameter_names(model, 1)[0]
-
-
-def _signature(model: nn.Module | None) -> inspect.Signature | None:
-    if model is None:
-        return None
-    try:
-        return inspect.signature(model.forward)
-    except (TypeError, ValueError):
-        return None
+    from prunecli.architectures.inputs import InputSpec
 
 
 def named_for(spec: InputSpec, model: nn.Module) -> InputSpec:
@@ -177,7 +85,7 @@ def positional(model: nn.Module, spec: InputSpec, tensors: Sequence[Tensor]) -> 
     """
     values = arguments_with(spec, tensors)
     names = [argument.name for argument in spec.arguments]
-    signature = _signature(model)
+    signature = signature_of(model)
     if isinstance(model, fx.GraphModule) or signature is None or not all(names):
         return values  # a graph has an input for each, in this order
     if spec.is_images or names == list(parameter_names(model, len(names))):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prunecli.architectures.inputs import Argument, InputSpec
+from prunecli.architectures.argument import Argument
+from prunecli.architectures.inputs import InputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

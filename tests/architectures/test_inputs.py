@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from prunecli.architectures.argument import Argument
 from prunecli.architectures.examples import example_arguments, example_tensors, positional
 from prunecli.architectures.inputs import (
-    Argument,
     InputSpec,
     check_takes_images,
     of_shapes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -11,8 +13,7 @@ from torch import nn
 import prunecli
 from prunecli.architectures.inputs import InputSpec
 from prunecli.errors import GraphError, InputError
-from prunecli.exporting.formats import writer_of
-from tests.exporting.test_formats import PROGRAM
+from prunecli.exporting import ONNX, writer_of
 from tests.support.structured_networks import FixedSide, Trunk
 
 SPEC = InputSpec(3, 16, 16, (0.0,) * 3, (1.0,) * 3)
@@ -80,7 +81,8 @@ def test_a_model_without_image_sides_has_none_to_leave_free(tmp_path):
 
 
 def test_a_format_that_knows_no_free_sides_refuses_the_option():
-    assert writer_of(PROGRAM, dynamic_size=False) is PROGRAM.write
+    other = dataclasses.replace(ONNX, label="torch.export", write_any_size=None)
+    assert writer_of(other, dynamic_size=False) is other.write
     with pytest.raises(InputError, match=r"torch\.export files cannot leave the size") as caught:
-        writer_of(PROGRAM, dynamic_size=True)
+        writer_of(other, dynamic_size=True)
     assert caught.value.code == "OPTION_WITHOUT_EFFECT"

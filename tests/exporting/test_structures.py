@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import prunecli
-from prunecli.architectures.inputs import Argument, InputSpec
+from prunecli.architectures.argument import Argument
+from prunecli.architectures.inputs import InputSpec
 from prunecli.errors import ProofError
 from prunecli.exporting import ONNX, check_parity, read_metadata, to_onnx, write_proven
 from tests.support.structured_networks import (

@@ -31,7 +31,8 @@ from prunecli.graph.tracing.torch_export import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from prunecli.architectures.inputs import Argument, InputSpec
+    from prunecli.architectures.argument import Argument
+    from prunecli.architectures.inputs import InputSpec
 
 
 @dataclass(frozen=True)

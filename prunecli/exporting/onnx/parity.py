@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunecli.architectures.argument import shape_text
 from prunecli.architectures.examples import called, named_for
-from prunecli.architectures.inputs import shape_text
 from prunecli.errors import GraphError, ProofError, first_line
 from prunecli.exporting.onnx.runtime import fixed_batch, open_session, random_feeds, run
 from prunecli.exporting.onnx.sizes import BATCH, other_sizes

@@ -9,7 +9,8 @@ from prunecli.architectures.examples import at_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from prunecli.architectures.inputs import Argument, InputSpec
+    from prunecli.architectures.argument import Argument
+    from prunecli.architectures.inputs import InputSpec
 
 BATCH = "batch"
 
