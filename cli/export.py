@@ -69,6 +69,7 @@ def export(
     Examples:
     $ prunecli export resnet56.pruned.pt --onnx
     $ prunecli export slim.pt --onnx --against dense.pt --min-speedup 1.3
+    $ prunecli export slim.pt --onnx --dynamic-size
     $ prunecli export slim.pt --onnx --against dense.pt --report run.html
     $ prunecli export model.pruned.pt --device cpu,cuda --batch 1,32
     """

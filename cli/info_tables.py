@@ -84,10 +84,14 @@ def _classes(report: InfoReport, rows: int | None) -> dict[str, str]:
 
 
 def _input(found: InputInfo) -> dict[str, str]:
+    if found.arguments:
+        return {"input": ", ".join(found.arguments)}
     mean, std = (", ".join(f"{value:g}" for value in part) for part in (found.mean, found.std))
     return {
         "input": f"{counted(found.channels, 'channel')}, {found.height} x {found.width} pixels",
-        "normalisation": f"(pixels / 255 - mean) / std, mean {mean}, std {std}",
+        "normalisation": f"(pixels / 255 - mean) / std, mean {mean}, std {std}"
+        if found.mean
+        else "not known: --mean and --std",
     }
 
 

@@ -10,6 +10,7 @@ from prunecli.errors import InputError
 
 CHECKPOINTS = (".pt", ".pth", ".safetensors")
 _BYTES = re.compile(r"^([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?b|)$", re.IGNORECASE)
+_SHAPE = re.compile(r"^(?:([A-Za-z_]\w*)=)?(\d+(?:x\d+)*)(?::(\w+))?$")
 _SIZE = re.compile(r"^(\d+)(?:[x,](\d+))?$")
 
 
@@ -37,6 +38,22 @@ def size(option: str, text: str) -> tuple[int, int]:
     if match is None or int(match[1]) == 0 or match[2] == "0":
         _misfit(option, text, "one number (224) or height x width (224x192)")
     return int(match[1]), int(match[2] or match[1])
+
+
+def shapes(option: str, texts: Sequence[str]) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    """Read `image=3x224x224` or `ids=77:int64` as names, shapes and types; a name may be missing.
+
+    >>> shapes("--input-shape", ["image=3x8x8", "ids=77:int64"])
+    (('image', (3, 8, 8), 'float32'), ('ids', (77,), 'int64'))
+    """
+    found = []
+    for text in texts:
+        match = _SHAPE.match(text.strip())
+        sizes = tuple(int(size) for size in match[2].split("x")) if match else ()
+        if match is None or 0 in sizes:
+            _misfit(option, text, "a shape without the batch, such as 3x224x224 or ids=77:int64")
+        found.append((match[1] or "", sizes, match[3] or "float32"))
+    return tuple(found)
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:

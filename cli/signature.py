@@ -53,6 +53,7 @@ FORMS: Mapping[str, Form] = {
     "numbers": Form(str, parsing.numbers),
     "names": Form(str, parsing.names, _joined),
     "counts": Form(str, parsing.counts, _joined),
+    "shapes": Form(list[str], parsing.shapes, lambda _: None),
     "pairs": Form(list[str], parsing.arguments, lambda _: None),
     "renames": Form(list[str], parsing.renames, lambda _: None),
 }

@@ -17,6 +17,7 @@ from prunecli.report import (
     ExportReport,
     FinetuneReport,
     InfoReport,
+    OutputParity,
     PruneReport,
     SweepReport,
     fact_names,
@@ -148,7 +149,8 @@ def _(report: ExportReport, *, rows: int | None) -> Parts:
         "written": str(report.output),
         **shown_facts(report.page, report.pictures),
     }
-    tables = [_benchmark_table(report.benchmark)] if report.benchmark else []
+    tables = [_outputs_table(parity.outputs, rows)] if len(parity.outputs) > 1 else []
+    tables += [_benchmark_table(report.benchmark)] if report.benchmark else []
     return [*tables, fact_rows(facts)]
 
 
@@ -252,6 +254,16 @@ def _(report: BenchReport, *, rows: int | None) -> Parts:
 @view.register
 def _(report: DemoReport, *, rows: int | None) -> Parts:
     return demo_parts(report)
+
+
+def _outputs_table(outputs: Sequence[OutputParity], rows: int | None) -> Table:
+    table = grid("output", "shape", "type", ">relative error", ">absolute error")
+    for output in outputs[:rows]:
+        shape = " x ".join(shorten(str(size), 16) for size in output.shape)
+        errors = (f"{error:.1e}" for error in (output.max_rel_error, output.max_abs_error))
+        table.add_row(output.name, shape, output.dtype, *errors)
+    add_rest(table, len(outputs), rows, "outputs")
+    return table
 
 
 def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:

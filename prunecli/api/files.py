@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunecli.architectures.examples import example_arguments, named_for
 from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
 from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import example_input, read, state_of, versions
+from prunecli.artefacts.provenance import read, state_of, versions
 from prunecli.checkpoint import Checkpoint
 from prunecli.checkpoint import save as save_checkpoint
 from prunecli.errors import InputError
@@ -33,29 +34,32 @@ if TYPE_CHECKING:
 
 @takes(ExportOptions)
 def export(
-    model: nn.Module,
+    model: nn.Module | PruneResult | SparseResult,
     path: str | Path,
     *,
-    input: InputSpec,  # noqa: A002
+    input: InputSpec | None = None,  # noqa: A002
     options: ExportOptions | None = None,
     classes: tuple[str, ...] | None = None,
     **choices: Any,
 ) -> Parity:
     """Write `model` in the format that the ending of `path` names (`.onnx`).
 
-    Nothing is written unless the file computes what PyTorch computes. Keywords change `options`.
-    Nothing is timed here, so the options of the benchmark are refused.
+    Nothing is written unless the file computes what PyTorch computes, output by output. `input` may
+    be left out for a result of `prune`, which knows its example. Keywords change `options`. Nothing
+    is timed here, so the options of the benchmark are refused.
     """
     from prunecli.exporting import format_of, write_proven
 
     options = chosen(ExportOptions, options, choices, benchmark=False)
     target = Path(path)
+    module = _module(model)
     _, parity = write_proven(
         format_of(target),
-        model,
+        module,
         target,
-        input=input,
+        input=_known(input, model, module),
         opset=options.opset,
+        dynamic_size=options.dynamic_size,
         classes=classes,
         tolerance=options.tolerance,
         seed=options.seed,
@@ -86,22 +90,22 @@ def save(
     model: nn.Module | PruneResult | SparseResult,
     path: str | Path,
     *,
-    input: InputSpec,  # noqa: A002
+    input: InputSpec | None = None,  # noqa: A002
     classes: Iterable[str] | None = None,
 ) -> None:
     """Write any traceable module so that `load` gives it back without its code and without pickle.
 
     The network is traced and stored as a graph of plain operators with its tensors (`.pt` or
-    `.safetensors`). The zeros of `sparsify` are not stored.
+    `.safetensors`). `input` says what it takes, and may be left out for a result of `prune`, which
+    knows its example. The zeros of `sparsify` are not stored.
     """
     plan = model.plan if isinstance(model, PruneResult) else None
     masks = model.masks if isinstance(model, SparseResult) else {}
-    module = model.model if isinstance(model, PruneResult | SparseResult) else model
-    if module is None:
-        raise InputError("a dry run has no model to save", code="DRY_RUN")
+    module = _module(model)
+    spec = _known(input, model, module)
     kinds = (value.dtype for value in module.parameters() if value.is_floating_point())
-    example = example_input(input).to(next(kinds, torch.float32))
-    network = read_network(module, [example])
+    example = example_arguments(spec, module, dtype=next(kinds, torch.float32))
+    network = read_network(module, example)
     whole = np.ones(network.coupling.atom_count, np.bool_)
     rebuilt, program = network.graph_network(whole, any_size=True)
     tensors = state_of(rebuilt)
@@ -110,7 +114,7 @@ def save(
             architecture=ArchitectureRef(GRAPH),
             tensors=tensors,
             masks={name: mask for name, mask in masks.items() if name in tensors},
-            input=input,
+            input=spec,
             plan=plan,
             graph=program,
             classes=None if classes is None else tuple(classes),
@@ -118,3 +122,27 @@ def save(
         ),
         Path(path),
     )
+
+
+def _module(model: nn.Module | PruneResult | SparseResult) -> nn.Module:
+    module = model.model if isinstance(model, PruneResult | SparseResult) else model
+    if module is None:
+        raise InputError("a dry run has no model to save", code="DRY_RUN")
+    return module
+
+
+def _known(
+    spec: InputSpec | None, model: nn.Module | PruneResult | SparseResult, module: nn.Module
+) -> InputSpec:
+    """Return what a model takes: as the caller says, or else as its result knows."""
+    if spec is None and isinstance(model, PruneResult | SparseResult):
+        spec = model.input
+    if spec is None:
+        raise InputError(
+            "nobody said what the model takes",
+            code="NO_INPUT_SPEC",
+            where=type(module).__name__,
+            hint="add input=InputSpec(channels, height, width, mean, std) for images, or "
+            "input=InputSpec.of(example_inputs, model) for anything else",
+        )
+    return named_for(spec, module)

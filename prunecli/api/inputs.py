@@ -14,6 +14,8 @@ from prunecli.errors import InputError
 from prunecli.verbs.images import normalised
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from prunecli.data import DataSource
     from prunecli.evaluation.batches import Batches
     from prunecli.options import (
@@ -25,16 +27,12 @@ if TYPE_CHECKING:
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
-def input_of_example(example: Example) -> InputSpec:
-    """Return the input of a network that is to be timed as ONNX."""
-    if not isinstance(example, Tensor) or example.dim() != 4:
-        raise InputError(
-            "a latency can only be measured of a model with one input, a batch of images",
-            code="BAD_EXAMPLE",
-            hint="give a tensor [n, channels, height, width] as example_inputs, or another budget",
-        )
-    channels, height, width = example.shape[1:]
-    return InputSpec(channels, height, width, (0.0,) * channels, (1.0,) * channels)
+def known_input(example: Example, model: nn.Module) -> InputSpec | None:
+    """Return what a network takes, by an example; None where that cannot be described."""
+    try:
+        return InputSpec.of(example, model)
+    except InputError:
+        return None
 
 
 def needed_input(spec: InputSpec | None) -> InputSpec:

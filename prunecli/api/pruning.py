@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from prunecli.api.inputs import Example, as_inputs, images_of_split, input_of_example, needed_input
+from prunecli.api.inputs import Example, as_inputs, images_of_split, known_input, needed_input
 from prunecli.api.teaching import teacher_of, with_teacher
+from prunecli.architectures.inputs import InputSpec
 from prunecli.budget import make_budget
 from prunecli.data import open_source
 from prunecli.errors import InputError
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from prunecli.architectures.reference import InputSpec
     from prunecli.budget import Budget
     from prunecli.data import DataSource
     from prunecli.evaluation.batches import Batches
@@ -136,6 +137,7 @@ def prune(
                 source, "held_out", input, options, progress
             )
     images, clock = Images(batches, measured_on), Clock(progress)
+    takes_in = input or known_input(example_inputs, model)
     if options.granularity != CHANNEL:
         sparse = _sparsified(
             model,
@@ -147,7 +149,7 @@ def prune(
             dry_run=dry_run,
             clock=clock,
         )
-        return told(sparse, decided.choice)
+        return dataclasses.replace(told(sparse, decided.choice), input=takes_in)
     if options.method != ONE_SHOT:
         trained = _trained(
             model,
@@ -161,13 +163,13 @@ def prune(
             dry_run=dry_run,
             clock=clock,
         )
-        return told(trained, decided.choice)
+        return dataclasses.replace(told(trained, decided.choice), input=takes_in)
     check_prune(budget, options, images)
     training = _training_after(options, source)
     taught = None
     if training is not None:
         taught = teacher_of(model, options, teacher, input=needed_input(input))
-    spec = input_of_example(example_inputs) if needs_table(budget, options) else None
+    spec = InputSpec.of(example_inputs, model) if needs_table(budget, options) else None
     found = prune_chosen(
         read_network(model, as_inputs(example_inputs), clock=clock),
         decided,
@@ -177,6 +179,7 @@ def prune(
         dry_run=dry_run,
         clock=clock,
     )
+    found = dataclasses.replace(found, input=takes_in)
     if training is None or taught is None or source is None:
         return found
     from prunecli.methods.after_cut import planned_for, train_cut
@@ -194,7 +197,7 @@ def prune(
         resume=options.training.resume,
         clock=clock,
     )
-    return with_teacher(tuned, taught)
+    return dataclasses.replace(with_teacher(tuned, taught), input=takes_in)
 
 
 def _training_after(options: PruneOptions, source: DataSource | None) -> FinetuneOptions | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prunecli.artefacts.provenance import example_input
+from prunecli.architectures.examples import example_arguments
 from prunecli.data import open_source
 from prunecli.network.traced import read_network
 from prunecli.options import (
@@ -45,7 +45,7 @@ def finetune(
     """
     options = chosen(FinetuneOptions, options, choices, teacher=teacher is not None)
     grows = options.sparsity is not None
-    layers = weight_layers(read_network(model, [example_input(input)])) if grows else ()
+    layers = weight_layers(read_network(model, example_arguments(input, model))) if grows else ()
     return finetune_network(
         model,
         open_source(data),

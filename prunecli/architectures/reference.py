@@ -1,64 +1,19 @@
-"""How an architecture and its input are named: by a registered name, or a factory."""
+"""How an architecture is named: by a registered name, or a factory."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from prunecli.architectures.argument import Argument
+from prunecli.architectures.inputs import InputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["GRAPH", "ArchitectureRef", "Argument", "InputSpec"]
+
 GRAPH = "graph"
-
-MOST_VALUES = 2**26
-"""Values of one image at most, as a file may say: 4 channels of 4096 x 4096 pixels."""
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What a network expects of an image: its shape, and per channel `(x / 255 - mean) / std`."""
-
-    channels: int
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Return `(channels, height, width)`."""
-        return (self.channels, self.height, self.width)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data.
-
-        >>> InputSpec.from_json(InputSpec(1, 8, 8, (0.5,), (0.25,)).to_json()).shape
-        (1, 8, 8)
-        """
-        return {
-            "channels": self.channels,
-            "height": self.height,
-            "width": self.width,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
-        """Read what `to_json` wrote; raise `ValueError` for an input of no possible size."""
-        spec = cls(
-            channels=int(data["channels"]),
-            height=int(data["height"]),
-            width=int(data["width"]),
-            mean=tuple(float(value) for value in data["mean"]),
-            std=tuple(float(value) for value in data["std"]),
-        )
-        if min(spec.shape) < 1 or math.prod(spec.shape) > MOST_VALUES:
-            raise ValueError(f"images of {spec.shape} are not from 1 to {MOST_VALUES:,} values")
-        if not all(map(math.isfinite, (*spec.mean, *spec.std))):
-            raise ValueError("the mean or deviation of its pixels is no number")
-        return spec
 
 
 @dataclass(frozen=True)

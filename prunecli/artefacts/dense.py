@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
 
+from prunecli.architectures.examples import example_arguments
 from prunecli.architectures.reference import GRAPH
 from prunecli.architectures.registry import build_dense
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.origin import dense_architecture
-from prunecli.artefacts.provenance import example_input, read
+from prunecli.artefacts.provenance import read
 from prunecli.cost.flops import count_flops
+from prunecli.options import LoadOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
     from prunecli.architectures.reference import ArchitectureRef, InputSpec
     from prunecli.checkpoint import Checkpoint
-    from prunecli.options import LoadOptions
 
 
 def dense_network(
@@ -31,7 +33,7 @@ def dense_network(
 ) -> nn.Module | None:
     """Return the dense network to time against; None (with a warning) where there is none."""
     if against is not None:
-        return instantiate(read(against, load).checkpoint)
+        return instantiate(read(against, _with_input(load, checkpoint)).checkpoint)
     architecture = dense_architecture(checkpoint)
     if architecture.name == GRAPH:
         warnings.append("no dense model to compare with: give it with --against")
@@ -46,6 +48,17 @@ def dense_network(
         f"timed beside {architecture} with random weights; --against names the real dense model"
     )
     return randomised(build_dense(architecture, device="cpu"))
+
+
+def _with_input(load: LoadOptions | None, checkpoint: Checkpoint) -> LoadOptions:
+    """Return how the dense network is read: it takes what the pruned one does."""
+    load, spec = load or LoadOptions(), checkpoint.input
+    if load.input_size or load.input_shapes:
+        return load
+    if spec.is_images:
+        return dataclasses.replace(load, input_size=(spec.height, spec.width))
+    shapes = tuple((one.name, one.shape or (), one.dtype) for one in spec.tensors)
+    return dataclasses.replace(load, input_shapes=shapes)
 
 
 def dense_shapes(checkpoint: Checkpoint, load: LoadOptions | None) -> dict[str, tuple[int, ...]]:
@@ -85,5 +98,5 @@ def flops_ratio(slim: nn.Module, dense: nn.Module | None, spec: InputSpec) -> fl
     """Return how many times fewer FLOPs the slim network has, counted on the modules themselves."""
     if dense is None:
         return None
-    example = (example_input(spec)[:1],)
-    return count_flops(dense, example) / max(count_flops(slim, example), 1.0)
+    counts = [count_flops(one, example_arguments(spec, one, batch=1)) for one in (dense, slim)]
+    return counts[0] / max(counts[1], 1.0)

@@ -7,10 +7,7 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
+from prunecli.architectures.reference import GRAPH, ArchitectureRef
 from prunecli.artefacts.history import cut_step, step_to_json
 from prunecli.artefacts.origin import moved, place_of
 from prunecli.checkpoint import Checkpoint, Loaded, load
@@ -23,6 +20,8 @@ from prunecli.plan import PruningPlan, compose, compose_factors
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from torch import Tensor, nn
 
     from prunecli.pruning.road import PruneResult
     from prunecli.report import RunStep
@@ -39,6 +38,7 @@ def read(path: Path, options: LoadOptions | None = None) -> Loaded:
             weights=options.weights,
             selection=selection_of(options),
             input_size=options.input_size,
+            input_shapes=options.input_shapes,
             mean=options.mean,
             std=options.std,
             allow_pickle=options.allow_pickle,
@@ -159,9 +159,3 @@ def versions() -> dict[str, str]:
     """Return the versions of what an artefact depends on."""
     names = ("prunecli", "torch", "torchvision", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def example_input(spec: InputSpec) -> Tensor:
-    """Return a batch of two random images for a trace."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, *spec.shape, generator=generator)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from prunecli.architectures.examples import example_arguments
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import (
-    example_input,
     read,
 )
 from prunecli.checkpoint import save
@@ -55,10 +55,10 @@ def save_proven(
             for name, value in expected.items()
             if name not in stored.tensors or not same_bits(value, stored.tensors[name])
         ]
-        example = example_input(checkpoint.input)
+        example = example_arguments(checkpoint.input)
         with torch.no_grad():
-            reference = instantiate(dataclasses.replace(checkpoint, tensors=expected))(example)
-            errors.append(output_difference(instantiate(stored)(example), reference))
+            reference = instantiate(dataclasses.replace(checkpoint, tensors=expected))(*example)
+            errors.append(output_difference(instantiate(stored)(*example), reference))
         if wrong or errors[0] > 0 or stored.masks.keys() != checkpoint.masks.keys():
             raise ProofError(
                 f"the file does not give back what was stored: {len(wrong)} tensors differ, the "

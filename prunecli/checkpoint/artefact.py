@@ -20,6 +20,11 @@ FORMAT_VERSION = 1
 SPARSE_VERSION = 2
 """The format of files whose weights are partly zero and stored without the zeros."""
 
+INPUTS_VERSION = 3
+"""The format of files of networks that take something else than one batch of images."""
+
+_VERSIONS = (FORMAT_VERSION, SPARSE_VERSION, INPUTS_VERSION)
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -56,7 +61,7 @@ def header_to_json(
     """Return everything but the tensors as plain JSON data; `sparse` describes packed ones."""
     return {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION if sparse is None else SPARSE_VERSION,
+        "format_version": _version(checkpoint, sparse),
         **({} if sparse is None else {"sparse": dict(sparse)}),
         "architecture": checkpoint.architecture.to_json(),
         "input": checkpoint.input.to_json(),
@@ -65,6 +70,13 @@ def header_to_json(
         "classes": None if checkpoint.classes is None else list(checkpoint.classes),
         "metadata": dict(checkpoint.metadata),
     }
+
+
+def _version(checkpoint: Checkpoint, sparse: object) -> int:
+    """Return the oldest format that holds all of a checkpoint, so that older versions read it."""
+    if not checkpoint.input.is_images:
+        return INPUTS_VERSION
+    return FORMAT_VERSION if sparse is None else SPARSE_VERSION
 
 
 def checkpoint_from_header(
@@ -85,10 +97,10 @@ def check_header(header: Mapping[str, Any], tensors: Mapping[str, Any], *, where
     if not isinstance(header, Mapping) or not _are_tensors(tensors):
         raise _damaged("it is not a set of named tensors with a description", where)
     version = header.get("format_version")
-    if version not in (FORMAT_VERSION, SPARSE_VERSION):
+    if version not in _VERSIONS:
         raise LoadRefusedError(
-            f"this artefact has format {version}, and this version reads {FORMAT_VERSION} and "
-            f"{SPARSE_VERSION}",
+            f"this artefact has format {version}, and this version reads "
+            f"{', '.join(map(str, _VERSIONS))}",
             code="FORMAT_VERSION",
             where=where,
             hint="use the prunecli version that wrote it",
@@ -108,7 +120,7 @@ def check_digest(header: Mapping[str, Any], found: str, *, where: str) -> None:
 
 def sparse_description(header: Mapping[str, Any]) -> Any:
     """Return how the tensors of an artefact are packed; None where all are stored as they are."""
-    return header.get("sparse") if header.get("format_version") == SPARSE_VERSION else None
+    return header.get("sparse") if header.get("format_version") != FORMAT_VERSION else None
 
 
 def described(

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import nn
 
 from prunecli.architectures.arguments import check_factory_arguments
+from prunecli.architectures.inputs import of_shapes
 from prunecli.architectures.reference import ArchitectureRef
 from prunecli.checkpoint.artefact import FORMAT, Checkpoint, Loaded, checkpoint_from_header
 from prunecli.checkpoint.inert import is_json
@@ -24,7 +25,7 @@ from prunecli.checkpoint.model_folder import read_folder
 from prunecli.checkpoint.module_layers import check_parts
 from prunecli.checkpoint.modules import Opened, open_modules, wrapped
 from prunecli.checkpoint.pickle_scan import scan_file, unsafe_pickle
-from prunecli.checkpoint.recognise import recognise
+from prunecli.checkpoint.recognise import UNKNOWN_PIXELS, recognise
 from prunecli.checkpoint.selection import Selection
 from prunecli.checkpoint.sniff import (
     PLAIN_PICKLE,
@@ -72,6 +73,7 @@ def load(
     weights: str | None = None,
     selection: Selection | None = None,
     input_size: tuple[int, int] | None = None,
+    input_shapes: Sequence[tuple[str, tuple[int, ...], str]] = (),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     allow_pickle: bool = False,
@@ -83,7 +85,8 @@ def load(
     instead: a registered name or `package.module:factory`, which is imported and called with
     `architecture_args`. `weights` names one of several sets of weights, and `selection` says which
     tensors of it are meant; an artefact of ours needs neither. `input_size` (height, width), `mean`
-    and `std` override what comes with the architecture. `allow_pickle` lets the file run code.
+    and `std` override what comes with the architecture, `input_shapes` (name, shape without a
+    batch, type) all of it. `allow_pickle` lets the file run code.
 
     Raises `LoadRefusedError` for files that cannot or must not be read, and `InputError` for
     weights that fit no architecture or several, or are not finite.
@@ -115,7 +118,10 @@ def load(
         )
     checkpoint, notes = loaded
     check_finite(checkpoint.tensors, file)
-    spec = _override(checkpoint.input, file, input_size=input_size, mean=mean, std=std)
+    known = of_shapes(input_shapes, checkpoint.input) if input_shapes else checkpoint.input
+    spec = _override(known, file, input_size=input_size, mean=mean, std=std)
+    if not spec.is_images:
+        notes = tuple(note for note in notes if note != UNKNOWN_PIXELS)
     return Loaded(dataclasses.replace(checkpoint, input=spec), (*told, *notes), sha256)
 
 
@@ -352,13 +358,17 @@ def _override(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> InputSpec:
+    if not spec.is_images:
+        _refuse_pixels(spec, path, input_size, mean, std)
+        return spec
     height, width = input_size or (spec.height, spec.width)
     if input_size is None and height == 0:
         raise InputError(
             "the size of the images that this model takes is not known",
             code="UNKNOWN_INPUT_SIZE",
             where=str(path),
-            hint="say it: --input-size 224 or --input-size 224x320",
+            hint="say it: --input-size 224 or --input-size 224x320; --input-shape 1x32x32x32 for "
+            "something else than images",
         )
     changed = dataclasses.replace(
         spec,
@@ -367,10 +377,11 @@ def _override(
         mean=spec.mean if mean is None else tuple(mean),
         std=spec.std if std is None else tuple(std),
     )
+    known = (spec.channels, 0)  # nobody need have said how pixels are normalised
     wrong = (
         (min(height, width) < 1, f"an input size of {height}x{width} has no pixels"),
-        (len(changed.mean) != spec.channels, f"mean needs {spec.channels} numbers"),
-        (len(changed.std) != spec.channels, f"std needs {spec.channels} numbers"),
+        (len(changed.mean) not in known, f"mean needs {spec.channels} numbers"),
+        (len(changed.std) not in known, f"std needs {spec.channels} numbers"),
         (min(changed.std, default=1.0) <= 0, "std must be above 0"),
     )
     for applies, message in wrong:
@@ -382,3 +393,14 @@ def _override(
                 hint=f"the model takes {spec.channels} channels; one number for each",
             )
     return changed
+
+
+def _refuse_pixels(spec: InputSpec, path: Path, *said: object) -> None:
+    """Raise `InputError` where somebody says how images become the input of another network."""
+    if any(value is not None for value in said):
+        raise InputError(
+            f"this model does not take one batch of images, but {spec.described}",
+            code="BAD_INPUT_SPEC",
+            where=str(path),
+            hint="leave --input-size, --mean and --std out",
+        )

@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 _COUNTER, _VARIANCE = "num_batches_tracked", "running_var"
 
 
+UNKNOWN_PIXELS = (
+    "the normalisation is not known; pixels are scaled to 0..1 unless --mean and --std say"
+)
+"""What is said of images that nobody says more about."""
+
+
 @dataclass(frozen=True)
 class Recognised:
     """The architecture, the tensors under its own names, its input, and what to tell the user."""
@@ -307,8 +313,7 @@ def _factory_input(module: nn.Module) -> tuple[InputSpec, tuple[str, ...]]:
         return InputSpec(channels, height, width, mean, std), ()
     channels = _first_channels(module)
     spec = InputSpec(channels, 0, 0, (0.0,) * channels, (1.0,) * channels)
-    note = "the normalisation is not known; pixels are scaled to 0..1 unless --mean and --std say"
-    return spec, (note,)
+    return spec, (UNKNOWN_PIXELS,)
 
 
 def _first_channels(module: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import Counter
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from prunecli.architectures.inputs import check_takes_images
 from prunecli.data.decode import mode_for, read_image, to_image, to_pixels
 from prunecli.data.images import ImageSet, MemoryImageSet, StreamedImageSet, images_of
 from prunecli.data.source import (
@@ -70,16 +72,18 @@ def load_split(
     Files that cannot be read are left out and named in `warnings`. Above `memory_limit` bytes the
     images are streamed. Raises `InputError`: `UNKNOWN_SPLIT`, `EMPTY_CLASS` (a class without any
     image to train on), `UNREADABLE_IMAGES` (all of them), `UNSUPPORTED_CHANNELS`,
-    `NOT_IMAGES`.
+    `NOT_IMAGES`, and what `check_takes_images` raises.
     """
+    check_takes_images(input)
     mode_for(input)
     check_every_class(source, split)
     raw = choose(source, split, seed=seed, held_out=held_out, limit=limit)
     _check_images(source, raw)
     decode = _decoder(raw, input)
-    if len(raw) * input.channels * input.height * input.width > memory_limit:
+    shape = (input.channels, input.height, input.width)
+    if len(raw) * math.prod(shape) > memory_limit:
         return _streamed(source, split, raw, decode)
-    return _decoded(source, split, raw, decode, shape=input.shape, progress=progress)
+    return _decoded(source, split, raw, decode, shape=shape, progress=progress)
 
 
 def _check_images(source: DataSource, raw: RawSplit) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         find_format,
         format_of,
         write_proven,
+        writer_of,
     )
     from prunecli.exporting.onnx.evaluate import evaluate_onnx
     from prunecli.exporting.onnx.file import to_onnx
@@ -43,6 +44,7 @@ __all__ = [
     "read_metadata",
     "to_onnx",
     "write_proven",
+    "writer_of",
 ]
 
 _PLACES = {
@@ -50,7 +52,7 @@ _PLACES = {
         ("EXPORT_FORMATS", "ExportFormat", "Timer", "Written", "find_format", "format_of"),
         "formats",
     ),
-    "write_proven": "formats",
+    **dict.fromkeys(("write_proven", "writer_of"), "formats"),
     "evaluate_onnx": "onnx.evaluate",
     "to_onnx": "onnx.file",
     "ONNX": "onnx.format",

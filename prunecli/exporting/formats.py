@@ -6,6 +6,7 @@ ending of a file's name chooses its format.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 class Written:
     """A written file; `bytes` counts its weights too when they are in a file beside it.
 
-    `opset` is the version of ONNX's operators, for ONNX.
+    `opset` is the version of ONNX's operators, for ONNX. `notes` says what is less than expected.
     """
 
     path: Path
     bytes: int
     opset: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Write(Protocol):
@@ -100,7 +102,8 @@ class ExportFormat:
     """One file format: `endings` of its names, the usual one first.
 
     `input_of` reads how images become the input of a file, None where the file does not say. A
-    format without a `timer` is written and proven, and not timed.
+    format without a `timer` is written and proven, and not timed. `write_any_size` writes a network
+    with height and width of images free, where the format can do that.
     """
 
     label: str
@@ -110,6 +113,7 @@ class ExportFormat:
     evaluate: Evaluate
     input_of: Callable[[Path], InputSpec | None]
     timer: Timer | None = None
+    write_any_size: Write | None = None
 
 
 EXPORT_FORMATS: Registry[ExportFormat] = Registry("export format")
@@ -136,6 +140,19 @@ def format_of(path: Path) -> ExportFormat:
     return found
 
 
+def writer_of(form: ExportFormat, *, dynamic_size: bool) -> Write:
+    """Return what writes a network; raise `InputError` where it cannot leave image sides free."""
+    if not dynamic_size:
+        return form.write
+    if form.write_any_size is None:
+        raise InputError(
+            f"{form.label} files cannot leave the size of images free",
+            code="OPTION_WITHOUT_EFFECT",
+            hint="leave --dynamic-size out",
+        )
+    return form.write_any_size
+
+
 def write_proven(
     form: ExportFormat,
     model: nn.Module,
@@ -145,6 +162,7 @@ def write_proven(
     opset: int | None = None,
     metadata: Mapping[str, str] | None = None,
     classes: tuple[str, ...] | None = None,
+    dynamic_size: bool = False,
     inputs: int = 8,
     tolerance: float = 1e-4,
     seed: int = 0,
@@ -160,7 +178,13 @@ def write_proven(
             form.check(model, written, input=input, inputs=inputs, tolerance=tolerance, seed=seed)
         )
 
-    file = form.write(
-        model, path, input=input, opset=opset, metadata=metadata, classes=classes, prove=prove
+    file = writer_of(form, dynamic_size=dynamic_size)(
+        model,
+        path,
+        input=input,
+        opset=opset,
+        metadata=metadata,
+        classes=classes,
+        prove=prove,
     )
-    return file, proofs[0]
+    return file, dataclasses.replace(proofs[0], notes=(*file.notes, *proofs[0].notes))

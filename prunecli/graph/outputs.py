@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, fx
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from torch import nn
 
@@ -107,6 +108,80 @@ def _known(value: Any) -> Any:
 def _fields(value: Any) -> tuple[str, ...]:
     is_record = dataclasses.is_dataclass(value) and not isinstance(value, type)
     return tuple(field.name for field in dataclasses.fields(value)) if is_record else ()
+
+
+# --- by name -------------------------------------------------------------------------------------
+
+ONLY = "logits"
+"""The name of the only tensor that a forward returns, where it gives it none."""
+
+
+def named_leaves(value: Any) -> dict[str, Any]:
+    """Return what a forward returned as a flat dict: by key, field and position; None is left out.
+
+    >>> named_leaves({"logits": 1, "features": (2, [3]), "loss": None})
+    {'logits': 1, 'features.0': 2, 'features.1.0': 3}
+    >>> named_leaves((1, [2])), named_leaves(1)
+    ({'out.0': 1, 'out.1.0': 2}, {'logits': 1})
+    """
+    found: dict[str, Any] = {}
+    for path, leaf in _leaves(_known(value), ()):
+        parts = ("out", *path) if path and isinstance(path[0], int) else path
+        name = ".".join(map(str, parts)) or ONLY
+        while name in found:  # {"a.0": ..., "a": [...]}
+            name += "_"
+        found[name] = leaf
+    return found
+
+
+def _leaves(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if pytree.is_namedtuple_instance(value):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        if value is not None:
+            yield path, value
+        return
+    for key, item in items:
+        yield from _leaves(item, (*path, key))
+
+
+@contextmanager
+def returning_tensors(model: nn.Module) -> Iterator[None]:
+    """Let the forward of a model return a flat tuple of its tensors, in the order of their names.
+
+    The caller restores the attributes of the model.
+    """
+    forward = model.forward
+
+    @wraps(forward)
+    def returning(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        leaves = named_leaves(forward(*args, **kwargs)).values()
+        return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+    model.forward = returning
+    yield
+
+
+def with_flat_outputs(network: fx.GraphModule, names: Collection[str]) -> fx.GraphModule:
+    """Return a graph over the same tensors that returns a flat tuple of its outputs `names`.
+
+    What runs a graph node by node does not call its forward.
+    """
+    copied = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    for node in network.graph.nodes:
+        if node.op != "output":
+            nodes[node] = copied.node_copy(node, nodes.__getitem__)
+            continue
+        form = network.graph._codegen  # noqa: SLF001
+        whole = form.process_outputs(node.args[0]) if isinstance(form, Arranging) else node.args[0]
+        leaves = named_leaves(whole)
+        copied.output(tuple(nodes[leaves[name]] for name in names))
+    return fx.GraphModule(network, copied, class_name=type(network).__name__)
 
 
 # --- as JSON -------------------------------------------------------------------------------------

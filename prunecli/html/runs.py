@@ -36,7 +36,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prunecli.pictures.runs import Stage
-    from prunecli.report import BenchmarkRow, ExportReport, FinetuneReport, RunStep, SamplingReport
+    from prunecli.report import (
+        BenchmarkRow,
+        ExportReport,
+        FinetuneReport,
+        OutputParity,
+        RunStep,
+        SamplingReport,
+    )
 
 
 def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
@@ -149,10 +156,30 @@ def export_page(report: ExportReport, *, gates: Gates = NO_GATES) -> str:
     sections = [
         Section("Export", "", (numbers, Facts(facts)), rank=1),
         *warning_sections(report.warnings),
+        *_outputs(report.parity.outputs),
         *way_sections(report.history, timed=timed, parity=report.parity.max_rel_error),
         *_benchmark(report.benchmark),
     ]
     return page(f"{report.architecture}: exported", sections, made_by=made_by("export"))
+
+
+def _outputs(outputs: Sequence[OutputParity]) -> list[Section]:
+    """Return the errors of every output, where there are several."""
+    if len(outputs) < 2:
+        return []
+    cells: list[tuple[Cell, ...]] = [
+        (
+            output.name,
+            " x ".join(map(str, output.shape)),
+            output.dtype,
+            f"{output.max_rel_error:.1e}",
+            f"{output.max_abs_error:.1e}",
+        )
+        for output in outputs
+    ]
+    header = ("output", "shape", "type", ">relative error", ">absolute error")
+    text = "Every output is compared with that of the PyTorch model. These are the largest errors."
+    return [Section("Outputs", text, (Grid(header, tuple(cells)),), rank=2)]
 
 
 def _benchmark(rows: Sequence[BenchmarkRow]) -> list[Section]:

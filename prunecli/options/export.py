@@ -15,7 +15,17 @@ class ExportOptions:
     """What `export` writes and what it times; `threads=None` takes one per physical core."""
 
     opset: int | None = option(
-        None, "ONNX opset (default: the exporter's).", metavar="N", minimum=7, panel=shared.OUTPUT
+        None,
+        "ONNX opset (default: 18, or the lowest that has all operators of the model).",
+        metavar="N",
+        minimum=7,
+        panel=shared.OUTPUT,
+        tells_default=True,
+    )
+    dynamic_size: bool = option(
+        False,
+        "Leave height and width free, for images of other sizes.",
+        panel=shared.OUTPUT,
     )
     devices: tuple[str, ...] = _timing(
         ("cpu",),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from prunecli.architectures.inputs import InputSpec
     from prunecli.budget import Budget
     from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
@@ -59,6 +60,8 @@ class PruneResult:
     plan: PruningPlan
     report: PruneReport
     program: Mapping[str, Any] | None
+    input: InputSpec | None = None
+    """What the network takes, where it is known."""
 
     @property
     def frozen(self) -> tuple[FrozenReport, ...]:

@@ -59,6 +59,7 @@ from prunecli.report.measured import (
     AccuracyChange,
     BenchmarkRow,
     Evaluation,
+    OutputParity,
     Parity,
     TeacherReport,
 )
@@ -150,6 +151,7 @@ __all__ = [
     "ModelTiming",
     "OnnxInfo",
     "OracleReport",
+    "OutputParity",
     "Parity",
     "PruneReport",
     "Reduction",

@@ -56,7 +56,7 @@ class ComparedModel:
     file: Path
     kind: str
     architecture: str
-    input: tuple[int, int, int]
+    input: tuple[int, ...]
     class_count: int | None
     cost: Mapping[str, float | None]
     file_bytes: int

@@ -48,13 +48,18 @@ class ArchitectureInfo:
 
 @dataclass(frozen=True)
 class InputInfo:
-    """What a model takes: `[channels, height, width]`, each pixel as `(x / 255 - mean) / std`."""
+    """What a model takes: `[channels, height, width]`, each pixel as `(x / 255 - mean) / std`.
+
+    Mean and deviation are empty where nobody said them. Of a model that takes something else
+    than images, `arguments` describe them, and the rest is 0.
+    """
 
     channels: int
     height: int
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,34 @@ class AccuracyChange:
 
 
 @dataclass(frozen=True)
+class OutputParity:
+    """How one output of an exported file compares with torch.
+
+    `shape` has names for the sizes that are free. Integers and booleans have to be equal: `ties`
+    counts the values that differ, and that differ in torch too where an input is changed by less
+    than the tolerance.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    max_rel_error: float
+    max_abs_error: float
+    ties: int = 0
+
+
+@dataclass(frozen=True)
 class Parity:
-    """Max relative difference between ONNX Runtime and torch over `inputs` random inputs."""
+    """Max relative difference between ONNX Runtime and torch over `inputs` random inputs.
+
+    `outputs` has every output on its own. `notes` says what is less than one may expect of a file:
+    a batch of one size, outputs that are left out.
+    """
 
     max_rel_error: float
     inputs: int
+    outputs: tuple[OutputParity, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from prunecli.architectures.inputs import InputSpec
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
     from prunecli.report import RepairReport, Verified
@@ -51,6 +52,8 @@ class SparseResult:
     model: nn.Module | None
     masks: Mapping[str, Tensor]
     report: PruneReport
+    input: InputSpec | None = None
+    """What the network takes, where it is known."""
 
 
 def sparsify_network(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunecli.architectures.examples import example_tensors
 from prunecli.data import evaluation_split, load_split, open_source
 from prunecli.evaluation.images import check_any
 from prunecli.evaluation.intervals import paired_change, wilson
@@ -94,7 +95,7 @@ def on_data(
         for one in asked:
             assert one.spec is not None
             pixels, labels = batch[one.spec]
-            outputs = run[one.name](prepared(one, pixels))
+            outputs = run[one.name]((prepared(one, pixels),))
             order = orders[one.name][0]
             _keep_scores(kept[one.name], outputs, order[labels.numpy()], len(source.classes))
             if one is entrants[0]:
@@ -106,8 +107,10 @@ def on_data(
     check_any(done, split)
     for one in entrants:
         if one.spec is None:
-            kept[one.name].missing["the file does not say how images become its input: --mean and "
-                                   "--std do"] = None  # fmt: skip
+            reason = "the file does not say how images become its input: --mean and --std do"
+            if not one.takes.is_images:
+                reason = f"it takes no images, but {one.takes.described}"
+            kept[one.name].missing[reason] = None
     notes = [note for order, notes in orders.values() for note in notes]
     found = [note for images in sets.values() for note in images.found()]
     answered = _all(entrants, kept, scored=True)
@@ -117,22 +120,27 @@ def on_data(
 def on_random(entrants: Sequence[Entrant], options: CompareOptions, progress: Progress) -> Answers:
     """Run all models on the same standard normal inputs, those that take such as the first does."""
     kept = {one.name: _Kept() for one in entrants}
-    shape = entrants[0].shape
-    inputs = np.random.default_rng(options.seed).standard_normal((RANDOM_IMAGES, *shape))
+    first = entrants[0].takes
+    tensors = example_tensors(first, batch=RANDOM_IMAGES, seed=options.seed)
+    inputs = [tensor.numpy() for tensor in tensors]
     reference: NDArray[Any] | None = None
     for done, one in enumerate(entrants):
         progress(Step("compare", done, len(entrants)))
-        if one.shape != shape:
-            reason = f"its input is {list(one.shape)}, that of the first {list(shape)}"
+        if _shapes(one.takes) != _shapes(first):
+            reason = f"its input is {one.takes.described}, that of the first {first.described}"
             kept[one.name].missing[reason] = None
             continue
-        outputs = answers_of(one, threads=options.threads)(inputs.astype(np.float32))
+        outputs = answers_of(one, threads=options.threads)(inputs)
         kept[one.name].classes = outputs.shape[1] if outputs.ndim == 2 else None
         if one is entrants[0]:
             reference = outputs
         else:
             _keep_agreement(kept[one.name], outputs, reference)
     return Answers(_all(entrants, kept, scored=False), RANDOM_IMAGES)
+
+
+def _shapes(spec: InputSpec) -> list[tuple[tuple[int, ...] | None, str, bool]]:
+    return [(one.shape, one.dtype, one.batched) for one in spec.tensors]
 
 
 def _together(

@@ -128,7 +128,7 @@ def _compared(
         file=one.file,
         kind=one.kind,
         architecture=one.architecture,
-        input=one.shape,
+        input=one.takes.shape,
         class_count=found.class_count,
         cost=one.cost,
         file_bytes=one.file_bytes,

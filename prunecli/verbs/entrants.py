@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from prunecli.architectures.reference import InputSpec
-from prunecli.artefacts.provenance import example_input
+from prunecli.architectures.examples import called, example_arguments
+from prunecli.architectures.inputs import InputSpec
 from prunecli.checkpoint.sniff import is_onnx
 from prunecli.cost.flops import count_flops
 from prunecli.cost.sizes import tensor_bytes
 from prunecli.data.pixels import normalise
 from prunecli.errors import InputError, PruneError
 from prunecli.evaluation.memory import memory_format_for
+from prunecli.exporting.onnx.evaluate import classifier_output
 from prunecli.exporting.onnx.evaluate import normalise as normalised_array
 from prunecli.exporting.onnx.outline import OnnxOutline, onnx_outline
-from prunecli.exporting.onnx.runtime import open_session
+from prunecli.exporting.onnx.runtime import open_session, run
 from prunecli.exporting.timing.benchmark import Contestant
 from prunecli.exporting.timing.race import Racer
+from prunecli.graph.outputs import ONLY, named_leaves
 from prunecli.graph.tracing.running import evaluating
 from prunecli.options import LoadOptions
 from prunecli.verbs.opened import open_model
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
 LEAST = 2
 
@@ -40,15 +43,15 @@ LEAST = 2
 class Entrant:
     """One of several models: a checkpoint, then `model` is its network, or an ONNX file.
 
-    `shape` is that of an image, `spec` says how pixels become the input: None where an ONNX file
-    does not. `fixed_batch` is the only batch size that it takes, where there is only one.
+    `takes` is its input; `spec` says how pixels become that: None where a file does not, or takes
+    something else. `fixed_batch` is the only batch size that it takes, where there is only one.
     """
 
     file: Path
     name: str
     kind: str
     architecture: str
-    shape: tuple[int, int, int]
+    takes: InputSpec
     spec: InputSpec | None
     classes: tuple[str, ...] | None
     cost: Mapping[str, float | None]
@@ -96,7 +99,7 @@ def _of_checkpoint(file: Path, load: LoadOptions, *, counted: bool) -> Entrant:
     opened = open_model(file, load)
     spec, model = opened.checkpoint.input, opened.model
     cost = {
-        "flops": count_flops(model, (example_input(spec)[:1],)) if counted else None,
+        "flops": count_flops(model, example_arguments(spec, model, batch=1)) if counted else None,
         "params": sum(value.numel() for value in model.parameters()),
         "bytes": tensor_bytes((*model.parameters(), *model.buffers())),
     }
@@ -105,8 +108,8 @@ def _of_checkpoint(file: Path, load: LoadOptions, *, counted: bool) -> Entrant:
         name="",
         kind="PyTorch",
         architecture=opened.architecture,
-        shape=spec.shape,
-        spec=spec,
+        takes=spec,
+        spec=spec if spec.is_images and spec.mean else None,
         classes=opened.checkpoint.classes,
         cost=cost,
         file_bytes=file.stat().st_size,
@@ -117,16 +120,17 @@ def _of_checkpoint(file: Path, load: LoadOptions, *, counted: bool) -> Entrant:
 
 def _of_onnx(file: Path, load: LoadOptions) -> Entrant:
     found = onnx_outline(file, size=load.input_size)
-    shape = _shape(found, file, load.input_size)
     spec = found.metadata.input
+    images = spec is None or spec.is_images
+    takes = InputSpec(*_shape(found, file, load.input_size)) if spec is None or images else spec
     mean, std = load.mean or (spec.mean if spec else None), load.std or (spec.std if spec else None)
     return Entrant(
         file=file,
         name="",
         kind="ONNX",
         architecture="",
-        shape=shape,
-        spec=InputSpec(*shape, tuple(mean), tuple(std)) if mean and std else None,
+        takes=takes,
+        spec=replace(takes, mean=tuple(mean), std=tuple(std)) if images and mean and std else None,
         classes=found.metadata.classes,
         cost={"flops": found.cost.flops, "params": found.cost.params, "bytes": found.cost.bytes},
         file_bytes=found.bytes,
@@ -167,41 +171,52 @@ def _fixed_batch(found: OnnxOutline) -> int | None:
     return first if isinstance(first, int) else None
 
 
-Answers = Callable[["NDArray[np.float32]"], "NDArray[Any]"]
-"""From normalised images `[n, C, H, W]` to the first output of a model for them."""
+Answers = Callable[["Sequence[NDArray[Any]]"], "NDArray[Any]"]
+"""From the inputs of a model, such as normalised images `[n, C, H, W]`, to `logits`, or else its
+first output, for them."""
 
 
 def answers_of(entrant: Entrant, *, threads: int | None = None) -> Answers:
-    """Return what runs a model on images: PyTorch, or ONNX Runtime, on the CPU."""
+    """Return what runs a model on its inputs: PyTorch, or ONNX Runtime, on the CPU."""
     if entrant.model is not None:
-        return _torch_answers(entrant.model, entrant.shape)
+        return _torch_answers(entrant.model, entrant.takes)
     session = open_session(entrant.file, threads=threads)
-    fixed, name = entrant.fixed_batch, session.get_inputs()[0].name
+    fixed, output = entrant.fixed_batch, classifier_output(session)
+    names = [one.name for one in session.get_inputs()]
+    batched = [one.batched for one in entrant.takes.tensors]
 
-    def once(images: NDArray[np.float32]) -> NDArray[Any]:
-        return np.asarray(session.run(None, {name: images})[0])
+    def once(inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return run(session, dict(zip(names, inputs, strict=True)))[output]
 
-    def answers(images: NDArray[np.float32]) -> NDArray[Any]:
+    def part(values: NDArray[Any], at: int, size: int) -> NDArray[Any]:
+        rows = values[at : at + size]
+        return np.concatenate([rows, np.zeros_like(values[:1]).repeat(size - len(rows), 0)])
+
+    def answers(inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
         if fixed is None:
-            return once(images)
-        parts = [images[at : at + fixed] for at in range(0, len(images), fixed)]
-        filled = [np.concatenate([part, np.zeros_like(images[:1]).repeat(fixed - len(part), 0)])
-                  for part in parts]  # fmt: skip
-        outputs = np.concatenate([once(part) for part in filled])
-        return outputs[: len(images)]
+            return once(inputs)
+        count = next(len(values) for values, many in zip(inputs, batched, strict=True) if many)
+        outputs = [
+            once([part(values, at, fixed) if many else values
+                  for values, many in zip(inputs, batched, strict=True)])
+            for at in range(0, count, fixed)
+        ]  # fmt: skip
+        return np.concatenate(outputs)[:count]
 
     return answers
 
 
-def _torch_answers(model: nn.Module, shape: tuple[int, int, int]) -> Answers:
-    from prunecli.evaluation.outputs import first_tensor
+def _torch_answers(model: nn.Module, takes: InputSpec) -> Answers:
+    layout = memory_format_for(model, takes) if takes.is_images else torch.contiguous_format
 
-    layout = memory_format_for(model, InputSpec(*shape, (), ()))
-
-    def answers(images: NDArray[np.float32]) -> NDArray[Any]:
-        pixels = torch.from_numpy(images).contiguous(memory_format=layout)
+    def answers(inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        tensors = [torch.from_numpy(values) for values in inputs]
+        if takes.is_images:
+            tensors = [value.contiguous(memory_format=layout) for value in tensors]
         with evaluating(model), torch.no_grad():
-            return np.asarray(first_tensor(model(pixels)).float().numpy())
+            leaves = named_leaves(called(model, takes, tensors))
+        outputs = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+        return np.asarray(outputs.get(ONLY, next(iter(outputs.values()))).float().numpy())
 
     return answers
 
@@ -237,13 +252,10 @@ def racers(
             continue
         if one.model is not None:
             path = folder / f"{at}.onnx"
-            assert one.spec is not None
             try:
-                to_onnx(one.model, path, input=one.spec)
+                to_onnx(one.model, path, input=one.takes)
             except PruneError as error:
                 missing[one.name] = f"not timed: {error.message}"
                 continue
-        channels = one.shape[0]  # pixels are not needed: random numbers are as fast
-        spec = one.spec or InputSpec(*one.shape, (0.0,) * channels, (1.0,) * channels)
-        found.append(Racer(one.name, Contestant(path, one.model), spec))
+        found.append(Racer(one.name, Contestant(path, one.model), one.takes))
     return tuple(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from prunecli.architectures.reference import InputSpec
+from prunecli.architectures.inputs import InputSpec, check_takes_images
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import read
 from prunecli.data import (
@@ -102,7 +102,10 @@ def _check_readable(path: Path, load: LoadOptions) -> None:
 
 def _input_of(path: Path, form: ExportFormat, load: LoadOptions) -> InputSpec:
     spec = form.input_of(path)
-    if spec is None and not (load.input_size and load.mean and load.std):
+    if spec is not None and not spec.is_images:
+        check_takes_images(spec)
+    pixels = bool(spec and spec.mean) or bool(load.mean and load.std)
+    if not pixels or (spec is None and not load.input_size):
         raise InputError(
             "the file does not say how images become its input",
             code="NO_INPUT_SPEC",

@@ -61,6 +61,7 @@ def export(
     show = Show(page, plots, gates=gates)
     check_show(show, NAMES["export"], inputs=[model, against], overwrite=overwrite)
     form = exporting.format_of(target)
+    exporting.writer_of(form, dynamic_size=options.dynamic_size)
     timer = form.timer if options.benchmark else None
     if timer is not None:
         timer.check_devices(options.devices)
@@ -76,11 +77,13 @@ def export(
         target,
         input=checkpoint.input,
         opset=options.opset,
+        dynamic_size=options.dynamic_size,
         classes=checkpoint.classes,
         metadata=_metadata(opened.loaded, model, target, command, options.seed),
         tolerance=options.tolerance,
         seed=options.seed,
     )
+    warnings.extend(parity.notes)
     rows: tuple[BenchmarkRow, ...] = ()
     if options.benchmark and timer is None:
         warnings.append(f"{form.label} files cannot be timed here")

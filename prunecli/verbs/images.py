@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunecli.artefacts.provenance import example_input
+from prunecli.architectures.examples import example_tensors
+from prunecli.architectures.inputs import check_takes_images
 from prunecli.data import check_classes, load_split, open_source
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
@@ -34,12 +35,16 @@ SCORING_BATCH = 64
 
 
 def class_count(model: nn.Module, spec: InputSpec) -> int:
-    """Return how many classes a network tells apart, by running it once."""
+    """Return how many classes a network of images tells apart, by running it once.
+
+    Raises what `check_takes_images` raises.
+    """
     from prunecli.evaluation.outputs import class_logits
 
+    check_takes_images(spec)
     place = next((value.device for value in model.parameters()), torch.device("cpu"))
     with evaluating(model), torch.no_grad():
-        logits, _ = class_logits(model(example_input(spec).to(place)))
+        logits, _ = class_logits(model(example_tensors(spec)[0].to(place)))
     return int(logits.shape[-1])
 
 

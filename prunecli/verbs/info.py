@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from prunecli.architectures.inputs import of_shapes
 from prunecli.architectures.reference import GRAPH, ArchitectureRef, InputSpec
 from prunecli.artefacts.history import history_of
 from prunecli.artefacts.origin import dense_architecture
@@ -182,6 +183,10 @@ def _conversions(weights: WeightSet) -> tuple[str, ...]:
 
 def _input(spec: InputSpec, load: LoadOptions) -> InputInfo | None:
     """Return what a model takes, as the user says it where they say it."""
+    if load.input_shapes:
+        spec = of_shapes(load.input_shapes, spec)
+    if not spec.is_images:
+        return InputInfo(0, 0, 0, (), (), tuple(one.described for one in spec.arguments))
     height, width = load.input_size or (spec.height, spec.width)
     if not height:
         return None
@@ -253,14 +258,14 @@ def _tensors_in(value: Any) -> Iterator[tuple[str, TensorHeader]]:
 
 def _built(report: InfoReport, load: LoadOptions) -> InfoReport:
     """Return a report with the FLOPs and parameters of the model itself."""
-    from prunecli.artefacts.provenance import example_input
+    from prunecli.architectures.examples import example_arguments
     from prunecli.cost.flops import count_flops
     from prunecli.verbs.opened import open_model
 
     opened = open_model(report.file, load)
-    example = example_input(opened.checkpoint.input)[:1]
+    example = example_arguments(opened.checkpoint.input, opened.model, batch=1)
     counted = {
-        "flops": count_flops(opened.model, (example,)),
+        "flops": count_flops(opened.model, example),
         "params": sum(value.numel() for value in opened.model.parameters()),
     }
     return dataclasses.replace(report, cost={**report.cost, **counted})

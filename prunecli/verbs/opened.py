@@ -6,10 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunecli.architectures.examples import example_arguments
 from prunecli.artefacts.dense import dense_shapes
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.origin import dense_architecture
-from prunecli.artefacts.provenance import example_input, read
+from prunecli.artefacts.provenance import read
 from prunecli.network.traced import read_network
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Opened:
 
     def network(self, clock: Clock) -> Network:
         """Trace the model; the network knows what is known of earlier cuts."""
-        network = read_network(self.model, [example_input(self.checkpoint.input)], clock=clock)
+        example = example_arguments(self.checkpoint.input, self.model)
+        network = read_network(self.model, example, clock=clock)
         return dataclasses.replace(network, dense_shapes=dense_shapes(self.checkpoint, self.load))
 
 

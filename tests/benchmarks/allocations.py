@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from prunecli.allocation import ALLOCATIONS, BY_IMPORTANCE, keep_mask
+from prunecli.architectures.examples import example_arguments
 from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
@@ -88,7 +89,7 @@ def measure(
     source, spec = open_source(arguments.data), checkpoint.input
     train = load_split(source, "train", input=spec, limit=arguments.images)
     test = load_split(source, "test", input=spec, limit=arguments.test)
-    network = read_network(instantiate(checkpoint), [provenance.example_input(spec)])
+    network = read_network(instantiate(checkpoint), example_arguments(spec))
 
     def batches() -> Iterator:
         return normalised(train, spec)

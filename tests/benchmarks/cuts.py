@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from prunecli.allocation import Problem, allocate, allowed_widths, ceilings_of, keep_mask
+from prunecli.architectures.examples import example_arguments
 from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
@@ -82,7 +83,7 @@ def read_bench(path: Path, data: str, *, images: int, split: str, measured: int)
     spec, source = checkpoint.input, open_source(data)
     return Bench(
         path.name,
-        read_network(instantiate(checkpoint), [provenance.example_input(spec)]),
+        read_network(instantiate(checkpoint), example_arguments(spec)),
         spec,
         load_split(source, "train", input=spec, held_out=HELD_OUT, limit=images),
         load_split(source, split, input=spec, held_out=HELD_OUT, limit=measured),

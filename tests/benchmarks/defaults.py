@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from cuts import chosen, recalibrate_
 
+from prunecli.architectures.examples import example_arguments
 from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.data import load_split, open_source
@@ -64,7 +65,7 @@ def main() -> None:
 def measure(path: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Yield the rows of one checkpoint."""
     checkpoint = provenance.read(path).checkpoint
-    network = read_network(instantiate(checkpoint), [provenance.example_input(checkpoint.input)])
+    network = read_network(instantiate(checkpoint), example_arguments(checkpoint.input))
     source = open_source(arguments.data)
     spec = checkpoint.input
     held_out = load_split(source, "held_out", input=spec, limit=arguments.images)

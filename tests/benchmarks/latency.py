@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+from prunecli.architectures.examples import example_arguments
 from prunecli.architectures.reference import ArchitectureRef
 from prunecli.architectures.registry import ARCHITECTURES, build_dense
-from prunecli.artefacts import provenance
 from prunecli.budget import make_budget
 from prunecli.cost.latency import bind
 from prunecli.exporting import to_onnx
@@ -66,7 +66,7 @@ def main() -> None:
 def measured(name: str, *, seconds: float) -> list[dict[str, object]]:
     """Return a row for every budget of one network."""
     spec = ARCHITECTURES.get(name).input
-    example = provenance.example_input(spec)
+    example = example_arguments(spec)[0]
     model = randomize_(build_dense(ArchitectureRef(name), device="cpu"), seed=0).eval()
     network = read_network(model, [example])
     machine = latency_table.this_machine(threads=1)
@@ -80,7 +80,7 @@ def measured(name: str, *, seconds: float) -> list[dict[str, object]]:
         for at, each in enumerate([model, *(cut.model for cut in cuts)]):
             path = Path(folder) / f"{at}.onnx"
             to_onnx(each, path, input=spec)
-            setting = Setting(spec.shape, 1, 1, 0)
+            setting = Setting(spec, 1, 1, 0)
             runners.append(find_cpu(()).prepare(Contestant(path), setting))
         times = thread_times(runners)
     rows = []

@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+from prunecli.architectures.examples import example_arguments
 from prunecli.architectures.reference import ArchitectureRef
 from prunecli.architectures.registry import ARCHITECTURES, build_dense
-from prunecli.artefacts import provenance
 from prunecli.budget import make_budget
 from prunecli.cost.flops import count_flops
 from prunecli.errors import PruneError
@@ -62,7 +62,7 @@ def main() -> int:
 def run(name: str) -> dict[str, object]:
     """Cut one network; return its row."""
     model = randomize_(build_dense(ArchitectureRef(name), device="cpu"), seed=0).eval()
-    example = provenance.example_input(ARCHITECTURES.get(name).input)
+    example = example_arguments(ARCHITECTURES.get(name).input)[0]
     start = time.perf_counter()
     try:
         result = prune_network(

@@ -14,6 +14,7 @@ import dataclasses
 from pathlib import Path
 
 from prunecli.analysis.network import analyze_network
+from prunecli.architectures.examples import example_arguments
 from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.network.traced import read_network
@@ -50,7 +51,7 @@ def main() -> None:
 def rows(path: Path, data: str, options: AnalyzeOptions) -> list[dict[str, object]]:
     """Return the rows of one checkpoint."""
     checkpoint = provenance.read(path, None).checkpoint
-    network = read_network(instantiate(checkpoint), [provenance.example_input(checkpoint.input)])
+    network = read_network(instantiate(checkpoint), example_arguments(checkpoint.input))
     choice = PruneOptions(limit=options.limit)
     batches = images_for(checkpoint, data, choice, silent, scored=True).scored_on
     model = analyze_network(network, options=options, architecture="", batches=batches).oracle

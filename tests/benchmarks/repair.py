@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from prunecli.architectures.examples import example_arguments
 from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
@@ -119,7 +120,7 @@ def repaired(
 
     start = [clock() for clock in clocks]
     result = prune_network(
-        read_network(instantiate(checkpoint), [provenance.example_input(spec)]),
+        read_network(instantiate(checkpoint), example_arguments(spec)),
         budget=make_budget(flops=kept),
         options=PruneOptions(
             signal=choice.signal,

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from prunecli import verbs
+from prunecli.architectures.examples import example_arguments
 from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget, parse_sweep
@@ -78,7 +79,7 @@ def searched(arguments: argparse.Namespace, options: PruneOptions) -> None:
         split: load_split(source, split, input=spec, limit=limit) for split, limit in limits.items()
     }
     batches = {split: partial(normalised, found, spec) for split, found in images.items()}
-    network = read_network(instantiate(checkpoint), [provenance.example_input(spec)])
+    network = read_network(instantiate(checkpoint), example_arguments(spec))
     names = asked_signals(PruneOptions(signal="auto"))
     saliencies = score_signals(network, names, options, batches=batches["train"])
     with (HERE / "search.csv").open("w", newline="") as file:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from prunecli.architectures.examples import example_arguments
 from prunecli.artefacts import provenance
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.checkpoint import save
@@ -85,7 +86,7 @@ def masked(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obje
             for share in arguments.sparsities for signal, rule in CHOICES]  # fmt: skip
     for signal, rule, share, granularity in [*cuts, ("l1", "uniform", None, "2:4")]:
         result = sparsify_network(
-            read_network(model, [provenance.example_input(spec)]),
+            read_network(model, example_arguments(spec)),
             sparsity=share,
             options=PruneOptions(
                 signal=signal, allocation=rule, granularity=granularity, repair=("bn",)
@@ -111,7 +112,7 @@ def trained(path: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
     source, spec = open_source(arguments.data), checkpoint.input
     test = load_split(source, "test", input=spec, limit=arguments.test)
     model = instantiate(checkpoint)
-    layers = weight_layers(read_network(model, [provenance.example_input(spec)]))
+    layers = weight_layers(read_network(model, example_arguments(spec)))
     for share in arguments.sparsities:
         for schedule, rule in TRAINED:
             options = FinetuneOptions(

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import prunecli
 from prunecli.allocation import ALLOCATIONS, Problem, allocate, allowed_widths, ceilings_of
+from prunecli.architectures.examples import example_tensors
 from prunecli.artefacts.instantiate import instantiate
-from prunecli.artefacts.provenance import example_input
 from prunecli.budget import make_budget
 from prunecli.checkpoint import load
 from prunecli.cost.latency import Grid, LatencyTable, Machine, bind, operators_of, parse_table
@@ -34,6 +34,7 @@ from prunecli.pruning.timed import _missed, check_latency, judged
 from prunecli.report import BenchmarkRow, LatencyReport
 from prunecli_cli.main import main
 from tests.support.fake_verbs import FakeVerbs, latency_report
+from tests.support.structured_networks import Several
 from tests.support.weights import randomize_
 
 MACHINE = Machine("a processor", "CPUExecutionProvider", 1, 1, "1.20")
@@ -534,10 +535,18 @@ def test_a_network_is_measured_cut_and_measured_again(tmp_path, monkeypatch) -> 
     assert other.report.latency.asked is None
 
 
-@pytest.mark.parametrize("example", [[IMAGE], torch.zeros(2, 5)])
-def test_only_networks_of_images_have_a_latency(example) -> None:
-    with pytest.raises(InputError, match="a batch of images"):
-        prunecli.prune(chain(), example, latency=0.5)
+def test_an_input_that_cannot_be_described_has_no_latency() -> None:
+    model = nn.ModuleList([chain()])
+    model.forward = lambda images: model[0](images[0])
+    with pytest.raises(InputError, match="is a list, not a tensor") as caught:
+        prunecli.prune(model, [[IMAGE]], latency=0.5)
+    assert caught.value.code == "BAD_EXAMPLE"
+
+
+def test_a_network_of_several_inputs_has_a_latency() -> None:
+    example = torch.randn(1, 3, 16, 16), torch.rand(1, 1, 16, 16), torch.randint(50, (1, 3))
+    result = prunecli.prune(Several(), example, latency=0.99, threads=1, dry_run=True)
+    assert 0 < result.report.latency.slim_ms <= result.report.latency.dense_ms
 
 
 @pytest.mark.parametrize("choices", [{"threads": 2}, {"latency_batch": 8}])
@@ -556,7 +565,7 @@ def test_the_command_line_reads_a_table_and_measures_what_it_cut(
     monkeypatch.setattr("prunecli.pruning.timed.SECONDS", 0.1)
     monkeypatch.chdir(tmp_path)
     checkpoint = load(digits_checkpoint).checkpoint
-    network = read(instantiate(checkpoint), example_input(checkpoint.input))
+    network = read(instantiate(checkpoint), example_tensors(checkpoint.input)[0])
     here = latency_table.this_machine(threads=1)
     table = dataclasses.replace(made_up(network, multiply_adds), machine=here)
     latency_table.write_table(table, tmp_path / "t.json")

@@ -31,6 +31,7 @@ from prunecli.exporting.timing.benchmark import (
     time_interleaved,
     torch_runner,
 )
+from tests.support.structured_networks import Several
 
 SPEC = InputSpec(3, 32, 32, (0.5,) * 3, (0.2,) * 3)
 
@@ -144,7 +145,7 @@ def test_the_interval_of_the_speedup_holds_the_true_ratio_and_repeats():
 
 def test_equal_networks_have_one_in_their_interval():
     times = np.random.default_rng(0).lognormal(0, 0.1, (300, 2))
-    row = summarise(times, "cpu", CPU_PROVIDER, Setting(SPEC.shape, 1, 1, 0))
+    row = summarise(times, "cpu", CPU_PROVIDER, Setting(SPEC, 1, 1, 0))
     assert row.speedup_low < 1 < row.speedup_high
 
 
@@ -190,13 +191,13 @@ def test_torch_runs_a_copy_of_the_model_in_eval_mode():
             return x
 
     model = Spy().train()
-    torch_runner("cpu")(Contestant(None, model), Setting(SPEC.shape, 8, 1, 0))()
+    torch_runner("cpu")(Contestant(None, model), Setting(SPEC, 8, 1, 0))()
     assert seen == [(False, (8, 3, 32, 32), True)]
     assert model.training
 
 
 def test_the_profile_of_a_cpu_session_names_the_cpu_provider_for_every_heavy_node(files):
-    use = profile_providers(files[0], provider=CPU_PROVIDER, threads=1, shape=SPEC.shape)
+    use = profile_providers(files[0], provider=CPU_PROVIDER, threads=1, input=SPEC)
     assert len(use.heavy) == 3  # two convolutions and a matrix product
     assert set(use.heavy.values()) == {CPU_PROVIDER}
     check_use(use, provider=CPU_PROVIDER, where="slim.onnx")
@@ -240,3 +241,25 @@ def test_a_corrupt_contestant_is_refused(files, tmp_path):
     bad.write_bytes(b"nothing that anybody could run")
     with pytest.raises(LoadRefusedError, match="not a readable ONNX model"):
         benchmark(bad, files[1], input=SPEC)
+
+
+def test_several_inputs_and_outputs_are_timed(tmp_path):
+    model = Several()
+    spec = InputSpec.of(
+        (torch.randn(1, 3, 8, 8), torch.rand(1, 1, 8, 8), torch.randint(50, (1, 3))), model
+    )
+    to_onnx(model, tmp_path / "net.onnx", input=spec)
+    rows = benchmark(tmp_path / "net.onnx", input=spec, batches=(1, 2), runs=5, time_limit=0.5)
+    assert [row.batch for row in rows] == [1, 2]
+    assert all(row.slim_ms > 0 for row in rows)
+    torch_runner("cpu")(Contestant(None, model), Setting(spec, 2, 1, 0))()
+
+
+def test_a_file_with_a_fixed_batch_is_timed_with_that_one(tmp_path):
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return x.view(2, 3, 1024).mean(2)
+
+    to_onnx(Fixed(), tmp_path / "net.onnx", input=SPEC)
+    rows = benchmark(tmp_path / "net.onnx", input=SPEC, batches=(1, 8), runs=5, time_limit=0.5)
+    assert [row.batch for row in rows] == [2]

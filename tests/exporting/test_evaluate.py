@@ -161,3 +161,44 @@ def test_the_loss_of_huge_logits_is_finite():
     scores = score(np.array([[1e4, -1e4]], dtype=np.float32), np.array([1]))
     assert scores.loss.tolist() == [2e4]
     assert scores.top.tolist() == [True]
+
+
+class TwoHeads(nn.Module):
+    """The scores of classes are not its first output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = make_net()
+
+    def forward(self, x):
+        return {"features": x.mean((2, 3)), "logits": self.net(x)}
+
+
+def test_of_several_outputs_the_logits_are_scored_and_it_is_said(path, tmp_path):
+    to_onnx(TwoHeads(), tmp_path / "two.onnx", input=SPEC, classes=CLASSES)
+    images = make_images()
+    scores, only = evaluate_onnx(tmp_path / "two.onnx", images), evaluate_onnx(path, images)
+    assert scores.accuracy == only.accuracy
+    assert scores.loss == pytest.approx(only.loss, rel=1e-6)
+    assert scores.warnings[-1] == "the file has 2 outputs (features, logits): logits is scored"
+    assert not any("outputs" in warning for warning in only.warnings)
+
+
+def test_a_file_with_a_fixed_batch_is_scored_on_all_images(path, tmp_path):
+    class Fixed(TwoHeads):
+        def forward(self, x):
+            return self.net(x.view(2, 3, 8, 8))
+
+    to_onnx(Fixed(), tmp_path / "fixed.onnx", input=SPEC, classes=CLASSES)
+    images = make_images()  # 53: the last batch is filled up
+    assert evaluate_onnx(tmp_path / "fixed.onnx", images).accuracy == (
+        evaluate_onnx(path, images).accuracy
+    )
+
+
+def test_a_file_that_takes_no_images_is_not_scored_on_them(tmp_path):
+    model = nn.Linear(8, len(CLASSES))
+    to_onnx(model, tmp_path / "net.onnx", input=InputSpec.of(torch.randn(1, 8), model))
+    with pytest.raises(InputError, match="something else, input 8") as caught:
+        evaluate_onnx(tmp_path / "net.onnx", make_images())
+    assert caught.value.code == "NO_IMAGE_INPUT"

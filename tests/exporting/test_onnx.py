@@ -19,8 +19,9 @@ from torch.nn import functional
 from prunecli.architectures.reference import InputSpec
 from prunecli.errors import GraphError, InputError, LoadRefusedError, ProofError
 from prunecli.exporting import ONNX, check_parity, read_metadata, to_onnx, write_proven
-from prunecli.exporting.onnx.file import deduplicate_, initializer_bytes, model_bytes
+from prunecli.exporting.onnx.file import model_bytes
 from prunecli.exporting.onnx.parity import relative_errors
+from prunecli.exporting.onnx.tidy import deduplicate_, initializer_bytes
 
 SPEC = InputSpec(3, 16, 16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 CLASSES = ("cat", "dog", "bird", "frog")
@@ -270,6 +271,17 @@ class FixedBatch(nn.Module):
         return x.view(2, 3, 256).mean(2)
 
 
+def test_a_batch_that_the_forward_fixes_is_fixed_and_said(tmp_path):
+    file, parity = write_proven(ONNX, FixedBatch(), tmp_path / "net.onnx", input=SPEC)
+    (note,) = parity.notes
+    assert "the batch is fixed at 2" in note
+    assert parity.outputs[0].shape == (2, 3)
+    session = session_of(file.path)
+    values = torch.randn(2, *SPEC.shape)
+    (output,) = session.run(None, {"input": values.numpy()})
+    np.testing.assert_allclose(output, FixedBatch()(values).numpy(), rtol=1e-5, atol=1e-6)
+
+
 class Raising(nn.Module):
     def forward(self, x):
         raise KeyError("no such layer", len(x))
@@ -280,7 +292,6 @@ class Raising(nn.Module):
     [
         (Eigen(), "linalg_eig", "operator aten.linalg_eig.default, node linalg_eig"),
         (Branching(), "data-dependent", f"{__file__}:"),
-        (FixedBatch(), "fixes the batch size", ""),
         (Raising(), "no such layer", ""),
     ],
 )

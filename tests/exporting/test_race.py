@@ -56,7 +56,7 @@ def test_peak_memory_holds_the_weights_and_grows_with_them(tmp_path):
     for inputs in (64, 4096):
         racer = product(tmp_path / f"{inputs}.onnx", inputs=inputs, outputs=4096)
         path = racer.contestant.path
-        peaks.append(peak_memory(path, shape=racer.input.shape, batch=1, threads=1))
+        peaks.append(peak_memory(path, input=racer.input, batch=1, threads=1))
     small, large = peaks
     weights = 4 * 4096 * 4096
     assert weights < large < 6 * weights
@@ -66,7 +66,7 @@ def test_peak_memory_holds_the_weights_and_grows_with_them(tmp_path):
 def test_memory_of_a_file_that_does_not_run_is_not_known(tmp_path):
     path = tmp_path / "no.onnx"
     path.write_bytes(b"no model")
-    assert peak_memory(path, shape=(1, 1, 1), batch=1, threads=1) is None
+    assert peak_memory(path, input=InputSpec(1, 1, 1), batch=1, threads=1) is None
 
 
 def package(root, name, microjoules, end=10**9):

@@ -96,7 +96,7 @@ def test_without_images_agreement_is_on_random_inputs_and_that_is_said(tmp_path)
     assert same.agreement.same_class == 1.0
     assert same.agreement.max_rel_error == 0.0
     assert wide.agreement is None
-    assert "its input is [1, 16, 16]" in wide.missing[0]
+    assert "its input is 1x16x16" in wide.missing[0]
     assert all(one.scores is None for one in found.models)
     assert any("random inputs" in warning for warning in found.warnings)
 

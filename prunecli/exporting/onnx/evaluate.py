@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunecli.architectures.inputs import check_takes_images
 from prunecli.errors import InputError
 from prunecli.evaluation.images import check_any, check_outputs, summed_up
 from prunecli.exporting.onnx.metadata import read_metadata
-from prunecli.exporting.onnx.runtime import open_session, run
+from prunecli.exporting.onnx.runtime import fixed_batch, open_session, run
+from prunecli.graph.outputs import ONLY
 from prunecli.progress import Progress, Step, silent
 
 if TYPE_CHECKING:
@@ -60,14 +62,16 @@ def evaluate_onnx(
             where=str(path),
             hint="it was not exported by prunecli: give --input-size, --mean and --std",
         )
+    check_takes_images(spec)
     session = open_session(path, threads=threads)
+    scores = classifier_output(session)
     order, warnings = match_classes(metadata.classes, images.classes)
     parts: list[_Scores] = []
     done = 0
-    for pixels, labels in images.iterate(_batch_size(session, batch_size)):
+    for pixels, labels in images.iterate(fixed_batch(session) or batch_size):
         if len(labels) == 0:
             continue
-        logits = _predict(session, normalise(pixels.numpy(), spec))
+        logits = _predict(session, scores, normalise(pixels.numpy(), spec))
         check_outputs(logits, len(images.classes))
         parts.append(score(logits, order[labels.numpy()]))
         done += len(labels)
@@ -83,7 +87,7 @@ def evaluate_onnx(
         loss=float(np.concatenate([part.loss for part in parts]).mean()),
         names=[name for _, name in sorted(names.items())],
         split=images.split,
-        warnings=(*images.warnings, *warnings),
+        warnings=(*images.warnings, *warnings, *_which(session, scores)),
     )
 
 
@@ -140,19 +144,23 @@ def score(logits: NDArray[Any], labels: NDArray[np.int64]) -> _Scores:
     )
 
 
-def _predict(session: Any, inputs: NDArray[np.float32]) -> NDArray[Any]:
-    fixed = _fixed_batch(session)
-    if fixed is None or fixed == len(inputs):
-        return run(session, inputs)
-    padding = np.zeros((fixed - len(inputs), *inputs.shape[1:]), dtype=inputs.dtype)
-    return run(session, np.concatenate([inputs, padding]))[: len(inputs)]
+def classifier_output(session: Any) -> str:
+    """Return the name of the output with the scores of classes: `logits`, or the first one."""
+    names = [output.name for output in session.get_outputs()]
+    return ONLY if ONLY in names else str(names[0])
 
 
-def _batch_size(session: Any, wanted: int) -> int:
-    return _fixed_batch(session) or wanted
+def _which(session: Any, name: str) -> tuple[str, ...]:
+    """Say which output is scored, where there are several."""
+    names = [output.name for output in session.get_outputs()]
+    if len(names) == 1:
+        return ()
+    return (f"the file has {len(names)} outputs ({', '.join(names[:5])}): {name} is scored",)
 
 
-def _fixed_batch(session: Any) -> int | None:
-    """Return the only batch size that a file of another tool takes; None for any."""
-    size = session.get_inputs()[0].shape[0]
-    return size if isinstance(size, int) else None
+def _predict(session: Any, output: str, inputs: NDArray[np.float32]) -> NDArray[Any]:
+    name, fixed, count = session.get_inputs()[0].name, fixed_batch(session), len(inputs)
+    if fixed is not None and fixed != count:
+        padding = np.zeros((fixed - count, *inputs.shape[1:]), dtype=inputs.dtype)
+        inputs = np.concatenate([inputs, padding])
+    return run(session, {name: inputs})[output][:count]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prunecli.errors import LoadRefusedError
 from prunecli.exporting.formats import EXPORT_FORMATS, ExportFormat, Timer
 from prunecli.exporting.onnx.evaluate import evaluate_onnx
-from prunecli.exporting.onnx.file import to_onnx, unusable
+from prunecli.exporting.onnx.failures import unusable
+from prunecli.exporting.onnx.file import to_onnx
 from prunecli.exporting.onnx.metadata import read_metadata
 from prunecli.exporting.onnx.parity import check_parity
 from prunecli.exporting.timing.benchmark import benchmark, check_devices
@@ -50,6 +52,7 @@ ONNX = EXPORT_FORMATS.add(
         evaluate=evaluate_onnx,
         input_of=_input_of,
         timer=Timer(check_devices, benchmark),
+        write_any_size=partial(to_onnx, dynamic_size=True),
     ),
     summary="A graph that ONNX Runtime and many other engines run, with a batch of any size.",
     source="onnx.ai",

@@ -26,7 +26,8 @@ _RESERVED = ("schema", "input", "classes")
 class OnnxMetadata:
     """What `read_metadata` finds; `input` and `classes` are None in a file of another tool.
 
-    The network's input is `(pixels / 255 - input.mean) / input.std`, as float `[batch, C, H, W]`.
+    Images become the network's input as `(pixels / 255 - input.mean) / input.std`, as float
+    `[batch, C, H, W]`.
     """
 
     input: InputSpec | None
@@ -44,9 +45,10 @@ def encode_metadata(
     taken = sorted(set(provenance) & set(_RESERVED))
     if taken:
         raise ValueError(f"metadata keys {taken} are written by the export itself")
+    pixels = {"formula": "(pixels / 255 - mean) / std"} if input.mean else {}
     own: dict[str, str] = {
         "schema": str(METADATA_SCHEMA),
-        "input": json.dumps({**input.to_json(), "formula": "(pixels / 255 - mean) / std"}),
+        "input": json.dumps({**input.to_json(), **pixels}),
     }
     if classes is not None:
         own["classes"] = json.dumps(list(classes), ensure_ascii=False)

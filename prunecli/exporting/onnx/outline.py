@@ -65,6 +65,8 @@ def _image(
     model: Any, spec: InputSpec | None, size: tuple[int, int] | None
 ) -> tuple[int, int, int] | None:
     """Return channels, height and width of an image, as far as they are told."""
+    if spec is not None and not spec.is_images:
+        return None
     if spec is not None:
         height, width = size or (spec.height, spec.width)
         return spec.channels, height, width

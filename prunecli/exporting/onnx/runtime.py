@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from prunecli.architectures.inputs import InputSpec
+
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
@@ -32,6 +34,12 @@ _ELEMENT_TYPES: Mapping[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int16)": np.int16,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
 }
 _SEVERITY_ERROR = 3
 
@@ -82,25 +90,51 @@ def open_session(
     return session
 
 
-def random_inputs(session: Any, *, batch: int, shape: tuple[int, ...], seed: int) -> NDArray[Any]:
-    """Return `batch` standard normal inputs `[batch, *shape]` of the type the session takes."""
-    values = np.random.default_rng(seed).standard_normal((batch, *shape))
-    return values.astype(_ELEMENT_TYPES.get(session.get_inputs()[0].type, np.float32))
+def fixed_batch(session: Any) -> int | None:
+    """Return the only batch size that a file takes; None for any, or where no input has a batch."""
+    sizes = [value.shape[0] for value in session.get_inputs() if value.shape]
+    return next((size for size in sizes if isinstance(size, int)), None) if sizes else None
 
 
-def run(session: Any, inputs: NDArray[Any]) -> NDArray[Any]:
-    """Return the session's first output for `inputs`."""
-    outputs = session.run(None, {session.get_inputs()[0].name: inputs})
-    return np.asarray(outputs[0])
+def random_feeds(
+    session: Any, spec: InputSpec, *, batch: int, seed: int
+) -> dict[str, NDArray[Any]]:
+    """Return `batch` inputs of a network by name: standard normal, or integers of their range.
+
+    They have the types that the session takes.
+    """
+    generator = np.random.default_rng(seed)
+    feeds = {}
+    for taken, argument in zip(session.get_inputs(), spec.tensors, strict=True):
+        shape = (batch, *(argument.shape or ())) if argument.batched else (argument.shape or ())
+        kind = _ELEMENT_TYPES.get(taken.type, np.float32)
+        if np.issubdtype(kind, np.floating):
+            feeds[taken.name] = np.asarray(generator.standard_normal(shape)).astype(kind)
+        else:
+            low, high = argument.values
+            feeds[taken.name] = np.asarray(generator.integers(low, high + 1, shape)).astype(kind)
+    return feeds
 
 
-def assert_provider(path: Path, *, provider: str, threads: int, shape: tuple[int, ...]) -> None:
+def run(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the session's outputs by name."""
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, map(np.asarray, session.run(None, dict(feeds))), strict=True))
+
+
+def assert_provider(
+    path: Path,
+    *,
+    provider: str,
+    threads: int,
+    input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
+) -> None:
     """Raise `DeviceError` (`PROVIDER_FELL_BACK`) unless `provider` really runs the network.
 
     ONNX Runtime accepts a provider and then quietly runs nodes elsewhere (onnxruntime #17801,
     #23372); only its profile tells. Every convolution and matrix product must be on `provider`.
     """
-    use = profile_providers(path, provider=provider, threads=threads, shape=shape)
+    use = profile_providers(path, provider=provider, threads=threads, input=input)
     check_use(use, provider=provider, where=str(path))
 
 
@@ -115,13 +149,17 @@ def check_use(use: ProviderUse, *, provider: str, where: str) -> None:
 
 
 def profile_providers(
-    path: Path, *, provider: str, threads: int, shape: tuple[int, ...]
+    path: Path,
+    *,
+    provider: str,
+    threads: int,
+    input: InputSpec,  # noqa: A002
 ) -> ProviderUse:
     """Run the network once under ONNX Runtime's profiler and return who ran what."""
     with tempfile.TemporaryDirectory() as folder:
         prefix = str(Path(folder) / "profile")
         session = open_session(path, provider=provider, threads=threads, profile=prefix)
-        run(session, random_inputs(session, batch=1, shape=shape, seed=0))
+        run(session, random_feeds(session, input, batch=fixed_batch(session) or 1, seed=0))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return read_profile(events)
 

@@ -15,15 +15,17 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
+from prunecli.architectures.examples import example_tensors, positional
 from prunecli.errors import DeviceError
 from prunecli.exporting.onnx.parity import dtype_of
 from prunecli.exporting.onnx.runtime import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
     assert_provider,
+    fixed_batch,
     open_session,
     physical_cores,
-    random_inputs,
+    random_feeds,
 )
 from prunecli.exporting.timing.energy import EnergyCounter, joules_each
 from prunecli.progress import Progress, Step, silent
@@ -60,7 +62,7 @@ class Contestant:
 class Setting:
     """Where one timing runs and on what."""
 
-    shape: tuple[int, int, int]
+    input: InputSpec
     batch: int
     threads: int
     seed: int
@@ -99,21 +101,24 @@ def benchmark(
 ) -> tuple[BenchmarkRow, ...]:
     """Time slim and dense alternately (A B A B ...), one row per device and batch.
 
-    Each row takes `runs` rounds after a warm-up, more if they are over in half a second, fewer if
-    `time_limit` seconds are over (five at least). `threads=None` takes one per physical core. The
-    interval of the speed-up is a 95 % bootstrap over the rounds. `slim_model` and `dense_model`
-    serve torch on CUDA where onnxruntime-gpu is missing. All devices are looked for before
-    anything is timed: raises `DeviceError` (`DEVICE_MISSING`, `PROVIDER_FELL_BACK`).
+    A file with a fixed batch is timed with that one. Each row takes `runs` rounds after a warm-up,
+    more if they are over in half a second, fewer if `time_limit` seconds are over (five at least).
+    `threads=None` takes one per physical core. The interval of the speed-up is a 95 % bootstrap
+    over the rounds. `slim_model` and `dense_model` serve torch on CUDA where onnxruntime-gpu is
+    missing. All devices are looked for before anything is timed: raises `DeviceError`
+    (`DEVICE_MISSING`, `PROVIDER_FELL_BACK`).
     """
     slim = Contestant(slim_onnx, slim_model)
     contestants = [slim] if dense_onnx is None else [slim, Contestant(dense_onnx, dense_model)]
+    check_devices(devices, contestants)
+    only = fixed_batch(open_session(slim_onnx, threads=threads))
     return tuple(
         summarise(timed.times, timed.device, timed.provider, timed.setting, flops_ratio=flops_ratio)
         for timed in time_everywhere(
             contestants,
             [input] * len(contestants),
             devices=devices,
-            batches=batches,
+            batches=batches if only is None else (only,),
             threads=threads,
             runs=runs,
             time_limit=time_limit,
@@ -160,7 +165,7 @@ def time_everywhere(
     plan = [(name, batch) for name in engines for batch in batches]
     for done, (name, batch) in enumerate(plan):
         progress(Step("benchmark", done, len(plan), {"device": name, "batch": batch}))
-        settings = [Setting(spec.shape, batch, count, seed) for spec in inputs]
+        settings = [Setting(spec, batch, count, seed) for spec in inputs]
         runners = [
             engines[name].prepare(contestant, setting)
             for contestant, setting in zip(contestants, settings, strict=True)
@@ -172,10 +177,10 @@ def time_everywhere(
     progress(Step("benchmark", len(plan), len(plan)))
 
 
-def check_devices(devices: Sequence[str]) -> None:
+def check_devices(devices: Sequence[str], contestants: Sequence[Contestant] = ()) -> None:
     """Raise what `benchmark` would raise for devices that are not there, before any work."""
     for name in devices:
-        DEVICES.get(name)(())
+        DEVICES.get(name)(contestants)
 
 
 def time_interleaved(
@@ -283,11 +288,10 @@ def _onnx_runner(provider: str, device: str) -> Callable[[Contestant, Setting], 
 
 def _bound_runner(session: Any, setting: Setting, *, device: str) -> Runner:
     # Inputs and outputs stay on the device: the network is timed, not the copying.
-    values = random_inputs(session, batch=setting.batch, shape=setting.shape, seed=setting.seed)
+    feeds = random_feeds(session, setting.input, batch=setting.batch, seed=setting.seed)
     binding = session.io_binding()
-    binding.bind_ortvalue_input(
-        session.get_inputs()[0].name, ort.OrtValue.ortvalue_from_numpy(values, device, 0)
-    )
+    for name, values in feeds.items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(values, device, 0))
     for output in session.get_outputs():
         binding.bind_output(output.name, device, 0)
 
@@ -300,7 +304,7 @@ def _bound_runner(session: Any, setting: Setting, *, device: str) -> Runner:
 
 def _proven_cuda_runner(contestant: Contestant, setting: Setting) -> Runner:
     assert_provider(
-        contestant.path, provider=CUDA_PROVIDER, threads=setting.threads, shape=setting.shape
+        contestant.path, provider=CUDA_PROVIDER, threads=setting.threads, input=setting.input
     )
     return _onnx_runner(CUDA_PROVIDER, "cuda")(contestant, setting)
 
@@ -318,14 +322,15 @@ def torch_runner(device: str) -> Callable[[Contestant, Setting], Runner]:
     def prepare(contestant: Contestant, setting: Setting) -> Runner:
         assert contestant.model is not None
         model = copy.deepcopy(contestant.model).to(device).eval()
-        generator = torch.Generator().manual_seed(setting.seed)
-        values = torch.randn(setting.batch, *setting.shape, generator=generator)
-        values = values.to(device, dtype_of(model))
+        tensors = example_tensors(
+            setting.input, batch=setting.batch, seed=setting.seed, dtype=dtype_of(model)
+        )
+        given = positional(model, setting.input, [tensor.to(device) for tensor in tensors])
 
         def once() -> None:
             with torch.inference_mode():
-                model(values)
-            if values.is_cuda:  # a GPU is only told to work; waiting for it is the time
+                model(*given)
+            if device == "cuda":  # a GPU is only told to work; waiting for it is the time
                 torch.cuda.synchronize()
 
         return once

@@ -21,7 +21,7 @@ from prunecli.exporting.onnx.runtime import (
     CPU_PROVIDER,
     open_session,
     physical_cores,
-    random_inputs,
+    random_feeds,
     run,
 )
 from prunecli.exporting.timing.benchmark import Contestant, Setting, find_cpu, time_interleaved
@@ -69,7 +69,7 @@ def measure_table(
         path = Path(folder) / "dense.onnx"
         progress(Step("export dense", 0))
         to_onnx(network.model, path, input=input)
-        setting = Setting(input.shape, machine.batch, machine.threads, 0)
+        setting = Setting(input, machine.batch, machine.threads, 0)
         whole = [_milliseconds(path, setting)]
         operators = operators_of(network.trace, network.coupling)
         different = list(
@@ -156,12 +156,12 @@ def _milliseconds(path: Path, setting: Setting) -> float:
     alone = time_interleaved([runner], runs=ROUNDS, time_limit=WHOLE_SECONDS)
     prefix = str(path.with_name("dense"))
     session = open_session(path, threads=setting.threads, profile=prefix)
-    values = random_inputs(session, batch=setting.batch, shape=setting.shape, seed=setting.seed)
+    feeds = random_feeds(session, setting.input, batch=setting.batch, seed=setting.seed)
     begin, rounds = time.perf_counter(), 0
     while rounds < LEAST_ROUNDS or (
         rounds < ROUNDS and time.perf_counter() - begin < WHOLE_SECONDS
     ):
-        run(session, values)
+        run(session, feeds)
         rounds += 1
     nodes = least_times(session.end_profiling())
     return min(float(alone.min()) * 1e3, sum(nodes.values()) or math.inf)

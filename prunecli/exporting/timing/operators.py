@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from prunecli.cost.latency import Grid
 from prunecli.cost.latency.table import monotone
 from prunecli.errors import DeviceError
-from prunecli.exporting.onnx.file import DEFAULT_OPSET
 from prunecli.exporting.onnx.runtime import CPU_PROVIDER, HEAVY_OPERATORS, open_session
+from prunecli.exporting.onnx.translate import DEFAULT_OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

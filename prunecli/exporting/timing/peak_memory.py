@@ -9,7 +9,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunecli.architectures.inputs import InputSpec
 
 PATIENCE = 300.0
 """Seconds after which a process that measures is given up."""
@@ -17,12 +20,22 @@ PATIENCE = 300.0
 RUNS = 3
 
 
-def peak_memory(path: Path, *, shape: tuple[int, int, int], batch: int, threads: int) -> int | None:
+def peak_memory(
+    path: Path,
+    *,
+    input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
+    batch: int,
+    threads: int,
+) -> int | None:
     """Return the bytes that loading an ONNX file and running a batch add to a process, at most.
 
     None where that process fails, as where there is too little memory.
     """
-    asked = json.dumps({"path": str(path), "shape": [batch, *shape], "threads": threads})
+    inputs = [
+        ((batch,) * one.batched + (one.shape or ()), one.dtype, *one.values)
+        for one in input.tensors
+    ]
+    asked = json.dumps({"path": str(path), "inputs": inputs, "threads": threads})
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter, this file, data as JSON
             [sys.executable, "-P", __file__, asked],
@@ -41,18 +54,27 @@ def _measure(asked: dict[str, Any]) -> int:
     import onnxruntime as ort
 
     kinds = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
+    generator = np.random.default_rng(0)
+
+    def drawn(shape: list[int], kind: str, low: int, high: int) -> Any:
+        if "float" in kind:
+            return np.asarray(generator.standard_normal(shape)).astype(np.float32)
+        return np.asarray(generator.integers(low, high + 1, shape)).astype(kind)
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = asked["threads"]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    values = np.random.default_rng(0).standard_normal(asked["shape"]).astype(np.float32)
+    values = [drawn(*one) for one in asked["inputs"]]
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before = _kilobytes("VmRSS")
     session = ort.InferenceSession(asked["path"], options, providers=["CPUExecutionProvider"])
-    own = session.get_inputs()[0]
-    values = values.astype(kinds.get(own.type, np.float32), copy=False)
+    feeds = {
+        own.name: value.astype(kinds.get(own.type, value.dtype), copy=False)
+        for own, value in zip(session.get_inputs(), values, strict=True)
+    }
     for _ in range(RUNS):
-        session.run(None, {own.name: values})
+        session.run(None, feeds)
     return 1024 * max(_kilobytes("VmHWM") - before, 0)
 
 

@@ -80,7 +80,7 @@ def _row(racers: Sequence[Racer], timed: Timed, *, seed: int, memory: bool) -> T
         peak = (
             peak_memory(
                 racer.contestant.path,
-                shape=racer.input.shape,
+                input=racer.input,
                 batch=setting.batch,
                 threads=setting.threads,
             )

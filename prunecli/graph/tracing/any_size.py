@@ -94,7 +94,8 @@ def trace_any_size(model: nn.Module, fixed: Trace) -> AnySize | None:
             return None
         unfolded = exported_trace(model, *found)
     program, _ = found
-    free, asked = _free(program, unfolded)
+    symbols, asked = free_sides(program)
+    free = tuple(symbols.values())
     folds = fixed.folding is not None
     traced = fold(unfolded, stored_tensors(model)) if folds else unfolded
     values = _aligned(traced, fixed)
@@ -128,10 +129,11 @@ def _shapes(node: fx.Node, trace: Trace) -> list[tuple[int, ...]]:
 # --- what the forward asks of its sizes ----------------------------------------------------------
 
 
-def _free(program: Any, trace: Trace) -> tuple[tuple[Side, ...], tuple[Asked, ...]]:
-    """Return the free dimensions with their bounds, and what else is asked of them."""
-    by_name = {node.name: node for node in trace.graph.nodes if node.op == "placeholder"}
-    given = [by_name[name].meta["val"] for name in trace.inputs if name in by_name]
+def free_sides(program: Any) -> tuple[dict[Any, Side], tuple[Asked, ...]]:
+    """Return the free dimensions of a program by symbol, and what else is asked of them."""
+    graph, taken = program.graph_module.graph, program.graph_signature.user_inputs
+    by_name = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    given = [by_name[name].meta.get("val") for name in taken if name in by_name]
     symbols: dict[Any, Side] = {}
     environment: Any = None
     for at, value in enumerate(one for one in given if isinstance(one, Tensor)):
@@ -152,7 +154,7 @@ def _free(program: Any, trace: Trace) -> tuple[tuple[Side, ...], tuple[Asked, ..
             symbols[size.node.expr] = side
     guards = [] if environment is None else [guard.expr for guard in environment.guards]
     asked = {one.text: one for guard in guards for one in _asked(guard, symbols)}
-    return tuple(symbols.values()), tuple(asked.values())
+    return symbols, tuple(asked.values())
 
 
 def _integer(bound: Any) -> int | None:
@@ -171,6 +173,8 @@ def _asked(guard: Any, symbols: Mapping[Any, Side]) -> Iterator[Asked]:
     involved = tuple((symbol, symbols[symbol]) for symbol in relation.free_symbols & set(symbols))
     if not involved or not _is_question(relation, len(involved)):
         return
+    if isinstance(relation, sympy.Eq) and relation.lhs.is_symbol and relation.rhs.is_symbol:
+        return  # sizes that have to be equal have become one
     names = {symbol: sympy.Symbol(side.name.replace(" ", "_")) for symbol, side in involved}
     text = str(relation.subs(names)).replace("_", " ")
     divided = re.fullmatch(r"Eq\((?:Python)?Mod\(([a-z 0-9]+), (\d+)\), 0\)", text)

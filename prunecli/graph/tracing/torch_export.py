@@ -17,11 +17,12 @@ from torch.utils import _pytree as pytree
 
 from prunecli.graph.outputs import without_own_classes
 from prunecli.graph.tracing.record import attributes_kept, tensors_in
+from prunecli.graph.tracing.recurrent import steps_not_unrolled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-_ASKS_FOR_VALUES = frozenset(
+ASKS_FOR_VALUES = frozenset(
     {
         "DataDependentOutputException",
         "DynamicOutputShapeException",
@@ -47,13 +48,14 @@ def export_any_size(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tupl
             attributes_kept(model),
             without_own_classes(model),
             nothing_hidden(),
-            _short_sizes(),
+            short_sizes(),
             _few_values(),
+            steps_not_unrolled(),
         ):
             program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
     except Exception:  # noqa: BLE001 - whatever the forward or the exporter raises: no such trace
         return None
-    known = not _has_unknown_sizes(program.graph_module.graph)
+    known = not has_unknown_sizes(program.graph_module.graph)
     return (program, example) if known else None
 
 
@@ -64,6 +66,7 @@ def export_fixed(model: nn.Module, given: tuple[Any, ...]) -> Any:
         attributes_kept(model),
         without_own_classes(model),
         _few_values(),
+        steps_not_unrolled(),
         nothing_hidden(),
     ):
         return torch.export.export(model, given, strict=False)
@@ -90,19 +93,20 @@ def export(
                 attributes_kept(model),
                 without_own_classes(model),
                 _few_values(),
+                steps_not_unrolled(),
                 nothing_hidden(),
             ):
                 program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
-            if shapes and not _counts_one_input(program.graph_module.graph):
+            if shapes and not counts_one_input(program.graph_module.graph):
                 reason = "its sizes are whole numbers for some batches only"
                 continue
-            if not _has_unknown_sizes(program.graph_module.graph):
+            if not has_unknown_sizes(program.graph_module.graph):
                 return program, example, ""
             reason = "its sizes depend on the values of tensors"
             break
         except Exception as error:  # noqa: BLE001 - whatever the user's forward raises
             reason = first_line(error)
-            if type(error).__name__ in _ASKS_FOR_VALUES:
+            if type(error).__name__ in ASKS_FOR_VALUES:
                 break
     return None, given, reason
 
@@ -134,24 +138,28 @@ def _by_name(model: nn.Module, example: tuple[Any, ...]) -> Any:
         return example
 
 
-def _counts_one_input(graph: fx.Graph) -> bool:
-    """Tell whether every size is a whole number, and none vanishes, for a batch of one."""
+def counts_one_input(graph: fx.Graph, sizes: Mapping[Any, int] | None = None) -> bool:
+    """Tell whether every size is a whole number, and none vanishes, for a batch of one.
+
+    `sizes` are the values of symbols that are no batch.
+    """
     return all(
-        _whole_for_one(size)
+        _whole_for_one(size, sizes or {})
         for node in graph.nodes
         for value in tensors_in(node.meta.get("val"))
         for size in value.shape
     )
 
 
-def _whole_for_one(size: Any) -> bool:
+def _whole_for_one(size: Any, sizes: Mapping[Any, int]) -> bool:
     if isinstance(size, int):
         return True
-    one = size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, 1))
+    expression = size.node.expr
+    one = expression.subs({symbol: sizes.get(symbol, 1) for symbol in expression.free_symbols})
     return bool(one.is_integer) and (int(one) > 0 or size.node.hint == 0)
 
 
-def _has_unknown_sizes(graph: fx.Graph) -> bool:
+def has_unknown_sizes(graph: fx.Graph) -> bool:
     """Tell whether a size depends on the values of tensors, such as the number of boxes found."""
     return any(
         bool(free_unbacked_symbols(size))
@@ -194,7 +202,7 @@ class _LongSizeError(Exception):
 
 
 @contextlib.contextmanager
-def _short_sizes(limit: int = 150) -> Iterator[None]:
+def short_sizes(limit: int = 150) -> Iterator[None]:
     """Give an export up once a size takes more than `limit` steps of arithmetic.
 
     Convolutions and pools of 160 layers make 43; shifted windows 600 and more, in minutes.
