@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prunecli.budget import format_bytes, format_quantity
+from prunecli.budget import budget_text, format_bytes, format_quantity
 from prunecli.cost.kinds import cost_label
 from prunecli.report import (
     ArchitectureInfo,
@@ -148,6 +148,8 @@ def _value(value: ValueInfo) -> str:
 def _history(history: tuple[RunStep, ...]) -> Iterator[tuple[str, str]]:
     for at, step in enumerate(history, start=1):
         parts = [step.command or step.verb]
+        if step.budget:
+            parts.append(f"budget: {budget_text(step.budget)}")
         if step.chosen:
             parts.append(f"chosen by {step.chosen}")
         if step.cost is not None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
-from prunecli.cost.kinds import COST_KINDS, budget_kinds, kind_of
+from prunecli.cost.kinds import COST_KINDS, budget_kinds, cost_label, kind_of
 from prunecli.errors import InputError
+from prunecli.wording import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -293,3 +294,15 @@ def _bad(name: str, value: float | str, why: str) -> InputError:
         else "give a fraction to keep between 0 and 1 (0.5), or an amount with a unit "
         f"({EXAMPLES[known.unit]})",
     )
+
+
+def budget_text(budget: Mapping[str, Mapping[str, float]] | None) -> str:
+    """Say what was to be kept: `at most 50.0 % of the FLOPs`."""
+    parts = []
+    for kind, limit in (budget or {}).items():
+        name = cost_label(kind)
+        if "absolute" in limit:
+            parts.append(f"at most {format_cost(kind, limit['absolute'])} {name}")
+        elif "fraction" in limit:
+            parts.append(f"at most {percent(limit['fraction'])} of the {name}")
+    return ", ".join(parts)

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 from prunecli.options import BenchOptions, CompareOptions, InfoOptions, LoadOptions
 from prunecli.options.declare import chosen, takes
 from prunecli.progress import Progress, silent
-from prunecli.verbs.bench import bench as bench_files
-from prunecli.verbs.compare import compare as compare_files
-from prunecli.verbs.info import info as info_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +27,8 @@ def info(
 
     Nothing in it is run. Keywords change `options`.
     """
+    from prunecli.verbs.info import info as info_of_file
+
     return info_of_file(Path(path), options=chosen(InfoOptions, options, choices), load=load)
 
 
@@ -47,6 +46,8 @@ def compare(
 
     `data` names images. Keywords change `options`.
     """
+    from prunecli.verbs.compare import compare as compare_files
+
     return compare_files(
         [Path(path) for path in paths],
         data=None if data is None else str(data),
@@ -69,6 +70,8 @@ def bench(
 
     Keywords change `options`.
     """
+    from prunecli.verbs.bench import bench as bench_files
+
     return bench_files(
         [Path(path) for path in paths],
         options=chosen(BenchOptions, options, choices),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.budget import format_cost, format_quantity
+from prunecli.budget import budget_text, format_cost, format_quantity
 from prunecli.cost.kinds import cost_label, in_order
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.blocks import deleted_blocks
@@ -14,7 +14,6 @@ from prunecli.html.page import page
 from prunecli.html.parts import Bar, Cell, Facts, Grid, Numbers, Section
 from prunecli.html.sweeps import trials_grid
 from prunecli.html.words import (
-    budget_text,
     command_fact,
     dead_sections,
     folded,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.budget import format_bytes, format_quantity
+from prunecli.budget import budget_text, format_bytes, format_quantity
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.drawing import drawing
 from prunecli.html.page import page
@@ -20,7 +20,6 @@ from prunecli.html.parts import (
     Stations,
 )
 from prunecli.html.words import (
-    budget_text,
     folded,
     gates_fact,
     place_text,

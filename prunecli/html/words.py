@@ -6,15 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunecli.budget import format_bytes, format_cost
-from prunecli.cost.kinds import cost_label
+from prunecli.budget import format_bytes
 from prunecli.html.drawing import drawing
 from prunecli.html.parts import Bar, Folded, Grid, Section
 from prunecli.pictures import weights_picture
 from prunecli.wording import images_text, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from prunecli.html.parts import Cell
     from prunecli.report import DeadReport, DeadScores, FrozenReport, SparsityReport, Verified
@@ -43,18 +42,6 @@ def place_text(path: str | Path, *, start: Path | None = None) -> str:
     except ValueError:  # another drive
         return str(path)
     return str(path) if Path(seen).parts.count(os.pardir) > FAR else seen
-
-
-def budget_text(budget: Mapping[str, Mapping[str, float]] | None) -> str:
-    """Say what was to be kept: `at most 50.0 % of the FLOPs`."""
-    parts = []
-    for kind, limit in (budget or {}).items():
-        name = cost_label(kind)
-        if "absolute" in limit:
-            parts.append(f"at most {format_cost(kind, limit['absolute'])} {name}")
-        elif "fraction" in limit:
-            parts.append(f"at most {percent(limit['fraction'])} of the {name}")
-    return ", ".join(parts)
 
 
 def share_bar(share: float, largest: float) -> Bar:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
 from functools import cache
 from importlib.metadata import version
@@ -268,6 +270,14 @@ def test_damaged_onnx_is_refused(tmp_path):
     with pytest.raises(LoadRefusedError) as caught:
         prunecli.info(path)
     assert caught.value.code == "CORRUPT_FILE"
+
+
+def test_python_needs_no_torch_to_look_at_a_file(tmp_path, make_checkpoint):
+    path = tmp_path / "m.pt"
+    save(make_checkpoint("digits_vgg"), path)
+    text = f"import prunecli, sys; prunecli.info({str(path)!r}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_a_folder_is_pointed_to_analyze(tmp_path):
