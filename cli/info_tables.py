@@ -52,8 +52,9 @@ def info_parts(report: InfoReport, rows: int | None) -> Parts:
 def _what(report: InfoReport) -> str:
     known = report.architecture
     cut = f", pruned in {known.pruned} mode" if known is not None and known.pruned else ""
-    kinds = {"artefact": f"an artefact of prunecli{cut}", "state dict": "a state dict",
-             "whole model": "a whole pickled model"}  # fmt: skip
+    if known is not None and known.pickled:
+        return f"a model of the class {known.pickled}, pickled as a whole ({report.format})"
+    kinds = {"artefact": f"an artefact of prunecli{cut}", "state dict": "a state dict"}
     if report.kind == report.format:
         return f"an {report.kind} file"
     return f"{kinds.get(report.kind, report.kind)} ({report.format})"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
+from prunecli.checkpoint.headers import is_tensor
 from prunecli.checkpoint.inert import Stub
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DEPTH = 5
 """Levels of dicts and objects that are looked into, as far as weights are looked for."""
@@ -93,7 +95,7 @@ def state_of_module(module: Stub) -> dict[str, Tensor]:
         found |= {
             f"{prefix}{_short(key)}": each
             for key, each in (*fields["_parameters"].items(), *kept.items())
-            if isinstance(each, Tensor)
+            if is_tensor(each)
         }
     return found
 

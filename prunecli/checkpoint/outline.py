@@ -1,8 +1,7 @@
 """What a checkpoint holds, read without torch: its description, and the headers of its tensors.
 
 All of the file is read once for its digests, but no number in it becomes a tensor. What cannot be
-told without torch (a file that might run code, a plain pickle) is left to `load`, which has the
-same errors.
+told without torch (a plain pickle) is left to `load`, which has the same errors.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prunecli.checkpoint.artefact import (
@@ -24,22 +23,18 @@ from prunecli.checkpoint.artefact import (
     sparse_description,
 )
 from prunecli.checkpoint.digest import KEY, digest_of
-from prunecli.checkpoint.dry_run import (
-    Held,
-    check_crc,
-    check_legacy,
-    check_zip,
-    module_class,
-    module_tensors,
-)
+from prunecli.checkpoint.header_pickle import legacy_headers, zip_headers
 from prunecli.checkpoint.headers import TensorHeader, is_tensor
-from prunecli.checkpoint.pickle_scan import scan_file
+from prunecli.checkpoint.inert import is_json
+from prunecli.checkpoint.modules import Opened, open_modules, wrapped
 from prunecli.checkpoint.sniff import SAFETENSORS, TORCH_LEGACY, TORCH_ZIP, corrupt, sniff
 from prunecli.errors import LoadRefusedError
 from prunecli.files import file_sha256, reading
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from prunecli.checkpoint.inert import Stub
 
 VALUES = "#values"
 """The end of the name of the kept values of a sparse tensor (`prunecli.checkpoint.compact`)."""
@@ -52,11 +47,8 @@ _SAFETENSORS_TYPES = {
 }  # fmt: skip
 
 
-_Read: TypeAlias = tuple[Held, Mapping[str, Any] | None]
+_Read: TypeAlias = tuple[Opened, Mapping[str, Any] | None]
 """What a file holds, and our description of it in an artefact."""
-
-_HARMLESS = frozenset({"functools.partial", "copyreg._reconstructor", "copy_reg._reconstructor"})
-"""What pickles of whole modules call: it only puts together what is there."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +56,8 @@ class Outline:
     """What a file holds: `value` is what was saved, with headers in place of tensors.
 
     `checkpoint` is there for an artefact of ours, its tensors headers too, and `sparsity` then the
-    share of its weights that are stored as zeros (None where none are). `whole` is the class of a
-    model that was pickled as a whole, whose tensors `value` holds; `code` is what reading such a
-    file would import.
+    share of its weights that are stored as zeros (None where none are). `modules` are the records
+    of models that were pickled as a whole, by the place of their weights in `value`.
     """
 
     kind: str
@@ -74,15 +65,18 @@ class Outline:
     value: Any
     checkpoint: Checkpoint | None = None
     sparsity: float | None = None
-    whole: str | None = None
-    code: tuple[str, ...] = ()
+    modules: Mapping[str, Stub] = field(default_factory=dict)
+
+    def whole(self, place: str) -> str | None:
+        """Return the class of the model that was pickled as a whole at a place; None for others."""
+        module = self.modules.get(place)
+        return None if module is None else wrapped(module).name
 
 
 def outline(path: Path, *, allow_pickle: bool = False) -> Outline:
     """Return what a checkpoint holds.
 
-    Raises what `load` raises for a file that is damaged, too large, or would run code; the one that
-    holds a whole pickled module is described instead, as nothing of it is run. `allow_pickle` lets
+    Raises what `load` raises for a file that is damaged, too large, or attacks. `allow_pickle` lets
     the file run code, as for `load`.
     """
     kind = sniff(path)
@@ -92,26 +86,10 @@ def outline(path: Path, *, allow_pickle: bool = False) -> Outline:
         contents = _by_loading(kind, path, allow_pickle=allow_pickle)
         return Outline(kind, sha256, _headers(contents.value))
     with reading(path, corrupt):
-        held, header = reader(path)
-    code = () if kind == SAFETENSORS else scan_file(path).unsafe
-    if code:
-        return _of_code(kind, path, sha256, held, code)
+        opened, header = reader(path)
     if header is None:
-        return Outline(kind, sha256, held.value)
-    return _artefact(kind, path, sha256, held.value, header)
-
-
-def _of_code(kind: str, path: Path, sha256: str, held: Held, code: tuple[str, ...]) -> Outline:
-    """Return the outline of a whole module that calls nothing; of other files what `load` says.
-
-    A module is put together from its classes without any call; what calls something may do harm.
-    """
-    inner = held.value.values() if isinstance(held.value, Mapping) else ()
-    for module in (held.value, *inner) if set(held.called) <= _HARMLESS else ():
-        found = module_class(module)
-        if found is not None:
-            return Outline(kind, sha256, module_tensors(module), whole=found, code=code)
-    return Outline(kind, sha256, _headers(_by_loading(kind, path, allow_pickle=False).value))
+        return Outline(kind, sha256, opened.value, modules=opened.modules)
+    return _artefact(kind, path, sha256, opened.value, header)
 
 
 def _by_loading(kind: str, path: Path, *, allow_pickle: bool) -> Any:
@@ -130,20 +108,20 @@ def _headers(value: Any) -> Any:
 
 
 def _read_zip(path: Path) -> _Read:
-    held = check_zip(path)
-    check_crc(path)
-    return _own(held)
+    return _own(open_modules(zip_headers(path)), path)
 
 
 def _read_legacy(path: Path) -> _Read:
-    return _own(check_legacy(path))
+    return _own(open_modules(legacy_headers(path)), path)
 
 
-def _own(held: Held) -> _Read:
-    header = held.value
+def _own(opened: Opened, path: Path) -> _Read:
+    header = opened.value
     if not isinstance(header, Mapping) or header.get("format") != FORMAT:
-        return held, None
-    return replace(held, value=header.get("state_dict", {})), header
+        return opened, None
+    if not is_json({key: item for key, item in header.items() if key != "state_dict"}):
+        raise corrupt(path, "what describes it is not plain data")
+    return replace(opened, value=header.get("state_dict", {})), header
 
 
 def _read_safetensors(path: Path) -> _Read:
@@ -160,7 +138,7 @@ def _read_safetensors(path: Path) -> _Read:
         )
         for name, entry in entries.items()
     }
-    return Held(tensors, ()), json.loads(metadata[FORMAT]) if FORMAT in metadata else None
+    return Opened(tensors), json.loads(metadata[FORMAT]) if FORMAT in metadata else None
 
 
 def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:

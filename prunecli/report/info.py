@@ -35,7 +35,8 @@ class ArchitectureInfo:
 
     `name` is None where no architecture is known; `problem` then says why, with what is near.
     `pruned` says how an artefact was cut (`module` or `graph`), `assumed` what was taken for
-    granted or left out. `loads` is what it takes to use the file, where that is more than its name.
+    granted or left out. `loads` is what it takes to use the file, where that is more than its name,
+    `pickled` the class of a model that was pickled as a whole.
     """
 
     name: str | None
@@ -44,6 +45,7 @@ class ArchitectureInfo:
     assumed: tuple[str, ...] = ()
     problem: str = ""
     loads: str = ""
+    pickled: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from prunecli.architectures.inputs import of_shapes
@@ -22,26 +21,18 @@ from prunecli.checkpoint.state_dict import Unwrapped, no_state_dict, unwrap
 from prunecli.cost.kinds import in_order
 from prunecli.errors import InputError
 from prunecli.exporting.onnx.outline import OnnxOutline, onnx_outline
-from prunecli.files import file_sha256, limited
+from prunecli.files import file_sha256, is_model_folder, limited
 from prunecli.options import InfoOptions, LoadOptions
 from prunecli.progress import Progress, silent
 from prunecli.report import ArchitectureInfo, InfoReport, InputInfo, WeightSet
-from prunecli.wording import some
+from prunecli.verbs.weight_sets import further_sets, weights_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from prunecli.checkpoint.described import Described
     from prunecli.report import Cost, RunStep
 
-# The ends of the names of what is stored beside parameters: statistics and tables.
-_BUFFERS = (
-    "running_mean",
-    "running_var",
-    "num_batches_tracked",
-    "relative_coords_table",
-    "relative_position_index",
-    "attn_mask",
-)
 _UNKNOWN = (
     "AMBIGUOUS_ARCHITECTURE",
     "AMBIGUOUS_HEAD",
@@ -50,6 +41,7 @@ _UNKNOWN = (
     "PART_OF_MODEL",
     "UNKNOWN_ARCHITECTURE",
 )
+_OTHER = "ARCHITECTURE_MISMATCH"
 _SHOWN = 3
 
 
@@ -66,6 +58,8 @@ def info(
     is built to count them, which takes torch and a few seconds. Raises what reading the file would.
     """
     options, load = options or InfoOptions(), load or LoadOptions()
+    if is_model_folder(file):
+        return _of_folder(file, load)
     if file.is_dir():
         raise InputError(
             "this is a folder, not a model",
@@ -78,6 +72,33 @@ def info(
             return _of_onnx(file, load)
         report = _of_checkpoint(file, load)
     return _built(report, load) if options.build else report
+
+
+def _of_folder(file: Path, load: LoadOptions) -> InfoReport:
+    """Return what a folder of the Hugging Face hub is; that takes torch and all of its tensors."""
+    from prunecli.artefacts.provenance import read
+
+    loaded = read(file, load)
+    checkpoint, spec = loaded.checkpoint, loaded.checkpoint.input
+    own = checkpoint.architecture
+    headers = {
+        name: TensorHeader(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+        for name, value in checkpoint.tensors.items()
+    }
+    weights = weights_of("", "weights", headers)
+    return InfoReport(
+        file=file,
+        kind="model folder",
+        format="Hugging Face",
+        file_bytes=sum(each.stat().st_size for each in file.iterdir() if each.is_file()),
+        sha256=loaded.sha256,
+        architecture=ArchitectureInfo(own.name, own.kwargs, assumed=loaded.warnings),
+        class_count=_class_count(checkpoint.classes, own),
+        classes=checkpoint.classes,
+        input=_input(spec, load),
+        cost=_known_costs(checkpoint, (), weights),
+        weights=(weights,),
+    )
 
 
 def _of_checkpoint(file: Path, load: LoadOptions) -> InfoReport:
@@ -96,7 +117,7 @@ def _of_artefact(
     dense = dense_architecture(checkpoint)
     own = checkpoint.architecture
     history = history_of(checkpoint)
-    weights = _weights("", "weights", checkpoint.tensors)
+    weights = weights_of("", "weights", checkpoint.tensors)
     return InfoReport(
         file=file,
         kind="artefact",
@@ -122,23 +143,25 @@ def _of_artefact(
 
 
 def _of_weights(file: Path, found: Outline, unwrapped: Unwrapped, load: LoadOptions) -> InfoReport:
-    architecture, spec, notes = _recognised(file, found, unwrapped, load)
-    taken = _weights(unwrapped.place, "weights", unwrapped.tensors)
-    sets = (taken, *_further(found.value, unwrapped.place))
+    told = _described(file, found, unwrapped, load)
+    architecture, spec, notes = _recognised(file, found, unwrapped, load, told)
+    taken = weights_of(unwrapped.place, "weights", unwrapped.tensors)
+    sets = (taken, *further_sets(found.value, unwrapped.place))
     names = architecture.arguments.get("num_classes")
+    whole = found.whole(unwrapped.place)
     return InfoReport(
         file=file,
-        kind="state dict" if found.whole is None else "whole model",
+        kind="state dict" if whole is None else "whole model",
         format=found.kind,
         file_bytes=file.stat().st_size,
         sha256=found.sha256,
         architecture=dataclasses.replace(
             architecture,
             assumed=(*notes, *_conversions(taken)),
-            loads=_loads(found),
+            pickled=whole or "",
         ),
         class_count=names if isinstance(names, int) else None,
-        classes=None,
+        classes=None if told is None else told.classes,
         input=None if spec is None else _input(spec, load),
         cost={"flops": None, "params": taken.parameters, "activations": None, "bytes": taken.bytes},
         weights=sets,
@@ -146,34 +169,49 @@ def _of_weights(file: Path, found: Outline, unwrapped: Unwrapped, load: LoadOpti
     )
 
 
-def _recognised(
+def _described(
     file: Path, found: Outline, unwrapped: Unwrapped, load: LoadOptions
+) -> Described | None:
+    """Return what a model that was pickled as a whole says of itself beside its weights."""
+    module = found.modules.get(unwrapped.place)
+    if module is None or load.architecture is not None or "ultralytics" not in module.name:
+        return None
+    from prunecli.checkpoint.ultralytics_files import describe_ultralytics  # it needs torch
+
+    return describe_ultralytics(module, file)
+
+
+def _recognised(
+    file: Path, found: Outline, unwrapped: Unwrapped, load: LoadOptions, told: Described | None
 ) -> tuple[ArchitectureInfo, InputSpec | None, tuple[str, ...]]:
     """Return which architecture the weights fit, its input, and what is assumed."""
+    module = found.modules.get(unwrapped.place)
+    named = load.architecture is not None
     try:
         known = recognise(
             unwrapped,
             where=str(file),
             sha256=found.sha256,
-            architecture=load.architecture,
-            arguments=load.architecture_args,
+            architecture=load.architecture if told is None else told.architecture,
+            arguments=load.architecture_args if told is None else told.arguments,
             selection=selection_of(load),
         )
+        if module is not None and not named:
+            from prunecli.checkpoint.module_layers import (
+                check_parts,  # it builds the network, with torch
+            )
+
+            check_parts(module, known.architecture, file)
     except InputError as error:
-        if error.code not in _UNKNOWN:
+        if error.code not in _UNKNOWN and (named or error.code != _OTHER):
             raise
         return ArchitectureInfo(None, problem=f"{error.message}; {error.hint}"), None, ()
     own = known.architecture
     published = (f"the published weights {known.published}",) if known.published else ()
     changed = (f"read as {own}",) if own.changes else ()
-    told = (*published, *changed, *known.notes)
-    return ArchitectureInfo(own.name, own.kwargs), known.input, told
-
-
-def _loads(found: Outline) -> str:
-    if found.whole is None:
-        return ""
-    return f"--allow-pickle: reading it imports {some(found.code, _SHOWN)}"
+    spec = (told and told.input) or known.input
+    notes = (*(told.notes if told else ()), *published, *changed, *known.notes)
+    return ArchitectureInfo(own.name, own.kwargs), spec, notes
 
 
 def _conversions(weights: WeightSet) -> tuple[str, ...]:
@@ -210,50 +248,6 @@ def _known_costs(
         told |= _numbers(checkpoint.plan.cost_after)
     told["bytes"] = weights.bytes
     return {kind: told[kind] for kind in in_order(told)}
-
-
-def _weights(place: str, role: str, tensors: Mapping[str, Any]) -> WeightSet:
-    headers: Mapping[str, TensorHeader] = tensors
-    kinds = Counter[str]()
-    for tensor in headers.values():
-        kinds[tensor.dtype] += tensor.count
-    return WeightSet(
-        place=place,
-        role=role,
-        tensors=len(headers),
-        parameters=sum(
-            tensor.count
-            for name, tensor in headers.items()
-            if tensor.is_floating and not name.endswith(_BUFFERS)
-        ),
-        bytes=sum(tensor.bytes for tensor in headers.values()),
-        dtypes=dict(kinds),
-    )
-
-
-def _further(value: Any, place: str) -> Iterator[WeightSet]:
-    """Yield what else holds tensors beside the weights at `place`, entry by entry."""
-    if not place or not isinstance(value, Mapping):
-        return
-    for key, item in value.items():
-        found = dict(_tensors_in(item))
-        if found and str(key) != place.partition(".")[0]:
-            role = "optimizer" if str(key).startswith("optim") else "other"
-            yield _weights(str(key), role, found)
-
-
-def _tensors_in(value: Any) -> Iterator[tuple[str, TensorHeader]]:
-    """Yield all tensors in nested dicts and lists, each container once."""
-    seen: set[int] = set()
-    waiting: list[tuple[str, Any]] = [("", value)]
-    while waiting:
-        path, item = waiting.pop()
-        if isinstance(item, TensorHeader):
-            yield path, item
-        elif isinstance(item, Mapping | list | tuple) and id(item) not in seen:
-            seen.add(id(item))
-            pairs = item.items() if isinstance(item, Mapping) else enumerate(item)
-            waiting += [(f"{path}.{key}", inner) for key, inner in pairs]
 
 
 def _built(report: InfoReport, load: LoadOptions) -> InfoReport:

@@ -80,19 +80,18 @@ def test_the_table_names_what_people_ask_for(tmp_path, capsys, make_checkpoint):
 
 def test_a_file_that_would_run_code_ends_with_the_same_code_as_elsewhere(tmp_path, capsys):
     path = tmp_path / "m.pt"
-    torch.save({"x": torch.ones(1), "f": print}, path)
+    torch.save({"x": torch.ones(1), "f": os.system}, path)
     code, found = envelope(capsys, "info", str(path))
     other, elsewhere = envelope(capsys, "analyze", str(path))
     assert (code, found["error"]["code"]) == (other, elsewhere["error"]["code"])
     assert (code, found["error"]["code"]) == (4, "UNSAFE_PICKLE")
 
 
-def test_a_whole_model_is_named_with_what_reading_it_takes(tmp_path, capsys):
+def test_a_whole_model_is_named_by_its_class(tmp_path, capsys):
     path = tmp_path / "m.pt"
     torch.save(torch.nn.Sequential(torch.nn.Linear(2, 3)), path)
     code, out, _ = run(capsys, "info", str(path))
     assert code == 0
     text = " ".join(out.split())
-    assert "a whole pickled model" in text
-    assert "--allow-pickle" in text
-    assert "torch.nn.modules.container.Sequential" in text
+    assert "a model of the class torch.nn.modules.container.Sequential" in text
+    assert "pickled as a whole" in text

@@ -283,3 +283,33 @@ def test_python_needs_no_torch_to_look_at_a_file(tmp_path, make_checkpoint):
 def test_a_folder_is_pointed_to_analyze(tmp_path):
     with pytest.raises(InputError, match="prunecli analyze"):
         prunecli.info(tmp_path)
+
+
+def test_a_whole_model_that_only_has_the_weights_of_another_is_not_called_that(tmp_path):
+    path = tmp_path / "m.pt"
+    model = build_dense(ArchitectureRef("cifar_resnet20", {}), device="cpu")
+    torch.save(model, path)
+    same = prunecli.info(path).architecture
+    assert same.name == "cifar_resnet20"
+    assert same.pickled.endswith("CifarResNet")
+    model.conv1.stride = (2, 2)
+    torch.save(model, path)
+    other = prunecli.info(path).architecture
+    assert other.name is None
+    assert "conv1" in other.problem
+
+
+def test_a_folder_of_the_hub_is_told_as_it_is_read(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="makes a folder of the hub")
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2], layer_type="basic",
+        id2label={0: "cat", 1: "dog", 2: "cow"},
+    )  # fmt: skip
+    model = transformers.ResNetForImageClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    load = LoadOptions(input_size=(32, 32))
+    found, loaded = prunecli.info(tmp_path, load=load), read(tmp_path, load)
+    assert found.kind == "model folder"
+    assert found.classes == ("cat", "dog", "cow")
+    assert found.sha256 == loaded.sha256
+    assert found.cost["params"] == sum(value.numel() for value in model.parameters())
