@@ -128,6 +128,7 @@ def _of_artefact(
             dense.name,
             dense.kwargs,
             pruned=None if checkpoint.plan is None else checkpoint.plan.mode,
+            assumed=(f"read as {dense}",) if dense.changes else (),
             loads=f"--arch {own.name}" if own.is_factory else "",
         ),
         class_count=_class_count(checkpoint.classes, dense),
