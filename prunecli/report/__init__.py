@@ -60,6 +60,7 @@ from prunecli.report.measured import (
     BenchmarkRow,
     Evaluation,
     Parity,
+    Preparation,
     TeacherReport,
 )
 from prunecli.report.models import (
@@ -151,6 +152,7 @@ __all__ = [
     "OnnxInfo",
     "OracleReport",
     "Parity",
+    "Preparation",
     "PruneReport",
     "Reduction",
     "ReductionStep",
