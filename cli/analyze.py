@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from prunecli.files import is_model_folder
+from prunecli.files import is_model_folder, nearest_path
 from prunecli.options import AnalyzeOptions, ComplexityOptions, LoadOptions
 from prunecli.options.shared import DATA
+from prunecli.preflight.analysis import check_analysis
+from prunecli.preflight.files import check_inputs
 
 from . import options as shared
 from .following import after_analysis
@@ -82,7 +84,10 @@ def analyze(
     complexity = dataclasses.replace(
         options.complexity, limit=options.limit if session.is_said("limit") else limit
     )
-    from prunecli import verbs
+    check_analysis(options, images=images is not None)
+    check_inputs(checkpoint, data=images)
+    pages.check("analyze", inputs=(checkpoint, images, *options.learnability))
+    verbs = session.library()
 
     with session.screen.working() as progress:
         found = verbs.analyze(
@@ -120,7 +125,7 @@ def _sort_out(
     if not (path.suffix or path.exists() or str(path) == BUILT_IN_DATA):
         raise usage_error(
             f"there is neither a model nor a data set called {path}",
-            hint="give a file or a folder that is there",
+            hint=f"{nearest_path(path)}give a file or a folder that is there",
         )
     is_folder = path.is_dir() and not is_model_folder(path)
     is_data = is_folder or str(path) == BUILT_IN_DATA or path.suffix.lower() in DATA_FILES

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from prunecli.options import BenchOptions, LoadOptions
+from prunecli.preflight.files import check_inputs
 
 from . import options as shared
 from .compare import Models
@@ -41,7 +42,8 @@ def bench(
     $ prunecli bench old.onnx new.onnx --batch 1,8,32 --fail-if-slower 2%
     $ prunecli bench a.onnx b.onnx --device cpu,cuda --json
     """
-    from prunecli import verbs
+    check_inputs(*models)
+    verbs = session.library()
     from prunecli.report import Gates, missed_gate
 
     with session.screen.working() as progress:

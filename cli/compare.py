@@ -8,6 +8,7 @@ import typer
 
 from prunecli.options import CompareOptions, LoadOptions
 from prunecli.options.declare import is_given, needs
+from prunecli.preflight.files import check_inputs
 
 from . import options as shared
 from .outcome import Outcome
@@ -82,7 +83,8 @@ def compare(
     $ prunecli compare dense.pt slim.pt --data images/ --max-drop 1% --json
     $ prunecli compare a.onnx b.onnx --no-latency
     """
-    from prunecli import verbs
+    check_inputs(*models, data=images.data)
+    verbs = session.library()
     from prunecli.report import Gates, missed_gate
 
     with session.screen.working() as progress:

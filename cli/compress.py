@@ -76,7 +76,7 @@ def compress(
     $ prunecli compress model.pt --data images/ --max-drop 1% --resume
     """
     path = session.checkpoint(model)
-    from prunecli import verbs
+    verbs = session.library()
     from prunecli.report import NO_GATES, missed_gate
 
     with session.screen.working() as progress:

@@ -29,6 +29,7 @@ from .table_parts import (
     fact_rows,
     frozen_parts,
     grid,
+    preparation_facts,
     seconds_text,
     shorten,
     shown_facts,
@@ -53,6 +54,7 @@ def prune_parts(report: PruneReport, rows: int) -> Parts:
         "model": report.architecture,
         **_kept_facts(report.cost),
         "removed by": _choice_text(report),
+        **preparation_facts(report.preparation),
         **_method_facts(report),
         **({} if report.sparsity is None else sparsity_facts(report.sparsity)),
         **_step_facts(report),
@@ -246,6 +248,8 @@ def latency_table(latency: LatencyReport) -> Table:
         )
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
     table.caption = f"ONNX Runtime on this CPU, {threads}, batch {latency.batch}"
+    if row is not None:
+        table.caption += f", {row.clock} time"
     if latency.error is not None:
         table.caption += f"; the predicted share is off by {100 * latency.error:+.1f} %"
     return table

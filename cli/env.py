@@ -37,7 +37,7 @@ def env(session: Session) -> Outcome:
     $ prunecli env
     $ prunecli env --json
     """
-    with session.screen.working():
+    with session.screen.loading(), session.screen.working():
         report = EnvReport(
             python=sys.version.split()[0],
             platform=platform.platform(),

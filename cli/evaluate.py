@@ -7,6 +7,7 @@ from pathlib import Path
 from prunecli.options import LoadOptions
 from prunecli.options.declare import REQUIRED, needs
 from prunecli.options.shared import GATES, SPLITS
+from prunecli.preflight.files import check_inputs
 
 from . import options as shared
 from .outcome import Outcome
@@ -61,8 +62,8 @@ def evaluate(
     $ prunecli evaluate slim.pt --data images/ --against dense.pt --max-drop 1%
     """
     path = session.checkpoint(model, exported=True)
-    from prunecli import verbs
-
+    check_inputs(accepted.against, data=scoring.data)
+    verbs = session.library()
     with session.screen.working() as progress:
         how = {**vars(scoring), "load": load, "progress": progress}
         report = verbs.evaluate(path, **how, against=accepted.against)

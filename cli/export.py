@@ -7,6 +7,9 @@ from typing import Any
 from prunecli.options import ExportOptions, LoadOptions
 from prunecli.options.export import TIMED
 from prunecli.options.shared import TIMING
+from prunecli.preflight.exporting import check_format
+from prunecli.preflight.files import check_inputs
+from prunecli.preflight.outputs import check_written, room_for
 
 from . import options as shared
 from .following import after_export
@@ -80,14 +83,20 @@ def export(
             hint="the path behind --onnx is the output and ends in .onnx; the model comes first",
         )
     path = session.checkpoint(model)
-    from prunecli import verbs
+    output = output_path(Path(onnx) if onnx else None, model=path, ending=".onnx")
+    check_format(output)
+    check_inputs(file.against)
+    needed = room_for(path)
+    check_written(output, inputs=(path,), overwrite=pages.overwrite, needed=needed, flag="--onnx")
+    pages.check("export", inputs=(path, file.against))
+    verbs = session.library()
     from prunecli.report import Gates, missed_gate
 
     gates = Gates(min_speedup=file.min_speedup)
     with session.screen.working() as progress:
         found = verbs.export(
             path,
-            output=output_path(Path(onnx) if onnx else None, model=path, ending=".onnx"),
+            output=output,
             against=file.against,
             options=options,
             load=load,

@@ -6,7 +6,11 @@ from pathlib import Path
 
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import REQUIRED, is_given, needs, option
-from prunecli.options.shared import DISTILLATION, LEARNABILITY, OUTPUT, TAUGHT
+from prunecli.options.shared import DISTILLATION, LEARNABILITY, OUTPUT, TAUGHT, teacher_file
+from prunecli.preflight.analysis import check_records
+from prunecli.preflight.files import check_inputs
+from prunecli.preflight.outputs import check_written, room_for
+from prunecli.preflight.training import check_training
 
 from . import options as shared
 from .following import after_training
@@ -79,7 +83,22 @@ def finetune(
     $ prunecli finetune new.pt --data images/ --importance-sampling run.parquet
     """
     path = session.checkpoint(model)
-    from prunecli import verbs
+    output = checkpoint_path(run.out, model=path, ending=".finetuned.pt")
+    teacher, record = teacher_file(run.teacher), run.record_learnability
+    check_training(options)
+    check_inputs(teacher, data=run.data)
+    check_records((*options.curriculum, *options.importance_sampling))
+    check_written(
+        output,
+        inputs=(path, teacher),
+        overwrite=pages.overwrite,
+        needed=room_for(path),
+    )
+    if record is not None:
+        fine = pages.overwrite or run.continue_record
+        check_written(record, inputs=(path, output), overwrite=fine, flag="--record-learnability")
+    pages.check("finetune", inputs=(path, teacher, run.data))
+    verbs = session.library()
     from prunecli.report import Gates, missed_gate
 
     gates = Gates(accepted.min_accuracy, accepted.max_drop)
@@ -87,7 +106,7 @@ def finetune(
         found = verbs.finetune(
             path,
             data=run.data,
-            output=checkpoint_path(run.out, model=path, ending=".finetuned.pt"),
+            output=output,
             teacher=run.teacher,
             options=options,
             record=run.record_learnability,

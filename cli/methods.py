@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from prunecli.errors import unknown_name
+from prunecli.options.names import OTHER_KINDS, REGISTERED
 from prunecli.options.shared import OUTPUT
-from prunecli.registry import Registry
+from prunecli.registry import Registry, has_plugins
 from prunecli.wording import one_line
 
 from .outcome import Outcome
@@ -38,12 +40,22 @@ FIRST = (
 )
 
 
+KINDS = (*REGISTERED, *OTHER_KINDS)
+"""All kinds that the library has; a plugin may have others."""
+
+
 @partial(command, works=False)
 def methods(
     session: Session,
     kind: Annotated[
         str | None,
-        typer.Argument(show_default=False, help="One kind only, such as 'signal'."),
+        typer.Argument(
+            show_default=False,
+            help="One kind only, such as 'signal'.",
+            autocompletion=lambda incomplete: [
+                name for name in KINDS if name.startswith(incomplete)
+            ],
+        ),
     ] = None,
     *,
     markdown: Annotated[
@@ -57,7 +69,9 @@ def methods(
     $ prunecli methods
     $ prunecli methods signal --json
     """
-    with session.screen.working():
+    if kind is not None and kind not in KINDS and not has_plugins():
+        raise unknown_name("kind of method", kind, KINDS)
+    with session.screen.loading(), session.screen.working():
         known = {registry.kind: registry for registry in sorted(registries(), key=_rank)}
     if kind is not None:
         known = {kind: _kinds(known).get(kind)}

@@ -17,6 +17,7 @@ from .table_parts import (
     fact_rows,
     frozen_parts,
     grid,
+    preparation_facts,
     shorten,
     sparsity_facts,
     sparsity_parts,
@@ -33,6 +34,7 @@ def model_parts(model: ModelAnalysis, rows: int | None) -> Parts:
     }
     if model.accuracy is not None:
         facts["accuracy"] = percent(model.accuracy)
+    facts |= preparation_facts(model.preparation)
     if model.blocks:
         facts["blocks"] = (
             f"{len(model.blocks)} can be deleted as a whole (prune --delete-blocks; --verbose "

@@ -1,5 +1,6 @@
 """The options that several verbs share and that only the command line has."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import typer
 
 from prunecli.options.declare import Needs, flag_of, is_given, option
 from prunecli.options.shared import DATA, GATES, OUTPUT
+from prunecli.preflight.outputs import PICTURES, check_folder, check_page, check_room
 
 Model = Annotated[
     Path | None,
@@ -80,6 +82,15 @@ class Pages:
     overwrite: bool = output(
         False, "Overwrite existing outputs.", basic=True, trusts=is_given, flag_only=True
     )
+
+    def check(self, verb: str, *, inputs: Iterable[Path | str | None]) -> None:
+        """Raise `InputError` where a page or pictures of a verb cannot be put."""
+        if self.report is not None:
+            given = [Path(each) for each in inputs if each is not None]
+            check_page(self.report, inputs=given, overwrite=self.overwrite)
+            check_room(self.report)
+        if self.plots is not None:
+            check_folder(self.plots, PICTURES.get(verb, ()), overwrite=self.overwrite)
 
     @property
     def arguments(self) -> dict[str, Any]:

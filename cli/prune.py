@@ -7,11 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prunecli.budget import make_budget
 from prunecli.options import BudgetOptions, LoadOptions, PruneOptions
 from prunecli.options.declare import option
+from prunecli.options.granularity import parse_pattern
 from prunecli.options.methods import is_at_once
 from prunecli.options.prune import ONE_CUT
-from prunecli.options.shared import BUDGET
+from prunecli.options.shared import BUDGET, teacher_file
+from prunecli.preflight.files import check_inputs
+from prunecli.preflight.outputs import check_written
+from prunecli.preflight.pruning import check_prune
 
 from . import options as shared
 from .following import after_pruning
@@ -79,9 +84,6 @@ def prune(
     $ prunecli prune model.pt --granularity weight --sparsity 0.9 --allocation erdos-renyi
     $ prunecli prune model.pt --granularity 2:4
     """
-    from prunecli.budget import make_budget
-    from prunecli.sparse.granularity import parse_pattern
-
     if cut.sweep is not None:
         return sweeping(
             session,
@@ -103,13 +105,20 @@ def prune(
     by_pattern = parse_pattern(options.granularity) is not None and not any(limits.values())
     budget = None if by_pattern else make_budget(**limits, needed=not options.dead)
     path = session.checkpoint(model)
-    from prunecli import verbs
+    output = checkpoint_path(cut.out, model=path, ending=".pruned.pt")
+    teacher = teacher_file(options.training.teacher)
+    check_prune(options, budget, images=cut.data is not None)
+    check_inputs(teacher, data=cut.data)
+    if not cut.dry_run:
+        check_written(output, inputs=(path, teacher), overwrite=pages.overwrite)
+    pages.check("prune", inputs=(path, cut.data, teacher))
+    verbs = session.library()
     from prunecli.report import NO_GATES, missed_gate
 
     with session.screen.working() as progress:
         found = verbs.prune(
             path,
-            output=checkpoint_path(cut.out, model=path, ending=".pruned.pt"),
+            output=output,
             budget=budget,
             options=options,
             load=load,

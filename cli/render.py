@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 SHOWN_ROWS = 20
+LOADING = "loading torch ..."
 
 
 class Screen:
@@ -65,6 +66,18 @@ class Screen:
                 yield progress
         except KeyboardInterrupt as error:
             raise interrupted() from error
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Say on a terminal that torch is being loaded, and take that away again."""
+        shown = "torch" not in sys.modules and not self.mute and _is_animated(sys.stderr)
+        if shown:
+            _write(sys.stderr, LOADING)
+        try:
+            yield
+        finally:
+            if shown:
+                _write(sys.stderr, "\r" + " " * len(LOADING) + "\r")
 
     def show(self, outcome: Outcome) -> None:
         """Print a finished verb."""
@@ -114,9 +127,11 @@ class Screen:
     def _progress(self) -> AbstractContextManager[Progress]:
         from .bars import bars, lines, nothing
 
-        if not self.talks:
+        if self.mute:
             return nothing()
-        return bars(_console(sys.stderr)) if _is_animated(sys.stderr) else lines(self.note)
+        if _is_animated(sys.stderr):  # where a person looks, whatever becomes of stdout
+            return bars(_console(sys.stderr))
+        return nothing() if self.quiet else lines(_say)
 
     def _show_envelope(self, outcome: Outcome) -> None:
         from prunecli.report import to_json
@@ -185,8 +200,11 @@ def _say_error(error: PruneError) -> None:
 def _say(text: str, *, style: str | None = None) -> None:
     whole = not _is_terminal(sys.stderr)  # a terminal breaks at words, a log keeps its lines
     try:
+        if whole and not os.environ.get("FORCE_COLOR"):  # an error does not wait for rich
+            _write(sys.stderr, f"{printable(text)}\n")
+            return
         _console(sys.stderr).print(text, style=style, markup=False, soft_wrap=whole)
-    except (OSError, ValueError):  # talk that nobody can hear must not stop the work
+    except (AttributeError, OSError, ValueError):  # nobody can hear it: the work goes on
         return
 
 

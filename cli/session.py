@@ -5,11 +5,13 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import typer
 
 from prunecli.options.declare import Declared, assembled, declared, idle, refuse_idle
+from prunecli.preflight.files import check_file
 from prunecli.processes import joined
 
 from .config import variable_of
@@ -47,6 +49,7 @@ class Session:
         Of several processes the first one looks for all.
         """
         if given is not None and str(given) != "-":
+            check_file(given)
             return given
         own = joined()
         found = (
@@ -54,7 +57,18 @@ class Session:
         )
         told = own.agreed(found)
         assert told is not None
+        check_file(told)
         return told
+
+    def library(self) -> ModuleType:
+        """Return the verbs of the library; says that torch is being loaded where that takes time.
+
+        Everything that can be known without it has to be checked before.
+        """
+        with self.screen.loading():
+            from prunecli import verbs
+
+            return verbs
 
     @property
     def typed(self) -> frozenset[str]:

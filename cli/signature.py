@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, is_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -14,10 +14,13 @@ from typer.core import TyperCommand
 
 from prunecli.files import limited
 from prunecli.options import LoadOptions
-from prunecli.options.declare import FOLLOWS, Declared, assembled, declared, flag_of
+from prunecli.options.declare import FOLLOWS, Declared, assembled, declared, flag_of, values_of
 from prunecli.options.shared import OUTPUT, PANELS
+from prunecli.preflight.loading import check_loading
+from prunecli.preflight.names import check_names
 
 from . import parsing
+from .completion import completion
 from .options import Talk
 from .outcome import Outcome
 from .render import Screen
@@ -107,7 +110,9 @@ def command(
         found = {name: read[kind] for name, kind in groups.items()}
         if judged:
             found = {name: session.effective(options) for name, options in found.items()}
+        check_names(flat, context.params | _values(found.values()))
         load = read.get(LoadOptions, LoadOptions())
+        check_loading(load)
         with limited(memory=load.max_file_memory, outside=load.allow_outside):
             note = begin(splits=splits(found)) if works else None
             if note is not None:
@@ -130,6 +135,11 @@ def command(
     return run
 
 
+def _values(groups: Iterable[Any]) -> dict[str, Any]:
+    """Return every option of several dataclasses by name."""
+    return {name: value for options in groups for name, value in values_of(options).items()}
+
+
 def _holds_options(kind: Any) -> bool:
     return is_dataclass(kind) and kind is not Session
 
@@ -140,7 +150,6 @@ def _parameter(known: Declared) -> inspect.Parameter:
     form = FORMS.get(said.form)
     required = known.default is MISSING
     default = inspect.Parameter.empty if required else _default(known, form)
-    names = said.choices
     typed = typer.Option(
         *(said.flags.split() or (flag_of(known.name),)),
         help=said.help,
@@ -149,7 +158,7 @@ def _parameter(known: Declared) -> inspect.Parameter:
         min=said.minimum,
         max=said.maximum,
         show_default=default is not None and not said.tells_default,
-        autocompletion=(lambda: list(names)) if names else None,
+        autocompletion=completion(known),
     )
     kind = _typed_kind(known.kind) if form is None else form.typed
     optional = kind | None if default is None else kind

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from prunecli.budget import parse_sweep
 from prunecli.options import LoadOptions, PruneOptions
+from prunecli.preflight.files import check_inputs
+from prunecli.preflight.outputs import check_written
+from prunecli.preflight.pruning import check_table, no_sweep_images
 
 from .options import Pages
 from .outcome import Outcome
@@ -26,7 +29,14 @@ def sweeping(
     """Run a sweep over the budgets in `sweep`."""
     budgets = parse_sweep(sweep)
     path = session.checkpoint(model)
-    from prunecli import verbs
+    if data is None:
+        raise no_sweep_images()
+    check_inputs(data=data)
+    if table is not None:
+        check_table(table)
+        check_written(table, inputs=(path,), overwrite=pages.overwrite)
+    pages.check("sweep", inputs=(path, data, table))
+    verbs = session.library()
 
     with session.screen.working() as progress:
         found = verbs.sweep(

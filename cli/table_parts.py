@@ -12,7 +12,14 @@ from rich.text import Text
 from prunecli.budget import format_bytes, format_quantity
 from prunecli.cost.kinds import cost_label
 from prunecli.plan import format_indices
-from prunecli.report import Cost, DeadReport, DeadScores, FrozenReport, SparsityReport
+from prunecli.report import (
+    Cost,
+    DeadReport,
+    DeadScores,
+    FrozenReport,
+    Preparation,
+    SparsityReport,
+)
 from prunecli.wording import images_text, percent, printable, processes_text
 
 Parts = list[RenderableType]
@@ -167,6 +174,11 @@ def shorten(name: str, width: int = 34) -> str:
 def shares_facts(shares: Sequence[int]) -> dict[str, str]:
     """Say how many processes trained together; nothing for one."""
     return {"processes": f"{processes_text(shares)}; images/s of all"} if shares else {}
+
+
+def preparation_facts(preparation: Preparation | None) -> dict[str, str]:
+    """Say in one line how images were brought to the model."""
+    return {} if preparation is None else {"input": preparation.statement}
 
 
 def shown_facts(page: Path | None, pictures: Sequence[Path]) -> dict[str, str]:

@@ -39,6 +39,7 @@ from .table_parts import (
     cost_line,
     fact_rows,
     grid,
+    preparation_facts,
     shares_facts,
     shorten,
     shown_facts,
@@ -67,6 +68,7 @@ def _(report: CompressReport, *, rows: int | None) -> Parts:
 @view.register
 def _(report: SweepReport, *, rows: int | None) -> Parts:
     facts = {"model": report.architecture, "cost": cost_line(report.cost)}
+    facts |= preparation_facts(report.preparation)
     facts |= {"table": str(report.table)} if report.table else {}
     facts |= shown_facts(report.page, report.pictures)
     problems = dict.fromkeys(trial.problem for trial in report.trials if trial.problem)
@@ -100,6 +102,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "accuracy": f"{percent(change.before)} -> {percent(change.after)} on {change.split}",
         "held out": f"{percent(report.held_out.before)} -> {percent(report.held_out.after)}",
         "best epoch": f"{report.best_epoch} (marked *), selected on held-out images",
+        **preparation_facts(report.preparation),
         "precision": report.precision,
         **shares_facts(report.epochs[-1].shares),
         **({} if report.threads is None else {"threads": str(report.threads)}),
@@ -129,6 +132,7 @@ def _(report: Evaluation, *, rows: int | None) -> Parts:
         "top-5": percent(report.top5),
         "loss": f"{report.loss:.4f}",
         "images": f"{report.count} ({report.split})" if report.split else str(report.count),
+        **preparation_facts(report.preparation),
     }
     worst_first = sorted(report.per_class.items(), key=lambda item: item[1])
     table = grid("class", ">accuracy")
@@ -284,7 +288,10 @@ def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:
             times_text(row.flops_ratio),
         )
     threads = sorted({row.threads for row in benchmark})
-    table.caption = f"medians of interleaved runs, threads: {', '.join(map(str, threads))}"
+    clocks = " and ".join(dict.fromkeys(f"{row.clock} time" for row in benchmark))
+    table.caption = (
+        f"medians of interleaved runs, {clocks}, threads: {', '.join(map(str, threads))}"
+    )
     return table
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with writing_to(path):
         mode = _check_target(target)
         forget_dead(target.parent)
-        temporary = target.with_name(f".{target.name}.{mark()}-{secrets.token_hex(4)}.tmp")
+        temporary = target.with_name(f".{target.name}.{mark()}-{os.urandom(4).hex()}.tmp")
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _NEW_FILE_MODE))
         try:
             if mode is not None:

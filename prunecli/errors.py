@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class PruneError(Exception):
@@ -98,6 +102,25 @@ class InputError(PruneError):
     """Usage or input that cannot be worked with."""
 
     exit_code = 2
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return the question about the nearest of the known names, a space behind it; or nothing.
+
+    >>> did_you_mean("gredy", ["greedy", "global"]), did_you_mean("x", ["greedy"])
+    ("did you mean 'greedy'? ", '')
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def unknown_name(kind: str, name: str, known: Collection[str]) -> InputError:
+    """Return the error of a name under which nothing of a kind is known."""
+    return InputError(
+        f"unknown {kind} {name!r}",
+        code=f"UNKNOWN_{kind.upper().replace(' ', '_')}",
+        hint=f"{did_you_mean(name, known)}Known: {', '.join(known)}",
+    )
 
 
 class GraphError(PruneError):

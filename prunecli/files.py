@@ -7,12 +7,14 @@ asks for is known from its header, so it is refused before anything is allocated
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import os
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from prunecli.errors import InputError, LoadRefusedError, PruneError, first_line, is_out_of_memory
@@ -21,7 +23,6 @@ from prunecli.wording import byte_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TEXT_SHARE = 256
 """Part of the memory that a description may have as text: each byte may become a Python object."""
@@ -152,6 +153,51 @@ def reading(path: Path, damaged: Callable[[Path, str], PruneError]) -> Iterator[
         if is_out_of_memory(error):
             raise no_memory(str(path)) from error
         raise damaged(path, first_line(error)) from error
+
+
+def missing_file(path: Path) -> InputError:
+    """Return the error of a file that is not there."""
+    return InputError(
+        "there is no such file",
+        code="FILE_NOT_FOUND",
+        where=str(path),
+        hint=f"{nearest_path(path)}check the path",
+    )
+
+
+def empty_file(path: Path) -> LoadRefusedError:
+    """Return the error of a file without a byte."""
+    return LoadRefusedError(
+        "the file is empty",
+        code="EMPTY_FILE",
+        where=str(path),
+        hint="the program that wrote it may have been stopped; save or download it again",
+    )
+
+
+MOST_NAMES = 10_000
+"""Names in a folder that are looked at: a data set may have millions."""
+
+
+def nearest_path(path: Path) -> str:
+    """Return the question about the path that may be meant, a space behind it; or nothing.
+
+    Where a folder on the way is not there, that is told.
+    """
+    folder = next((each for each in reversed(path.parents) if not each.exists()), None)
+    if folder is not None:
+        return f"the folder {folder} does not exist; "
+    stems = {Path(name).stem: name for name in _names_beside(path)}
+    near = difflib.get_close_matches(path.stem, stems, n=1, cutoff=0.7)
+    return f"did you mean {path.parent / stems[near[0]]}? " if near else ""
+
+
+def _names_beside(path: Path) -> list[str]:
+    try:
+        names = (each.name for each in path.parent.iterdir())
+        return [name for name, _ in zip(names, range(MOST_NAMES), strict=False)]
+    except OSError:
+        return []
 
 
 def no_memory(where: str | None = None) -> InputError:

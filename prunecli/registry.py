@@ -12,13 +12,11 @@ setting nor a checkpoint ever names a plugin.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from prunecli.errors import InputError
+from prunecli.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,13 +70,7 @@ class Registry(Generic[T]):
         load_plugins()
         entry = self._entries.get(name)
         if entry is None:
-            near = difflib.get_close_matches(name, self._entries, n=1)
-            guess = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(
-                f"unknown {self.kind} {name!r}",
-                code=f"UNKNOWN_{self.kind.upper().replace(' ', '_')}",
-                hint=f"{guess}Known: {', '.join(self._entries)}",
-            )
+            raise unknown_name(self.kind, name, self._entries)
         return entry.value
 
     def __iter__(self) -> Iterator[Entry[T]]:
@@ -94,12 +86,21 @@ class Registry(Generic[T]):
         return tuple(entry.name for entry in self)
 
 
+def has_plugins() -> bool:
+    """Tell whether an installed package may have entries of its own."""
+    from importlib.metadata import entry_points
+
+    return bool(entry_points(group=PLUGINS))
+
+
 @cache
 def load_plugins() -> None:
     """Import every module of the entry-point group `prunecli.plugins`, once.
 
     Raises `InputError` (`BROKEN_PLUGIN`) for one that cannot be imported, which names its package.
     """
+    from importlib.metadata import entry_points  # here, so that start-up does not wait for it
+
     for plugin in entry_points(group=PLUGINS):
         try:
             plugin.load()

@@ -1,7 +1,6 @@
 """From saliencies and costs to widths: how many channels each group keeps under a budget."""
 
 from prunecli.allocation import by_importance, density, greedy, knapsack_rule, threshold
-from prunecli.allocation.by_importance import BY_IMPORTANCE
 from prunecli.allocation.filling import CLOSE, allocate, check_feasible, refill
 from prunecli.allocation.knapsack import decayed_targets, solve_knapsack
 from prunecli.allocation.layerwise import (
@@ -19,6 +18,7 @@ from prunecli.allocation.problem import (
     keep_mask,
 )
 from prunecli.cost.alignment import Alignment, default_alignment
+from prunecli.preflight.pruning import BY_IMPORTANCE
 
 __all__ = [
     "ALLOCATIONS",

@@ -10,12 +10,10 @@ from prunecli.allocation.layerwise import RECONSTRUCTION, Numbers
 from prunecli.allocation.problem import ALLOCATIONS, Problem
 from prunecli.allocation.uniform import largest_within
 from prunecli.errors import InputError
+from prunecli.preflight.pruning import BY_IMPORTANCE
 
 if TYPE_CHECKING:
     from prunecli.cost.model import Widths
-
-BY_IMPORTANCE = ("inverse-importance", "proportional-importance")
-"""The rules that look at one importance per group."""
 
 
 @ALLOCATIONS.register(

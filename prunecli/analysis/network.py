@@ -10,12 +10,12 @@ import numpy as np
 
 from prunecli.allocation import Saliency, allowed_widths, keep_mask
 from prunecli.dead import find_dead
-from prunecli.errors import InputError
 from prunecli.evaluation.images import evaluate
 from prunecli.importance import IMPORTANCES, Measured, agreements, measure_importance
 from prunecli.network.described import frozen_reports
 from prunecli.network.layers import analyzed_layers
 from prunecli.options import AnalyzeOptions, PruneOptions
+from prunecli.preflight.analysis import no_images_to_measure, no_oracle_images
 from prunecli.progress import Progress, Step, silent
 from prunecli.pruning.deletion import block_reports
 from prunecli.pruning.scoring import check_signal, score_network, score_signals
@@ -128,11 +128,7 @@ def _oracle(
 ) -> OracleReport:
     """Return the loss change of every channel, and how the signals rank them on the same images."""
     if batches is None:
-        raise InputError(
-            "the oracle measures a loss, and no images were given",
-            code="ORACLE_NEEDS_DATA",
-            hint="add --data DIR",
-        )
+        raise no_oracle_images()
     start = time.perf_counter()
     signals = tuple(dict.fromkeys(options.signals or COMPARED))
     found = score_signals(network, signals, choice, batches=batches, progress=progress)
@@ -157,11 +153,7 @@ def _oracle(
 def _importance(measured: Measured) -> ImportanceReport:
     """Return every importance of every group, and how much they agree."""
     if measured.batches is None:
-        raise InputError(
-            "the importance of layers is measured on images, and none were given",
-            code="IMPORTANCE_NEEDS_DATA",
-            hint="add --data DIR",
-        )
+        raise no_images_to_measure()
     start = time.perf_counter()
     found = {name: measure_importance(name, measured) for name in IMPORTANCES.names()}
     groups = measured.network.coupling.groups

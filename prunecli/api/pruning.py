@@ -16,15 +16,14 @@ from prunecli.methods.default_recipe import choose, prune_chosen, told
 from prunecli.network.traced import read_network
 from prunecli.options import PruneOptions
 from prunecli.options.declare import chosen, declared, refuse_idle, takes, values_of
+from prunecli.options.granularity import parse_pattern
 from prunecli.options.methods import ONE_SHOT
 from prunecli.options.prune import CHANNEL
+from prunecli.preflight.pruning import needs_table, weight_sparsity
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.road import PruneResult, check_prune
-from prunecli.pruning.timed import needs_table
 from prunecli.sparse import SparseResult, check_sparsify, sparsify_network
-from prunecli.sparse.granularity import parse_pattern
 from prunecli.verbs.prune import road_of
-from prunecli.verbs.prune_weights import weight_sparsity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,8 +16,8 @@ from prunecli.artefacts.provenance import (
 from prunecli.checkpoint import save
 from prunecli.errors import ProofError
 from prunecli.options import LoadOptions
+from prunecli.options.granularity import WEIGHT
 from prunecli.report import Verified
-from prunecli.sparse.granularity import WEIGHT
 from prunecli.sparse.masks import layers_of, sparsity_report, with_all_names
 from prunecli.sparse.proof import masked_tensors, output_difference, same_bits
 

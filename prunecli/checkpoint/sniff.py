@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.checkpoint.pickle_scan import ZIP_MAGIC, scan_file
 from prunecli.errors import InputError, LoadRefusedError, PruneError
-from prunecli.files import TEXT_SHARE, check_memory, check_plain, reading
+from prunecli.files import TEXT_SHARE, check_memory, check_plain, empty_file, missing_file, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,12 +45,7 @@ def sniff(path: Path) -> str:
     """
     head, size = _read_head(path)
     if size == 0:
-        raise LoadRefusedError(
-            "the file is empty",
-            code="EMPTY_FILE",
-            where=str(path),
-            hint="the program that wrote it may have been stopped; save or download it again",
-        )
+        raise empty_file(path)
     for recognise in _RECOGNISERS:
         kind = recognise(path, head, size)
         if kind is not None:
@@ -91,9 +86,7 @@ def _read_head(path: Path) -> tuple[bytes, int]:
         with path.open("rb") as file:
             return file.read(_HEAD), size
     except FileNotFoundError as error:
-        raise InputError(
-            "there is no such file", code="FILE_NOT_FOUND", where=str(path), hint="check the path"
-        ) from error
+        raise missing_file(path) from error
     except OSError as error:
         raise InputError(
             f"the file cannot be read: {error.strerror}",

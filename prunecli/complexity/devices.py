@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from prunecli.errors import DeviceError, InputError
+from prunecli.errors import DeviceError
+from prunecli.preflight.analysis import bad_device
 
 
 def device_named(name: str) -> torch.device:
@@ -18,9 +19,7 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(
-            f"no device is called {name!r}", code="BAD_DEVICE", hint="write auto, cpu or cuda"
-        ) from error
+        raise bad_device(name) from error
     try:
         torch.zeros(1, device=device).cpu()
     except (AssertionError, RuntimeError, NotImplementedError) as error:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from prunecli.complexity.csg import csg
 from prunecli.complexity.neighbours import WORKSPACE
 from prunecli.errors import InputError
+from prunecli.preflight.analysis import HARDEST
 from prunecli.progress import Progress, Step, silent
 from prunecli.registry import Registry
 from prunecli.report import Reduction, ReductionStep
@@ -96,9 +97,6 @@ class Candidates:
 
 SubsetRule: TypeAlias = Callable[[Candidates, int], Rows]
 """From candidates and images per class to rows, ascending."""
-
-HARDEST = "hardest"
-"""The rule that needs records of learnability."""
 
 SUBSET_RULES: Registry[SubsetRule] = Registry("subset rule")
 

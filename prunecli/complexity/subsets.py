@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunecli.complexity.reduction import HARDEST, SUBSET_RULES, Candidates
+from prunecli.complexity.reduction import SUBSET_RULES, Candidates
 from prunecli.data import Arrays, Packed
 from prunecli.data.subset import check_target, write_subset
 from prunecli.errors import InputError
 from prunecli.learnability import Known, known_images
+from prunecli.preflight.analysis import HARDEST, check_size_of_subset
 from prunecli.report import KeptLearnability, Subset
 from prunecli.wording import counted, some, verb
 
@@ -37,19 +38,7 @@ def check_subset(source: DataSource, records: Sequence[Path], options: Complexit
     files = not any(isinstance(raw, Arrays | Packed) for raw in source.splits.values())
     check_target(Path(options.subset), data=source.path, files=files)
     SUBSET_RULES.get(options.subset_rule)
-    if options.subset_rule == HARDEST and not records:
-        raise InputError(
-            "the hardest images are those that models learned latest, and no record is named",
-            code="NO_RECORD",
-            hint="add --learnability run.parquet, of finetune --record-learnability",
-        )
-    if options.per_class is None and not options.reduce:
-        raise InputError(
-            "it is not said how many images of each class the subset has",
-            code="NO_SUBSET_SIZE",
-            where=options.subset,
-            hint="say how many: --per-class 500, or let --reduce find the number",
-        )
+    check_size_of_subset(options, records=records)
 
 
 def known_for(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import DeformConv2d
 
 from prunecli.cutting.attributes import Size, set_attributes
 from prunecli.cutting.temperature import Factors, scaled
@@ -122,10 +121,15 @@ def _by_identity(tensors: Mapping[str, Tensor], slices: Slices) -> dict[int, Map
 
 
 def _mirror_sizes(module: nn.Module, path: str, slices: Slices) -> None:
-    mirror = next((MIRRORS[kind] for kind in type(module).__mro__ if kind in MIRRORS), None)
+    found = (_mirror_of(kind) for kind in type(module).__mro__)
+    mirror = next(filter(None, found), None)
     if mirror is not None:
         dims = slices.get(f"{path}.weight" if path else "weight", {})
         mirror(module, dims)
+
+
+def _mirror_of(kind: type) -> Callable[[Any, Mapping[int, Indices]], None] | None:
+    return MIRRORS.get(kind) or MIRRORS_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _mirror_convolution(module: Any, dims: Mapping[int, Indices]) -> None:
@@ -180,7 +184,6 @@ MIRRORS: dict[type, Callable[[Any, Mapping[int, Indices]], None]] = {
     nn.Conv1d: _mirror_convolution,
     nn.Conv2d: _mirror_convolution,
     nn.Conv3d: _mirror_convolution,
-    DeformConv2d: _mirror_convolution,
     nn.ConvTranspose1d: _mirror_transposed,
     nn.ConvTranspose2d: _mirror_transposed,
     nn.ConvTranspose3d: _mirror_transposed,
@@ -192,3 +195,8 @@ MIRRORS: dict[type, Callable[[Any, Mapping[int, Indices]], None]] = {
     nn.PReLU: _mirror_prelu,
 }
 """Which fields of a module repeat the sizes of its parameters."""
+
+MIRRORS_BY_NAME: dict[str, Callable[[Any, Mapping[int, Indices]], None]] = {
+    "torchvision.ops.deform_conv.DeformConv2d": _mirror_convolution,
+}
+"""The same for modules of packages that take seconds to import."""

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from prunecli.errors import InputError
+from prunecli.report import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,12 +104,24 @@ def fit(image: Image.Image, *, height: int, width: int) -> Image.Image:
     """
     if image.size == (width, height):
         return image
-    margin = 256 / 224 if min(height, width) >= LARGE else 1.0
-    scale = max(round(height * margin) / image.height, round(width * margin) / image.width)
+    least = _least(height, width)
+    scale = max(least[0] / image.height, least[1] / image.width)
     size = max(int(image.width * scale), width), max(int(image.height * scale), height)
     resized = image.resize(size, Image.Resampling.BILINEAR)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     return resized.crop((left, top, left + width, top + height))
+
+
+def preparation(spec: InputSpec) -> Preparation:
+    """Return how `to_pixels` and `normalise` bring images to a model."""
+    size = (spec.height, spec.width)
+    return Preparation(size, _least(*size), spec.channels, spec.mean, spec.std)
+
+
+def _least(height: int, width: int) -> tuple[int, int]:
+    """Return the least height and width that an image is resized to before it is cropped."""
+    margin = 256 / 224 if min(height, width) >= LARGE else 1.0
+    return round(height * margin), round(width * margin)
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

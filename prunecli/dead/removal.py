@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.dead import Dead, Kept, find_dead, without_dead
-from prunecli.errors import GraphError, InputError
+from prunecli.errors import GraphError
 from prunecli.network.patterns import matches
 from prunecli.wording import counted, verb
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prunecli.allocation import Saliency
-    from prunecli.budget import Budget
     from prunecli.evaluation.batches import Images
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
@@ -56,16 +55,6 @@ class WithoutDead:
                 own[needed[group.atoms]] = alive.max()
                 own[settled.gone[group.atoms]] = min(alive.min(), own.min())
         return saliency
-
-
-def check_dead(budget: Budget, options: PruneOptions) -> None:
-    """Raise `InputError` where there is neither a limit nor a search for dead channels."""
-    if not budget.limits and not options.dead:
-        raise InputError(
-            "no budget was given",
-            code="NO_BUDGET",
-            hint="say how much to keep, e.g. --flops 0.5, or remove dead channels alone: --dead",
-        )
 
 
 def living_network(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prunecli.errors import InputError
+from prunecli.preflight.exporting import no_format
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
@@ -131,12 +132,7 @@ def format_of(path: Path) -> ExportFormat:
     found = find_format(path)
     if found is None:
         endings = (ending for entry in EXPORT_FORMATS for ending in entry.value.endings)
-        raise InputError(
-            f"cannot export: the suffix {path.suffix!r} names no format",
-            code="UNWRITABLE_OUTPUT",
-            where=str(path),
-            hint=f"end the name in one of {', '.join(endings)}",
-        )
+        raise no_format(path, endings)
     return found
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _TORCH = str(Path(torch.__file__).parent)
 
-NAMESPACES = ("aten", "torchvision")
+TORCHVISION = "torchvision"
+NAMESPACES = ("aten", TORCHVISION)
 """The libraries whose operators rules and programs call by their bare names."""
 
 # --- families: operators that all tables treat alike ---------------------------------------------

@@ -22,7 +22,7 @@ from prunecli.html.parts import (
 from prunecli.html.runs import export_page, finetune_page
 from prunecli.html.sweeps import sweep_page
 from prunecli.html.thumbnails import data_uri
-from prunecli.html.writing import check_page, write_page
+from prunecli.html.writing import write_page
 
 __all__ = [
     "Bar",
@@ -39,7 +39,6 @@ __all__ = [
     "Thumbnails",
     "Tile",
     "analysis_page",
-    "check_page",
     "cut_page",
     "data_uri",
     "export_page",

@@ -24,6 +24,7 @@ from prunecli.html.words import (
     share_bar,
     sparsity_sections,
 )
+from prunecli.options.granularity import WEIGHT
 from prunecli.pictures import (
     candidates_picture,
     kept_picture,
@@ -32,7 +33,6 @@ from prunecli.pictures import (
 from prunecli.pictures.candidates import ranked
 from prunecli.report import ChoiceReport
 from prunecli.report.networks import MASKED
-from prunecli.sparse.granularity import WEIGHT
 from prunecli.wording import counted, images_text, percent, verb
 
 if TYPE_CHECKING:

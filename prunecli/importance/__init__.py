@@ -11,11 +11,11 @@ from prunecli.importance.measure import (
     Measured,
     agreements,
     check_importance,
-    chosen_importance,
     importance_of,
     measure_importance,
     uses_images,
 )
+from prunecli.preflight.pruning import chosen_importance
 
 __all__ = [
     "IMPORTANCES",

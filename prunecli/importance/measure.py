@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from prunecli.allocation import BY_IMPORTANCE, RECONSTRUCTION
-from prunecli.errors import InputError
+from prunecli.allocation import RECONSTRUCTION
+from prunecli.preflight.pruning import chosen_importance, no_importance_images
 from prunecli.progress import Progress, silent
 from prunecli.registry import Registry
 from prunecli.signals.oracle import spearman
@@ -68,14 +68,11 @@ def register(
     return add
 
 
-def chosen_importance(options: PruneOptions, *, data: bool) -> str | None:
-    """Return the name of the importance that an allocation uses; None where it uses none.
-
-    Unless one is named it is `probe` where there are images, and `energy` otherwise.
-    """
-    if options.allocation not in BY_IMPORTANCE:
-        return None
-    return options.importance or ("probe" if data else "energy")
+def check_importance(options: PruneOptions, batches: object) -> None:
+    """Raise `InputError` for an importance that has no images to look at."""
+    name = chosen_importance(options, data=batches is not None)
+    if name is not None and IMPORTANCES.get(name).needs_data and batches is None:
+        raise no_importance_images(name)
 
 
 def importance_of(
@@ -97,17 +94,6 @@ def uses_images(options: PruneOptions, *, data: bool) -> bool:
     """Tell whether the importance that an allocation uses looks at images."""
     name = chosen_importance(options, data=data)
     return name is not None and IMPORTANCES.get(name).needs_data
-
-
-def check_importance(options: PruneOptions, batches: object) -> None:
-    """Raise `InputError` for an importance that has no images to look at."""
-    name = chosen_importance(options, data=batches is not None)
-    if name is not None and IMPORTANCES.get(name).needs_data and batches is None:
-        raise InputError(
-            f"the importance {name} looks at images, and none were given",
-            code="IMPORTANCE_NEEDS_DATA",
-            hint="add --data DIR, or take --importance energy",
-        )
 
 
 def measure_importance(name: str, measured: Measured) -> Numbers:

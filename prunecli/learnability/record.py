@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunecli.atomic import atomic_write
-from prunecli.errors import InputError, LoadRefusedError
+from prunecli.errors import LoadRefusedError
 from prunecli.files import check_memory, check_plain, reading
+from prunecli.preflight.analysis import missing_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,13 +106,7 @@ def read_record(path: Path) -> Record:
     from pyarrow import parquet
 
     if not path.exists():
-        raise InputError(
-            "there is no such record of what a model learned",
-            code="NO_RECORD",
-            where=str(path),
-            hint="check the path, or make one: prunecli finetune ... --record-learnability "
-            "run.parquet",
-        )
+        raise missing_record(path)
     with reading(path, _no_record):
         check_plain(path)
         told = parquet.read_metadata(path)

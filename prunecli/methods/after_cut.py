@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from prunecli.errors import InputError
 from prunecli.methods.training_options import training_of
+from prunecli.preflight.pruning import no_training_images
 from prunecli.report import AccuracyChange, CoursePoint, LearningReport
 from prunecli.report.cuts import TRAIN
 from prunecli.training.devices import make_accelerator, precision_of
@@ -35,11 +35,7 @@ def training_after(options: PruneOptions, *, data: bool) -> FinetuneOptions | No
     if options.training.epochs is None:
         return None
     if not data:
-        raise InputError(
-            f"--epochs {options.training.epochs} trains the model, and no images were given",
-            code="SIGNAL_NEEDS_DATA",
-            hint="add --data DIR",
-        )
+        raise no_training_images(options.training.epochs)
     followed = getattr(options, "followed", ())
     return training_of(options, **({"limit": None} if "limit" in followed else {}))
 

@@ -20,11 +20,12 @@ from prunecli.evaluation.images import evaluate
 from prunecli.methods.setup import Setup
 from prunecli.network.described import trace_warnings
 from prunecli.options import TrainingOptions
+from prunecli.preflight.pruning import check_latency
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.described import cut_report
 from prunecli.pruning.proven_cut import Cut, proven
 from prunecli.pruning.road import PruneResult, check_options, prune_network
-from prunecli.pruning.timed import bound_where_needed, check_latency, with_measured
+from prunecli.pruning.timed import bound_where_needed, with_measured
 from prunecli.pruning.training_mode import graph_training_warnings
 from prunecli.report import AccuracyChange
 from prunecli.training.devices import make_accelerator

@@ -7,6 +7,7 @@ from pathlib import Path
 from prunecli.options import shared
 from prunecli.options.declare import group, is_given, needs, option
 from prunecli.options.methods import METHOD_DEFAULTS, ONE_SHOT
+from prunecli.options.names import Names, chain, signals
 
 DATA_NAMED = needs("data", hint="add --data images/")
 MODEL_NAMED = needs("model", hint="add --model FILE")
@@ -37,6 +38,7 @@ class ComplexityOptions:
         "Default: pca-5.",
         metavar="NAME",
         basic=True,
+        names=Names("embedding", read=chain),
     )
     epochs: int = _dataset(
         10,
@@ -58,13 +60,13 @@ class ComplexityOptions:
         "box",
         "Volume of a neighbourhood: box (as in the reference), or none (plain votes).",
         metavar="NAME",
-        choices=("box", "none"),
+        names=Names("volume"),
     )
     variant: str = _dataset(
         "csg",
         "Score: csg, or auls (area under the same spectrum).",
         metavar="NAME",
-        choices=("csg", "auls"),
+        names=Names("complexity score"),
     )
     repeats: int = _dataset(30, "Random draws to average.", metavar="N", minimum=1)
     limit: int | None = OF_DATA
@@ -82,7 +84,7 @@ class ComplexityOptions:
         "Device for the nearest-neighbour search: auto (a GPU if available), cpu or cuda. The "
         "result is the same on all.",
         metavar="NAME",
-        choices=("auto", "cpu", "cuda"),
+        suggested=("auto", "cpu", "cuda"),
     )
     reduce: bool = _dataset(
         False,
@@ -105,7 +107,7 @@ class ComplexityOptions:
         "How the subset is chosen: random, confusion, or hardest (drops the easiest images by "
         "--learnability).",
         metavar="NAME",
-        choices=("random", "confusion", "hardest"),
+        names=Names("subset rule"),
         needs=(SUBSET_WRITTEN,),
     )
     per_class: int | None = _dataset(
@@ -132,7 +134,7 @@ class AnalyzeOptions:
         METHOD_DEFAULTS[ONE_SHOT]["signal"],
         "Importance criterion. See 'prunecli methods signal'.",
         metavar="NAME",
-        choices=shared.SIGNALS,
+        names=Names("signal", read=signals),
     )
     signals: tuple[str, ...] = option(
         (),
@@ -140,6 +142,7 @@ class AnalyzeOptions:
         metavar="A,B,C",
         panel=shared.MODEL,
         form="names",
+        names=Names("signal", read=signals),
         needs=(MODEL_NAMED, needs("oracle")),
     )
     oracle: bool = _model(

@@ -10,9 +10,12 @@ from dataclasses import MISSING, dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_origin, get_type_hints
 
 from prunecli.errors import InputError
+
+if TYPE_CHECKING:
+    from prunecli.options.names import Names
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,7 +68,8 @@ class Option:
 
     `flags` are what it is called on the command line where that is not the name of the field.
     `form` names how words are read where the type of the field does not say it. `choices` are
-    offered by completion. `basic` options are those of the short help. `tells_default` says that
+    all words that it takes, `names` those that are registered, `suggested` some of many;
+    completion offers them. `basic` options are those of the short help. `tells_default` says that
     the help text itself names the default.
 
     `trusts` tells of which values an option lets code run or something be written; a file that
@@ -79,6 +83,8 @@ class Option:
     flags: str = ""
     form: str = ""
     choices: tuple[str, ...] = ()
+    names: Names | None = None
+    suggested: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     tells_default: bool = False

@@ -5,6 +5,7 @@ from functools import partial
 
 from prunecli.options import shared
 from prunecli.options.declare import needs, option
+from prunecli.options.names import Names
 
 TIMED = needs("benchmark", hint="leave --no-benchmark out")
 _timing = partial(option, panel=shared.TIMING, needs=(TIMED,))
@@ -33,6 +34,7 @@ class ExportOptions:
         metavar="NAME,NAME",
         flags="--device",
         form="names",
+        names=Names("device"),
     )
     batches: tuple[int, ...] = _timing(
         (1, 8), "Batch sizes.", metavar="N,N", flags="--batch", form="counts", basic=True

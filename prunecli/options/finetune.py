@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prunecli.options import shared
 from prunecli.options.declare import needs, option
+from prunecli.options.names import Names
 
 _training = partial(option, panel=shared.TRAINING)
 _noise = partial(option, panel=shared.REGULARIZATION, metavar="X")
@@ -48,7 +49,10 @@ class FinetuneOptions:
     amp: str = shared.amp(panel=shared.TRAINING)
     ema: float = shared.ema(panel=shared.TRAINING)
     augment: str = _training(
-        "auto", "Data augmentation. See 'prunecli methods augmentation'.", metavar="NAME"
+        "auto",
+        "Data augmentation. See 'prunecli methods augmentation'.",
+        metavar="NAME",
+        names=Names("augmentation", words=("auto",)),
     )
     label_smoothing: float = _training(0.0, "Label smoothing.", metavar="X", minimum=0, maximum=1)
     clip: float = shared.clip(panel=shared.TRAINING)
@@ -72,6 +76,7 @@ class FinetuneOptions:
         "Regularise by noise on weights or outputs during training. "
         "See 'prunecli methods regularizer'.",
         metavar="NAME",
+        names=Names("regularizer"),
         panel=shared.REGULARIZATION,
     )
     p: float = _noise(
@@ -108,6 +113,7 @@ class FinetuneOptions:
         "cubic",
         "How the sparsity grows. See 'prunecli methods \"sparsity schedule\"'.",
         metavar="NAME",
+        names=Names("sparsity schedule"),
     )
     sparsity_every: int = _zeroing(
         100, "Steps between two updates of the masks.", metavar="N", minimum=1
@@ -123,6 +129,7 @@ class FinetuneOptions:
         "uniform",
         "How the zeros are distributed over layers. See 'prunecli methods \"weight allocation\"'.",
         metavar="NAME",
+        names=Names("weight allocation"),
     )
     record_learnability: bool = False
     record_learnability_mode: str = option(

@@ -1,8 +1,10 @@
 """What `prune` can be asked for: budgets, and how channels or weights are chosen."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prunecli.options import shared
 from prunecli.options.declare import FOLLOWS, Needs, excluded_by, group, needs, option
@@ -17,6 +19,7 @@ from prunecli.options.methods import (
     TrainingOptions,
     is_at_once,
 )
+from prunecli.options.names import Names, several, signals
 
 CHANNEL = "channel"
 ONE_CUT = excluded_by("sweep")
@@ -35,6 +38,11 @@ AUTO_SIGNAL = needs(
     test=lambda names: "auto" in (names or "").split(","),
     hint="add --signal auto",
 )
+
+
+def _kind_of_allocation(given: Mapping[str, Any]) -> str:
+    channels = given.get("granularity", CHANNEL) == CHANNEL
+    return "allocation" if channels else "weight allocation"
 
 
 _USUAL, _OTHERS = {**PLAIN, **METHOD_DEFAULTS[ONE_SHOT]}, METHOD_DEFAULTS[ITERATIVE]
@@ -161,7 +169,7 @@ class PruneOptions:
         "the lowest loss on held-out images.",
         metavar="NAME",
         basic=True,
-        choices=(*shared.SIGNALS, "auto"),
+        names=Names("signal", words=("auto",), read=signals),
     )
     allocation: str = _criterion(
         FOLLOWS,
@@ -169,7 +177,7 @@ class PruneOptions:
         f"{RECIPE['allocation']} {_WHERE}). See 'prunecli methods allocation'.",
         metavar="NAME",
         basic=True,
-        choices=shared.ALLOCATIONS,
+        names=Names(_kind_of_allocation, read=several),
         needs=(
             needs(
                 "granularity", test=lambda kind: ":" not in (kind or ""), hint="leave {flag} out"
@@ -209,6 +217,7 @@ class PruneOptions:
         panel=shared.CRITERION,
         basic=True,
         form="names",
+        names=Names("repair", words=(NO_REPAIR,)),
     )
     method: str = option(
         FOLLOWS,
@@ -219,7 +228,7 @@ class PruneOptions:
         metavar="NAME",
         panel=shared.CRITERION,
         basic=True,
-        choices=(AUTO_METHOD, *METHOD_DEFAULTS),
+        names=Names("pruning method", words=(AUTO_METHOD,)),
         needs=(ONE_CUT,),
     )
     training: TrainingOptions = group(TrainingOptions, ONE_CUT, CHANNELS)
@@ -228,7 +237,7 @@ class PruneOptions:
         "What to remove: channel, weight (unstructured), or 2:4 (keep 2 of every 4 weights).",
         metavar="KIND",
         panel=shared.CRITERION,
-        choices=(CHANNEL, "weight", "2:4"),
+        suggested=(CHANNEL, "weight", "2:4"),
         needs=(ONE_CUT,),
     )
     importance: str | None = _criterion(
@@ -236,7 +245,7 @@ class PruneOptions:
         "Layer importance for allocations based on it: probe, sensitivity or energy (default: "
         "probe with --data, else energy).",
         metavar="NAME",
-        choices=shared.IMPORTANCES,
+        names=Names("importance"),
         needs=(
             CHANNELS,
             needs(
@@ -252,6 +261,7 @@ class PruneOptions:
         "Signals to try (default: some well-known ones). 'random' is always tried as well.",
         metavar="A,B,C",
         form="names",
+        names=Names("signal", read=signals),
         needs=(CHANNELS, AUTO_SIGNAL),
     )
     dead: bool = option(

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from prunecli.options.declare import Needs, option
+from prunecli.options.names import Names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,20 +53,6 @@ PANELS = (
 )
 """The panels of a help in their order."""
 
-# The names are repeated here because the registries import torch and completion must be instant;
-# a test compares the two.
-SIGNALS = ("l1", "l2", "bn-gamma", "geometric-median", "taylor", "fisher", "random")
-ALLOCATIONS = (
-    "uniform",
-    "uniform-plus",
-    "global",
-    "greedy",
-    "knapsack",
-    "erdos-renyi",
-    "inverse-importance",
-    "proportional-importance",
-)
-IMPORTANCES = ("probe", "sensitivity", "energy")
 SPLITS = ("auto", "train", "held_out", "test")
 
 AGGREGATE = "sum"
@@ -77,6 +64,7 @@ optimizer = partial(
     "sgd",
     "Optimizer. See 'prunecli methods optimizer'.",
     metavar="NAME",
+    names=Names("optimizer"),
 )
 aggregate = partial(
     option,
@@ -84,6 +72,7 @@ aggregate = partial(
     "How scores of coupled layers are combined. See 'prunecli methods aggregate'.",
     metavar="NAME",
     panel=CRITERION,
+    names=Names("aggregate"),
 )
 dead_threshold = partial(
     option,
@@ -129,7 +118,10 @@ alpha = partial(
     needs=(TAUGHT,),
 )
 schedule = partial(
-    option, help="Learning-rate schedule. See 'prunecli methods schedule'.", metavar="NAME"
+    option,
+    help="Learning-rate schedule. See 'prunecli methods schedule'.",
+    metavar="NAME",
+    names=Names("schedule"),
 )
 clip = partial(option, 0.0, "Gradient clipping norm. 0 disables it.", metavar="X", minimum=0)
 ema = partial(

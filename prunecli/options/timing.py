@@ -5,6 +5,7 @@ from functools import partial
 
 from prunecli.options import shared
 from prunecli.options.declare import excluded_by, needs, option
+from prunecli.options.names import Names
 
 TIMED = excluded_by("no_latency")
 ON_DATA = needs("data", hint="add --data DIR")
@@ -16,6 +17,7 @@ devices = partial(
     metavar="NAME,NAME",
     flags="--device",
     form="names",
+    names=Names("device"),
     panel=shared.TIMING,
 )
 batches = partial(

@@ -16,9 +16,7 @@ from prunecli.pictures.oracles import oracle_picture
 from prunecli.pictures.relations import relation_picture
 from prunecli.pictures.runs import run_picture
 from prunecli.pictures.saving import (
-    FORMATS,
     Picture,
-    check_folder,
     save_figure,
     save_pictures,
     svg_text,
@@ -29,13 +27,11 @@ from prunecli.pictures.timings import benchmark_picture, latency_picture
 from prunecli.pictures.training import removals_picture, training_picture
 
 __all__ = [
-    "FORMATS",
     "Picture",
     "agreement_picture",
     "balance_picture",
     "benchmark_picture",
     "candidates_picture",
-    "check_folder",
     "class_map_picture",
     "cost_named",
     "course_picture",

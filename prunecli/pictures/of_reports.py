@@ -35,14 +35,6 @@ if TYPE_CHECKING:
     from prunecli.options import AnalyzeOptions
     from prunecli.report import AnalyzeReport, DatasetAnalysis, ModelAnalysis
 
-NAMES = {
-    "prune": ("layers", "removals", "course", "widths", "latency", "candidates"),
-    "sweep": ("sweep",),
-    "finetune": ("training", "run", "layers"),
-    "export": ("benchmark", "run"),
-}
-"""What a verb may draw; which of them it draws depends on what it was asked."""
-
 
 @singledispatch
 def pictures_of(report: Any) -> dict[str, Picture]:

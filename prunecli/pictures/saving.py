@@ -10,15 +10,13 @@ from warnings import catch_warnings, filterwarnings
 from prunecli.atomic import atomic_write, writing_to
 from prunecli.errors import InputError
 from prunecli.pictures.style import printable
+from prunecli.preflight.outputs import PICTURE_FORMATS, picture_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from matplotlib.figure import Figure
-
-FORMATS = (".svg", ".png")
-"""What every picture is written as: for pages, and for everything that shows pixels only."""
 
 DOTS = 110
 """Pixels per inch of the formats that have pixels."""
@@ -33,33 +31,14 @@ class Picture:
     description: str
 
 
-def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool) -> None:
-    """Raise `InputError` where pictures of these names cannot be put in a folder, before work."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(
-            "the place for pictures is not a folder",
-            code="UNWRITABLE_OUTPUT",
-            where=str(folder),
-            hint="give a folder: --plots pictures/",
-        )
-    there = [path for path in _paths(folder, names) if path.exists()]
-    if there and not overwrite:
-        raise InputError(
-            "a picture exists already",
-            code="OUTPUT_EXISTS",
-            where=str(there[0]),
-            hint="give another folder (--plots) or replace it (--overwrite)",
-        )
-
-
 def save_pictures(folder: Path, pictures: Mapping[str, Picture]) -> tuple[Path, ...]:
-    """Write every picture into `folder` in all of `FORMATS`, and return the files."""
+    """Write every picture into `folder` in all of `PICTURE_FORMATS`, and return the files."""
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
-        for path in _paths(folder, [name]):
+        for path in picture_paths(folder, [name]):
             save_figure(picture, path)
-    return tuple(_paths(folder, pictures))
+    return tuple(picture_paths(folder, pictures))
 
 
 def save_figure(picture: Picture, path: Path) -> None:
@@ -68,12 +47,12 @@ def save_figure(picture: Picture, path: Path) -> None:
     The same figure gives the same bytes under the same version of matplotlib.
     """
     kind = path.suffix.lower()
-    if kind not in FORMATS:
+    if kind not in PICTURE_FORMATS:
         raise InputError(
             f"the suffix {path.suffix!r} names no format for pictures",
             code="UNWRITABLE_OUTPUT",
             where=str(path),
-            hint=f"end the name in one of {', '.join(FORMATS)}",
+            hint=f"end the name in one of {', '.join(PICTURE_FORMATS)}",
         )
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         _draw(picture, file, kind, letters="path")
@@ -102,7 +81,3 @@ def _draw(
         picture.figure.savefig(
             file, format=kind[1:], dpi=DOTS, metadata=metadata, transparent=transparent
         )
-
-
-def _paths(folder: Path, names: Iterable[str]) -> list[Path]:
-    return [folder / f"{name}{suffix}" for name in names for suffix in FORMATS]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -115,6 +114,8 @@ def asked(question: Callable[[Store], T], seconds: float) -> T:
     from torch.distributed import distributed_c10d
 
     store = distributed_c10d._get_default_store()  # noqa: SLF001
+    from concurrent.futures import Future
+
     answer: Future[T] = Future()
 
     def ask() -> None:

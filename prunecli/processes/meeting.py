@@ -55,15 +55,16 @@ def join() -> Processes:
     where as many as the environment asks for do not become a group, `MISSING_PROCESSES` where they
     do not come in time (`WAIT_SECONDS`).
     """
-    import torch
-    from accelerate import PartialState
     from torch import distributed
 
     ready = distributed.is_available() and distributed.is_initialized()
     known = Processes(distributed.get_world_size()) if ready else started(os.environ)
     if known.count == 1:
-        state = PartialState()
-    elif ready or PartialState._shared_state:  # noqa: SLF001 - how accelerate itself asks
+        return ALONE
+    import torch
+    from accelerate import PartialState
+
+    if ready or PartialState._shared_state:  # noqa: SLF001 - how accelerate itself asks
         state = PartialState(cpu=not torch.accelerator.is_available())
     else:
         state = _met(known)

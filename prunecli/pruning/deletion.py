@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from prunecli.errors import GateError, GraphError, InputError
+from prunecli.errors import GateError, GraphError
 from prunecli.evaluation.batches import Images, first_images
 from prunecli.evaluation.scores import TEMPERATURES, score_on
 from prunecli.graph.coupling.groups import STAYS
@@ -69,26 +69,6 @@ class Deletion:
     importance: NDArray[np.float64] | None
     report: BlocksReport
     warnings: tuple[str, ...] = ()
-
-
-def check_deletion(budget: Budget, options: PruneOptions) -> None:
-    """Raise `InputError` for what cannot go with deleted blocks, before any work."""
-    if not options.delete_blocks:
-        return
-    if options.latency.table is not None or any(limit.kind == "latency" for limit in budget.limits):
-        raise InputError(
-            "a latency table says nothing of a model without some of its blocks",
-            code="BAD_OPTION",
-            where="--delete-blocks",
-            hint="limit --flops, --params or --activations instead of the latency",
-        )
-    if options.dead:
-        raise InputError(
-            "dead channels and whole blocks cannot go in one cut",
-            code="BAD_OPTION",
-            where="--delete-blocks",
-            hint="cut in two steps: prunecli prune --dead, then --delete-blocks on what it wrote",
-        )
 
 
 def delete_blocks(

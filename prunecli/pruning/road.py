@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
-from prunecli.dead.removal import WithoutDead, check_dead, living_network, slow_widths
+from prunecli.dead.removal import WithoutDead, living_network, slow_widths
 from prunecli.errors import InputError, ProofError, PruneError
 from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
-from prunecli.importance import check_importance, chosen_importance, importance_of
+from prunecli.importance import check_importance, importance_of
 from prunecli.network.described import trace_warnings
 from prunecli.network.patterns import check_patterns
 from prunecli.options import PruneOptions
+from prunecli.preflight.pruning import (
+    AUTO,
+    check_dead,
+    check_deletion,
+    check_search,
+    chosen_importance,
+)
 from prunecli.progress import Clock, silent
 from prunecli.proof.structure import StructureProof
-from prunecli.pruning.deletion import check_deletion, delete_blocks
+from prunecli.pruning.deletion import delete_blocks
 from prunecli.pruning.described import cut_report
 from prunecli.pruning.proven_cut import Cut, newly_held, planned_cut, proven
 from prunecli.pruning.scoring import check_signal, score_living
-from prunecli.pruning.search import AUTO, asked_signals, best_signal, check_search, search_warnings
+from prunecli.pruning.search import asked_signals, best_signal, search_warnings
 from prunecli.pruning.selection import select
 from prunecli.pruning.training_mode import baked_in_training
 from prunecli.repair import check_repair, repair_, repair_warnings

@@ -7,9 +7,10 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from prunecli.errors import GateError, InputError, PruneError
+from prunecli.errors import GateError, PruneError
 from prunecli.evaluation.batches import CALIBRATION, Images, count_images, first_images
 from prunecli.importance import importance_of
+from prunecli.preflight.pruning import AUTO, CONTROL
 from prunecli.progress import Progress, Step, silent
 from prunecli.pruning.scoring import score_living
 from prunecli.pruning.selection import select
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from prunecli.budget import Budget
     from prunecli.dead.removal import WithoutDead
     from prunecli.options import PruneOptions
-
-AUTO = "auto"
-"""What stands for a signal where the best of several is wanted."""
-
-CONTROL = "random"
-"""The signal that every other one has to beat."""
 
 CANDIDATES = (
     "l1", "magnitude", "geometric-median", "taylor", "taylor-share", "fisher", "mean-replacement",
@@ -49,24 +44,6 @@ def asked_signals(options: PruneOptions) -> tuple[str, ...]:
     if options.signal != AUTO:
         return (options.signal,)
     return tuple(dict.fromkeys((*(options.candidates or CANDIDATES), CONTROL)))
-
-
-def check_search(options: PruneOptions, batches: object) -> None:
-    """Raise `InputError` for candidates that cannot be tried, before any work."""
-    if options.signal != AUTO:
-        return
-    if AUTO in options.candidates or set(options.candidates) == {CONTROL}:
-        raise InputError(
-            f"--candidates {','.join(options.candidates)} leaves nothing to choose from",
-            code="BAD_OPTION",
-            hint="name signals (prunecli methods lists them); random is always tried beside them",
-        )
-    if batches is None:
-        raise InputError(
-            "--signal auto measures a loss on images, and none were given",
-            code="SIGNAL_NEEDS_DATA",
-            hint="add --data DIR, or name a signal of the weights alone (l1, l2, bn-gamma)",
-        )
 
 
 def best_signal(

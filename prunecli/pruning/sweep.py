@@ -7,14 +7,14 @@ import time
 from itertools import product
 from typing import TYPE_CHECKING
 
-from prunecli.allocation import BY_IMPORTANCE
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import CALIBRATION
 from prunecli.importance import check_importance, importance_of
+from prunecli.preflight.pruning import AUTO, BY_IMPORTANCE, CONTROL, no_sweep_images
 from prunecli.progress import Progress, Step, silent
 from prunecli.pruning.road import check_options
 from prunecli.pruning.scoring import score_signals
-from prunecli.pruning.search import AUTO, CONTROL, asked_signals
+from prunecli.pruning.search import asked_signals
 from prunecli.pruning.trial import dense_trial, try_cut
 from prunecli.repair import check_repair
 from prunecli.report import SweepReport, Trial
@@ -51,7 +51,7 @@ def sweep_network(
     start = time.perf_counter()
     batches, judged_on = images.scored_on, images.judged_on
     if batches is None or judged_on is None:
-        raise no_images()
+        raise no_sweep_images()
     names = sweep_signals(signals, options)
     ways = [
         dataclasses.replace(options, signal=signal, allocation=allocation, candidates=())
@@ -102,15 +102,6 @@ def _check_choices(
         uses = [way for way in ways if way.allocation in BY_IMPORTANCE]
         for way in uses or ways[:1]:
             check_importance(way, ())
-
-
-def no_images() -> InputError:
-    """Return the error of a sweep that has nothing to measure on."""
-    return InputError(
-        "a sweep measures loss and accuracy on images, and none were given",
-        code="SWEEP_NEEDS_DATA",
-        hint="add --data DIR",
-    )
 
 
 def sweep_signals(signals: Sequence[str], options: PruneOptions) -> tuple[str, ...]:

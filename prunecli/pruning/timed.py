@@ -7,10 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunecli.atomic import check_place
 from prunecli.cost.latency import bind
-from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
+from prunecli.preflight.pruning import check_latency, needs_table
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.road import PruneResult, check_choices, prune_network
 from prunecli.report import BenchmarkRow, LatencyReport
@@ -33,12 +32,6 @@ TOLERANCE = 0.05
 
 Predictions are often off by some percent (`tests/benchmarks/latency.csv`): a warning says so.
 """
-
-
-def needs_table(budget: Budget, options: PruneOptions) -> bool:
-    """Tell whether milliseconds matter: for the budget, or because the user names a table."""
-    limited = any(limit.kind == "latency" for limit in budget.limits)
-    return limited or options.latency.table is not None
 
 
 def prune_timed(
@@ -105,6 +98,7 @@ def with_latency(
     `InputError` for a table that is none, or is that of another network or setting.
     """
     from prunecli.exporting.timing import latency_table
+    from prunecli.exporting.timing.clocks import watched
 
     machine = latency_table.this_machine(threads=options.threads, batch=options.batch)
     path, notes = options.table, list[str]()
@@ -112,9 +106,11 @@ def with_latency(
         table = latency_table.read_table(path)
         notes = latency_table.check_table(table, network, machine, path)
     else:
-        table = latency_table.measure_table(
-            network, input=input, machine=machine, progress=progress
-        )
+        with watched() as watch:
+            table = latency_table.measure_table(
+                network, input=input, machine=machine, progress=progress
+            )
+        notes.extend(watch.warnings(threads=machine.threads))
         if path is not None:
             latency_table.write_table(table, path)
     latency = bind(table, network.trace, network.coupling)
@@ -138,11 +134,14 @@ def with_measured(
     if not needs_table(budget, options):
         return result
     assert input is not None
+    from prunecli.exporting.timing.clocks import watched
+
     found = _predicted(result, options.latency)
     if result.model is not None:
-        with clock.stage("measure"):
+        with clock.stage("measure"), watched() as watch:
             row = _measured(dense, result.model, input, found, clock.progress)
             found = judged(found, row, budget)
+        notes = (*notes, *watch.warnings(threads=found.threads))
     report = dataclasses.replace(
         result.report,
         latency=found,
@@ -156,15 +155,6 @@ def check_timed(budget: Budget, options: PruneOptions, images: object) -> None:
     """Raise `InputError` for what a cut cannot do, milliseconds included, before any work."""
     check_latency(options.latency)
     check_choices(budget, options, images)
-
-
-def check_latency(options: LatencyOptions) -> None:
-    """Raise `InputError` for options that mean nothing, before any work."""
-    for flag, value in (("--threads", options.threads), ("--latency-batch", options.batch)):
-        if value is not None and value < 1:
-            raise InputError(f"{flag} {value} is below 1", code="BAD_OPTION")
-    if options.table is not None and not options.table.exists():
-        check_place(options.table)
 
 
 def _predicted(result: PruneResult, options: LatencyOptions) -> LatencyReport:

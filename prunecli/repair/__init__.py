@@ -14,6 +14,7 @@ from prunecli.cutting.temperature import scaled
 from prunecli.errors import GraphError, InputError
 from prunecli.evaluation.batches import BatchSource, Images, count_images
 from prunecli.evaluation.scores import score_on, sum_of_images
+from prunecli.preflight.pruning import check_repair_images
 from prunecli.progress import Progress, silent
 from prunecli.repair.layers import layers_of
 from prunecli.repair.lockstep import MEMORY_LIMIT
@@ -42,12 +43,8 @@ def check_repair(names: Sequence[str], batches: object) -> None:
     """Raise `InputError` for a repair that does not exist, or that has no images to look at."""
     for name in names:
         REPAIRS.get(name)
-    if names and batches is None:
-        raise InputError(
-            f"the repair {', '.join(names)} looks at images, and none were given",
-            code="REPAIR_NEEDS_DATA",
-            hint="add --data DIR; labels are used for the report alone",
-        )
+    if batches is None:
+        check_repair_images(names)
 
 
 def count_calibration(batches: BatchSource) -> int:

@@ -61,6 +61,7 @@ from prunecli.report.measured import (
     Evaluation,
     OutputParity,
     Parity,
+    Preparation,
     TeacherReport,
 )
 from prunecli.report.models import (
@@ -153,6 +154,7 @@ __all__ = [
     "OracleReport",
     "OutputParity",
     "Parity",
+    "Preparation",
     "PruneReport",
     "Reduction",
     "ReductionStep",

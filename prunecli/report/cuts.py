@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from prunecli.report.measured import AccuracyChange, BenchmarkRow, TeacherReport
+    from prunecli.report.measured import AccuracyChange, BenchmarkRow, Preparation, TeacherReport
     from prunecli.report.networks import (
         CutCost,
         FrozenReport,
@@ -372,3 +372,4 @@ class PruneReport:
     page: Path | None = None
     choice: ChoiceReport | None = None
     training: TrainingMode | None = None
+    preparation: Preparation | None = None

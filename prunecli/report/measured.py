@@ -11,6 +11,42 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How images are brought to a model.
+
+    An image of another size than `size` is resized to no less than `resized` and cropped in the
+    middle, both (height, width); other colours are converted to `channels`, 1 being grey and 3 RGB.
+    Pixels of 0 to 1 are normalised by `mean` and `std`.
+    """
+
+    size: tuple[int, int]
+    resized: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def statement(self) -> str:
+        """Return all of it as one line."""
+        height, width = self.size
+        colours = {1: "to grey", 3: "grey to RGB"}.get(self.channels, f"{self.channels} channels")
+        mean, std = (_listed(values) for values in (self.mean, self.std))
+        return (
+            f"resized to {_sides(self.resized)}, middle {height}x{width}, {colours}, "
+            f"mean {mean}, std {std}"
+        )
+
+
+def _sides(size: tuple[int, int]) -> str:
+    height, width = size
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Scores on one split: `accuracy` and `top5` are fractions, `loss` is mean cross-entropy."""
 
@@ -21,6 +57,7 @@ class Evaluation:
     per_class: Mapping[str, float] = field(default_factory=dict)
     split: str = ""
     warnings: tuple[str, ...] = ()
+    preparation: Preparation | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +104,8 @@ class Parity:
 class BenchmarkRow:
     """The original (`dense`) and the pruned model (`slim`), timed in one interleaved run.
 
-    Times are medians in milliseconds per batch.
+    Times are medians in milliseconds per batch; `clock` is what they were read from: `processor`
+    (on one thread of a CPU) or `wall`.
     """
 
     device: str
@@ -83,6 +121,7 @@ class BenchmarkRow:
     dense_percentiles: Mapping[str, float]
     slim_percentiles: Mapping[str, float]
     runs: int
+    clock: str = "wall"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prunecli.report.cuts import BlockReport, DeadReport, SparsityReport
+    from prunecli.report.measured import Preparation
     from prunecli.report.networks import Cost, FrozenReport
 
 
@@ -109,3 +110,4 @@ class ModelAnalysis:
     layers: tuple[LayerAnalysis, ...] = ()
     elsewhere: Mapping[str, float] = field(default_factory=dict)
     blocks: tuple[BlockReport, ...] = ()
+    preparation: Preparation | None = None

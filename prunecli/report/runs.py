@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prunecli.report.cuts import SparsityReport
-    from prunecli.report.measured import AccuracyChange, BenchmarkRow, Parity, TeacherReport
+    from prunecli.report.measured import (
+        AccuracyChange,
+        BenchmarkRow,
+        Parity,
+        Preparation,
+        TeacherReport,
+    )
     from prunecli.report.networks import CutCost, Verified
 
 BESIDE: Mapping[str, bool] = {"beside": True}
@@ -134,6 +140,7 @@ class FinetuneReport:
     precision: str = "fp32"
     taught_by: TeacherReport | None = None
     threads: int | None = None
+    preparation: Preparation | None = None
 
 
 @dataclass(frozen=True)

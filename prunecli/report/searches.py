@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from prunecli.report.measured import Preparation
     from prunecli.report.networks import Cost
 
 
@@ -89,3 +90,4 @@ class SweepReport:
     next_command: str = ""
     warnings: tuple[str, ...] = ()
     page: Path | None = None
+    preparation: Preparation | None = None

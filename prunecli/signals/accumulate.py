@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from prunecli.preflight.pruning import no_images
 from prunecli.signals.components import BASE_INPUTS, METRICS
 from prunecli.signals.derive import Batch, Needs
 from prunecli.signals.measure import RunningSums
 from prunecli.signals.score import finished, point_of
 from prunecli.signals.sites import taps_of
 from prunecli.signals.sources import sources_of
-from prunecli.signals.subject import no_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prunecli.errors import InputError
+from prunecli.options.names import signal_parts
+from prunecli.preflight.pruning import LATENCY_REMOVED
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 TAXONOMY = "Persand, Anderson, Gregg 2019, arXiv 1906.04675"
 VARIANT = "Persand et al., another reading"
 EXTENSION = "prunecli, an extension"
-
-LATENCY_REMOVED = "latency-removed"
-"""The scaling that needs a latency table."""
 
 
 @dataclass(frozen=True)
@@ -374,14 +372,7 @@ def parse_signal(text: str) -> Signal:
     >>> parse_signal("activation/taylor/abs-sum/l2").needs_data
     True
     """
-    parts = text.split("/")
-    if len(parts) != 4:
-        raise InputError(
-            f"{text!r} is not a signal",
-            code="BAD_SIGNAL",
-            hint="use a preset (prunecli methods) or base_input/pointwise_metric/reduction/scaling",
-        )
-    signal = Signal(*parts)
+    signal = Signal(*signal_parts(text))
     BASE_INPUTS.get(signal.base_input)
     METRICS.get(signal.pointwise_metric)
     REDUCTIONS.get(signal.reduction)

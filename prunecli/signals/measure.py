@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from prunecli.preflight.pruning import no_images
 from prunecli.progress import Step
 from prunecli.signals.components import (
     BASE_INPUTS,
@@ -27,7 +28,7 @@ from prunecli.signals.components import (
 from prunecli.signals.derive import Batch, batches_of
 from prunecli.signals.sites import inputs_of
 from prunecli.signals.sources import Source, sources_of
-from prunecli.signals.subject import SiteScore, Subject, no_images
+from prunecli.signals.subject import SiteScore, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, fx
 
 from prunecli.cost.sizes import tensor_bytes
@@ -205,6 +204,8 @@ def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float |
     >>> spearman(np.array([.1, .5, .3, .9, .2]), np.array([1., 4., 5., 6., 0.]))
     0.8
     """
+    from scipy.stats import rankdata
+
     ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (first, second)]
     scale = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
     return round(float(ranks[0] @ ranks[1]) / scale, 12) if scale else None

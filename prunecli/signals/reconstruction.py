@@ -25,11 +25,11 @@ from prunecli.graph.emitting.emit import emit
 from prunecli.graph.emitting.program import build
 from prunecli.least_squares.elimination import eliminate
 from prunecli.least_squares.equations import WIDEST, Draw
+from prunecli.preflight.pruning import no_images
 from prunecli.progress import Step
 from prunecli.signals.derive import Watcher, pull
 from prunecli.signals.readers import Reader, Sums, readers_of, sums_of
 from prunecli.signals.score import PRESETS, OnImages
-from prunecli.signals.subject import no_images
 from prunecli.wording import counted, verb
 
 if TYPE_CHECKING:

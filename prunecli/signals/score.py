@@ -13,16 +13,16 @@ from torch import Tensor
 
 from prunecli.evaluation.batches import count_images
 from prunecli.options import PruneOptions
+from prunecli.preflight.pruning import LATENCY_REMOVED, no_images
 from prunecli.progress import Progress, silent
 from prunecli.registry import Registry
-from prunecli.signals.components import LATENCY_REMOVED, Signal, parse_signal
+from prunecli.signals.components import Signal, parse_signal
 from prunecli.signals.measure import measure
 from prunecli.signals.subject import (
     SiteScore,
     Subject,
     check_finite,
     combine,
-    no_images,
     no_latencies,
 )
 

@@ -93,12 +93,3 @@ def no_latencies(signal: str) -> InputError:
         code="SIGNAL_NEEDS_TABLE",
         hint="add --latency-table FILE: it is read, or measured if it does not exist",
     )
-
-
-def no_images(signal: str) -> InputError:
-    """Return the error of a signal that has nothing to look at."""
-    return InputError(
-        f"the signal {signal} looks at images, and none were given",
-        code="SIGNAL_NEEDS_DATA",
-        hint="add --data DIR, or use a signal of the weights alone (l1, l2, bn-gamma)",
-    )

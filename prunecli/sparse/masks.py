@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from prunecli.sparse.granularity import Pattern
+    from prunecli.options.granularity import Pattern
 
 Masks = dict[str, Tensor]
 """Boolean, by parameter: which weights are kept."""

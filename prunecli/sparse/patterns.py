@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from prunecli.sparse.granularity import Pattern
+    from prunecli.options.granularity import Pattern
 
 
 def reduction_matrix(weight: Tensor, input_dim: int = 1) -> Tensor:
@@ -32,7 +32,7 @@ def pattern_mask(saliency: Tensor, pattern: Pattern, input_dim: int = 1) -> Tens
 
     `saliency` has the shape of the weight; its size on `input_dim` must be a multiple of `m`.
 
-    >>> from prunecli.sparse.granularity import Pattern
+    >>> from prunecli.options.granularity import Pattern
     >>> pattern_mask(torch.tensor([[3.0, 1.0, 2.0, 2.0]]), Pattern(2, 4)).tolist()
     [[True, False, True, False]]
     """

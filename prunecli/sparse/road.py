@@ -13,12 +13,12 @@ from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
 from prunecli.network.described import prune_report
-from prunecli.options.methods import ONE_SHOT
+from prunecli.options.granularity import Pattern, parse_pattern
+from prunecli.preflight.pruning import check_share_of_weights, check_weights_at_once
 from prunecli.progress import Clock, silent
 from prunecli.report import Cost, CutCost, FrozenReport, PruneReport, SparsityReport
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.batch_norm_repair import check_norms_repair, repair_norms_
-from prunecli.sparse.granularity import CHANNEL, Pattern, parse_pattern
 from prunecli.sparse.layers import WeightLayer, held_fast, weight_layers
 from prunecli.sparse.masks import (
     apply_masks_,
@@ -185,36 +185,13 @@ def _repaired(
         return repair_norms_(slim, network, images=images, progress=clock.progress)
 
 
-def check_weights_at_once(options: PruneOptions) -> None:
-    """Raise `InputError` for a method that trains: such a method removes channels."""
-    if options.method != ONE_SHOT:
-        raise InputError(
-            f"the method {options.method} removes channels, no single weights",
-            code="BAD_OPTION",
-            hint="zero weights along the way with prunecli finetune --sparsity 0.9",
-        )
-
-
 def check_weight_options(options: PruneOptions, sparsity: float | None) -> None:
     """Raise `InputError` for a choice that means nothing for single weights, before any work."""
     check_weights_at_once(options)
     weight_signal(options.signal)
-    pattern = parse_pattern(options.granularity)
-    if pattern is None:
+    if parse_pattern(options.granularity) is None:
         WEIGHT_ALLOCATIONS.get(options.allocation)
-    if options.granularity == CHANNEL or (pattern is None) != (sparsity is not None):
-        raise InputError(
-            f"--granularity {options.granularity} "
-            + ("zeroes a share of its own" if pattern else "needs the share of weights to zero"),
-            code="BAD_BUDGET",
-            hint="leave --sparsity out" if pattern else "say it: --sparsity 0.9",
-        )
-    if sparsity is not None and not 0 < sparsity < 1:
-        raise InputError(
-            f"--sparsity {sparsity:g} is no share between 0 and 1",
-            code="BAD_BUDGET",
-            hint="give the share of weights to zero, such as 0.9",
-        )
+    check_share_of_weights(options, sparsity)
 
 
 def _check_any(layers: Sequence[WeightLayer], held: Mapping[str, str], pattern: Pattern) -> None:

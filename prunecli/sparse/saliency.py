@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from prunecli.errors import InputError
+from prunecli.preflight.pruning import LATENCY_REMOVED, no_images
 from prunecli.progress import Progress, Step, silent
 from prunecli.signals import PRESETS, Signal, parse_signal
 from prunecli.signals.components import (
     BASE_INPUTS,
-    LATENCY_REMOVED,
     METRICS,
     REDUCTIONS,
     SCALINGS,
@@ -27,7 +27,7 @@ from prunecli.signals.components import (
     ScalingFacts,
 )
 from prunecli.signals.derive import derived, needs_of_tensors
-from prunecli.signals.subject import Subject, no_images
+from prunecli.signals.subject import Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunecli.errors import DeviceError, InputError
-from prunecli.sparse.granularity import Pattern
+from prunecli.options.granularity import Pattern
 from prunecli.sparse.patterns import reduction_matrix
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from prunecli.data import DataSource, ImageSet, load_split
 from prunecli.errors import InputError, InterruptedRunError
 from prunecli.options import FinetuneOptions
+from prunecli.preflight.training import check_training
 from prunecli.processes import joined
 from prunecli.progress import Progress, silent
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
-from prunecli.sparse.granularity import WEIGHT
 from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
 from prunecli.training.devices import make_accelerator, precision_of
@@ -30,12 +30,12 @@ from prunecli.training.optimizers import OPTIMIZERS, peak_rate
 from prunecli.training.placing import placed, start_run
 from prunecli.training.recipe import Recipe, Teacher
 from prunecli.training.regularizers import REGULARIZERS, check_regularizer, make_regularizer
-from prunecli.training.sampling import SAMPLINGS, check_sampling, make_sampling
+from prunecli.training.sampling import SAMPLINGS, make_sampling
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from accelerate import Accelerator
@@ -171,60 +171,17 @@ def make_recipe(
 def check_options(options: FinetuneOptions) -> None:
     """Raise `InputError` for a choice that cannot be trained with."""
     check_mode(options.record_learnability_mode)
-    check_sampling(options)
     OPTIMIZERS.get(options.optimizer)
     SCHEDULES.get(options.schedule)
     SPARSITY_SCHEDULES.get(options.sparsity_schedule)
     WEIGHT_ALLOCATIONS.get(options.allocation)
-    if options.granularity != WEIGHT:
-        raise InputError(
-            f"--granularity {options.granularity} does not grow along a training run",
-            code="BAD_OPTION",
-            hint=f"zero weights with prunecli prune --granularity {options.granularity} first: "
-            "finetune keeps the zeros",
-        )
     if options.regularizer is not None:
         REGULARIZERS.get(options.regularizer)
-        if options.sparsity is not None:
-            raise InputError(
-                f"--sparsity and --regularizer {options.regularizer} cannot be combined",
-                code="BAD_OPTION",
-                hint="train with --regularizer first, then run finetune --sparsity on the result",
-            )
-    for name, (fine, wanted) in RANGES.items():
-        value = getattr(options, name)
-        if value is not None and not fine(value):
-            raise InputError(
-                f"{name.replace('_', '-')} {value} is out of range",
-                code="BAD_OPTION",
-                hint=f"give {wanted}",
-            )
+    check_training(options)
 
 
 REGULARIZING = ("p", "q", "target_fraction")
 """The options that a regulariser follows."""
-
-RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
-    "epochs": (lambda value: value >= 1, "1 or more"),
-    "batch_size": (lambda value: value >= 1, "1 or more"),
-    "lr": (lambda value: 0 < value < float("inf"), "a number above 0"),
-    "momentum": (lambda value: 0 <= value < 1, "0 to below 1"),
-    "weight_decay": (lambda value: 0 <= value < float("inf"), "0 or more"),
-    "temperature": (lambda value: 0 < value < float("inf"), "a number above 0"),
-    "alpha": (lambda value: 0 <= value <= 1, "0 to 1"),
-    "ema": (lambda value: 0 <= value < 1, "0 (off) to below 1, such as 0.999"),
-    "label_smoothing": (lambda value: 0 <= value < 1, "0 to below 1"),
-    "clip": (lambda value: 0 <= value < float("inf"), "0 (off) or the largest norm"),
-    "held_out": (lambda value: 0 <= value < 1, "0 to below 1"),
-    "limit": (lambda value: value >= 2, "2 or more"),
-    "p": (lambda value: 0 < value < 1, "a rate between 0 and 1, such as 0.3"),
-    "q": (lambda value: 0 < value < float("inf"), "a number above 0, such as 1.5"),
-    "target_fraction": (lambda value: 0 < value <= 1, "a fraction above 0, up to 1"),
-    "sparsity": (lambda value: 0 < value < 1, "a share between 0 and 1, such as 0.9"),
-    "sparsity_every": (lambda value: value >= 1, "1 or more"),
-    "sparsity_until": (lambda value: 0 <= value <= 1, "0 to 1"),
-}
-"""What each number may be, and how that is said."""
 
 
 def trainable_copy(model: nn.Module) -> nn.Module:

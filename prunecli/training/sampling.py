@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunecli.errors import InputError
 from prunecli.learnability import Known, curriculum_rows, importance_weights, known_images, pace
+from prunecli.preflight.training import check_sampling
 from prunecli.report import SamplingReport
 
 if TYPE_CHECKING:
@@ -56,23 +56,6 @@ def make_sampling(options: FinetuneOptions, images: ImageSet) -> Sampling | None
             known = known_images(files, images.paths, images.labels.numpy(), images.classes)
             return make(known, files, images, options)
     return None
-
-
-def check_sampling(options: FinetuneOptions) -> None:
-    """Raise `InputError` (`BAD_OPTION`) for choices that exclude each other."""
-    asked = [name for name in SAMPLINGS if getattr(options, name)]
-    if len(asked) > 1:
-        raise InputError(
-            "--curriculum and --importance-sampling both decide which images are trained on",
-            code="BAD_OPTION",
-            hint="give one of the two",
-        )
-    if asked and options.record_learnability and options.record_learnability_mode == "training":
-        raise InputError(
-            "hits cannot be taken from training where images are not drawn once per epoch each",
-            code="BAD_OPTION",
-            hint="record them in a pass of their own: --record-learnability-mode evaluation",
-        )
 
 
 def _curriculum(

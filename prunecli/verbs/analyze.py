@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts.sparse import stored_sparsity
 from prunecli.data import DataSource, check_classes, load_split, open_source, unlike_classes
+from prunecli.data.decode import preparation
 from prunecli.html import analysis_page, write_page
 from prunecli.lifetime.claims import claiming
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
@@ -118,7 +119,11 @@ def _analyze_model(
         batches=batches,
         progress=progress,
     )
-    return dataclasses.replace(found, sparsity=stored_sparsity(checkpoint))
+    return dataclasses.replace(
+        found,
+        sparsity=stored_sparsity(checkpoint),
+        preparation=None if images is None else preparation(checkpoint.input),
+    )
 
 
 def _analyze_data(

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from prunecli.errors import InputError
 from prunecli.exporting import check_devices
 from prunecli.exporting.timing.race import race
-from prunecli.html import check_page, write_page
+from prunecli.html import write_page
 from prunecli.html.comparison import compare_page
 from prunecli.options import CompareOptions
 from prunecli.options.declare import check_effect
+from prunecli.preflight.outputs import check_page
 from prunecli.progress import Progress, silent
 from prunecli.report import ComparedModel, CompareReport, TimingRow
 from prunecli.report.steadiness import unsteady_timings

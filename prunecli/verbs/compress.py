@@ -18,10 +18,11 @@ from prunecli.compression.search import best, next_strength
 from prunecli.compression.wishes import judged, read_wishes
 from prunecli.data import open_source
 from prunecli.errors import InputError
-from prunecli.html import check_page, page_of, write_page
+from prunecli.html import page_of, write_page
 from prunecli.lifetime.claims import claiming
 from prunecli.options import CompressOptions, ExportOptions, WishOptions
 from prunecli.options.declare import check_effect
+from prunecli.preflight.outputs import check_page
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import CompressReport
 from prunecli.verbs.export import export

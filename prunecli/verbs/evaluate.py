@@ -15,6 +15,7 @@ from prunecli.data import (
     open_source,
     unlike_classes,
 )
+from prunecli.data.decode import preparation
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions
 from prunecli.processes import Processes, join
@@ -58,7 +59,8 @@ def evaluate(
     if (form := exporting.find_format(model)) is not None:
         spec = _input_of(model, form, load)
         images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
-        return form.evaluate(model, images, batch_size=batch_size, input=spec, progress=progress)
+        scores = form.evaluate(model, images, batch_size=batch_size, input=spec, progress=progress)
+        return dataclasses.replace(scores, preparation=preparation(spec))
     loaded = read(model, load)
     network = instantiate(loaded.checkpoint)
     spec = loaded.checkpoint.input
@@ -73,7 +75,8 @@ def evaluate(
         progress=progress,
     )
     unlike = unlike_classes(loaded.checkpoint.classes, source)
-    return dataclasses.replace(scores, warnings=merged(loaded.warnings, unlike, scores.warnings))
+    warnings = merged(loaded.warnings, unlike, scores.warnings)
+    return dataclasses.replace(scores, warnings=warnings, preparation=preparation(spec))
 
 
 def _check_one_process(models: Iterable[Path | None], processes: Processes) -> None:

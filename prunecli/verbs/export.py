@@ -15,7 +15,7 @@ from prunecli.atomic import check_output
 from prunecli.lifetime.claims import claiming
 from prunecli.options import ExportOptions, LoadOptions
 from prunecli.options.declare import check_effect
-from prunecli.pictures.of_reports import NAMES
+from prunecli.preflight.outputs import PICTURES
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import NO_GATES, BenchmarkRow, ExportReport, Gates, RunStep
 from prunecli.report.steadiness import unsteady_warnings
@@ -52,6 +52,7 @@ def export(
     pictures; the page says whether `gates` are met.
     """
     from prunecli import exporting
+    from prunecli.exporting.timing.clocks import watched
 
     start = time.perf_counter()
     options = options or ExportOptions()
@@ -59,7 +60,7 @@ def export(
     target = output or Path(f"{model.stem}.onnx")
     check_output(target, inputs=[model], overwrite=overwrite)
     show = Show(page, plots, gates=gates)
-    check_show(show, NAMES["export"], inputs=[model, against], overwrite=overwrite)
+    check_show(show, PICTURES["export"], inputs=[model, against], overwrite=overwrite)
     form = exporting.format_of(target)
     exporting.writer_of(form, dynamic_size=options.dynamic_size)
     timer = form.timer if options.benchmark else None
@@ -88,8 +89,10 @@ def export(
     if options.benchmark and timer is None:
         warnings.append(f"{form.label} files cannot be timed here")
     if timer is not None:
-        rows = _timed(form, timer, target, opened, dense, options=options, progress=progress)
-        warnings.extend((*unsteady_warnings(rows), *_slower(rows)))
+        with watched() as watch:
+            rows = _timed(form, timer, target, opened, dense, options=options, progress=progress)
+        busy = watch.warnings(threads=rows[0].threads) if rows else []
+        warnings.extend((*busy, *unsteady_warnings(rows), *_slower(rows)))
     report = ExportReport(
         output=target,
         opset=file.opset,

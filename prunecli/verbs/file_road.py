@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.atomic import check_output
 from prunecli.checkpoint import save
+from prunecli.data.decode import preparation
 from prunecli.progress import Clock
 from prunecli.verbs.opened import Opened, open_model
 from prunecli.verbs.warnings import filled_masks, merged
@@ -56,6 +57,9 @@ def reported(started: Started, report: PruneReport) -> PruneReport:
         report,
         seconds={**started.clock.seconds, **report.seconds},
         warnings=merged(started.opened.loaded.warnings, report.warnings),
+        preparation=None
+        if started.job.data is None
+        else preparation(started.opened.checkpoint.input),
     )
 
 

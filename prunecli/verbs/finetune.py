@@ -29,6 +29,7 @@ from prunecli.data import (
     names_of,
     open_source,
 )
+from prunecli.data.decode import preparation
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import HELD_OUT
 from prunecli.learnability import (
@@ -42,7 +43,7 @@ from prunecli.lifetime.claims import claiming
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import changes_of, check_effect, effective, values_of
 from prunecli.options.shared import teacher_file
-from prunecli.pictures.of_reports import NAMES
+from prunecli.preflight.outputs import PICTURES
 from prunecli.processes import join, joined
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
@@ -198,6 +199,7 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         sampling=result.sampling,
         precision=result.precision,
         architecture=opened.architecture,
+        preparation=preparation(checkpoint.input),
         teacher=scores.teacher,
         history=(*history_of(checkpoint), step),
         taught_by=taught.report,
@@ -234,7 +236,7 @@ def _check(run: _Run, show: Show) -> None:
     check_output(run.target, inputs=inputs, overwrite=run.overwrite)
     check_show(
         show,
-        NAMES["finetune"],
+        PICTURES["finetune"],
         inputs=[*inputs, run.data],
         overwrite=run.overwrite,
     )

@@ -14,7 +14,7 @@ from prunecli.data import check_classes, load_split, open_source
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
-from prunecli.pruning.search import AUTO
+from prunecli.preflight.pruning import AUTO
 from prunecli.signals import needs_data
 
 if TYPE_CHECKING:

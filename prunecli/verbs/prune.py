@@ -6,23 +6,18 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from prunecli.allocation import BY_IMPORTANCE
-from prunecli.errors import InputError
 from prunecli.lifetime.claims import claiming
 from prunecli.methods.default_recipe import choose
 from prunecli.methods.ways import trains
 from prunecli.options import LoadOptions, PruneOptions
 from prunecli.options.declare import check_effect
+from prunecli.options.granularity import CHANNEL
 from prunecli.options.shared import teacher_file
-from prunecli.pictures.of_reports import NAMES
+from prunecli.preflight.outputs import PICTURES
+from prunecli.preflight.pruning import check_road
 from prunecli.processes import joined
 from prunecli.progress import Progress, silent
-from prunecli.pruning.search import AUTO
-from prunecli.pruning.timed import needs_table
 from prunecli.report import PruneReport
-from prunecli.signals.components import LATENCY_REMOVED
-from prunecli.sparse.granularity import CHANNEL
-from prunecli.sparse.road import check_weights_at_once
 from prunecli.verbs.job import Job
 from prunecli.verbs.prune_at_once import one_shot
 from prunecli.verbs.prune_training import trained
@@ -35,12 +30,6 @@ if TYPE_CHECKING:
     from prunecli.budget import Budget
 
 Road: TypeAlias = Callable[[Job], PruneReport]
-
-
-def needs_latencies(budget: Budget | None, options: PruneOptions) -> bool:
-    """Tell whether a budget, a table or a signal asks for milliseconds."""
-    limited = budget is not None and needs_table(budget, options)
-    return limited or options.signal.endswith(f"/{LATENCY_REMOVED}")
 
 
 @claiming
@@ -84,7 +73,7 @@ def prune(
     road = road_of(job.options, budget)
     teacher = teacher_file(options.training.teacher)
     show = Show(page, plots, command)
-    check_show(show, NAMES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
+    check_show(show, PICTURES["prune"], inputs=[model, data, teacher], overwrite=overwrite)
     report = road(job)
     report = dataclasses.replace(report, choice=report.choice or chosen.choice)
     return shown(report, show) if joined().is_main else report
@@ -96,41 +85,7 @@ def _has_latency(budget: Budget | None) -> bool:
 
 def road_of(options: PruneOptions, budget: Budget | None) -> Road:
     """Return the way to a cut; raise `InputError` for what that way cannot do, before any work."""
-    road = trained if trains(options.method) else one_shot
+    check_road(options, budget)
     if options.granularity != CHANNEL:
-        check_weights_at_once(options)
-        road = sparsify
-    elif budget is None:
-        raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
-    if road is one_shot:
-        return road
-    for asked, problem, hint in (
-        (
-            options.dead,
-            "dead channels are removed by one-shot cuts",
-            "remove them first with prunecli prune --dead, then go on with the result",
-        ),
-        (
-            road is trained and options.allocation in BY_IMPORTANCE,
-            f"the allocation {options.allocation} measures layers once, before a one-shot cut",
-            "use --allocation greedy, or leave --method out",
-        ),
-        (
-            options.signal == AUTO,
-            "the signal auto compares one-shot cuts of channels",
-            "name a signal, or leave --method and --granularity out",
-        ),
-        (
-            road is trained and options.signal.endswith(f"/{LATENCY_REMOVED}"),
-            f"the signal {options.signal} counts milliseconds, which is done once, before a cut",
-            "name another signal; --latency itself is a budget of every method",
-        ),
-        (
-            road is sparsify and needs_latencies(budget, options),
-            "milliseconds are counted by cuts of channels alone",
-            "leave --granularity out",
-        ),
-    ):
-        if asked:
-            raise InputError(problem, code="BAD_OPTION", hint=hint)
-    return road
+        return sparsify
+    return trained if trains(options.method) else one_shot

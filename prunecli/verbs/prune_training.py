@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from prunecli.artefacts.provenance import cut_checkpoint
 from prunecli.data import check_classes, open_source
-from prunecli.errors import InputError
 from prunecli.options.methods import ITERATIVE
 from prunecli.options.shared import teacher_file
+from prunecli.preflight.pruning import check_training_images
 from prunecli.processes import join, joined
 from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import class_count
@@ -59,12 +59,8 @@ def trained(job: Job) -> PruneReport:
     check_target(job, teacher_file(own.teacher))
     if not (job.dry_run or own.resume or job.overwrite):
         check_no_run(run_dir)
-    if job.data is None:
-        raise InputError(
-            f"the method {job.options.method} trains the model, and no images were given",
-            code="SIGNAL_NEEDS_DATA",
-            hint="add --data DIR",
-        )
+    check_training_images(job.options, images=job.data is not None)
+    assert job.data is not None
     way = way_of(job.options.method)
     check_trained(way, job.options)
     started = start(job)

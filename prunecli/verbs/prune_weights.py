@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prunecli.artefacts.history import cut_step
 from prunecli.artefacts.provenance import provenance, state_of
 from prunecli.artefacts.sparse import save_proven
-from prunecli.errors import InputError
+from prunecli.preflight.pruning import weight_sparsity
 from prunecli.sparse.batch_norm_repair import check_norms_repair
 from prunecli.sparse.road import check_weight_options, sparsify_network
 from prunecli.sparse.saliency import weight_signal
@@ -16,7 +16,6 @@ from prunecli.verbs.file_road import check_target, reported, start
 from prunecli.verbs.images import check_labels, images_for
 
 if TYPE_CHECKING:
-    from prunecli.budget import Budget
     from prunecli.report import PruneReport
     from prunecli.sparse.road import SparseResult
     from prunecli.verbs.file_road import Started
@@ -90,19 +89,3 @@ def _written(started: Started, result: SparseResult, report: PruneReport) -> Pru
         sparsity=sizes,
         seconds={**report.seconds, "save": clock.seconds["save"]},
     )
-
-
-def weight_sparsity(budget: Budget | None) -> float | None:
-    """Return the share of weights to zero; raise `InputError` for a budget of something else."""
-    if budget is None:
-        return None
-    for limit in budget.limits:
-        if limit.kind != "channels" or limit.fraction is None:
-            raise InputError(
-                f"--{limit.kind} is no budget for single weights: the model keeps its shape",
-                code="BAD_BUDGET",
-                hint="give the share of the weights to zero, such as --sparsity 0.9",
-            )
-    fraction = budget.limits[0].fraction
-    assert fraction is not None
-    return 1.0 - fraction

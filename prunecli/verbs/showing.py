@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from prunecli.html import check_page, page_of, write_page
-from prunecli.pictures import check_folder, save_pictures
+from prunecli.html import page_of, write_page
+from prunecli.pictures import save_pictures
 from prunecli.pictures.of_reports import pictures_of
+from prunecli.preflight.outputs import check_folder, check_page
 from prunecli.report import (
     NO_GATES,
     ExportReport,

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunecli.allocation import BY_IMPORTANCE
+from prunecli.preflight.pruning import BY_IMPORTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from prunecli.atomic import atomic_write, check_output
 from prunecli.cost.kinds import COST_KINDS
 from prunecli.data import check_classes, open_source
-from prunecli.errors import InputError
+from prunecli.data.decode import preparation
 from prunecli.lifetime.claims import claiming
 from prunecli.options import LoadOptions, PruneOptions
-from prunecli.pictures.of_reports import NAMES
+from prunecli.preflight.outputs import PICTURES
+from prunecli.preflight.pruning import check_table, no_sweep_images
 from prunecli.progress import Clock, Progress, silent
-from prunecli.pruning.sweep import no_images, sweep_network
+from prunecli.pruning.sweep import sweep_network
 from prunecli.report import finite, to_json
 from prunecli.verbs.images import images_for
 from prunecli.verbs.opened import open_model
@@ -57,12 +58,12 @@ def sweep(
     """
     options = options or PruneOptions()
     if data is None:
-        raise no_images()
+        raise no_sweep_images()
     if table is not None:
         _writer(table)
         check_output(table, inputs=[model], overwrite=overwrite)
     show = Show(page, plots, command)
-    check_show(show, NAMES["sweep"], inputs=[model, data, table], overwrite=overwrite)
+    check_show(show, PICTURES["sweep"], inputs=[model, data, table], overwrite=overwrite)
     opened = open_model(model, load)
     network = opened.network(Clock(progress))
     check_classes(network.outputs, open_source(data), names=opened.checkpoint.classes)
@@ -80,6 +81,7 @@ def sweep(
     report = dataclasses.replace(
         report,
         table=table,
+        preparation=preparation(opened.checkpoint.input),
         next_command=next_command(command, report, model=model, importance=options.importance),
         warnings=merged(opened.loaded.warnings, report.warnings),
     )
@@ -146,12 +148,5 @@ WRITERS: dict[str, Callable[[SweepReport], str]] = {".csv": _as_csv, ".json": _a
 
 
 def _writer(table: Path) -> Callable[[SweepReport], str]:
-    writer = WRITERS.get(table.suffix.lower())
-    if writer is None:
-        raise InputError(
-            f"a sweep writes no model, and the suffix {table.suffix!r} names no table",
-            code="UNWRITABLE_OUTPUT",
-            where=str(table),
-            hint=f"end the name in one of {', '.join(WRITERS)}, or leave --out out",
-        )
-    return writer
+    check_table(table)
+    return WRITERS[table.suffix.lower()]

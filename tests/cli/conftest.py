@@ -7,12 +7,17 @@ import sys
 import pytest
 
 import prunecli
-from tests.support.fake_verbs import FakeVerbs
+from tests.support.fake_verbs import READ, FakeVerbs
 
 
 @pytest.fixture
 def verbs(monkeypatch, tmp_path):
     fake = FakeVerbs()
+    for name in READ:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"weights")
+    for name in ("d", "data"):
+        (tmp_path / name).mkdir()
     monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
     monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
     monkeypatch.chdir(tmp_path)

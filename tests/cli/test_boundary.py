@@ -14,7 +14,6 @@ import time
 import pytest
 from rich.table import Table
 
-import prunecli
 from prunecli import report
 from prunecli.errors import InputError, is_out_of_memory
 from prunecli.files import reading
@@ -22,20 +21,11 @@ from prunecli.wording import one_line, printable, some
 from prunecli_cli import find_model
 from prunecli_cli.main import main
 from prunecli_cli.render import _console
-from tests.support.fake_verbs import FakeVerbs, analyze_report
+from tests.support.fake_verbs import analyze_report
 
 WORDS = ("prune", "m.pt", "--flops", "0.5")
 STEERING = ("\x1b[2J", "\r", "\x07", "\u202e", "\u2066", "\x9b", "\u2028", "\x08", "\udce9")
 MARKUP = ("[/red]", "[bold]x[/bold]", "[link=file:///etc]y[/link]", "[", "\\[", "[/]")
-
-
-@pytest.fixture
-def verbs(monkeypatch, tmp_path):
-    fake = FakeVerbs()
-    monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
-    monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
-    monkeypatch.chdir(tmp_path)
-    return fake
 
 
 @pytest.mark.parametrize("name", [*MARKUP, *STEERING])
@@ -228,6 +218,7 @@ def test_termination_is_answered_as_ctrl_c_is(tmp_path):
         "from prunecli_cli.start import run\n"
         "run()\n"
     )
+    (tmp_path / WORDS[1]).write_bytes(b"weights")
     process = start(*WORDS, "--json", code=code, cwd=tmp_path)
     assert process.stderr.readline() == "begun\n"
     began = time.monotonic()

@@ -10,24 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import prunecli
 from prunecli.options import PruneOptions
 from prunecli_cli import config
 from prunecli_cli.main import command_options, main
-from tests.support.fake_verbs import FakeVerbs
-
-
-@pytest.fixture
-def verbs(monkeypatch, tmp_path):
-    fake = FakeVerbs()
-    monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
-    monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
-    monkeypatch.chdir(tmp_path)
-    return fake
 
 
 def options_given(verbs, *words):
-    assert main(["prune", "m.pt", "--flops", "0.5", *words]) == 0
+    assert main(["prune", "m.pt", "--flops", "0.5", "--overwrite", *words]) == 0
     return verbs.calls[-1][1]["options"]
 
 
@@ -67,6 +56,7 @@ def test_a_file_above_the_folder_counts(verbs, monkeypatch):
     Path("pyproject.toml").write_text("[tool.prunecli]\nseed = 9\n")
     Path("a/b").mkdir(parents=True)
     monkeypatch.chdir("a/b")
+    Path("m.pt").write_bytes(b"weights")
     assert options_given(verbs).seed == 9
 
 
@@ -163,6 +153,7 @@ def test_code_beside_a_model_is_not_run(tmp_path):
     ("variable", "value"), [("PRUNECLI_ALLOW_PICKLE", "1"), ("PRUNECLI_ARCH", "payload:net")]
 )
 def test_a_variable_that_grants_trust_is_told(verbs, monkeypatch, capsys, variable, value):
+    Path("payload.py").touch()
     monkeypatch.setenv(variable, value)
     assert main(["prune", "m.pt", "--flops", "0.5"]) == 0
     load = verbs.calls[-1][1]["load"]

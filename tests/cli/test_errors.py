@@ -8,23 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import prunecli
 from prunecli import errors
 from prunecli.checkpoint.writing import _WRITERS
 from prunecli_cli.main import EXIT_CODES, main
 from prunecli_cli.parsing import CHECKPOINTS
-from tests.support.fake_verbs import FakeVerbs
 
 WORDS = ("prune", "m.pt", "--flops", "0.5")
-
-
-@pytest.fixture
-def verbs(monkeypatch, tmp_path):
-    fake = FakeVerbs()
-    monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
-    monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
-    monkeypatch.chdir(tmp_path)
-    return fake
 
 
 KINDS = sorted(
@@ -117,7 +106,7 @@ def test_ctrl_c_while_nothing_was_begun_exits_130(verbs, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("prunecli.budget.make_budget", stop)
+    monkeypatch.setattr("prunecli_cli.prune.make_budget", stop)
     assert main(WORDS) == 130
     assert "error: interrupted" in capsys.readouterr().err
 

@@ -58,6 +58,9 @@ def test_the_whole_road_ends_in_an_onnx_file_as_good_as_the_checkpoint(model, ca
         for path in (tuned["data"]["output"], exported["data"]["output"])
     ]
     assert scores[0]["count"] == scores[1]["count"] > 0
+    brought = {"size": [8, 8], "resized": [8, 8], "channels": 1, "mean": [0.305], "std": [0.376]}
+    assert [found["preparation"] for found in (*scores, tuned["data"])] == [brought] * 3
+    assert pruned["data"]["preparation"] is None  # it looked at no image
     assert scores[0]["accuracy"] == pytest.approx(scores[1]["accuracy"], abs=1e-3)
     assert scores[0]["accuracy"] == pytest.approx(tuned["data"]["accuracy"]["after"], abs=1e-9)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prunecli.options import FinetuneOptions, PruneOptions, shared
+from prunecli.options import FinetuneOptions, PruneOptions
 from prunecli.options.declare import declared
 from prunecli_cli.main import command_options, root_command
 from prunecli_cli.signature import SHOWN_EXAMPLES
@@ -143,9 +143,3 @@ def test_an_option_with_another_flag_than_its_field_is_set_by_its_flag(verbs, ca
     assert run(capsys, "analyze", "digits")[0] == 0
     found = [given["options"].complexity.epochs for _, given in verbs.calls]
     assert found == [7, 9]
-
-
-def test_the_names_that_completion_offers_are_registered():
-    from prunecli.signals import PRESETS
-
-    assert set(shared.SIGNALS) <= set(PRESETS.names())

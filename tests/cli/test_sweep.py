@@ -14,11 +14,12 @@ from prunecli_cli.main import main
 from prunecli_cli.tables import view
 from tests.support import fake_verbs
 from tests.support.command_line import envelope, run
+from tests.support.fake_verbs import READ
 
 SWEEP = ("prune", "m.pt", "--sweep", "flops=0.5:0.9:0.4", "--data", "digits")
 KEYS = {
     "architecture", "kind", "cost", "dense", "trials", "images", "measured", "repair", "suggested",
-    "seconds", "table", "pictures", "next_command", "page",
+    "seconds", "table", "pictures", "next_command", "page", "preparation",
 }  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def test_a_sweep_hands_signals_and_allocations_on_and_writes_no_network(verbs, c
     assert (called["table"], called["plots"]) == (Path("t.csv"), Path("p"))
     assert called["options"].repair == ("bn",)
     assert "taylor" in out
-    assert not list(tmp_path.glob("*.pt"))
+    assert all(path.name in READ for path in tmp_path.glob("*.pt"))
 
 
 def test_a_sweep_takes_candidates_where_auto_is_one_of_its_signals(verbs, capsys):

@@ -29,7 +29,7 @@ def test_a_pruned_model_is_told_in_about_ten_lines_and_the_rest_with_verbose(ver
     assert len(told) <= 13
     for fact in ("model", "FLOPs", "kept)", "equals the masked original", "written", "next:"):
         assert fact in err
-    _, _, details = run(capsys, "prune", "m.pt", "--flops", "0.5", "--verbose")
+    _, _, details = run(capsys, "prune", "m.pt", "--flops", "0.5", "--verbose", "--overwrite")
     assert len(details.splitlines()) > 2 * len(told)
 
 

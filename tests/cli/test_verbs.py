@@ -52,6 +52,7 @@ VERBS = {
             "blocks",
             "choice",
             "training",
+            "preparation",
             "pictures",
             "page",
         },
@@ -76,12 +77,13 @@ VERBS = {
             "page",
             "sampling",
             "precision",
+            "preparation",
             "taught_by",
         },
     ),
     "evaluate": (
         ["m.pt", "--data", "digits"],
-        {"accuracy", "top5", "loss", "count", "per_class", "split"},
+        {"accuracy", "top5", "loss", "count", "per_class", "split", "preparation"},
     ),
     "export": (
         ["m.pt"],
@@ -142,12 +144,12 @@ def test_the_nested_keys_of_the_envelopes_are_pinned(verbs, capsys):
     assert set(analyzed["model"]["dead"]) == set(pruned["dead"])
 
 
-def test_json_mode_says_nothing_on_stderr(verbs, capsys):
+def test_json_mode_keeps_all_but_the_envelope_on_stderr(verbs, capsys):
     verbs.prints = "a library talks"
     code, out, err = run(capsys, "prune", "m.pt", "--flops", "0.5", "--json")
     assert code == 0
     assert len(out.splitlines()) == 1
-    assert err == "a library talks\n"  # kept away from the data
+    assert err == "working\na library talks\n"  # kept away from the data
 
 
 def test_numbers_that_json_lacks_become_null(verbs, capsys):
@@ -171,7 +173,7 @@ def test_a_pipe_and_quiet_get_the_output_path_alone(verbs, capsys, words, path):
     code, out, err = run(capsys, *words)
     assert (code, out) == (0, f"{path}\n")
     assert path in err  # the report
-    code, out, err = run(capsys, *words, "-q")
+    code, out, err = run(capsys, *words, "-q", "--overwrite")
     assert (code, out, err) == (0, f"{path}\n", "")
 
 
@@ -202,13 +204,15 @@ def test_force_color_colours_and_no_color_does_not(verbs, capsys, monkeypatch):
     verbs.warnings = ("2 layers are frozen",)
     assert "\x1b[33m" in run(capsys, "prune", "m.pt", "--flops", "0.5")[2]
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[33m" not in run(capsys, "prune", "m.pt", "--flops", "0.5")[2]
+    told = run(capsys, "prune", "m.pt", "--flops", "0.5", "--overwrite")[2]
+    assert "\x1b[33m" not in told
+    assert "2 layers are frozen" in told
 
 
 def test_warnings_go_to_stderr_even_when_quiet_and_into_the_envelope(verbs, capsys):
     verbs.warnings = ("nothing was cut in 3 groups",)
     assert "warning: nothing was cut" in run(capsys, "prune", "m.pt", "--flops", "0.5", "-q")[2]
-    _, found = envelope(capsys, "prune", "m.pt", "--flops", "0.5")
+    _, found = envelope(capsys, "prune", "m.pt", "--flops", "0.5", "--overwrite")
     assert found["warnings"] == ["nothing was cut in 3 groups"]
     assert "warnings" not in found["data"]
 
@@ -232,9 +236,9 @@ def test_every_prune_flag_arrives_in_the_library(verbs, capsys):
         " --aggregate max"
         " --importance energy"
         " --align 4 --min-width 2 --exclude a.* --exclude b --only c --data d --limit 7 --seed 3"
-        " --arch net --arch-arg width=64 --arch-arg kind=x --input-size 32x48 --mean 0.1,0.2,0.3"
-        " --std 1,1,1 --allow-pickle --weights ema --prefix a.b --ignore loss.* --ignore x"
-        " --map c=fc --map d= --overwrite -o out.pt"
+        " --arch resnet18 --arch-arg width=64 --arch-arg kind=x --input-size 32x48"
+        " --mean 0.1,0.2,0.3 --std 1,1,1 --allow-pickle --weights ema --prefix a.b --ignore loss.*"
+        " --ignore x --map c=fc --map d= --overwrite -o out.pt"
     )
     assert run(capsys, *words)[0] == 0
     ((_, given),) = verbs.calls
@@ -252,7 +256,7 @@ def test_every_prune_flag_arrives_in_the_library(verbs, capsys):
         importance="energy",
     )
     assert given["load"] == LoadOptions(
-        "net",
+        "resnet18",
         {"width": 64, "kind": "x"},
         (32, 48),
         (0.1, 0.2, 0.3),
@@ -269,7 +273,8 @@ def test_every_prune_flag_arrives_in_the_library(verbs, capsys):
 
 def test_dead_channels_need_no_budget_and_their_flags_arrive(verbs, capsys):
     assert run(capsys, "prune", "m.pt", "--dead", "--dead-threshold", "0.01", "--data", "d")[0] == 0
-    assert run(capsys, "prune", "m.pt", "--dead", "--flops", "0.5")[0] == 0
+    words = ("--dead", "--flops", "0.5", "--overwrite")
+    assert run(capsys, "prune", "m.pt", *words)[0] == 0
     assert run(capsys, "analyze", "m.pt", "--data", "d", "--dead-threshold", "0.02")[0] == 0
     assert run(capsys, "prune", "m.pt")[0] == 2
     (_, alone), (_, both), (_, analyzed) = verbs.calls
@@ -281,7 +286,7 @@ def test_dead_channels_need_no_budget_and_their_flags_arrive(verbs, capsys):
 
 def test_a_report_says_which_channels_are_dead_and_what_their_removal_does(verbs, capsys):
     assert "302 of 4096" in run(capsys, "prune", "m.pt", "--dead")[2]
-    _, _, shown = run(capsys, "prune", "m.pt", "--dead", "--verbose")
+    _, _, shown = run(capsys, "prune", "m.pt", "--dead", "--verbose", "--overwrite")
     for words in ("302 of 4096", "1024 images", "0.612345 -> 0.612355", "off by 0.25"):
         assert words in " ".join(shown.split())
     assert "1: it carries the constants of others" in " ".join(shown.split())
@@ -343,7 +348,7 @@ def test_every_flag_of_an_iterative_cut_arrives_in_the_library(verbs, capsys):
 def test_an_iterative_cut_takes_all_images_and_its_own_signal_unless_told(verbs, capsys):
     words = ("prune", "m.pt", "--flops", "0.5", "--method", "iterative", "--data", "d")
     run(capsys, *words)
-    run(capsys, *words, "--signal", "l1")
+    run(capsys, *words, "--signal", "l1", "--overwrite")
     signals = [given["options"].signal for _, given in verbs.calls]
     assert signals == ["fisher", "l1"]
     assert verbs.calls[0][1]["options"].limit is None
@@ -354,7 +359,7 @@ def test_an_iterative_cut_counts_its_removals_and_with_verbose_lists_them(verbs,
     words = ("prune", "m.pt", "--flops", "0.5", "--method", "iterative", "--data", "d")
     shown = run(capsys, *words)[2]
     assert "30 removals, held-out accuracy 92.0 % -> 90.0 %" in " ".join(shown.split())
-    details = run(capsys, *words, "--verbose")[2]
+    details = run(capsys, *words, "--verbose", "--overwrite")[2]
     assert "310 ms -> 160 ms" in details
     lines = [line.split() for line in details.splitlines()]
     assert {str(at) for at in range(1, 31)} <= {line[0] for line in lines if line}
@@ -391,7 +396,7 @@ def test_every_export_flag_arrives_in_the_library(verbs, capsys):
         " --tolerance 0.01 --seed 2 --against d.pt --overwrite"
     )
     assert run(capsys, *words)[0] == 0
-    assert run(capsys, "export", "m.pt", "--no-benchmark")[0] == 0
+    assert run(capsys, "export", "m.pt", "--no-benchmark", "--overwrite")[0] == 0
     (_, given), (_, untimed) = verbs.calls
     expected = ExportOptions(18, ("cpu", "cuda"), (1, 32), 2, 9, True, 0.01, 2)
     assert untimed["options"] == ExportOptions(benchmark=False)
@@ -526,11 +531,11 @@ def test_a_gate_that_is_not_met_exits_1_and_keeps_the_figures(verbs, capsys, wor
 
 def test_a_missed_gate_stops_a_pipe_but_keeps_the_file(verbs, capsys):
     code, out, err = run(
-        capsys, "finetune", "m.pt", "--data", "d", "--min-accuracy", "0.99", "-o", "t.pt"
+        capsys, "finetune", "m.pt", "--data", "d", "--min-accuracy", "0.99", "-o", "tuned.pt"
     )
     assert (code, out) == (1, "")
     assert "--min-accuracy asks for 0.99" in err
-    assert Path("t.pt").exists()
+    assert Path("tuned.pt").exists()
 
 
 def test_a_speed_up_that_was_not_measured_misses_its_gate(verbs, capsys):
@@ -600,6 +605,19 @@ def test_every_run_is_remembered_for_the_next_verb(verbs, capsys):
 def test_progress_in_a_log_names_each_stage_once(verbs, capsys):
     _, _, err = run(capsys, "prune", "m.pt", "--flops", "0.5")
     assert err.count("working\n") == 1
+
+
+@pytest.mark.parametrize(("flag", "lines"), [("-q", 1), ("--json", 1)])
+def test_progress_is_seen_on_a_terminal_whatever_becomes_of_stdout(
+    verbs, capsys, monkeypatch, flag, lines
+):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, out, err = run(capsys, "prune", "m.pt", "--flops", "0.5", flag)
+    assert (code, len(out.splitlines())) == (0, lines)
+    assert "working" not in out
+    assert "working" in err
+    assert "41M -> 20.3M" not in err  # the report is talk
 
 
 def test_progress_on_a_terminal_is_a_bar_but_not_in_ci(verbs, capsys, monkeypatch):

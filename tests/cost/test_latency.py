@@ -597,6 +597,7 @@ def test_a_budget_that_is_missed_in_reality_is_a_missed_gate(
     monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
     monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.pt").write_bytes(b"weights")
     assert main(["prune", "m.pt", "--latency", "0.7", "--threads", "2", "--verbose"]) == code
     captured = capsys.readouterr()
     _, options = fake.calls[0]

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from prunecli import data
 from prunecli.architectures.reference import InputSpec
-from prunecli.data.decode import to_image, to_pixels
+from prunecli.data.decode import preparation, to_image, to_pixels
 from prunecli.errors import InputError
 
 
@@ -261,3 +261,21 @@ def test_the_real_cifar_test_images_decode_to_their_pixels(cifar_dir, rgb32):
     for index in (0, 77, 199):
         with Image.open(images.paths[index]) as image:
             assert (images.images[index].permute(1, 2, 0).numpy() == np.asarray(image)).all()
+
+
+@pytest.mark.parametrize(("side", "resized"), [(224, 256), (32, 32), (299, 342)])
+def test_a_report_says_how_an_image_was_brought_to_the_model(side, resized):
+    """What is said is what happens to a picture whose columns count up."""
+    spec = InputSpec(3, side, side, (0.5, 0.25, 0.125), (1.0, 0.5, 0.25))
+    said = preparation(spec)
+    assert said.resized == (resized, resized)
+    assert said.statement == (
+        f"resized to {resized}, middle {side}x{side}, grey to RGB, mean 0.5 0.25 0.125, "
+        "std 1 0.5 0.25"
+    )
+    columns = np.linspace(0, 255, resized).astype(np.uint8)
+    picture = Image.fromarray(np.tile(columns, (resized, 1)))  # grey, as large as is said
+    pixels, kind = to_pixels(picture, spec)
+    left = round((resized - side) / 2)
+    assert kind == "grayscale"
+    assert (pixels == columns[left : left + side]).all()

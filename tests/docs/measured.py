@@ -64,6 +64,7 @@ def measured() -> dict[str, str]:
         "strangers": _strangers(),
         "mutations": _mutations(),
         "interruptions": _interruptions(),
+        "startup": _startup(),
         "expected-error": _expected_error(),
         "kept-flops": _kept_flops(),
         "kept-flops-relation": _kept_flops_relation(),
@@ -615,6 +616,18 @@ def _interruptions() -> str:
         for fault, own in found.items()
     ]
     head = ("what happens", "verbs", "runs", "ended early", "finished", "broken files", "faults")
+    return table(head, rows)
+
+
+def _startup() -> str:
+    """Return processor seconds before and after, and both over the bare import of torch."""
+    rows = []
+    for row in read("startup.csv"):
+        torch, before, after = (float(row[name]) for name in ("torch", "before", "after"))
+        ratios = (f"{before / torch:.2f}", f"{after / torch:.2f}", f"{before / after:.1f}x")
+        rows.append((row["case"], row["torch"], row["before"], row["after"], *ratios))
+    head = ("what", "torch, s", "before, s", "after, s", "before / torch", "after / torch",
+            "faster")  # fmt: skip
     return table(head, rows)
 
 

@@ -19,7 +19,6 @@ from prunecli.html import (
     Section,
     Thumbnails,
     Tile,
-    check_page,
     data_uri,
     page,
     write_page,
@@ -27,6 +26,7 @@ from prunecli.html import (
 from prunecli.html.words import place_text
 from prunecli.pictures import Picture
 from prunecli.pictures.style import COLOURS, new_figure, short
+from prunecli.preflight.outputs import check_page
 from tests.support import browser, html_checks
 from tests.support.hostile import HOSTILE
 

@@ -27,7 +27,7 @@ from prunecli.importance import (
 )
 from prunecli.importance.probe import RIDGE, probe_error
 from prunecli.network.traced import read_network
-from prunecli.options import PruneOptions, shared
+from prunecli.options import PruneOptions
 from prunecli.verbs.images import normalised
 from tests.support.weights import randomize_
 
@@ -253,13 +253,6 @@ def test_an_importance_that_cannot_be_had_is_refused_before_any_work(options, co
     with pytest.raises(InputError) as caught:
         check_importance(options, None)
     assert caught.value.code == code
-
-
-def test_the_command_line_offers_what_is_registered() -> None:
-    from prunecli.allocation import ALLOCATIONS
-
-    assert sorted(shared.ALLOCATIONS) == sorted(ALLOCATIONS.names())
-    assert sorted(shared.IMPORTANCES) == sorted(IMPORTANCES.names())
 
 
 def test_agreement_is_the_rank_correlation_over_what_both_see() -> None:

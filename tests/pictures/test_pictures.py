@@ -15,7 +15,6 @@ from prunecli import verbs
 from prunecli.errors import InputError
 from prunecli.options import AnalyzeOptions
 from prunecli.pictures import (
-    check_folder,
     oracle_picture,
     save_figure,
     save_pictures,
@@ -23,6 +22,7 @@ from prunecli.pictures import (
     sweep_picture,
 )
 from prunecli.pictures.style import COLOURS, MARKERS
+from prunecli.preflight.outputs import check_folder
 from tests.support import fake_verbs
 from tests.support.samples import VGG
 

@@ -30,9 +30,10 @@ from prunecli.pictures import (
     widths_picture,
 )
 from prunecli.pictures.layers import FREE, FROZEN
-from prunecli.pictures.of_reports import NAMES, pictures_of
+from prunecli.pictures.of_reports import pictures_of
 from prunecli.pictures.rows import MOST_ROWS, rows_of
 from prunecli.pictures.style import NARROW
+from prunecli.preflight.outputs import PICTURES
 from tests.support import fake_verbs
 
 
@@ -266,8 +267,8 @@ def test_every_report_draws_only_what_its_verb_may_draw():
         ("prune", made), ("sweep", fake_verbs.sweep_report()), ("finetune", tuned),
         ("export", exported),
     ):  # fmt: skip
-        assert set(pictures_of(each)) <= set(NAMES[verb])
-    assert set(pictures_of(made)) == set(NAMES["prune"])
+        assert set(pictures_of(each)) <= set(PICTURES[verb])
+    assert set(pictures_of(made)) == set(PICTURES["prune"])
 
 
 def test_a_run_of_which_nothing_is_known_is_still_drawn():

@@ -503,6 +503,7 @@ def test_the_command_line_hands_the_repairs_on(monkeypatch, tmp_path, capsys) ->
     monkeypatch.setitem(sys.modules, "prunecli.verbs", fake)
     monkeypatch.setattr(prunecli, "verbs", fake, raising=False)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.pt").write_bytes(b"weights")
     words = ["prune", "m.pt", "--flops", "0.5", "--repair", "bn, lstsq", "--data", "digits"]
     assert main(words) == 0
     (_, options), *_ = fake.calls

@@ -20,7 +20,8 @@ def fake(monkeypatch, tmp_path) -> FakeVerbs:
     for verb in ("prune", "finetune"):
         monkeypatch.setattr(prunecli.verbs, verb, getattr(found, verb))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "m.pt").write_bytes(b"")
+    (tmp_path / "m.pt").write_bytes(b"weights")
+    (tmp_path / "d").mkdir()
     return found
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 import prunecli
 from prunecli.errors import DeviceError, GateError, GraphError, InputError
 from prunecli.network.traced import read_network
+from prunecli.options.granularity import Pattern, parse_pattern
 from prunecli.signals import PRESETS
 from prunecli.sparse import WEIGHT_ALLOCATIONS, weight_layers
 from prunecli.sparse.allocation import (
@@ -23,7 +24,6 @@ from prunecli.sparse.allocation import (
     lamp_scores,
     spread,
 )
-from prunecli.sparse.granularity import Pattern, parse_pattern
 from prunecli.sparse.patterns import pattern_mask, reduction_matrix
 from prunecli.sparse.saliency import weight_saliencies, weight_signal, weight_signal_names
 from prunecli.sparse.semi_structured import has_pattern, sort_out, to_semi_structured

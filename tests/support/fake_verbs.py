@@ -10,6 +10,9 @@ from typing import Any
 from prunecli import report
 from prunecli.progress import Step
 
+READ = ("m.pt", "t.pt", "d.pt", "dense.pt", "nets/m.th", "nets/m.pruned.pt")
+"""Models that are asked for: that they are there is looked at before a verb is called."""
+
 COST = report.Cost(flops=41e6, params=272e3, activations=188e3, bytes=1.09e6, channels=688)
 HALF = report.Cost(flops=20.3e6, params=151e3, activations=121e3, bytes=610e3, channels=401)
 EVALUATION = report.Evaluation(

@@ -22,9 +22,9 @@ from prunecli.data import Arrays, DataSource, StreamedImageSet
 from prunecli.errors import InputError, InterruptedRunError, PruneError
 from prunecli.evaluation.images import evaluate
 from prunecli.options import FinetuneOptions
+from prunecli.preflight.training import RANGES
 from prunecli.report import to_json
 from prunecli.training import OPTIMIZERS, SCHEDULES, finetune
-from prunecli.training.finetune import RANGES
 from prunecli.training.loop import epoch_batches
 from prunecli.training.state import STATE_FILE
 from tests.support.training import FULL, GREY, PLAIN, QUICK, make_net, make_plain_net, same

@@ -1,26 +1,31 @@
-"""ONNX as an export format."""
+"""ONNX as an export format; what needs onnx or its runtime is imported when it is first used."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from prunecli.errors import LoadRefusedError
 from prunecli.exporting.formats import EXPORT_FORMATS, ExportFormat, Timer
-from prunecli.exporting.onnx.evaluate import evaluate_onnx
-from prunecli.exporting.onnx.failures import unusable
-from prunecli.exporting.onnx.file import to_onnx
-from prunecli.exporting.onnx.metadata import read_metadata
-from prunecli.exporting.onnx.parity import check_parity
-from prunecli.exporting.timing.benchmark import benchmark, check_devices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import nn
 
     from prunecli.architectures.reference import InputSpec
     from prunecli.report import Parity
+
+
+def _late(module: str, name: str, **settings: Any) -> Callable[..., Any]:
+    """Return a function that is imported when it is called, with some of its keywords set."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        function = getattr(import_module(f"prunecli.exporting.{module}"), name)
+        return function(*arguments, **settings, **options)
+
+    return call
 
 
 def _check(
@@ -32,6 +37,9 @@ def _check(
     tolerance: float,
     seed: int,
 ) -> Parity:
+    from prunecli.exporting.onnx.failures import unusable
+    from prunecli.exporting.onnx.parity import check_parity
+
     try:
         return check_parity(model, path, input=input, inputs=inputs, tolerance=tolerance, seed=seed)
     except LoadRefusedError as error:
@@ -39,6 +47,8 @@ def _check(
 
 
 def _input_of(path: Path) -> InputSpec | None:
+    from prunecli.exporting.onnx.metadata import read_metadata
+
     return read_metadata(path).input
 
 
@@ -47,12 +57,14 @@ ONNX = EXPORT_FORMATS.add(
     ExportFormat(
         label="ONNX",
         endings=(".onnx",),
-        write=to_onnx,
+        write=_late("onnx.file", "to_onnx"),
         check=_check,
-        evaluate=evaluate_onnx,
+        evaluate=_late("onnx.evaluate", "evaluate_onnx"),
         input_of=_input_of,
-        timer=Timer(check_devices, benchmark),
-        write_any_size=partial(to_onnx, dynamic_size=True),
+        timer=Timer(
+            _late("timing.benchmark", "check_devices"), _late("timing.benchmark", "benchmark")
+        ),
+        write_any_size=_late("onnx.file", "to_onnx", dynamic_size=True),
     ),
     summary="A graph that ONNX Runtime and many other engines run, with a batch of any size.",
     source="onnx.ai",

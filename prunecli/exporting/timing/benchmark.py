@@ -27,6 +27,7 @@ from prunecli.exporting.onnx.runtime import (
     physical_cores,
     random_feeds,
 )
+from prunecli.exporting.timing.clocks import CLOCKS, Run, clock_kind
 from prunecli.exporting.timing.energy import EnergyCounter, joules_each
 from prunecli.progress import Progress, Step, silent
 from prunecli.registry import Registry
@@ -223,6 +224,7 @@ def summarise(
         dense_percentiles=dense,
         slim_percentiles=slim,
         runs=len(times),
+        clock=clock_kind(device, setting.threads),
     )
 
 
@@ -299,7 +301,7 @@ def _bound_runner(session: Any, setting: Setting, *, device: str) -> Runner:
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
 
-    return once
+    return Run(once, CLOCKS[clock_kind(device, setting.threads)])
 
 
 def _proven_cuda_runner(contestant: Contestant, setting: Setting) -> Runner:
@@ -347,9 +349,10 @@ def _warm_up(runner: Runner, *, seconds: float) -> None:
 
 
 def _timed(runner: Runner) -> float:
-    begin = time.perf_counter()
+    clock = runner.clock if isinstance(runner, Run) else time.perf_counter
+    begin = clock()
     runner()
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
 def _enough(rounds: int, seconds: float, runs: int, time_limit: float) -> bool:

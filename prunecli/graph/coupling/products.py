@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from prunecli.graph.coupling.ids import FIXED, Family, Ids, IdSpace
 
@@ -95,6 +93,14 @@ def connected(count: int, pairs: Sequence[tuple[Ids, Ids]]) -> Roots:
     """Return the number of the class of every id."""
     first = np.concatenate([pair[0] for pair in pairs]) if pairs else np.zeros(0, np.int64)
     second = np.concatenate([pair[1] for pair in pairs]) if pairs else np.zeros(0, np.int64)
+    return _components(count, first, second)
+
+
+def _components(count: int, first: Ids, second: Ids) -> Roots:
+    """Return the number of the component of every node of a graph with these edges."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     edges = coo_array((np.ones(first.size, np.bool_), (first, second)), shape=(count, count))
     _, labels = connected_components(edges, directed=False)
     return np.asarray(labels, np.int64)
@@ -153,8 +159,7 @@ def _name_axes(families: list[Family], roots: Roots) -> list[tuple[int, ...]]:
     row = np.repeat(np.arange(len(axes)), [item.size for item in found])
     column = np.concatenate(found) + len(axes)
     total = size + len(axes)
-    edges = coo_array((np.ones(row.size, np.bool_), (row, column)), shape=(total, total))
-    _, labels = connected_components(edges, directed=False)
+    labels = _components(total, row, column)
     numbers = iter(labels[: len(axes)].tolist())
     return [tuple(next(numbers) for _ in family.axes) for family in families]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunecli.errors import InputError
-from prunecli.graph.operators import NAMESPACES, is_pointwise, operator_name
+from prunecli.graph.operators import NAMESPACES, TORCHVISION, is_pointwise, operator_name
 from prunecli.graph.rules import RULES
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def find(target: str) -> Any | None:
         return SIZE_ARITHMETIC.get(target)
     if len(parts) != 3 or not target.startswith(_NAMESPACES):
         return None
+    if parts[0] == TORCHVISION:
+        import torchvision  # noqa: F401 - registers its operators
     packet = getattr(getattr(torch.ops, parts[0]), parts[1], None)
     found = getattr(packet, parts[2], None) if packet is not None else None
     if not isinstance(found, torch._ops.OpOverload):  # noqa: SLF001

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torchvision  # noqa: F401 - registers the operators that these rules are about
-
 from prunecli.graph.operators import DEFORMABLE_CONVOLUTIONS
 from prunecli.graph.rules.call import Annotation, Call, no_axes, rule
 from prunecli.graph.rules.compute import convolution

@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import sympy  # type: ignore[import-untyped]
 from torch import Tensor, fx, nn
 
 from prunecli.graph.operators import concrete
@@ -57,6 +56,8 @@ class Asked:
 
     def holds(self, sizes: Mapping[tuple[int, int], int]) -> bool:
         """Tell whether it holds of sizes by (tensor, dim) of the inputs."""
+        import sympy  # type: ignore[import-untyped]
+
         values = {symbol: sizes[side.places[0]] for symbol, side in self.symbols}
         return bool(self.relation.subs(values) == sympy.true)
 
@@ -158,7 +159,7 @@ def free_sides(program: Any) -> tuple[dict[Any, Side], tuple[Asked, ...]]:
 
 
 def _integer(bound: Any) -> int | None:
-    return int(bound) if isinstance(bound, sympy.Integer) else None
+    return int(bound) if getattr(bound, "is_Integer", False) else None
 
 
 def _side_name(dim: int, rank: int, tensor: int | None) -> str:
@@ -169,6 +170,8 @@ def _side_name(dim: int, rank: int, tensor: int | None) -> str:
 
 def _asked(guard: Any, symbols: Mapping[Any, Side]) -> Iterator[Asked]:
     """Yield what a guard asks, unless bounds say it, or it is about layouts in memory."""
+    import sympy
+
     relation = sympy.sympify(guard)
     involved = tuple((symbol, symbols[symbol]) for symbol in relation.free_symbols & set(symbols))
     if not involved or not _is_question(relation, len(involved)):
@@ -188,6 +191,8 @@ def _is_question(relation: Any, sizes: int) -> bool:
 
     Torch itself asks whether sizes vanish, are one, or whether two dimensions are the same one.
     """
+    import sympy
+
     if "Mod" in str(relation) or isinstance(relation, sympy.Eq):
         return True
     if isinstance(relation, sympy.Ne):

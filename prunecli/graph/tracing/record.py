@@ -20,7 +20,6 @@ from torch import Tensor, fx, nn
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import traceback as fx_traceback
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -55,6 +54,8 @@ def record(model: nn.Module, example: Sequence[Any]) -> Recording:
 def _record(
     model: nn.Module, example: tuple[Any, ...], context: AbstractContextManager[Any]
 ) -> Recording:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     leaves, layout = pytree.tree_flatten(example)
     places = [at for at, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from prunecli.graph.outputs import without_own_classes
@@ -21,6 +20,8 @@ from prunecli.graph.tracing.recurrent import steps_not_unrolled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 ASKS_FOR_VALUES = frozenset(
     {
@@ -161,6 +162,8 @@ def _whole_for_one(size: Any, sizes: Mapping[Any, int]) -> bool:
 
 def has_unknown_sizes(graph: fx.Graph) -> bool:
     """Tell whether a size depends on the values of tensors, such as the number of boxes found."""
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
     return any(
         bool(free_unbacked_symbols(size))
         for node in graph.nodes
@@ -180,6 +183,8 @@ def _few_values(limit: int = 16) -> Iterator[None]:
     A loop over 90 classes, each with a number of boxes of its own, keeps the exporter busy for ten
     seconds with sizes that it cannot know.
     """
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     known = ShapeEnv.create_unbacked_symint
     count = 0
 
@@ -207,6 +212,8 @@ def short_sizes(limit: int = 150) -> Iterator[None]:
 
     Convolutions and pools of 160 layers make 43; shifted windows 600 and more, in minutes.
     """
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     known = ShapeEnv.evaluate_expr
 
     def bounded(self: ShapeEnv, expression: Any, *args: Any, **kwargs: Any) -> Any:

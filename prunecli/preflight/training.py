@@ -1,0 +1,79 @@
+"""What no model can be trained by: numbers out of range, choices that contradict each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prunecli.errors import InputError
+from prunecli.options.granularity import WEIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from prunecli.options import FinetuneOptions
+
+
+def check_training(options: FinetuneOptions) -> None:
+    """Raise `InputError` (`BAD_OPTION`) for options by which no model can be trained."""
+    check_sampling(options)
+    if options.granularity != WEIGHT:
+        raise InputError(
+            f"--granularity {options.granularity} does not grow along a training run",
+            code="BAD_OPTION",
+            hint=f"zero weights with prunecli prune --granularity {options.granularity} first: "
+            "finetune keeps the zeros",
+        )
+    if options.regularizer is not None and options.sparsity is not None:
+        raise InputError(
+            f"--sparsity and --regularizer {options.regularizer} cannot be combined",
+            code="BAD_OPTION",
+            hint="train with --regularizer first, then run finetune --sparsity on the result",
+        )
+    for name, (fine, wanted) in RANGES.items():
+        value = getattr(options, name)
+        if value is not None and not fine(value):
+            raise InputError(
+                f"{name.replace('_', '-')} {value} is out of range",
+                code="BAD_OPTION",
+                hint=f"give {wanted}",
+            )
+
+
+def check_sampling(options: FinetuneOptions) -> None:
+    """Raise `InputError` (`BAD_OPTION`) for choices that exclude each other."""
+    if options.curriculum and options.importance_sampling:
+        raise InputError(
+            "--curriculum and --importance-sampling both decide which images are trained on",
+            code="BAD_OPTION",
+            hint="give one of the two",
+        )
+    asked = options.curriculum or options.importance_sampling
+    if asked and options.record_learnability and options.record_learnability_mode == "training":
+        raise InputError(
+            "hits cannot be taken from training where images are not drawn once per epoch each",
+            code="BAD_OPTION",
+            hint="record them in a pass of their own: --record-learnability-mode evaluation",
+        )
+
+
+RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "epochs": (lambda value: value >= 1, "1 or more"),
+    "batch_size": (lambda value: value >= 1, "1 or more"),
+    "lr": (lambda value: 0 < value < float("inf"), "a number above 0"),
+    "momentum": (lambda value: 0 <= value < 1, "0 to below 1"),
+    "weight_decay": (lambda value: 0 <= value < float("inf"), "0 or more"),
+    "temperature": (lambda value: 0 < value < float("inf"), "a number above 0"),
+    "alpha": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "ema": (lambda value: 0 <= value < 1, "0 (off) to below 1, such as 0.999"),
+    "label_smoothing": (lambda value: 0 <= value < 1, "0 to below 1"),
+    "clip": (lambda value: 0 <= value < float("inf"), "0 (off) or the largest norm"),
+    "held_out": (lambda value: 0 <= value < 1, "0 to below 1"),
+    "limit": (lambda value: value >= 2, "2 or more"),
+    "p": (lambda value: 0 < value < 1, "a rate between 0 and 1, such as 0.3"),
+    "q": (lambda value: 0 < value < float("inf"), "a number above 0, such as 1.5"),
+    "target_fraction": (lambda value: 0 < value <= 1, "a fraction above 0, up to 1"),
+    "sparsity": (lambda value: 0 < value < 1, "a share between 0 and 1, such as 0.9"),
+    "sparsity_every": (lambda value: value >= 1, "1 or more"),
+    "sparsity_until": (lambda value: 0 <= value <= 1, "0 to 1"),
+}
+"""What each number may be, and how that is said."""
