@@ -8,6 +8,7 @@ from prunecli.allocation.layerwise import (
     RECONSTRUCTION,
     layer_sparsities,
 )
+from prunecli.allocation.linked import Linked, linked
 from prunecli.allocation.problem import (
     ALLOCATIONS,
     Allocation,
@@ -28,6 +29,7 @@ __all__ = [
     "RECONSTRUCTION",
     "Alignment",
     "Allocation",
+    "Linked",
     "Problem",
     "Saliency",
     "allocate",
@@ -42,6 +44,7 @@ __all__ = [
     "keep_mask",
     "knapsack_rule",
     "layer_sparsities",
+    "linked",
     "refill",
     "solve_knapsack",
     "threshold",

@@ -41,7 +41,7 @@ def mirrored_attributes(
     for node in trace.graph.nodes:
         name = operator_name(node.target) if node.op == "call_function" else ""
         if name in CHANNEL_NORMS and len(node.meta["val"].shape) > 1 and sizes.is_cut(node, 1):
-            features.update(_features(model, _innermost(node), sizes.left(node, 1)))
+            features.update(_features(model, owner(node), sizes.left(node, 1)))
         arguments = schema_arguments(node) if name in REWRITES else {}
         if not arguments or "weight" in arguments:
             continue
@@ -50,7 +50,7 @@ def mirrored_attributes(
             changed = rewritten(node, sizes)
         for key, value in changed.items():
             for before, after in _pairs(arguments.get(key), value):
-                of_module = changes.setdefault(_innermost(node), {})
+                of_module = changes.setdefault(owner(node), {})
                 of_module.setdefault(before, set()).add(after)
     return features | {
         path: found for path, wanted in changes.items() if (found := _matching(model, path, wanted))
@@ -107,7 +107,8 @@ def _pairs(before: Any, after: Any) -> Iterator[tuple[Size, Size]]:
         yield from _pairs(old, new)
 
 
-def _innermost(node: Any) -> str:
+def owner(node: Any) -> str:
+    """Return the path of the innermost module whose forward made a call."""
     stack = node.meta.get("nn_module_stack") or {}
     return str(next(reversed(stack.values()))[0]) if stack else ""
 
@@ -117,16 +118,27 @@ def _matching(model: nn.Module, path: str, changes: Mapping[Size, set[Size]]) ->
         module = model.get_submodule(path)
     except AttributeError:
         return {}
-    if type(module).__module__.startswith("torch.nn."):
-        return {}  # torch's own layers have fields that mean more than one size
     found = {}
-    for name, value in vars(module).items():
-        if not _is_size(value) or name == "training":
-            continue
+    for name, value in _kept_sizes(module):
         after = changes.get(value if isinstance(value, int) else tuple(value), set())
         if len(after) == 1:
             found[name] = next(iter(after))
     return found
+
+
+def integers_of(module: nn.Module) -> set[int]:
+    """Return the integers that a module keeps, by themselves or several together."""
+    kept = (value for _, value in _kept_sizes(module))
+    return {one for value in kept for one in ([value] if isinstance(value, int) else value)}
+
+
+def _kept_sizes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of a module of the user that hold integers."""
+    if type(module).__module__.startswith("torch.nn."):
+        return  # torch's own layers have fields that mean more than one size
+    for name, value in vars(module).items():
+        if _is_size(value) and name != "training":
+            yield name, value
 
 
 def _is_size(value: Any) -> bool:

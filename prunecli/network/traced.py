@@ -11,6 +11,7 @@ import numpy as np
 
 from prunecli.cost.kinds import LATENCY
 from prunecli.cost.model import CostModel, Latency, model_cost
+from prunecli.cutting.equal_widths import Links, equal_widths
 from prunecli.cutting.graphs import cut_graph
 from prunecli.errors import PruneError
 from prunecli.graph.blocks import Block, find_blocks
@@ -85,6 +86,13 @@ class Network:
     def blocks(self) -> tuple[Block, ...]:
         """The residual blocks of the whole network that can be deleted."""
         return find_blocks(self.trace) if self.whole is None else self.whole.blocks
+
+    @cached_property
+    def linked(self) -> Links:
+        """The groups that have one width in the network's own class; none where it is rebuilt."""
+        if self.whole is not None or self.trace.folding is not None:
+            return ()
+        return equal_widths(self.model, (self.trace, self.training.trace), self.coupling)
 
     @cached_property
     def any_size(self) -> AnySize | None:

@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunecli.graph.emitting.emit import constant_name
 from prunecli.graph.operators import operator_name
+from prunecli.graph.tracing.known_values import KnownValues
 from prunecli.graph.tracing.record import tensors_in
 from prunecli.graph.tracing.running import arguments_of, run_with
 from prunecli.graph.tracing.torch_export import nothing_hidden
@@ -149,6 +150,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: list[Event] = []
         self._memory: dict[int, str] = {}
         self._known: list[Tensor] = []
+        self._values = KnownValues()
         self._casts_count = casts_count
 
     def know(self, value: Tensor, name: str) -> None:
@@ -170,7 +172,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        result = self._values.call(func, args, kwargs)
         call = _signature(func)
         if call is None:
             return result

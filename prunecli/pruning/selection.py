@@ -15,6 +15,7 @@ from prunecli.allocation import (
     allocate,
     allowed_widths,
     ceilings_of,
+    linked,
     refill,
 )
 from prunecli.budget import format_cost
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from prunecli.budget import Budget
     from prunecli.cost.model import CostModel, Widths
+    from prunecli.cutting.equal_widths import Links
     from prunecli.graph.coupling.groups import ChannelGroup
     from prunecli.network.traced import Network
     from prunecli.options import PruneOptions
@@ -105,7 +107,8 @@ def select(
             groups, saliency, network.cost, ceilings, widths, shapes, importance, why, reads
         )
 
-    widths, align = _first_within(_attempts(groups, options), problem, options, enough)
+    attempts = _attempts(groups, options, network.linked)
+    widths, align = _first_within(attempts, problem, options, enough)
     if bool((widths == network.cost.dense_widths).all()):
         raise GraphError(
             "nothing was cut: no group can lose a channel at this alignment",
@@ -189,24 +192,26 @@ def _unseen(
 
 
 def _first_within(
-    attempts: Sequence[tuple[bool, Alignment]],
+    attempts: Sequence[_Attempt],
     problem: Callable[..., Problem],
     options: PruneOptions,
     enough: float,
 ) -> tuple[Widths, Alignment]:
     """Return the widths of the first attempt that reaches the budget, and its alignment."""
 
-    def widths(inexact: bool, align: Alignment) -> Widths:
-        found = allocate(options.allocation, problem(align, inexact=inexact))
+    def widths(attempt: _Attempt) -> Widths:
+        sets = linked(problem(attempt.align, inexact=attempt.inexact), attempt.links)
+        found = allocate(options.allocation, sets.problem)
         for finer in FINER if options.align is None else ():
-            found = refill(problem(finer, inexact=inexact), found, enough=enough)
-        return found
+            other = linked(problem(finer, inexact=attempt.inexact), attempt.links)
+            found = refill(other.problem, found, enough=enough)
+        return sets.expand(found)
 
-    *earlier, (inexact, align) = attempts
+    *earlier, last = attempts
     for attempt in earlier:
         with suppress(GateError):
-            return widths(*attempt), attempt[1]
-    return widths(inexact, align), align
+            return widths(attempt), attempt.align
+    return widths(last), last.align
 
 
 def _check_any_left(network: Network, reasons: Mapping[str, str]) -> None:
@@ -237,19 +242,32 @@ def _why_frozen(network: Network) -> Iterator[str]:
             yield f"{item.name}: {item.reason}"
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """Whether cuts that are not exact are made too, the alignment, and groups of one width."""
+
+    inexact: bool
+    align: Alignment
+    links: Links
+
+
 def _attempts(
-    groups: Sequence[ChannelGroup], options: PruneOptions
-) -> list[tuple[bool, Alignment]]:
-    """Return what is tried in turn: (inexact cuts too?, alignment), the best first.
+    groups: Sequence[ChannelGroup], options: PruneOptions, links: Links
+) -> list[_Attempt]:
+    """Return what is tried in turn, the best first.
 
     An alignment that the user names is kept; the default one is relaxed before cuts that are not
-    exact are made, since a slower network is still the same network.
+    exact are made, since a slower network is still the same network. Links go between the two: the
+    graph that a network becomes without them is the same function as well.
     """
     aligns: tuple[Alignment, ...] = (
         (default_alignment, 4, 1) if options.align is None else (options.align,)
     )
     inexact = (False,) if all(group.exact for group in groups) else (False, True)
-    return [(legal, align) for legal in inexact for align in aligns]
+    linking = (links, ()) if links else ((),)
+    return [
+        _Attempt(legal, align, links) for legal in inexact for links in linking for align in aligns
+    ]
 
 
 def _concessions(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 def randomize_(module: nn.Module, *, seed: int = 0) -> nn.Module:
@@ -28,4 +30,23 @@ def randomize_(module: nn.Module, *, seed: int = 0) -> nn.Module:
                 uniform(tensor, 0.5, 1.5)
             else:
                 uniform(tensor, -0.5, 0.5)
+    return module
+
+
+def randomize_statistics_(module: nn.Module, *, seed: int = 0) -> nn.Module:
+    """Give batch norms random statistics, scales and shifts; everything else stays as it is."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for norm in module.modules():
+            if not isinstance(norm, _NormBase):
+                continue
+            for tensor, low, high in (
+                (norm.running_mean, -0.2, 0.2),
+                (norm.running_var, 0.5, 1.5),
+                (norm.weight, 0.5, 1.5),
+                (norm.bias, -0.2, 0.2),
+            ):
+                if tensor is not None:
+                    drawn = torch.rand(tensor.shape, generator=generator)
+                    tensor.copy_(drawn * (high - low) + low)
     return module

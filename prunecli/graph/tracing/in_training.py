@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from prunecli.errors import GraphError
+from prunecli.graph.tracing.known_values import FollowingConstants
 from prunecli.graph.tracing.record import attributes_kept, tensors_in
 from prunecli.graph.tracing.running import draws_kept, evaluating, in_training, run_with
 from prunecli.graph.tracing.torch_export import export, first_line, quiet
@@ -126,6 +127,7 @@ def _calls(
     example = pytree.tree_map_only(Tensor, copied, evaluated.example)
     with (
         nullcontext() if evaluated.recorded else shapes,
+        FollowingConstants(),
         in_training(model) if training else evaluating(model),
         attributes_kept(model),
         torch.set_grad_enabled(gradients),

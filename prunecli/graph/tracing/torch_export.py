@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import logging
+import sys
 import textwrap
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ def export_any_size(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tupl
             without_own_classes(model),
             nothing_hidden(),
             short_sizes(),
+            _as_it_runs(),
             _few_values(),
             steps_not_unrolled(),
         ):
@@ -69,6 +71,7 @@ def export_fixed(model: nn.Module, given: tuple[Any, ...]) -> Any:
         _few_values(),
         steps_not_unrolled(),
         nothing_hidden(),
+        _as_it_runs(),
     ):
         return torch.export.export(model, given, strict=False)
 
@@ -96,6 +99,7 @@ def export(
                 _few_values(),
                 steps_not_unrolled(),
                 nothing_hidden(),
+                _as_it_runs(),
             ):
                 program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
             if shapes and not counts_one_input(program.graph_module.graph):
@@ -247,6 +251,32 @@ def nothing_hidden() -> Iterator[None]:
         yield
     finally:
         torch.autocast.__enter__, torch.autocast.__exit__ = known  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _as_it_runs() -> Iterator[None]:
+    """Tell a forward that asks that nobody exports or compiles it; torch itself is told the truth.
+
+    A forward may do for an exporter what it never does by itself (make a mask of positions that
+    masks nothing), and then the graph is not that of the network.
+    """
+    names = ("is_exporting", "is_compiling")
+    known = {name: getattr(torch.compiler, name) for name in names}
+
+    def answering(question: Any) -> Any:
+        def answer() -> bool:
+            asker = str(sys._getframe(1).f_globals.get("__name__"))  # noqa: SLF001
+            return bool(question()) if asker.partition(".")[0] == "torch" else False
+
+        return answer
+
+    for name, question in known.items():
+        setattr(torch.compiler, name, answering(question))
+    try:
+        yield
+    finally:
+        for name, question in known.items():
+            setattr(torch.compiler, name, question)
 
 
 def first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from prunecli.errors import GraphError, InputError
 from prunecli.graph.outputs import structure_of
+from prunecli.graph.tracing.numbers import write_numbers
 from prunecli.graph.tracing.record import Recording, attributes_kept, merged, record, tensors_in
 from prunecli.graph.tracing.running import evaluating
 from prunecli.graph.tracing.torch_export import export, export_fixed, first_line, quiet
@@ -120,10 +121,10 @@ def exported_trace(model: nn.Module, program: Any, example: tuple[Any, ...]) -> 
             *signature.inputs_to_buffers.items(),
         )
     }
-    constants = {
-        name: program.constants[target]
-        for name, target in signature.inputs_to_lifted_tensor_constants.items()
-    }
+    lifted = signature.inputs_to_lifted_tensor_constants.items()
+    constants = write_numbers(
+        program.graph_module.graph, {name: program.constants[target] for name, target in lifted}
+    )
     return Trace(
         graph=program.graph_module.graph,
         tensors=tensors,
