@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunecli.allocation.problem import Problem
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from prunecli.allocation.problem import Problem
     from prunecli.cost.model import Latency, Widths
 
 Members = tuple[tuple[int, ...], ...]

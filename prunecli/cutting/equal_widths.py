@@ -45,7 +45,8 @@ def equal_widths(
 ) -> Links:
     """Return the groups that have to stay equally wide for the model's own forward.
 
-    `traces` are those of its forward in evaluation and in training, where that is another. An inference from the sizes in the graph and the integers that modules keep; the proof of a cut
+    `traces` are those of its forward in evaluation and in training, where that is another. An
+    inference from the sizes in the graph and the integers that modules keep; the proof of a cut
     tells whether it was enough.
     """
     group_of = np.full(coupling.atom_count + 1, -1)
@@ -79,8 +80,10 @@ def _pieces(
     source = arguments["self"]
     dim = split_dim(operator, arguments, len(source.meta["val"].shape))
     atoms = values.get(source.name, {}).get(dim)
+    if atoms is None:
+        return
     start = 0
-    for piece in node.meta["val"] if atoms is not None else ():
+    for piece in node.meta["val"]:
         size = int(piece.shape[dim])
         yield size, atoms[:, start : start + size]
         start += size

@@ -2,7 +2,8 @@
 
 Attention divides by the square root of the width that it sees. A cut network sees a smaller one, so
 its logits would grow by sqrt(before / after). A factor of sqrt(after / before) on what makes the
-queries restores them.
+queries restores them; or on what makes the keys, where the queries are read by others as well (for
+relative positions).
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from prunecli.graph.operators import (
     MOVES,
     concrete,
     operator_name,
+    read_nodes,
     schema_arguments,
     shape_of,
 )
+from prunecli.graph.tracing.record import tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,9 +58,10 @@ def temperature_factors(trace: Trace, coupling: CouplingGraph, keep: NDArray[np.
     """
     sizes = Sizes(trace, coupling, keep)
     found: dict[str, list[tuple[Indices, float]]] = {}
-    for _, query in _cut_queries(trace, sizes):
+    for node in _cut_kernels(trace, sizes):
+        query = schema_arguments(node)["query"]
         factor = (sizes.left(query, -1) / shape_of(query, trace.batch)[-1]) ** 0.5
-        for tensor, rows in _weights(query, trace):
+        for tensor, rows in _weights(node, trace):
             if (rows, factor) not in found.setdefault(tensor, []):
                 found[tensor].append((rows, factor))
     return {tensor: tuple(factors) for tensor, factors in found.items()}
@@ -67,19 +71,18 @@ def tempered_nodes(
     trace: Trace, coupling: CouplingGraph, keep: NDArray[np.bool_]
 ) -> frozenset[str]:
     """Return the names of the attention kernels whose temperature such factors keep."""
-    queries = _cut_queries(trace, Sizes(trace, coupling, keep))
-    return frozenset(node.name for node, query in queries if any(_weights(query, trace)))
+    kernels = _cut_kernels(trace, Sizes(trace, coupling, keep))
+    return frozenset(node.name for node in kernels if any(_weights(node, trace)))
 
 
-def _cut_queries(trace: Trace, sizes: Sizes) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """Yield the attention kernels of the default temperature whose queries are cut, and these."""
+def _cut_kernels(trace: Trace, sizes: Sizes) -> Iterator[fx.Node]:
+    """Yield the attention kernels of the default temperature whose queries are cut."""
     for node in trace.graph.nodes:
         if node.op != "call_function" or operator_name(node.target) not in ATTENTION:
             continue
         arguments = schema_arguments(node)
-        query = arguments["query"]
-        if arguments["scale"] is None and sizes.is_cut(query, -1):
-            yield node, query
+        if arguments["scale"] is None and sizes.is_cut(arguments["query"], -1):
+            yield node
 
 
 def scaled(tensor: Tensor, factors: tuple[tuple[Indices, float], ...]) -> Tensor:
@@ -90,26 +93,47 @@ def scaled(tensor: Tensor, factors: tuple[tuple[Indices, float], ...]) -> Tensor
     return result
 
 
-def _weights(query: fx.Node, trace: Trace) -> Iterator[tuple[str, Indices]]:
-    """Yield the weight and bias that make a query, with the positions that it reads."""
-    chain = [query]
-    while operator_name(chain[-1].target) in FOLLOWED:
-        chain.append(chain[-1].all_input_nodes[0])
-    maker = chain.pop()
+def _weights(kernel: fx.Node, trace: Trace) -> Iterator[tuple[str, Indices]]:
+    """Yield the weight and bias that make queries (or keys), with the positions that are read."""
+    for operand in ("query", "key"):
+        found = _made(schema_arguments(kernel)[operand], trace)
+        if found is None:
+            continue
+        maker, rows = found
+        if not _read_alone(maker, rows, operand, trace):
+            continue
+        arguments = schema_arguments(maker)
+        for name in ("weight", "bias"):
+            value = arguments.get(name)
+            if value is not None and value.name in trace.tensors:
+                yield trace.tensors[value.name], rows
+        return
+
+
+def _made(operand: fx.Node, trace: Trace) -> tuple[fx.Node, Indices] | None:
+    """Return the layer that makes an operand, and the positions of its output that this holds."""
+    maker = operand
+    while operator_name(maker.target) in FOLLOWED:
+        maker = maker.all_input_nodes[0]
     operator = operator_name(maker.target) if maker.op == "call_function" else ""
     if operator not in MAKERS:
-        return
-    arguments = schema_arguments(maker)
-    rows = _positions(maker, chain[::-1], MAKERS[operator], trace)
-    for name in ("weight", "bias"):
-        value = arguments.get(name)
-        if value is not None and value.name in trace.tensors:
-            yield trace.tensors[value.name], rows
+        return None
+    return maker, next(rows for _, value, rows in _reading(maker, trace) if value is operand)
 
 
-def _positions(maker: fx.Node, chain: list[fx.Node], dim: int, trace: Trace) -> Indices:
-    """Return the positions of a dimension that are left at the end of a chain of moves."""
+def _read_alone(maker: fx.Node, rows: Indices, operand: str, trace: Trace) -> bool:
+    """Tell whether attention kernels alone read positions of a layer, as this operand."""
+    return all(
+        operator_name(reader.target) in ATTENTION and schema_arguments(reader)[operand] is value
+        for reader, value, others in _reading(maker, trace)
+        if set(rows).intersection(others)
+    )
+
+
+def _reading(maker: fx.Node, trace: Trace) -> Iterator[tuple[fx.Node, fx.Node, Indices]]:
+    """Yield what reads a layer's output after moves alone: the reader, what of, which positions."""
     shape = shape_of(maker, trace.batch)
+    dim = MAKERS[operator_name(maker.target)]
     line = [1] * len(shape)
     line[dim] = shape[dim]
     held: dict[fx.Node, Any] = {maker: torch.arange(shape[dim]).view(line).expand(shape)}
@@ -119,10 +143,21 @@ def _positions(maker: fx.Node, chain: list[fx.Node], dim: int, trace: Trace) -> 
             return concrete(argument.meta["val"], trace.batch)
         return held.get(argument, argument)
 
-    for node in chain:
-        if operator_name(node.target) in IDENTITIES:
-            held[node] = held[node.all_input_nodes[0]]  # positions stay whole numbers
-            continue
-        arguments = fx.node.map_aggregate(node.args, value)
-        held[node] = node.target(*arguments, **fx.node.map_aggregate(node.kwargs, value))  # type: ignore[operator]
-    return tuple(held[chain[-1]].unique().tolist()) if chain else tuple(range(shape[dim]))
+    waiting = [maker]
+    while waiting:
+        node = waiting.pop()
+        for user in node.users:
+            given = user.op == "output" or tensors_in(user.meta.get("val"))
+            if node not in read_nodes(user) or not given:
+                continue  # its type or its sizes alone are read
+            operator = operator_name(user.target) if user.op == "call_function" else ""
+            if operator not in FOLLOWED:
+                if isinstance(held[node], Tensor):
+                    yield user, node, tuple(held[node].unique().tolist())
+                continue
+            if operator in IDENTITIES:
+                held[user] = held[node]  # positions stay whole numbers
+            else:
+                arguments = fx.node.map_aggregate(user.args, value)
+                held[user] = user.target(*arguments, **fx.node.map_aggregate(user.kwargs, value))  # type: ignore[operator]
+            waiting.append(user)

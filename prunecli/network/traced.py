@@ -28,7 +28,8 @@ from prunecli.graph.leaving_out import outermost, without_blocks
 from prunecli.graph.tracing.any_size import AnySize, trace_any_size
 from prunecli.graph.tracing.folding import fold, folded_tensors, stored_tensors
 from prunecli.graph.tracing.in_training import THE_SAME, InTraining, look_at_training
-from prunecli.graph.tracing.trace import Example, Trace, trace
+from prunecli.graph.tracing.stale import without_caches
+from prunecli.graph.tracing.trace import Example, Trace, by_position, trace
 from prunecli.graph.writes import parts_of, with_writes, written_name
 from prunecli.network.checks import check_example, check_network
 from prunecli.progress import Clock, silent
@@ -59,6 +60,8 @@ class Network:
     """The slots of the stream that blocks write, of those that write only some."""
     training: InTraining = THE_SAME
     """What the forward does in training, which `coupling` follows as well."""
+    apart: bool = False
+    """Whether `model` is a copy over the caller's tensors, without what earlier calls cached."""
 
     @cached_property
     def cost(self) -> CostModel:
@@ -239,8 +242,10 @@ def read_network(model: nn.Module, example: Example, *, clock: Clock | None = No
     check_network(model)
     check_example(example)
     with clock.stage("trace"):
-        traced = fold(trace(model, example), stored_tensors(model))
+        given = by_position(model, example)
+        own, model = model, without_caches(model, given)
+        traced = fold(trace(model, given), stored_tensors(model))
         training = look_at_training(model, traced)
     with clock.stage("couple"):
         coupling, training = _coupled(traced, training)
-    return Network(model, traced, coupling, training=training)
+    return Network(model, traced, coupling, training=training, apart=model is not own)

@@ -149,13 +149,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Event] = []
         self._memory: dict[int, str] = {}
+        self._starts: dict[int, int] = {}
         self._known: list[Tensor] = []
         self._values = KnownValues()
         self._casts_count = casts_count
 
-    def know(self, value: Tensor, name: str) -> None:
-        """Name the memory of a tensor, and keep it alive: its address is its identity."""
+    def know(self, value: Tensor, name: str, at: int = 0) -> None:
+        """Name the memory of a tensor, and keep it alive: its address is its identity.
+
+        It starts `at` so many elements behind the start of what has the name.
+        """
         self._memory[_address(value)] = name
+        self._starts[_address(value)] = at
         self._known.append(value)
 
     def moved(self, state: Mapping[str, _Stored]) -> tuple[Token, ...]:
@@ -168,7 +173,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known = isinstance(value, FakeTensor)
         memory = self._memory.get(_address(value), "?") if known else f"content {_digest(value)}"
         kind = value.dtype if self._casts_count or not value.is_floating_point() else "float"
-        return (memory, str(kind), tuple(value.shape), value.stride(), value.storage_offset())
+        at = value.storage_offset() + (self._starts.get(_address(value), 0) if known else 0)
+        return (memory, str(kind), tuple(value.shape), value.stride(), at)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -188,7 +194,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if call.operator in _LIFTS or (
                 call.operator == "_to_copy" and not self._casts_count and _is_cast(given, found)
             ):
-                self.know(found[0], self.token(given[0])[0])
+                memory, *_, at = self.token(given[0])
+                self.know(found[0], memory, at - found[0].storage_offset())
                 return result
         operator, reads = call.operator, tuple(self._plain(value) for value in given)
         if operator in _TAKES:

@@ -10,23 +10,21 @@ forward can ask about (`conditions`): where they differ, the proof does not reac
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from prunecli.cutting.graphs import cut_graph
-from prunecli.cutting.surgery import cut_tensor, slices_of
+from prunecli.cutting.surgery import cut_tensor
 from prunecli.cutting.temperature import scaled
 from prunecli.errors import ProofError, PruneError
-from prunecli.graph.coupling.groups import ALL_KEPT, NOTHING_CUT, STAYS, CouplingGraph, couple
-from prunecli.graph.emitting.emit import constant_name
-from prunecli.graph.emitting.program import in_precision
+from prunecli.graph.coupling.groups import ALL_KEPT, NOTHING_CUT
 from prunecli.graph.tracing.folding import stored_tensors
 from prunecli.graph.tracing.record import tensors_in
-from prunecli.graph.tracing.trace import trace, trace_fixed
+from prunecli.graph.tracing.trace import trace
+from prunecli.proof.apart import Apart, same_but_for_types, tensors_of
 from prunecli.proof.conditions import (
     STEP,
     Condition,
@@ -40,13 +38,13 @@ from prunecli.proof.conditions import (
 from prunecli.proof.events import Events, Fakes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, fx, nn
 
     from prunecli.graph.tracing.any_size import AnySize, Asked
-    from prunecli.graph.tracing.trace import Trace
     from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
 
@@ -92,10 +90,12 @@ class StructureProof:
                 hint="nothing was written; let the forward not ask whether it is being exported "
                 "or compiled",
             )
+        model, conditions = self._network.model, self._conditions
+        apart = Apart(self._fakes, model, self._example, conditions, slim, plan)
         if in_module:
-            departures = self._compared(slim, plan, keep)
+            departures = self._compared(slim, plan, keep, apart)
         any_size = self._takes_any_size(slim)
-        limits = [*self._named(departures), *self._bounds()]
+        limits = [*self._named(departures), *self._bounds(apart if in_module else _never)]
         if not in_module:
             limits += self._fixed(any_size=any_size)
         return Structure(
@@ -146,12 +146,16 @@ class StructureProof:
         traced = whole.trace if self._sizes is None else self._sizes.unfolded
         if self._sizes is None and traced.folding is not None:
             traced = trace(whole.model, traced.example)
-        return cut_graph(traced, NOTHING_CUT, ALL_KEPT, _tensors(whole.model, traced))[0]
+        return cut_graph(traced, NOTHING_CUT, ALL_KEPT, tensors_of(whole.model, traced))[0]
 
     # --- a cut in module mode ---------------------------------------------------------------------
 
     def _compared(
-        self, slim: nn.Module, plan: PruningPlan, keep: NDArray[np.bool_]
+        self,
+        slim: nn.Module,
+        plan: PruningPlan,
+        keep: NDArray[np.bool_],
+        apart: Callable[[Condition], bool],
     ) -> dict[Condition, str]:
         """Compare a slim module with the graph it has to be; return the departures that remain."""
         self._check_tensors(slim, plan)
@@ -172,8 +176,7 @@ class StructureProof:
         return {
             condition: text
             for condition, text in self.departures.items()
-            if not self._proven_apart(slim, plan, condition)
-            and not self._follows_types(slim, graph, condition)
+            if not apart(condition) and not self._follows_types(slim, graph, condition)
         }
 
     def _check_tensors(self, slim: nn.Module, plan: PruningPlan) -> None:
@@ -190,39 +193,10 @@ class StructureProof:
                     hint="nothing was written; please report this model",
                 )
 
-    def _proven_apart(self, slim: nn.Module, plan: PruningPlan, condition: Condition) -> bool:
-        """Tell whether a trace of its own proves a cut under a condition of sizes."""
-        if not condition.sizes:
-            return False
-        inputs = tuple(condition.inputs(self._example))
-        try:
-            traced = trace_fixed(self._network.model, inputs)
-            coupling = couple(traced)
-            keep = _kept_by(plan, coupling)
-            tensors = _tensors(self._network.model, traced)
-            graph, _ = cut_graph(traced, coupling, keep, tensors, of_module=True)
-        except Exception:  # noqa: BLE001 - what cannot be traced apart is not proven
-            return False
-        calls = [replace(one, sizes={}) for one in self._conditions if not one.sizes]
-        return not differing(self._fakes, slim, graph, inputs, calls)
-
     def _follows_types(self, slim: nn.Module, graph: fx.GraphModule, condition: Condition) -> bool:
-        """Tell whether all that differs in another precision is that graphs name their own.
-
-        The forward says `x.dtype`, which its module follows, and a trace does not.
-        """
-        if condition.dtype is None:
-            return False
+        """Tell whether all that differs in another precision is that graphs name their own."""
         pairs = ((self._network.model, self._graph), (slim, graph))
-        return not any(
-            difference(
-                *(
-                    events_under(self._fakes, model, self._example, [condition])[0]
-                    for model in (module, in_precision(traced, condition.dtype))
-                )
-            )
-            for module, traced in pairs
-        )
+        return same_but_for_types(self._fakes, pairs, self._example, condition)
 
     # --- what is said of it -----------------------------------------------------------------------
 
@@ -236,7 +210,7 @@ class StructureProof:
             else:
                 yield f"not verified for {condition.name}: the forward differs there ({text})"
 
-    def _bounds(self) -> Iterator[str]:
+    def _bounds(self, apart: Callable[[Condition], bool]) -> Iterator[str]:
         """Yield what the forward asks of its sizes, where it does something else beyond that."""
         for side in () if self._sizes is None else self._sizes.free:
             # Every free size starts at 2 for the exporter; batches of one are a condition.
@@ -244,10 +218,12 @@ class StructureProof:
             if side.high is not None:
                 beyond.append((side.high + 1, f"up to {side.high}"))
             for size, text in beyond:
-                if self._departs(Condition(sizes=dict.fromkeys(side.places, size))):
+                there = Condition(sizes=dict.fromkeys(side.places, size))
+                if self._departs(there) and not apart(there):
                     yield f"verified for a {side.name} {text}: the forward differs beyond that"
         for asked in () if self._sizes is None else self._sizes.asked:
-            if any(self._departs(Condition(sizes=sizes)) for sizes in self._against(asked)):
+            others = [Condition(sizes=sizes) for sizes in self._against(asked)]
+            if any(self._departs(there) and not apart(there) for there in others):
                 yield f"verified where {asked.text}: the forward differs elsewhere"
 
     def _against(self, asked: Asked) -> Iterator[dict[tuple[int, int], int]]:
@@ -316,36 +292,17 @@ class StructureProof:
         return f"images of {' x '.join(map(str, shape))}"
 
 
+def _never(_: Condition) -> bool:
+    """Say that nothing is proven apart of a graph, which is what it is."""
+    return False
+
+
 _RECORDED = (
     "the forward follows the values of tensors, and branches other than those that were run are "
     "not covered"
 )
 
 
-def _tensors(model: nn.Module, traced: Trace) -> dict[str, Tensor]:
-    constants = {constant_name(name): value for name, value in traced.constants.items()}
-    return {**stored_tensors(model), **constants}
-
-
 def _same_bits(first: Tensor, second: Tensor) -> bool:
     same = first.dtype == second.dtype and first.shape == second.shape
     return same and bool(torch.equal(first, second) or torch.equal(first.isnan(), second.isnan()))
-
-
-def _kept_by(plan: PruningPlan, coupling: CouplingGraph) -> NDArray[np.bool_]:
-    """Return the atoms of another trace of the same network that a plan keeps.
-
-    Raises `ValueError` where these atoms do not make the same cut.
-    """
-    keep = np.ones(coupling.atom_count, np.bool_)
-    for name, dims in coupling.tensors.items():
-        for dim, atoms in dims.items():
-            kept = plan.slices.get(name, {}).get(dim)
-            if kept is not None and len(atoms) == 1:
-                gone = np.delete(atoms[0], np.array(kept))
-                keep[gone[gone != STAYS]] = False
-    if slices_of(coupling, keep) != {
-        name: dims for name, dims in plan.slices.items() if name in coupling.tensors
-    }:
-        raise ValueError("the plan does not fit this trace")
-    return keep

@@ -15,6 +15,7 @@ from prunecli.cutting.temperature import temperature_factors
 from prunecli.errors import GraphError, ProofError, PruneError
 from prunecli.graph.emitting.rewrites import baked_sizes
 from prunecli.graph.operators import operator_name, schema_arguments, source_line
+from prunecli.graph.tracing.stale import call_once
 from prunecli.plan import GRAPH, PruningPlan
 from prunecli.proof.prove import prove
 from prunecli.proof.structure import StructureProof
@@ -85,6 +86,8 @@ def proven(
     made = dataclasses.replace(cut, plan=plan, model=slim, program=program, verified=verified)
     with clock.stage("prove"):
         training = trained_mode(network, slim, plan, cut.keep, seed=options.seed)
+        if network.apart and program is None:
+            call_once(slim, network.trace.example)  # its caches hold what it makes itself
     if options.strict:
         _check_limits(network, verified, training)
     return dataclasses.replace(made, training=training)

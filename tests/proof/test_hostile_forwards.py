@@ -36,6 +36,7 @@ def cut(make: type[nn.Module], size: int = 32) -> prunecli.PruneResult:
     [
         (forwards.Plain, IN_MODULE),
         (forwards.Always, IN_GRAPH),
+        (forwards.NotExported, IN_GRAPH),
         (forwards.ByValueInGraph, IN_GRAPH),
         (forwards.ForLargeValues, IN_GRAPH),
         (forwards.BesideLargeOutput, IN_GRAPH),
@@ -111,7 +112,7 @@ def test_a_limit_is_an_error_where_that_is_asked_for():
 @pytest.mark.parametrize(
     ("make", "code"),
     [
-        (forwards.NotExported, "TRACE_NOT_EQUAL"),
+        (forwards.NotTraced, "TRACE_NOT_EQUAL"),
         (forwards.SeededNoise, NOISE),
         (forwards.ByValue, "CUT_NOT_EQUAL"),
     ],

@@ -125,8 +125,17 @@ class SecondCall(Plain):
 
 
 class NotExported(Plain):
+    """It asks as libraries do, and is told that nobody exports it."""
+
     def hidden_path(self, _: Tensor) -> bool:
         return not torch.compiler.is_exporting()
+
+
+class NotTraced(Plain):
+    """It notices the trace in a way of its own."""
+
+    def hidden_path(self, _: Tensor) -> bool:
+        return not torch.compiler._is_exporting_flag
 
 
 class ByValue(Plain):

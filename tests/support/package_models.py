@@ -1,4 +1,4 @@
-"""Models as they live in other packages, with random weights, small where the full one takes minutes.
+"""Models as they live in other packages: random weights, and small where that saves minutes.
 
 Each is built by a function that imports its package: call it after `pytest.importorskip`.
 """
@@ -44,9 +44,13 @@ class PackageModel:
 
 
 def yolo(name: str) -> nn.Module:
-    from ultralytics.nn.tasks import yaml_model_load  # noqa: PLC0415
-    from ultralytics.nn.tasks import (  # noqa: PLC0415
-        ClassificationModel, DetectionModel, OBBModel, PoseModel, SegmentationModel,
+    from ultralytics.nn.tasks import (
+        ClassificationModel,
+        DetectionModel,
+        OBBModel,
+        PoseModel,
+        SegmentationModel,
+        yaml_model_load,
     )  # fmt: skip
 
     kinds = {
@@ -63,7 +67,7 @@ def yolo(name: str) -> nn.Module:
 
 
 def detr() -> nn.Module:
-    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig  # noqa: PLC0415
+    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
     backbone = ResNetConfig(
         embedding_size=16, hidden_sizes=[32, 64, 96, 128], depths=[1, 1, 1, 1],
@@ -80,7 +84,7 @@ def detr() -> nn.Module:
 
 
 def segformer() -> nn.Module:
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation  # noqa: PLC0415
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     return SegformerForSemanticSegmentation(
         SegformerConfig(
@@ -91,7 +95,7 @@ def segformer() -> nn.Module:
 
 
 def vit() -> nn.Module:
-    from transformers import ViTConfig, ViTForImageClassification  # noqa: PLC0415
+    from transformers import ViTConfig, ViTForImageClassification
 
     return ViTForImageClassification(
         ViTConfig(
@@ -102,7 +106,7 @@ def vit() -> nn.Module:
 
 
 def dinov2() -> nn.Module:
-    from transformers import Dinov2Config, Dinov2ForImageClassification  # noqa: PLC0415
+    from transformers import Dinov2Config, Dinov2ForImageClassification
 
     return Dinov2ForImageClassification(
         Dinov2Config(
@@ -113,7 +117,7 @@ def dinov2() -> nn.Module:
 
 
 def sam_encoder() -> nn.Module:
-    from transformers import SamVisionConfig, SamVisionModel  # noqa: PLC0415
+    from transformers import SamVisionConfig, SamVisionModel
 
     return SamVisionModel(
         SamVisionConfig(
@@ -128,13 +132,13 @@ def sam_encoder() -> nn.Module:
 
 
 def segmentation(name: str) -> nn.Module:
-    import segmentation_models_pytorch as smp  # noqa: PLC0415
+    import segmentation_models_pytorch as smp
 
     return getattr(smp, name)("resnet18", encoder_weights=None, classes=4)
 
 
 def unet_3d() -> nn.Module:
-    from monai.networks.nets import UNet  # noqa: PLC0415
+    from monai.networks.nets import UNet
 
     return UNet(
         spatial_dims=3, in_channels=1, out_channels=2, channels=(16, 32, 64), strides=(2, 2),

@@ -24,6 +24,7 @@ class KnownValues:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        self._following = True
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Return what an operator gives; a number that is asked for, where it is known."""
@@ -31,8 +32,10 @@ class KnownValues:
             value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)
         ]
         real = [self._real(value) for value in leaves]
-        known = bool(leaves) and all(value is not None for value in real)
-        if not known or func._schema.is_mutable:  # noqa: SLF001
+        if not leaves or any(value is None for value in real) or not self._following:
+            return func(*args, **kwargs)
+        if func._schema.is_mutable:  # noqa: SLF001
+            self._following = False  # a constant that changes has no value that could be kept
             return func(*args, **kwargs)
         values = iter(real)
         given = pytree.tree_map_only(Tensor, lambda _: next(values), (args, kwargs))

@@ -1,4 +1,4 @@
-"""Numbers that a forward reads from its own constants: written into the graph that asks for them."""
+"""Numbers that a forward reads from its own constants, written into the graph that asks."""
 
 from __future__ import annotations
 

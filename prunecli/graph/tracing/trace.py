@@ -76,7 +76,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
     when the forward fails on the example, and `GraphError` when it can neither be exported nor
     recorded. The mode of the model is restored.
     """
-    given = _apart(_by_position(model, example))
+    given = _apart(by_position(model, example))
     with evaluating(model), quiet():
         program, used, reason = export(model, given)
         if program is None:
@@ -213,7 +213,7 @@ def _apart(example: tuple[Any, ...]) -> tuple[Any, ...]:
     return pytree.tree_map_only(Tensor, own, example)  # type: ignore[no-any-return]
 
 
-def _by_position(model: nn.Module, example: Example) -> tuple[Any, ...]:
+def by_position(model: nn.Module, example: Example) -> tuple[Any, ...]:
     """Return arguments given by name in the order in which the forward takes them."""
     if not isinstance(example, Mapping):
         return tuple(example)
