@@ -5,6 +5,7 @@ Each is built by a function that imports its package: call it after `pytest.impo
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +173,12 @@ class TextReader(nn.Module):
 MODELS = {
     "yolov8n": PackageModel("ultralytics", lambda: yolo("yolov8n"), (3, 64, 64), ((3, 96, 64),)),
     "yolo11n": PackageModel("ultralytics", lambda: yolo("yolo11n"), (3, 64, 64), ((3, 96, 64),)),
+    **{
+        name: PackageModel(
+            "ultralytics", functools.partial(yolo, name), (3, 64, 64), ((3, 96, 64),)
+        )
+        for name in ("yolo12n", "yolo26n", "yolov8n-seg", "yolo11n-pose")
+    },
     "detr": PackageModel("transformers", detr, (3, 64, 64), ((3, 96, 64),)),
     "segformer": PackageModel("transformers", segformer, (3, 64, 64), ((3, 96, 64),)),
     "vit": PackageModel("transformers", vit, (3, 64, 64)),
@@ -185,6 +192,6 @@ MODELS = {
         "segmentation_models_pytorch", lambda: segmentation("FPN"), (3, 64, 64), ((3, 96, 64),)
     ),
     "monai-unet-3d": PackageModel("monai", unet_3d, (1, 16, 16, 16), ((1, 24, 16, 16),)),
-    "crnn": PackageModel("torch", TextReader, (1, 32, 64), ((1, 32, 96),)),
+    "crnn": PackageModel("torch", TextReader, (1, 32, 64)),
 }  # fmt: skip
 """Models by name."""
