@@ -39,6 +39,7 @@ def measured() -> dict[str, str]:
         "dead-units": _dead_units(),
         "alignment": _alignment(),
         "networks": _networks(),
+        "packages": _packages(),
         "zoo": _zoo(),
         "zoo-missed": _zoo_missed(),
         "structure": _structure(),
@@ -418,6 +419,18 @@ def _networks() -> str:
         f"mode and {modes['graph']} in graph mode; FLOPs kept {min(kept):.3f} to {max(kept):.3f}; "
         f"largest relative error {worst:.1e}."
     )
+
+
+def _packages() -> str:
+    columns = {
+        "model": "model", "package": "package", "mode": "mode", "FLOPs kept": "kept_flops",
+        "parameters kept": "kept_params", "FLOPs of what stays whole": "whole_flops",
+        "verified": "verified", "for": "scope", "limits": "limits", "trains": "trains",
+        "outputs": "outputs", "compared in ONNX Runtime at": "compared", "largest difference": "error",
+        "pruned, s": "prune_s", "exported, s": "export_s",
+    }  # fmt: skip
+    rows = read("packages.csv")
+    return table(tuple(columns), [[row[field] for field in columns.values()] for row in rows])
 
 
 KINDS = (

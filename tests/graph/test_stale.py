@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import prunecli
+from prunecli.architectures.reference import InputSpec
 from prunecli.graph.tracing.stale import without_caches
 from tests.support import hostile_forwards
+from tests.support.onnx_outputs import relative_differences
 
 
 class Cached(nn.Module):
@@ -70,3 +72,14 @@ def test_a_count_of_calls_is_no_cache(make):
     assert without_caches(model, (torch.zeros(2, 3, 32, 32),)) is model
     assert vars(model) == before[0]
     assert all(map(torch.equal, model.buffers(), before[1]))
+
+
+def test_a_model_that_has_been_called_is_exported_for_any_batch_and_size(tmp_path):
+    torch.manual_seed(0)
+    model = Cached().eval()
+    model(torch.zeros(2, 3, 16, 16))
+    spec = InputSpec(3, 16, 16, (0.0,) * 3, (1.0,) * 3)
+    prunecli.export(model, tmp_path / "m.onnx", input=spec, dynamic_size=True)
+    for batch, size in ((1, 16), (2, 16), (3, 24)):
+        images = torch.randn(batch, 3, size, size)
+        assert max(relative_differences(model, tmp_path / "m.onnx", images)) < 1e-5

@@ -349,6 +349,16 @@ def test_a_rebuilt_model_that_trains_alike_is_verified_in_training_too() -> None
     assert EVALUATION_ONLY not in result.report.warnings
 
 
+def test_a_rebuilt_model_that_names_a_type_is_compared_in_that_type() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.norm(net.stem(x.to(net.stem.weight.dtype)))
+        return scores(net, x.view(-1, 16, 64).relu().view(-1, 16, 8, 8))
+
+    result = pruned(network(forward))
+    assert result.report.mode == "graph"
+    assert result.report.training.verified, result.report.training
+
+
 def test_a_rebuilt_model_that_lost_its_batch_norm_would_not_be_verified() -> None:
     model = randomize_(Net(padded, **PADDED, drop=nn.Dropout(0.5)), seed=0).eval()
     result = pruned(model)

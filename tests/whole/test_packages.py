@@ -1,6 +1,6 @@
 """Models of other packages, from module to ONNX file: pruned in their own class, proven, compared.
 
-    pip install -e '.[zoo-test]'
+pip install -e '.[zoo-test]'
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from prunecli.graph.tracing.any_size import Asked, Side, free_sides
 from prunecli.graph.tracing.record import attributes_kept
 from prunecli.graph.tracing.recurrent import steps_not_unrolled
 from prunecli.graph.tracing.running import buffers_kept, evaluating
+from prunecli.graph.tracing.stale import without_caches
 from prunecli.graph.tracing.torch_export import (
     ASKS_FOR_VALUES,
     counts_one_input,
@@ -52,9 +53,11 @@ class Captured:
 def capture(model: nn.Module, spec: InputSpec, *, dynamic_size: bool = False) -> Captured:
     """Return the program of a network with a free batch, or with a fixed one where it must be.
 
-    With `dynamic_size` the sides of images are free as well. Raises `GraphError`: `EXPORT_FAILED`,
+    What earlier calls cached has no say in it. With `dynamic_size` the sides of images are free as
+    well. Raises `GraphError`: `EXPORT_FAILED`,
     and `SIZE_FIXED` for sides that the forward does not leave free.
     """
+    model = without_caches(model, positional(model, spec, _example(model, spec, batch=1)))
     first, reason = None, ""
     for batch, free in ((2, True), (1, False), (2, False)):
         try:
@@ -81,6 +84,13 @@ def _fixed_note(batch: int, reason: str) -> str:
     )
 
 
+def _example(model: nn.Module, spec: InputSpec, *, batch: int) -> tuple[Tensor, ...]:
+    return tuple(
+        value.to(device_of(model))
+        for value in example_tensors(spec, batch=batch, dtype=dtype_of(model))
+    )
+
+
 @dataclass(frozen=True)
 class _Attempt:
     """What an export is tried with."""
@@ -92,12 +102,9 @@ class _Attempt:
     sides: bool
 
     def program(self) -> _Found:
-        example = tuple(
-            value.to(device_of(self.model))
-            for value in example_tensors(self.spec, batch=self.batch, dtype=dtype_of(self.model))
-        )
+        example = _example(self.model, self.spec, batch=self.batch)
         with evaluating(self.model), quiet(), torch.no_grad(), attributes_kept(self.model):
-            with buffers_kept(self.model):
+            with buffers_kept(self.model), attributes_kept(self.model):
                 leaves = named_leaves(called(self.model, self.spec, example))
             network = self.model
             if isinstance(network, fx.GraphModule):

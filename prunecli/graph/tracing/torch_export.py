@@ -255,28 +255,23 @@ def nothing_hidden() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_it_runs() -> Iterator[None]:
-    """Tell a forward that asks that nobody exports or compiles it; torch itself is told the truth.
+    """Tell a forward that asks that nobody exports it; torch itself is told the truth.
 
     A forward may do for an exporter what it never does by itself (make a mask of positions that
-    masks nothing), and then the graph is not that of the network.
+    masks nothing), and then the graph is not that of the network. Whether it is compiled is another
+    question, by which forwards keep sizes without a value out of their caches.
     """
-    names = ("is_exporting", "is_compiling")
-    known = {name: getattr(torch.compiler, name) for name in names}
+    known = torch.compiler.is_exporting
 
-    def answering(question: Any) -> Any:
-        def answer() -> bool:
-            asker = str(sys._getframe(1).f_globals.get("__name__"))  # noqa: SLF001
-            return bool(question()) if asker.partition(".")[0] == "torch" else False
+    def answer() -> bool:
+        asker = str(sys._getframe(1).f_globals.get("__name__"))  # noqa: SLF001
+        return known() if asker.partition(".")[0] == "torch" else False
 
-        return answer
-
-    for name, question in known.items():
-        setattr(torch.compiler, name, answering(question))
+    torch.compiler.is_exporting = answer
     try:
         yield
     finally:
-        for name, question in known.items():
-            setattr(torch.compiler, name, question)
+        torch.compiler.is_exporting = known
 
 
 def first_line(error: Exception) -> str:
