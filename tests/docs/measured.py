@@ -426,8 +426,8 @@ def _packages() -> str:
         "model": "model", "package": "package", "mode": "mode", "FLOPs kept": "kept_flops",
         "parameters kept": "kept_params", "FLOPs of what stays whole": "whole_flops",
         "verified": "verified", "for": "scope", "limits": "limits", "trains": "trains",
-        "outputs": "outputs", "compared in ONNX Runtime at": "compared", "largest difference": "error",
-        "pruned, s": "prune_s", "exported, s": "export_s",
+        "outputs": "outputs", "compared in ONNX Runtime at": "compared",
+        "largest difference": "error", "pruned, s": "prune_s", "exported, s": "export_s",
     }  # fmt: skip
     rows = read("packages.csv")
     return table(tuple(columns), [[row[field] for field in columns.values()] for row in rows])
