@@ -59,6 +59,24 @@ class Kernel(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
+class RelativePositions(nn.Module):
+    """Queries meet a table of positions as well, which has no part in the kernel's temperature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.table = nn.Parameter(torch.randn(16, INSIDE))
+        self.heads = HEADS
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        bias = torch.einsum("bhqd,kd->bhqk", q, self.table)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
 class Einsum(nn.Module):
     """Attention in two einsums."""
 
@@ -143,6 +161,27 @@ def test_a_cut_attention_keeps_its_class_and_its_fields_follow(name: str) -> Non
         assert slim.qkv.out_features == 3 * slim.num_heads * slim.head_dim
     if name == "grouped queries":
         assert slim.heads == 2 * slim.key_heads
+
+
+def test_keys_take_the_temperature_where_queries_are_read_by_others_too() -> None:
+    model = randomize_(Network(RelativePositions()), seed=0).eval()
+    result = cut(model)
+    assert result.report.mode == "module"
+    ((name, factors), (other, _)) = sorted(result.plan.factors.items(), reverse=True)
+    assert (name, other) == ("attention.qkv.weight", "attention.qkv.bias")
+    ((rows, factor),) = factors
+    assert rows == tuple(range(WIDTH, 2 * WIDTH))  # those of the keys
+    left = len(result.plan.slices["attention.table"][1])
+    assert factor == pytest.approx((left / INSIDE) ** 0.5)
+    dense = model.attention
+    heads = np.isin(np.arange(HEADS), result.plan.keep["attention.qkv:heads"])
+    inside = np.isin(np.arange(INSIDE), result.plan.slices["attention.table"][1])
+    gone = torch.from_numpy(~np.tile(np.outer(heads, inside).reshape(-1), 3))
+    with torch.no_grad():
+        dense.qkv.weight[gone] = 0
+        dense.qkv.bias[gone] = 0
+        images = torch.randn(2, 3, 16, 16)
+        torch.testing.assert_close(result.model(images), model(images))
 
 
 def test_a_module_that_checks_its_sizes_is_cut_in_graph_mode() -> None:

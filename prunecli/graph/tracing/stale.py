@@ -34,6 +34,8 @@ def without_caches(model: nn.Module, example: Sequence[Any]) -> nn.Module:
     Where there is none, which is the rule, that is `model` itself; else a copy over the same
     parameters and buffers. The model and its buffers are left as they are.
     """
+    if not any(isinstance(value, Tensor) for value in _attributes(model).values()):
+        return model  # what is worth to be kept is a tensor
     for other in (_larger, _more):
         try:
             changed = _following_sizes(model, example, other)
