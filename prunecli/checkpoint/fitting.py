@@ -91,8 +91,7 @@ def fit(part: Part, name: str, given: Mapping[str, Any]) -> Fit | None:
     groups of tensors may be its head.
     """
     entry, found = architecture_of(name), part.inside
-    # Where the arguments show takes several networks to find out, and all may be given.
-    free = fingerprint_of(name).free if entry.variants.keys() - given.keys() else {}
+    free = fingerprint_of(name).free if entry.variants else {}
     arguments = {**_read_as_far(found, free), **given}
     module = build_dense(ArchitectureRef(name, arguments))
     expected = shapes_of(module.state_dict())
