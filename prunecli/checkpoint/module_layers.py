@@ -27,7 +27,7 @@ _OF_TRAINING = frozenset({"inplace", "momentum", "p", "training", "track_running
 _SHOWN = 3
 
 
-def check_parts(module: Stub, architecture: ArchitectureRef, path: Path) -> None:
+def check_layers(module: Stub, architecture: ArchitectureRef, path: Path) -> None:
     """Raise `InputError` (`ARCHITECTURE_MISMATCH`) where a layer of the module is another one.
 
     Compared are the layers of torch itself, by class and plain settings. Where the modules have

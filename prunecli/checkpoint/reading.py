@@ -22,7 +22,7 @@ from prunecli.architectures.reference import ArchitectureRef
 from prunecli.checkpoint.artefact import FORMAT, Checkpoint, Loaded, checkpoint_from_header
 from prunecli.checkpoint.inert import is_json
 from prunecli.checkpoint.model_folder import read_folder
-from prunecli.checkpoint.module_layers import check_parts
+from prunecli.checkpoint.module_layers import check_layers
 from prunecli.checkpoint.modules import Opened, open_modules, wrapped
 from prunecli.checkpoint.pickle_scan import scan_file, unsafe_pickle
 from prunecli.checkpoint.recognise import UNKNOWN_PIXELS, recognise
@@ -223,7 +223,7 @@ def _foreign(
         selection=selection,
     )
     if module is not None and not named:
-        check_parts(module, found.architecture, path)
+        check_layers(module, found.architecture, path)
     choices = {"weights": weights, **selection.to_json()}
     tensors, notes = as_float32(found.tensors)
     checkpoint = Checkpoint(

@@ -199,10 +199,10 @@ def _recognised(
         )
         if module is not None and not named:
             from prunecli.checkpoint.module_layers import (
-                check_parts,  # it builds the network, with torch
+                check_layers,  # it builds the network, with torch
             )
 
-            check_parts(module, known.architecture, file)
+            check_layers(module, known.architecture, file)
     except InputError as error:
         if error.code not in _UNKNOWN and (named or error.code != _OTHER):
             raise
