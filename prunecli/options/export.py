@@ -23,11 +23,6 @@ class ExportOptions:
         panel=shared.OUTPUT,
         tells_default=True,
     )
-    dynamic_size: bool = option(
-        False,
-        "Leave height and width free, for images of other sizes.",
-        panel=shared.OUTPUT,
-    )
     devices: tuple[str, ...] = _timing(
         ("cpu",),
         "Devices: cpu, cuda, or both.",
@@ -56,3 +51,8 @@ class ExportOptions:
         panel=shared.OUTPUT,
     )
     seed: int = shared.seed()
+    dynamic_size: bool = option(
+        False,
+        "Leave height and width free, for images of other sizes.",
+        panel=shared.OUTPUT,
+    )

@@ -43,14 +43,6 @@ class LoadOptions:
         metavar="N|HxW",
         form="size",
     )
-    input_shapes: tuple[tuple[str, tuple[int, ...], str], ...] = _reading(
-        (),
-        "Shape of an input without the batch, if it is not images: 1x32x32x32, ids=77:int64. "
-        "Repeatable, by the names of the forward.",
-        metavar="[NAME=]CxHxW",
-        flags="--input-shape",
-        form="shapes",
-    )
     mean: tuple[float, ...] | None = _reading(
         None, "Mean for input normalisation.", metavar="R,G,B", form="numbers"
     )
@@ -101,4 +93,12 @@ class LoadOptions:
         metavar="NAME",
         choices=HEAD_ACTIVATIONS,
         tells_default=True,
+    )
+    input_shapes: tuple[tuple[str, tuple[int, ...], str], ...] = _reading(
+        (),
+        "Shape of an input without the batch, if it is not images: 1x32x32x32, ids=77:int64. "
+        "Repeatable, by the names of the forward.",
+        metavar="[NAME=]CxHxW",
+        flags="--input-shape",
+        form="shapes",
     )

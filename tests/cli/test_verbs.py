@@ -571,6 +571,8 @@ def test_the_model_to_compare_with_is_known_before_the_first_is_scored(verbs, ca
         ["prune", "m.pt", "--flops", "0.5", "--arch", "n", "--arch-arg", "width"],
         ["prune", "m.pt", "--flops", "0.5", "--input-size", "big"],
         ["prune", "m.pt", "--flops", "0.5", "--input-size", "0"],
+        ["prune", "m.pt", "--flops", "0.5", "--input-shape", "3x0x4"],
+        ["prune", "m.pt", "--flops", "0.5", "--input-shape", "a b=3"],
         ["prune", "m.pt", "--flops", "0.5", "--mean", "a,b"],
         ["prune", "m.pt", "--flops", "0.5", "--align", "0"],
         ["prune", "m.pt", "--flops", "0.5", "--json", "-q"],
