@@ -101,13 +101,9 @@ def exported(result: prunecli.PruneResult, entry: PackageModel, place: Path) -> 
     found: dict[str, object] = {"saved": saved(result, entry, place / "model.pt")}
     start = time.perf_counter()
     path = place / "model.onnx"
-    sizes = [entry.shape]
-    try:
-        prunecli.export(result, path, dynamic_size=bool(entry.sizes))
-        sizes += entry.sizes
-    except PruneError as error:
-        found["note"] = f"{error.code}: {error.message}"
-        prunecli.export(result, path)
+    others = entry.sizes if entry.one_file else ()
+    sizes = (entry.shape, *others)
+    prunecli.export(result, path, dynamic_size=bool(others))
     found["export_s"] = f"{time.perf_counter() - start:.1f}"
     errors = [
         relative_differences(result.model, path, entry.example(batch, size))

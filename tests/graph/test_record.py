@@ -439,3 +439,36 @@ def test_an_attribute_follows_the_width_in_a_recorded_forward() -> None:
 
     result = cut_half(randomize_(Remembered()).eval(), IMAGES, flops=0.4, params=0.4, align=1)
     assert result.model.width == widths(result)["third"][1] < 16
+
+
+class HooksItself(nn.Module):
+    """Puts hooks on its layers in its first forward, to hand out what they give."""
+
+    hooked = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 16, 1), nn.Conv2d(16, 24, 1)])
+        self.last = nn.ModuleList([nn.Conv2d(16, 4, 1), nn.Conv2d(24, 4, 1)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen: list[Tensor] = []
+        if not self.hooked:
+            for layer in self.layers:
+                layer.register_forward_hook(lambda *given: self.seen.append(given[-1]))
+            self.hooked = True
+        for layer in self.layers:
+            x = layer(x)
+        pairs = list(zip(self.seen, self.last, strict=True))
+        self.seen = []
+        return sum(layer(value) for value, layer in pairs)
+
+
+def test_hooks_of_a_first_forward_are_taken_off_again():
+    model, images = HooksItself().eval(), torch.zeros(1, 3, 8, 8)
+    for _ in range(2):
+        with attributes_kept(model):
+            model(images)
+        assert not model.hooked
+        assert not any(layer._forward_hooks for layer in model.layers)
+    model(images)

@@ -13,8 +13,8 @@ from prunecli.graph.tracing.record import tensors_in
 from tests.support.onnx_outputs import relative_differences
 from tests.support.package_models import MODELS
 
-QUICK = tuple(name for name in MODELS if not name.startswith("yolo") or name == "yolov8n")
-"""The other detectors take the roads of the first; `tests/benchmarks/packages.py` runs them."""
+QUICK = tuple(name for name in MODELS if name != "yolo11n")
+"""Which takes the roads of `yolov8n`; `tests/benchmarks/packages.py` runs it."""
 
 
 @pytest.fixture(scope="module", params=QUICK)
@@ -79,8 +79,9 @@ def test_a_saved_model_loads_without_its_package(case, tmp_path):
 def test_every_output_of_the_onnx_file_is_that_of_torch(case, tmp_path):
     _, entry, _, result = case
     path = tmp_path / "slim.onnx"
-    prunecli.export(result, path, dynamic_size=bool(entry.sizes))
-    for size in (entry.shape, *entry.sizes):
+    sizes = entry.sizes if entry.one_file else ()
+    prunecli.export(result, path, dynamic_size=bool(sizes))
+    for size in (entry.shape, *sizes):
         for batch in (1, 3):
             found = relative_differences(result.model, path, entry.example(batch, size))
             assert max(found) < 1e-4, (size, batch, found)

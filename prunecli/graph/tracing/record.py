@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
@@ -163,12 +164,13 @@ def attributes_kept(*models: nn.Module) -> Iterator[None]:
     """Give every module back the attributes that it had: a forward may store what it computed."""
     modules = [module for model in models for module in model.modules()]
     held = [(module, dict(vars(module))) for module in modules]
-    # A cache is an attribute that stays the same dict or list, with other contents.
+    # A cache is an attribute that stays the same dict or list, with other contents. So are hooks,
+    # which a forward may put on its layers when it runs for the first time.
     contents = [
         (value, copy.copy(value))
         for _, attributes in held
         for value in attributes.values()
-        if type(value) in (dict, list)
+        if type(value) in _CONTAINERS
     ]
     try:
         yield
@@ -178,7 +180,10 @@ def attributes_kept(*models: nn.Module) -> Iterator[None]:
             vars(module).update(attributes)
         for value, content in contents:
             value.clear()
-            (value.update if isinstance(value, dict) else value.extend)(content)
+            (value.extend if isinstance(value, list) else value.update)(content)
+
+
+_CONTAINERS = (dict, OrderedDict, defaultdict, list, set)
 
 
 def _lift_constants(module: fx.GraphModule) -> dict[str, Tensor]:
