@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunecli.compression.wishes import read_wishes
 from prunecli.options import CompressOptions, LoadOptions, WishOptions
 from prunecli.options.declare import is_given
 from prunecli.options.shared import OUTPUT
+from prunecli.preflight.files import check_inputs
+from prunecli.preflight.outputs import check_page, check_written, room_for
 
 from . import options as shared
 from .outcome import Outcome
@@ -76,6 +79,15 @@ def compress(
     $ prunecli compress model.pt --data images/ --max-drop 1% --resume
     """
     path = session.checkpoint(model)
+    output = checkpoint_path(place.out, model=path, ending=".compressed.pt")
+    target = output or Path(f"{path.stem}.compressed.pt")
+    fine = page.overwrite or place.resume
+    read_wishes(wishes)
+    check_inputs(path, data=place.data)
+    for written in (target, place.onnx or target.with_suffix(".onnx")):
+        check_written(written, inputs=(path,), overwrite=fine, needed=room_for(path))
+    if page.report is not None:
+        check_page(page.report, inputs=(path, target), overwrite=fine)
     verbs = session.library()
     from prunecli.report import NO_GATES, missed_gate
 
@@ -84,7 +96,7 @@ def compress(
             path,
             wishes=wishes,
             data=place.data,
-            output=checkpoint_path(place.out, model=path, ending=".compressed.pt"),
+            output=output,
             onnx=place.onnx,
             options=options,
             load=load,
