@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunecli.architectures.reference import InputSpec
 from prunecli.data import load_split
@@ -14,8 +14,6 @@ from prunecli.errors import InputError
 from prunecli.verbs.images import normalised
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from prunecli.data import DataSource
     from prunecli.evaluation.batches import Batches
     from prunecli.options import (
@@ -27,8 +25,10 @@ if TYPE_CHECKING:
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
-def known_input(example: Example, model: nn.Module) -> InputSpec | None:
+def known_input(example: Example, model: Any) -> InputSpec | None:
     """Return what a network takes, by an example; None where that cannot be described."""
+    if not isinstance(model, nn.Module):  # said in full where it is traced
+        return None
     try:
         return InputSpec.of(example, model)
     except InputError:

@@ -46,7 +46,7 @@ def test_networks_are_timed_by_the_clock_that_the_report_names(tmp_path, threads
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3)).eval()
     with torch.no_grad():
         to_onnx(model, tmp_path / "m.onnx", input=spec)
-    setting = Setting(spec.shape, 1, threads, 0)
+    setting = Setting(spec, 1, threads, 0)
     runner = find_cpu(()).prepare(Contestant(tmp_path / "m.onnx"), setting)
     assert runner.clock is CLOCKS[kind]
     times = time_interleaved([runner], runs=3, time_limit=0.1)

@@ -152,7 +152,8 @@ def _onnx(folder: Path) -> Path:
 
 def _read_onnx(path: Path) -> object:
     read_metadata(path)
-    return run(open_session(path, threads=1), np.zeros((1, 1, 8, 8), np.float32))
+    session = open_session(path, threads=1)
+    return run(session, {session.get_inputs()[0].name: np.zeros((1, 1, 8, 8), np.float32)})
 
 
 def _image(ending: str, **options: object) -> Callable[[Path], Path]:
