@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunecli.compression.wishes import read_wishes
 from prunecli.options import CompressOptions, LoadOptions, WishOptions
 from prunecli.options.declare import is_given
 from prunecli.options.shared import OUTPUT
@@ -78,6 +77,8 @@ def compress(
     $ prunecli compress model.pt --speedup 1.5
     $ prunecli compress model.pt --data images/ --max-drop 1% --resume
     """
+    from prunecli.compression.wishes import read_wishes
+
     path = session.checkpoint(model)
     output = checkpoint_path(place.out, model=path, ending=".compressed.pt")
     target = output or Path(f"{path.stem}.compressed.pt")
