@@ -6,26 +6,21 @@ the file holds in the same way, but without torch: no number is looked at.
 
 from __future__ import annotations
 
-import io
-import math
-import pickle
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prunecli.checkpoint.headers import BITS, TensorHeader, contiguous_strides
-from prunecli.checkpoint.inert import InertUnpickler, Stub
-from prunecli.checkpoint.pickle_scan import LEGACY_PICKLES, is_attack, unsafe_pickle
+from prunecli.checkpoint.pickle_scan import LEGACY_PICKLES
+from prunecli.checkpoint.torch_pickle import PARAMETERS, Storage, TorchUnpickler, open_archive
 from prunecli.errors import first_line
-from prunecli.files import TEXT_SHARE, BoundedReader, check_memory, check_plain, room
+from prunecli.files import TEXT_SHARE, BoundedReader, check_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-_PICKLE = "data.pkl"
-_LARGEST_COUNT = 2**60
 _CHUNK = 1 << 20
 
 
@@ -33,20 +28,12 @@ def zip_headers(path: Path) -> Any:
     """Return what is in a file of the current format; raises as `torch_files.read_zip`."""
     check_plain(path)
     with zipfile.ZipFile(path) as archive:
-        sizes = {member.filename: member.file_size for member in archive.infolist()}
-        check_memory(sum(sizes.values()), path, what="unpacking the file")
-        name = next((name for name in sizes if name.partition("/")[2] == _PICKLE), _PICKLE)
-        data = f"{name.removesuffix(_PICKLE)}data/"
-        check_memory(sizes.get(name, 0), path, what="its description", share=TEXT_SHARE)
-        text = archive.read(name)
+        told = open_archive(archive, path)
 
-        def held(key: str, _: int) -> int:
-            if f"{data}{key}" not in sizes:
-                raise ValueError(f"storage {key!r} is missing")
-            return sizes[f"{data}{key}"]
+        def held(key: str, kind: str, _: int) -> Storage:
+            return Storage(key, 0, told.sizes[told.member(key)], kind)
 
-        reader = BoundedReader(io.BytesIO(text), size=len(text), path=path, share=TEXT_SHARE)
-        value = _HeaderUnpickler(reader, path=path, held=held).checked()
+        value = _HeaderUnpickler(told.reader, path=path, held=held).checked()
         _check_sums(archive)
     return value
 
@@ -56,11 +43,11 @@ def legacy_headers(path: Path) -> Any:
     size = check_plain(path)
     storages: dict[str, int] = {}
 
-    def held(key: str, wanted: int) -> int:
-        storages[key] = wanted
+    def held(key: str, kind: str, count: int) -> Storage:
+        storages[key] = wanted = count * _item_bytes(kind)
         if sum(storages.values()) > size:
             raise ValueError(f"it asks for more bytes of numbers than the {size:,} in all")
-        return wanted
+        return Storage(key, 0, wanted, kind)
 
     with path.open("rb") as file:
         reader = BoundedReader(file, size=size, path=path, share=TEXT_SHARE)
@@ -93,133 +80,14 @@ def _check_sums(archive: zipfile.ZipFile) -> None:
 
 
 @dataclass(frozen=True)
-class _Storage:
-    """So many bytes from `start` on in a storage, and the type of its numbers."""
-
-    key: str
-    start: int
-    bytes: int
-    dtype: str
-
-
-@dataclass(frozen=True)
 class _Dtype:
     """A type of numbers by its name."""
 
     name: str
 
 
-class _HeaderUnpickler(InertUnpickler):
-    """Runs one pickle of a torch file; `held` gives the bytes of a storage by its key."""
-
-    def __init__(
-        self, reader: BoundedReader, *, path: Path, held: Callable[[str, int], int]
-    ) -> None:
-        functions = {
-            **_NAMED,
-            "torch._tensor._rebuild_from_type_v2": self._of_type,
-            **dict.fromkeys(
-                ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"), self._tensor
-            ),
-            "torch._utils._rebuild_tensor_v3": self._typed_tensor,
-        }
-        super().__init__(
-            reader, functions=functions, most=min(reader.left, room(path) // TEXT_SHARE)
-        )
-        self.path = path
-        self._held = held
-        self._known: dict[str, int] = {}
-        self._tensors: dict[tuple[Any, ...], int] = {}
-
-    def checked(self) -> Any:
-        """Return what the pickle holds, once its tensors fit into memory and nothing attacks."""
-        try:
-            value = self.load()
-        except Exception:
-            self._refuse_attacks()
-            raise
-        self._refuse_attacks()
-        check_memory(sum(self._tensors.values()), self.path, what="holding its tensors")
-        return value
-
-    def _refuse_attacks(self) -> None:
-        if attacks := [name for name in self.imported if is_attack(name)]:
-            raise unsafe_pickle(self.path, attacks)
-
-    def persistent_load(self, reference: Any) -> Any:
-        """Return a storage, once it agrees with what the file holds of it."""
-        parts = reference if isinstance(reference, tuple) and len(reference) < 8 else ()
-        if len(parts) > 1 and parts[0] == "module":
-            return parts[1]  # a class, in the legacy format
-        if len(parts) < 5 or parts[0] != "storage":
-            raise ValueError("it refers to something that is no storage")
-        _, kind, key, _, count, *view = parts
-        dtype = _STORAGES.get(kind.name.rpartition(".")[2]) if isinstance(kind, Stub) else None
-        if dtype is None or not isinstance(key, str | int) or not _is_count(count):
-            raise ValueError("it describes a storage of no known kind or size")
-        name, wanted = str(key), count * _itemsize(dtype)
-        if name not in self._known:
-            self._known[name] = self._held(name, wanted)
-        if wanted > self._known[name]:
-            raise ValueError(f"storage {name!r} has {self._known[name]:,} bytes, not {wanted:,}")
-        if not view or view[0] is None:
-            return _Storage(name, 0, self._known[name], dtype)
-        _, start, length = view[0]
-        if not (_is_count(start) and _is_count(length) and start + length <= count):
-            raise ValueError(f"a part of storage {name!r} lies beyond it")
-        return _Storage(name, start * _itemsize(dtype), length * _itemsize(dtype), dtype)
-
-    def _of_type(self, function: Any, _kind: Any, arguments: Any, *_: Any) -> Any:
-        """Return a tensor of a subclass as a plain one."""
-        return self.call(function, arguments)
-
-    def _typed_tensor(
-        self, storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, kind: Any,
-        *_: Any,
-    ) -> TensorHeader:  # fmt: skip
-        if not (isinstance(storage, _Storage) and isinstance(kind, _Dtype)):
-            raise pickle.UnpicklingError("a tensor has no storage or no known type")
-        typed = _Storage(storage.key, storage.start, storage.bytes, kind.name)
-        return self._tensor(typed, offset, size, stride)
-
-    def _tensor(
-        self, storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = False,
-        _hooks: Any = None, metadata: Any = None, *_: Any,
-    ) -> TensorHeader:  # fmt: skip
-        """Return the header of a tensor over a storage, once it lies within."""
-        numbers = (offset, *size, *stride)
-        if not isinstance(storage, _Storage) or len(size) != len(stride):
-            raise ValueError("a tensor has no storage, or a size of other sides than its steps")
-        if not all(map(_is_count, numbers)):
-            raise ValueError("the size of a tensor is no list of whole numbers")
-        if metadata:
-            raise ValueError("a tensor is stored conjugated or negated")
-        count, item = math.prod(size), _itemsize(storage.dtype)
-        steps = (step * (side - 1) for side, step in zip(size, stride, strict=True))
-        end = offset + sum(steps) + 1 if count else 0
-        if end * item > storage.bytes:
-            raise ValueError(
-                f"a tensor of size {list(size)} needs {end * item:,} bytes of storage "
-                f"{storage.key!r}, which has {storage.bytes:,}"
-            )
-        shape, strides = tuple(size), tuple(stride)
-        self._tensors[storage.key, storage.start, offset, shape, strides] = count * item
-        whole = strides == contiguous_strides(shape)
-        place = (storage.key, storage.start + offset * item) if whole else None
-        return TensorHeader(storage.dtype, shape, place)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _LARGEST_COUNT
-
-
-def _itemsize(dtype: str) -> int:
-    return BITS.get(dtype, 8) // 8
-
-
-def _data_of(data: Any = None, *_: Any) -> Any:
-    """Return the tensor of a parameter or of another device."""
-    return data
+def _item_bytes(kind: str) -> int:
+    return BITS.get(kind, 8) // 8
 
 
 _STORAGES = {
@@ -233,17 +101,41 @@ _STORAGES = {
 """What the numbers in each kind of storage are."""
 
 _NAMED: Mapping[str, Any] = {
+    **PARAMETERS,
     "torch.Size": lambda sides=(): tuple(sides),
-    **dict.fromkeys(
-        ("torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer",
-         "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state",
-         "torch._utils._rebuild_device_tensor_from_cpu_tensor"), _data_of,
-    ),
     "torch._utils._rebuild_qtensor": lambda storage, _, size, *__: TensorHeader(
-        storage.dtype, tuple(size)
+        storage.kind, tuple(size)
     ),
     "torch._utils._rebuild_sparse_tensor": lambda *_: TensorHeader("sparse", ()),
     "torch._utils._rebuild_meta_tensor_no_storage": lambda *_: TensorHeader("meta", ()),
     **{f"torch.{name}": _Dtype(name) for name in BITS},
 }  # fmt: skip
 """What a torch file may call or name, besides the tensors themselves."""
+
+
+class _HeaderUnpickler(TorchUnpickler):
+    """Makes a header of every tensor; a kind of numbers is torch's name for it."""
+
+    storages: ClassVar[Mapping[str, str]] = _STORAGES
+    named: ClassVar[Mapping[str, Any]] = _NAMED
+
+    def item_bytes(self, kind: Any) -> int:
+        """Return the bytes of one number."""
+        return _item_bytes(_name_of(kind))
+
+    def over(
+        self, storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
+    ) -> TensorHeader:
+        """Return the header of a tensor, and where its numbers lie if one after the other."""
+        kind = _name_of(storage.kind)
+        start = storage.start + offset * _item_bytes(kind)
+        whole = stride == contiguous_strides(size)
+        return TensorHeader(kind, size, (storage.key, start) if whole else None)
+
+
+def _name_of(kind: Any) -> str:
+    if isinstance(kind, _Dtype):
+        return kind.name
+    if not isinstance(kind, str):
+        raise ValueError("a tensor has no known type")  # noqa: TRY004 - of the file, not of a call
+    return kind

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from prunecli.atomic import atomic_write
@@ -20,28 +21,66 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A pruned model that is kept in `file`, before it is trained.
+
+    `budget` is what it was pruned to, as typed; `kept` are the shares of the original's costs.
+    """
+
+    strength: float
+    budget: str
+    file: str
+    kept: Mapping[str, float]
+    speedup: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Journal:
     """The file of a search: `asked` is what tells it from others, `attempts` what was tried.
 
+    `model` is the SHA-256 of the original.
+
     `scale` tightens budgets by what was measured (`Wishes.budget`), `dense` are the costs of the
-    original; empty before anything was tried.
+    original; empty before anything was cut.
     """
 
     path: Path
     asked: Mapping[str, Any]
+    model: str = ""
+    cuts: tuple[Cut, ...] = ()
     attempts: tuple[Attempt, ...] = ()
-    scale: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    dense: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    scale: Mapping[str, float] = field(default_factory=dict)
+    dense: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, with everything that is tried."""
+        return self.path.parent
+
+    def of_model(self, sha256: str) -> Journal:
+        """Return the journal of a search for a smaller model; raise if it was begun with another.
+
+        The error is an `InputError` (`OTHER_SEARCH`).
+        """
+        if self.model not in ("", sha256):
+            raise _other(self.folder, "model")
+        return dataclasses.replace(self, model=sha256)
+
+    def cut_at(self, strength: float) -> Cut | None:
+        """Return the model that was pruned to a strength, if its file still is there."""
+        found = (one for one in self.cuts if one.strength == strength)
+        return next((one for one in found if (self.folder / one.file).exists()), None)
+
+    def tried_at(self, strength: float, epochs: int) -> Attempt | None:
+        """Return the attempt at a strength that was trained that long, if its file is there."""
+        found = (one for one in self.attempts if one.strength == strength and one.epochs >= epochs)
+        return next((one for one in found if (self.folder / one.file).exists()), None)
 
     def write(self) -> None:
         """Write it; raises `InputError` where that cannot be."""
-        told = {
-            "schema": SCHEMA,
-            "asked": self.asked,
-            "scale": self.scale,
-            "dense": self.dense,
-            "attempts": [dataclasses.asdict(one) for one in self.attempts],
-        }
+        told = {**dataclasses.asdict(self), "schema": SCHEMA}
+        del told["path"]
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps(told, indent=1, sort_keys=True), encoding="utf-8")
 
@@ -51,8 +90,9 @@ def open_journal(
 ) -> Journal:
     """Return the journal of a search: a new one, or the one that is to go on.
 
-    Raises `InputError`: `UNFINISHED_RUN` where one is there and nothing is said of it,
-    `OTHER_SEARCH` where that was for something else, `NO_RUN` where there is none.
+    With `overwrite`, what an earlier search left in its folder is removed. Raises `InputError`:
+    `UNFINISHED_RUN` where one is there and nothing is said of it, `OTHER_SEARCH` where that was for
+    something else, `NO_RUN` where there is none, `OUTPUT_EXISTS` for a folder of something else.
     """
     path = folder / JOURNAL
     new = Journal(path, json.loads(json.dumps(asked)))
@@ -71,17 +111,32 @@ def open_journal(
             where=str(folder),
             hint="go on with it (--resume), or start from the beginning (--overwrite)",
         )
-    return _read(path, new) if resume else new
+    if not found and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            "the folder for what is tried holds something else",
+            code="OUTPUT_EXISTS",
+            where=str(folder),
+            hint="move it away, or give another output (--out)",
+        )
+    if resume:
+        return _read(path, new)
+    if found:  # states of trainings and pruned models of another search would be taken for ours
+        shutil.rmtree(folder)
+    return new
 
 
 def _read(path: Path, new: Journal) -> Journal:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        attempts = tuple(Attempt(**one) for one in told["attempts"])
         read = dataclasses.replace(
-            new, attempts=attempts, scale=dict(told["scale"]), dense=dict(told["dense"])
+            new,
+            model=str(told["model"]),
+            cuts=tuple(Cut(**_with_warnings(one)) for one in told["cuts"]),
+            attempts=tuple(Attempt(**_with_warnings(one)) for one in told["attempts"]),
+            scale=dict(told["scale"]),
+            dense=dict(told["dense"]),
         )
-        before = told["asked"]
+        before = dict(told["asked"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the journal of the search cannot be read: {error}",
@@ -91,10 +146,18 @@ def _read(path: Path, new: Journal) -> Journal:
         ) from error
     changed = sorted(name for name, value in new.asked.items() if before.get(name) != value)
     if changed:
-        raise InputError(
-            f"the search was begun with another {', '.join(changed)}",
-            code="OTHER_SEARCH",
-            where=str(path.parent),
-            hint="repeat the options of the first run, or start from the beginning (--overwrite)",
-        )
+        raise _other(path.parent, ", ".join(changed))
     return read
+
+
+def _other(folder: Path, what: str) -> InputError:
+    return InputError(
+        f"the search was begun with another {what}",
+        code="OTHER_SEARCH",
+        where=str(folder),
+        hint="repeat the options of the first run, or start from the beginning (--overwrite)",
+    )
+
+
+def _with_warnings(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {**told, "warnings": tuple(told["warnings"])}

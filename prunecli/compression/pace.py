@@ -20,6 +20,15 @@ class Pace:
         """Return the seconds of `count` epochs of a model that keeps a `share`, with a teacher."""
         return count * self.images * (STEP * share + 1) / self.rate
 
+    def fitting(self, count: int, seconds: float) -> int:
+        """Return how many of `count` epochs fit into some seconds, about.
+
+        >>> Pace(100.0, 1000).fitting(3, 90), Pace(100.0, 1000).fitting(3, 1e9)
+        (2, 3)
+        """
+        one = self.epochs(1)
+        return count if count * one <= seconds else max(0, int(seconds / one))
+
 
 @dataclass(frozen=True)
 class Deadline:

@@ -70,6 +70,7 @@ class Attempt:
     drop_low: float | None = None
     drop_high: float | None = None
     excess: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,18 @@ from prunecli.options.declare import check_effect
 from prunecli.preflight.outputs import check_page
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import CompressReport
+from prunecli.verbs.compress_attempt import (
+    Original,
+    Run,
+    open_original,
+    prune_to,
+    scored,
+    train_and_judge,
+    unheard,
+)
 from prunecli.verbs.export import export
-from prunecli.verbs.trying import Bench, Run, open_bench, scored, try_one, unheard
 from prunecli.verbs.warnings import merged
+from prunecli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,45 +100,45 @@ def compress(
         "data": data,
     }
     journal = open_journal(run.folder, asked, resume=resume, overwrite=overwrite)
-    bench = open_bench(run)
-    asked["model"] = bench.opened.loaded.sha256
-    journal = dataclasses.replace(journal, asked={**journal.asked, "model": asked["model"]})
-    tell(_plan(run, bench, journal))
+    original = open_original(run)
+    journal = journal.of_model(original.opened.loaded.sha256)
+    tell(_plan(run, original, journal))
     run.folder.mkdir(parents=True, exist_ok=True)
-    journal, winner, choice = _searched(run, bench, journal)
+    journal.write()
+    journal, winner, choice = _searched(run, original, journal)
     exported = _finished(run, winner, target, file=file, command=command)
-    report = _report(run, bench, journal, winner, path=target, exported=exported, choice=choice)
+    report = _report(run, original, journal, winner, path=target, exported=exported, choice=choice)
     report = dataclasses.replace(report, seconds=round(time.perf_counter() - start, 3), page=page)
     if page is not None:
         write_page(page, page_of(report, command=command))
     return report
 
 
-def _plan(run: Run, bench: Bench, journal: Journal) -> str:
+def _plan(run: Run, original: Original, journal: Journal) -> str:
     """Say what is going to be done, and about how long that should take."""
     options, wishes = run.options, run.wishes
     done = f", {len(journal.attempts)} of them done" if journal.attempts else ""
-    if bench.images is None:
+    if original.images is None:
         return "plan: prune, verify, export and time one model; no images, so no training"
     if wishes.max_drop is None:
-        steps, seconds = "prune, train and judge one model", bench.pace.epochs(options.epochs)
+        steps, seconds = "prune, train and judge one model", original.pace.epochs(options.epochs)
     else:
         first = options.epochs if wishes.asked else options.trial_epochs
         steps = f"up to {options.trials} models{done}"
-        steps += f", the best of them trained for {options.epochs} epochs"
+        steps += f", the best of them trained for {counted(options.epochs, 'epoch')}"
         more = options.trial_epochs * (options.trials - 1) + first
-        seconds = bench.pace.epochs(more + options.epochs, share=0.6)
+        seconds = original.pace.epochs(more + options.epochs, share=0.6)
     bound = "" if options.minutes is None else f", bounded to {options.minutes:g} minutes"
     return f"plan: {steps}; {minutes_text(seconds)} of training{bound}"
 
 
-def _searched(run: Run, bench: Bench, journal: Journal) -> tuple[Journal, Attempt, str]:
+def _searched(run: Run, original: Original, journal: Journal) -> tuple[Journal, Attempt, str]:
     """Return the model to keep, trained as long as it is to be, and why it won."""
     wishes, options = run.wishes, run.options
     full = bool(wishes.asked)
     if wishes.max_drop is None:
-        journal, winner = _tried(run, bench, journal, 1.0, options.epochs)
-        return journal, winner, "it keeps the budget"
+        journal, winner = _tried(run, original, journal, 1.0, options.epochs)
+        return journal, winner, "it is what the budget asks for" + _shortened(run, winner)
     stopped = ""
     while True:
         trials = _trials(journal)
@@ -137,19 +146,42 @@ def _searched(run: Run, bench: Bench, journal: Journal) -> tuple[Journal, Attemp
         if strength is None or len(trials) >= options.trials:
             break
         epochs = options.epochs if full and not trials else options.trial_epochs
-        need = bench.pace.epochs(epochs + options.epochs, share=0.6)
+        need = original.pace.epochs(epochs + options.epochs, share=0.6)
         if trials and need > run.deadline.left:
             stopped = f"; the search stopped after {len(trials)} models, for time"
             break
-        journal, attempt = _tried(run, bench, journal, strength, epochs)
+        journal, attempt = _tried(run, original, journal, strength, epochs)
         if full and strength == 1 and attempt.ok:
             break
-    candidate = best(_trials(journal))
-    journal, winner = _tried(run, bench, journal, candidate.strength, options.epochs)
-    if not winner.ok:  # brief training may have looked better than it was
-        others = [one for one in journal.attempts if one.ok and one.epochs >= options.epochs]
-        winner = best(others) if others else winner
-    return journal, winner, _why(winner, full=full) + stopped
+    journal, winner = _trained_best(run, original, journal)
+    return journal, winner, _why(winner, full=full) + _shortened(run, winner) + stopped
+
+
+def _trained_best(run: Run, original: Original, journal: Journal) -> tuple[Journal, Attempt]:
+    """Return the smallest model that is within the drop after all of its training.
+
+    Brief training may have looked better than it was; then the next larger one follows.
+    """
+    tried: list[Attempt] = []
+    left = _trials(journal)
+    while left:
+        candidate = best(left)
+        if tried and not candidate.ok:
+            break
+        journal, winner = _tried(run, original, journal, candidate.strength, run.options.epochs)
+        if winner.ok:
+            return journal, winner
+        tried.append(winner)
+        left = [one for one in left if one.strength < candidate.strength]
+    return journal, best(tried)
+
+
+def _shortened(run: Run, winner: Attempt) -> str:
+    """Say that there was no time for all of the training."""
+    asked = run.options.epochs
+    if run.data is None or winner.epochs >= asked:
+        return ""
+    return f"; trained for {winner.epochs} of {counted(asked, 'epoch')}, for time"
 
 
 def _why(winner: Attempt, *, full: bool) -> str:
@@ -171,24 +203,26 @@ def _trials(journal: Journal) -> list[Attempt]:
 
 
 def _tried(
-    run: Run,
-    bench: Bench,
-    journal: Journal,
-    strength: float,
-    epochs: int,
+    run: Run, original: Original, journal: Journal, strength: float, epochs: int
 ) -> tuple[Journal, Attempt]:
-    """Return an attempt, made now or taken from the journal."""
-    known = [
-        one
-        for one in journal.attempts
-        if one.strength == strength and one.epochs >= epochs and (run.folder / one.file).exists()
-    ]
-    if known:
-        return journal, known[-1]
-    attempt, scale, dense = try_one(run, bench, journal, strength, epochs)
-    journal = dataclasses.replace(
-        journal, attempts=(*journal.attempts, attempt), scale=scale, dense=dense
-    )
+    """Return an attempt, made now or taken from the journal, which is written at every step.
+
+    It is trained for fewer epochs where there is no time for all of them.
+    """
+    known = journal.tried_at(strength, epochs)
+    if known is not None:
+        return journal, known
+    journal = prune_to(run, journal, strength)
+    journal.write()
+    cut = journal.cut_at(strength)
+    assert cut is not None
+    trains = original.images is not None
+    epochs = original.pace.fitting(epochs, run.deadline.left) if trains else 0
+    known = journal.tried_at(strength, epochs)
+    if known is not None:
+        return journal, known
+    attempt = train_and_judge(run, original, cut, epochs)
+    journal = dataclasses.replace(journal, attempts=(*journal.attempts, attempt))
     journal.write()
     run.tell(_told(attempt))
     return journal, attempt
@@ -202,7 +236,7 @@ def _told(attempt: Attempt) -> str:
     if attempt.drop is not None:
         low, high = attempt.drop_low or 0.0, attempt.drop_high or 0.0
         parts.append(f"{100 * attempt.drop:.1f} points lost ({100 * low:.1f} to {100 * high:.1f})")
-    return f"tried: {', '.join(parts)}, after {attempt.epochs} epochs"
+    return f"tried: {', '.join(parts)}, after {counted(attempt.epochs, 'epoch')}"
 
 
 def _finished(run: Run, winner: Attempt, target: Path, *, file: Path, command: str) -> ExportReport:
@@ -229,7 +263,7 @@ def _finished(run: Run, winner: Attempt, target: Path, *, file: Path, command: s
 
 def _report(
     run: Run,
-    bench: Bench,
+    original: Original,
     journal: Journal,
     winner: Attempt,
     *,
@@ -247,7 +281,7 @@ def _report(
             code="NO_PROOF",
             where=str(path),
         )
-    before, after, drop = scored(run, bench, path)
+    before, after, drop = scored(run, original, path)
     if row is not None:
         before = dataclasses.replace(before, latency_ms=row.dense_ms)
         after = dataclasses.replace(after, latency_ms=row.slim_ms)
@@ -260,16 +294,16 @@ def _report(
         met=met,
         tried=journal.attempts,
         seconds=0.0,
-        architecture=bench.opened.architecture,
+        architecture=original.opened.architecture,
         verified=verified,
         parity=exported.parity,
         benchmark=exported.benchmark,
         choice=choice,
         commands=_commands(run, winner, path, exported.output),
         drop=drop,
-        chosen_on=bench.chosen_on,
-        reported_on=bench.reported_on,
-        warnings=merged(bench.warnings, exported.warnings),
+        chosen_on=original.chosen_on,
+        reported_on=original.reported_on,
+        warnings=merged(original.warnings, winner.warnings, exported.warnings),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,30 @@ def test_a_wish_that_cannot_be_met_ends_with_the_nearest(tmp_path):
         budget=make_budget(flops=1.001 * report.after.flops / report.before.flops),
     )  # fmt: skip
     assert nothing_thinner.cost.after.flops <= 1.01 * report.after.flops
+
+
+def test_training_that_does_not_fit_into_the_time_is_shortened_and_said(tmp_path):
+    options = dataclasses.replace(QUICK, epochs=4000, minutes=0.1)
+    report = compress(tmp_path, WishOptions(flops="0.6"), options=options)
+    (attempt,) = report.tried
+    assert attempt.epochs < 4000
+    assert f"trained for {attempt.epochs} of 4,000 epochs, for time" in report.choice
+
+
+def test_what_pruning_and_training_warn_of_is_not_lost(met):
+    report, _ = met
+    (attempt,) = report.tried
+    assert set(attempt.warnings) <= set(report.warnings)
+
+
+def test_another_model_under_the_same_name_is_another_search(tmp_path):
+    model = tmp_path / "model.safetensors"
+    shutil.copyfile(MODEL, model)
+    settings = {"options": CompressOptions(), "output": tmp_path / "small.pt"}
+    verbs.compress(model, wishes=WishOptions(flops="0.6"), **settings)
+    shutil.copyfile(MODEL.with_name("digits_resnet.safetensors"), model)
+    with pytest.raises(InputError, match="another model"):
+        verbs.compress(model, wishes=WishOptions(flops="0.6"), resume=True, **settings)
 
 
 @pytest.mark.parametrize(

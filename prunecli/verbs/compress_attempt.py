@@ -1,4 +1,4 @@
-"""One attempt of `compress`: prune to a budget, time, tighten, train, judge."""
+"""One attempt of `compress`: prune to a budget, tighten it by what is measured, train, judge."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from prunecli.budget import Budget, Limit
+from prunecli.compression.journal import Cut
 from prunecli.compression.pace import Deadline, Pace
 from prunecli.compression.wishes import exceeded
 from prunecli.data import check_classes, evaluation_split, load_split, open_source
@@ -21,6 +22,7 @@ from prunecli.verbs.finetune import finetune
 from prunecli.verbs.images import class_count
 from prunecli.verbs.opened import Opened, open_model
 from prunecli.verbs.prune import prune
+from prunecli.verbs.warnings import merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,8 +68,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every attempt is judged by: the original, and where it is right.
+class Original:
+    """The model to compress, by which every attempt is judged: where it is right, and how fast.
 
     `choose` [n] and `report` [m] are positions of `images`; what is chosen on the first is told on
     the second, which are the same where there are no others. `right` [all] is where the original is
@@ -85,11 +87,11 @@ class Bench:
     warnings: tuple[str, ...] = ()
 
 
-def open_bench(run: Run) -> Bench:
+def open_original(run: Run) -> Original:
     """Read the original, and look at the images with it."""
     opened = open_model(run.model, run.load)
     if run.data is None:
-        return Bench(opened, Pace(1.0, 0), warnings=tuple(opened.loaded.warnings))
+        return Original(opened, Pace(1.0, 0), warnings=tuple(opened.loaded.warnings))
     source = open_source(run.data)
     spec = opened.checkpoint.input
     check_classes(class_count(opened.model, spec), source, names=opened.checkpoint.classes)
@@ -108,14 +110,14 @@ def open_bench(run: Run) -> Bench:
             "also choose, and which the original may have been trained on"
         )
         told = f"{len(images):,} held-out images"
-        return Bench(
+        return Original(
             opened, pace, images, everywhere, everywhere, right, told, told,
-            (*opened.loaded.warnings, *images.warnings, note),
+            (*opened.loaded.warnings, *images.found(), note),
         )  # fmt: skip
     generator = torch.Generator().manual_seed(run.options.seed)
     order = torch.randperm(len(images), generator=generator)
     half = len(order) // 2
-    return Bench(
+    return Original(
         opened,
         pace,
         images,
@@ -124,24 +126,54 @@ def open_bench(run: Run) -> Bench:
         right,
         f"{half:,} of the test images",
         f"the other {len(order) - half:,} test images",
-        (*opened.loaded.warnings, *images.warnings),
+        (*opened.loaded.warnings, *images.found()),
     )
 
 
-def try_one(
-    run: Run, bench: Bench, journal: Journal, strength: float, epochs: int
-) -> tuple[Attempt, dict[str, float], dict[str, float | None]]:
-    """Make one model and judge it; return what came of it, and what was learnt of budgets."""
+def prune_to(run: Run, journal: Journal, strength: float) -> Journal:
+    """Return a journal that has a model pruned to a strength, made now if there is none.
+
+    It is pruned anew where it was measured to exceed its budget.
+    """
+    if journal.cut_at(strength) is not None:
+        return journal
+    target = run.folder / f"{strength:.3f}.pruned.pt"
+    scale, dense = dict(journal.scale), dict(journal.dense)
+    for _ in range(TIGHTENED):
+        budget, cut = _nearest(run, run.wishes.budget(strength, dense, scale), target)
+        dense = {kind: cut.cost.before[kind] for kind in cut.cost.before}
+        row = None if cut.latency is None else cut.latency.measured
+        costs = cut.cost.before, cut.cost.after
+        before, after = (
+            ModelFigures(cost.flops, cost.params, int(cost["bytes"] or 0)) for cost in costs
+        )
+        after = dataclasses.replace(after, bytes=target.stat().st_size)
+        wanted = run.wishes.budget(strength, dense, {})
+        beyond = exceeded(run.wishes, wanted, before, after, row)
+        if not beyond:
+            break
+        scale |= {kind: scale.get(kind, 1.0) / factor for kind, factor in beyond.items()}
+    made = Cut(
+        strength=strength,
+        budget=_words(budget),
+        file=target.name,
+        kept=dict(cut.cost.kept),
+        speedup=None if row is None else row.speedup,
+        warnings=cut.warnings,
+    )
+    others = tuple(one for one in journal.cuts if one.strength != strength)
+    return dataclasses.replace(journal, cuts=(*others, made), scale=scale, dense=dense)
+
+
+def train_and_judge(run: Run, original: Original, cut: Cut, epochs: int) -> Attempt:
+    """Return what comes of a pruned model after some epochs, on the images that choose."""
     began = time.perf_counter()
-    name = f"{strength:.3f}"
-    pruned = run.folder / f"{name}.pruned.pt"
-    cut = _known_cut(journal, strength, pruned) or _cut(run, journal, strength, pruned)
-    path, trained = pruned, 0
+    path, trained, warnings = run.folder / cut.file, 0, cut.warnings
     if run.data is not None and epochs:
         trained = epochs
-        path = run.folder / f"{name}.{epochs}-epochs.pt"
-        finetune(
-            pruned,
+        path = run.folder / f"{cut.strength:.3f}.{epochs}-epochs.pt"
+        tuned = finetune(
+            run.folder / cut.file,
             data=run.data,
             output=path,
             teacher=run.model,
@@ -152,8 +184,9 @@ def try_one(
             command=f"prunecli finetune --epochs {epochs}",
             progress=run.progress,
         )
+        warnings = merged(warnings, tuned.warnings)
     attempt = Attempt(
-        strength=strength,
+        strength=cut.strength,
         budget=cut.budget,
         file=path.name,
         kept=cut.kept,
@@ -162,28 +195,9 @@ def try_one(
         seconds=round(time.perf_counter() - began, 1),
         ok=True,
         speedup=cut.speedup,
+        warnings=warnings,
     )
-    return _judged(run, bench, attempt, path), cut.scale, cut.dense
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """A cut that is on disk: its budget as it is typed, and what it was counted and measured."""
-
-    budget: str
-    kept: dict[str, float]
-    speedup: float | None
-    scale: dict[str, float]
-    dense: dict[str, float | None]
-
-
-def _known_cut(journal: Journal, strength: float, pruned: Path) -> _Cut | None:
-    """Return the cut of an earlier attempt at the same strength, if it still is there."""
-    known = next((one for one in journal.attempts if one.strength == strength), None)
-    if known is None or not pruned.exists():
-        return None
-    scale, dense = dict(journal.scale), dict(journal.dense)
-    return _Cut(known.budget, dict(known.kept), known.speedup, scale, dense)
+    return _judged(run, original, attempt, path)
 
 
 def _goes_on(folder: Path) -> bool:
@@ -205,27 +219,6 @@ def _amount(kind: str, value: Mapping[str, float]) -> str:
         return f"{value['fraction']:.4f}"
     size, unit = UNITS.get(kind, (1e6, "M"))
     return f"{value['absolute'] / size:.6g}{unit}"
-
-
-def _cut(run: Run, journal: Journal, strength: float, target: Path) -> _Cut:
-    """Prune to a strength; anew where the result was measured to exceed its budget."""
-    scale, dense = dict(journal.scale), dict(journal.dense)
-    for _ in range(TIGHTENED):
-        budget, cut = _nearest(run, run.wishes.budget(strength, dense, scale), target)
-        dense = {kind: cut.cost.before[kind] for kind in cut.cost.before}
-        row = None if cut.latency is None else cut.latency.measured
-        costs = cut.cost.before, cut.cost.after
-        before, after = (
-            ModelFigures(cost.flops, cost.params, int(cost["bytes"] or 0)) for cost in costs
-        )
-        after = dataclasses.replace(after, bytes=target.stat().st_size)
-        wanted = run.wishes.budget(strength, dense, {})
-        beyond = exceeded(run.wishes, wanted, before, after, row)
-        if not beyond:
-            break
-        scale |= {kind: scale.get(kind, 1.0) / factor for kind, factor in beyond.items()}
-    speedup = None if row is None else row.speedup
-    return _Cut(_words(budget), dict(cut.cost.kept), speedup, scale, dense)
 
 
 def _nearest(run: Run, budget: Budget, target: Path) -> tuple[Budget, PruneReport]:
@@ -272,14 +265,14 @@ def _pruned(run: Run, budget: Budget, target: Path) -> PruneReport:
     )
 
 
-def _judged(run: Run, bench: Bench, attempt: Attempt, path: Path) -> Attempt:
+def _judged(run: Run, original: Original, attempt: Attempt, path: Path) -> Attempt:
     """Return an attempt with its accuracy on the images that choose."""
-    if bench.images is None or bench.choose is None or bench.right is None:
+    if original.images is None or original.choose is None or original.right is None:
         return attempt
     model = open_model(path, None)
     spec = model.checkpoint.input
-    own = hits(model.model, bench.images, bench.choose, input=spec, progress=run.progress)
-    drop, low, high = drop_between(bench.right[bench.choose], own)
+    own = hits(model.model, original.images, original.choose, input=spec, progress=run.progress)
+    drop, low, high = drop_between(original.right[original.choose], own)
     allowed = run.wishes.max_drop
     return dataclasses.replace(
         attempt,
@@ -293,7 +286,7 @@ def _judged(run: Run, bench: Bench, attempt: Attempt, path: Path) -> Attempt:
 
 
 def scored(
-    run: Run, bench: Bench, path: Path
+    run: Run, original: Original, path: Path
 ) -> tuple[ModelFigures, ModelFigures, tuple[float, float, float] | None]:
     """Return the original and the result in figures, and the drop on images that did not choose."""
     opened = open_model(path, None)
@@ -306,11 +299,11 @@ def scored(
     after = ModelFigures(
         float(after_cost["flops"]), float(after_cost["params"]), path.stat().st_size
     )
-    if bench.images is None or bench.report is None or bench.right is None:
+    if original.images is None or original.report is None or original.right is None:
         return before, after, None
     spec = opened.checkpoint.input
-    own = hits(opened.model, bench.images, bench.report, input=spec, progress=run.progress)
-    dense = bench.right[bench.report]
+    own = hits(opened.model, original.images, original.report, input=spec, progress=run.progress)
+    dense = original.right[original.report]
     return (
         dataclasses.replace(before, accuracy=float(dense.double().mean())),
         dataclasses.replace(after, accuracy=float(own.double().mean())),
