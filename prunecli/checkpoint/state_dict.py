@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -87,8 +88,9 @@ def unwrap(value: Any, *, weights: str | None = None, where: str = "") -> Unwrap
         if not names:
             break
         notes |= {str(key): item for key, item in value.items() if key not in names}
-        if len(names) > 1 and names[0] not in _WRAPPERS:
-            value = _side_by_side({name: value[name] for name in names})
+        strays = {key: item for key, item in value.items() if _is_array(item)}
+        if names[0] not in _WRAPPERS and (len(names) > 1 or strays):
+            value = {**_side_by_side({name: value[name] for name in names}), **strays}
             break
         place.append(names[0])
         others += names[1:]
@@ -185,10 +187,12 @@ def _side_by_side(sets: Mapping[str, Mapping[Any, Any]]) -> dict[str, Any]:
 def _inner_dicts(value: Mapping[Any, Any]) -> list[str]:
     """Return the keys of the inner dicts with weights, the best known names first."""
     known = [name for name in _WRAPPERS if _holds_weights(value.get(name), depth=_DEPTH)]
-    if known or any(is_tensor(item) for item in value.values()):
+    if known:
         return known
-    # No known name and no tensor at this level: a single dict of tensors is meant, if there is one.
-    return [key for key in value if isinstance(key, str) and _is_flat(value[key])]
+    # No known name: dicts of tensors are meant, unless most tensors stand beside them.
+    flat = [key for key in value if isinstance(key, str) and _is_flat(value[key])]
+    inside = sum(is_tensor(item) for key in flat for item in value[key].values())
+    return flat if inside > sum(map(is_tensor, value.values())) else []
 
 
 def _holds_weights(value: Any, *, depth: int) -> bool:
@@ -197,6 +201,11 @@ def _holds_weights(value: Any, *, depth: int) -> bool:
     return _is_flat(value) or any(
         _holds_weights(value.get(name), depth=depth - 1) for name in _WRAPPERS
     )
+
+
+def _is_array(item: Any) -> bool:
+    """Tell whether something is a tensor of more than one number: those are steps and scales."""
+    return is_tensor(item) and math.prod(item.shape) > 1
 
 
 def _is_flat(value: Any) -> bool:

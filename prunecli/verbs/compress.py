@@ -22,6 +22,7 @@ from prunecli.html import page_of, write_page
 from prunecli.lifetime.claims import claiming
 from prunecli.options import CompressOptions, ExportOptions, WishOptions
 from prunecli.options.declare import check_effect
+from prunecli.options.typed import typed_words
 from prunecli.preflight.outputs import check_page
 from prunecli.progress import Progress, Step, silent
 from prunecli.report import CompressReport
@@ -309,14 +310,20 @@ def _report(
 
 def _commands(run: Run, winner: Attempt, output: Path, onnx: Path) -> tuple[str, ...]:
     """Return the commands that would do by hand what made the model that won."""
+    read = () if run.load is None else typed_words(run.load)
     data = () if run.data is None else ("--data", run.data)
-    pruned = f"{output.stem}.pruned.pt"
-    limits = shlex.split(winner.budget)
-    lines = [("prune", str(run.model), *limits, *data, "-o", pruned)]
+    seed = ("--seed", str(run.options.seed)) if run.options.seed else ()
+    cut = (*shlex.split(winner.budget), *data, *seed, *read)
+    clock = ("--threads", str(run.options.threads)) if run.options.threads else ()
+    if run.wishes.timed:
+        cut += ("--latency-batch", str(run.options.batch), *clock)
+    pruned = f"{output.stem}.pruned.pt" if winner.epochs else str(output)
+    lines = [("prune", str(run.model), *cut, "-o", pruned)]
     if winner.epochs:
-        words = ("--epochs", str(winner.epochs), "--teacher", str(run.model))
-        lines.append(("finetune", pruned, *data, *words, "-o", str(output)))
-    else:
-        lines[0] = ("prune", str(run.model), *limits, *data, "-o", str(output))
-    lines.append(("export", str(output), "--onnx", str(onnx), "--against", str(run.model)))
+        limit = () if run.options.limit is None else ("--limit", str(run.options.limit))
+        taught = ("--epochs", str(winner.epochs), "--teacher", str(run.model))
+        words = (*data, *taught, *limit, *seed, *read)
+        lines.append(("finetune", pruned, *words, "-o", str(output)))
+    timed = ("--against", str(run.model), "--batch", str(run.options.batch), *clock)
+    lines.append(("export", str(output), "--onnx", str(onnx), *timed, *read))
     return tuple(shlex.join(("prunecli", *words)) for words in lines)

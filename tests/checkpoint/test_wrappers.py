@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from prunecli.architectures.registry import build_dense
 from prunecli.checkpoint import load
 from prunecli.checkpoint.state_dict import spellings
+from prunecli.errors import InputError
 
 
 @pytest.fixture
@@ -110,6 +111,27 @@ def test_of_two_sets_of_weights_the_other_is_reported(tmp_path, tensors):
     (warning,) = assert_is_digits_resnet(tmp_path / "m.pt", tensors).warnings
     assert "'state_dict' were taken" in warning
     assert "'model_ema'" in warning
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"step": torch.tensor(3)}, {"temperature": torch.ones(1)}, {"queue": torch.ones(4, 8)}],
+)
+def test_tensors_beside_a_set_of_unknown_name_do_not_hide_it(beside, tmp_path, tensors):
+    torch.save({"net_g": tensors, **beside}, tmp_path / "m.pt")
+    loaded = assert_is_digits_resnet(tmp_path / "m.pt", tensors)
+    told = " ".join(loaded.warnings)
+    assert all((name in told) == (value.numel() > 1) for name, value in beside.items())
+
+
+def test_of_two_sets_of_unknown_names_one_is_asked_for(tmp_path, tensors):
+    sets = {"online": prefixed(tensors, "encoder."), "target": prefixed(tensors, "m.encoder.")}
+    torch.save({**sets, "step": torch.tensor(3)}, tmp_path / "m.pt")
+    with pytest.raises(InputError, match=r"online\.encoder") as caught:
+        load(tmp_path / "m.pt")
+    assert caught.value.code == "AMBIGUOUS_WEIGHTS"
+    found = load(tmp_path / "m.pt", weights="target").checkpoint
+    assert found.tensors.keys() == tensors.keys()
 
 
 def test_missing_batch_counters_are_added(tmp_path, tensors):
