@@ -65,9 +65,8 @@ def compress(
 ) -> Outcome:
     """Make a model smaller and faster in one go: prune, fine-tune, export, verify and time it.
 
-    Give a wish about its speed, size or cost, a maximum drop in accuracy, or both. With a drop
-    alone, the smallest model within it is looked for. If the wish cannot be met, the nearest model
-    is written, and the exit code is 1.
+    With --max-drop alone, the smallest model within it is looked for.
+    If a wish cannot be met, the nearest model is written (exit code 1).
 
     Examples:
     $ prunecli compress model.pt --data images/ --speedup 2 --max-drop 1%

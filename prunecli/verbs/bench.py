@@ -17,11 +17,13 @@ from prunecli.report import BenchReport
 from prunecli.report.steadiness import unsteady_timings
 from prunecli.verbs.entrants import enter, racers
 from prunecli.verbs.warnings import merged
+from prunecli.wording import some
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from prunecli.options import LoadOptions
+    from prunecli.report import TimingRow
 
 
 def bench(
@@ -69,5 +71,20 @@ def bench(
         timings=rows,
         energy=bool(counters),
         seconds=round(time.perf_counter() - start, 3),
-        warnings=merged(notes, tuple(unsteady_timings(rows))),
+        warnings=merged(
+            notes,
+            tuple(unsteady_timings(rows)),
+            () if options.no_memory else tuple(_without_memory(rows)),
+        ),
     )
+
+
+def _without_memory(rows: Iterable[TimingRow]) -> Iterator[str]:
+    """Say of which models the peak memory was asked for and is not known."""
+    for row in rows:
+        names = [one.model for one in row.models if one.peak_bytes is None]
+        if names:
+            yield (
+                f"the peak memory of {some(names)}, {row.where}, is not known: a process of its "
+                "own did not run to its end"
+            )

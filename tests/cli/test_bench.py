@@ -7,6 +7,7 @@ import pytest
 import prunecli
 from prunecli.architectures.reference import InputSpec
 from prunecli.exporting import to_onnx
+from prunecli.exporting.timing import peak_memory
 from tests.support.command_line import envelope, run
 from tests.support.samples import VGG
 
@@ -73,3 +74,13 @@ def test_the_api_takes_keywords(exported):
     how = {"runs": 3, "batches": (1,), "seconds": 0.5, "no_memory": True, "threads": 1}
     found = prunecli.bench(exported[:1], **how)
     assert found.timings[0].models[0].model == "digits_vgg.onnx"
+
+
+def test_memory_that_could_not_be_measured_is_said(capsys, exported, monkeypatch):
+    monkeypatch.setattr(peak_memory, "PATIENCE", 0.0)
+    code, found = envelope(capsys, "bench", exported[0], *QUICK, "--batch", "1")
+    assert code == 0
+    assert found["data"]["timings"][0]["models"][0]["peak_bytes"] is None
+    assert any("peak memory of digits_vgg.onnx" in text for text in found["warnings"])
+    code, found = envelope(capsys, "bench", exported[0], *QUICK, "--batch", "1", "--no-memory")
+    assert not any("peak memory" in text for text in found["warnings"])
