@@ -28,11 +28,12 @@ from prunecli.training.losses import Objective
 from prunecli.training.masked_weights import MaskedWeights
 from prunecli.training.optimizers import OPTIMIZERS, peak_rate
 from prunecli.training.placing import placed, start_run
-from prunecli.training.recipe import Recipe, Teacher
+from prunecli.training.recipe import Recipe
 from prunecli.training.regularizers import REGULARIZERS, check_regularizer, make_regularizer
 from prunecli.training.sampling import SAMPLINGS, make_sampling
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
+from prunecli.training.task import Classes, Teacher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from prunecli.report import EpochReport, Evaluation, SamplingReport
     from prunecli.sparse.layers import WeightLayer
     from prunecli.training.method import TrainingMethod
+    from prunecli.training.task import Task
 
 SAVE_SECONDS = 300.0
 """How much of an epoch a kill may cost; every epoch's end is saved as well."""
@@ -147,10 +149,14 @@ def make_recipe(
     options: FinetuneOptions,
     teacher: Teacher | None,
     accelerator: Accelerator,
+    task: Task | None = None,
     progress: Progress = silent,
     round_steps: int | None = None,
 ) -> Recipe:
-    """Return everything about a run on `images` that stays the same."""
+    """Return everything about a run on `images` that stays the same.
+
+    Without a `task` of its own it learns classes, as labels and the `teacher` say.
+    """
     return Recipe(
         options=options,
         input=input,
@@ -158,14 +164,18 @@ def make_recipe(
         augmentation=augmentation_for(options.augment, source, input),
         schedule=SCHEDULES.get(options.schedule),
         peak=peak_rate(options),
-        objective=Objective(options.temperature, options.alpha, options.label_smoothing),
-        teacher=teacher,
+        task=task or _classes(options, teacher),
         accelerator=accelerator,
         steps_per_epoch=_steps_per_epoch(images, options, accelerator),
         progress=progress,
         sampling=make_sampling(options, images),
         round_steps=round_steps,
     )
+
+
+def _classes(options: FinetuneOptions, teacher: Teacher | None) -> Classes:
+    objective = Objective(options.temperature, options.alpha, options.label_smoothing)
+    return Classes(objective, teacher)
 
 
 def check_options(options: FinetuneOptions) -> None:

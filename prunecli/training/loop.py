@@ -13,13 +13,11 @@ from torch import Tensor
 from prunecli.data import plan_batches
 from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
-from prunecli.evaluation.images import check_outputs
-from prunecli.evaluation.outputs import class_logits
 from prunecli.lifetime.interrupts import held_interrupts
 from prunecli.progress import Step
 from prunecli.training.method import Batch, TrainingRun
 from prunecli.training.placing import replace_network_
-from prunecli.training.recipe import Recipe, Teacher, derive_seed
+from prunecli.training.recipe import Recipe, derive_seed
 from prunecli.training.sampling import with_positions
 from prunecli.training.state import Totals
 
@@ -62,7 +60,7 @@ def train_round(
     """
     meter = Meter(run)
     timer = Timer(save, save_seconds)
-    run.model.train()
+    run.recipe.task.train_(run.model)
     try:
         while run.taken < end:
             if run.step >= run.recipe.steps_per_epoch:
@@ -136,7 +134,7 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:
     """Train on one batch of n uint8 images, `weights` [n] of them in the loss.
 
-    Return the loss, a scalar, and whether each image was right [n], both on the device.
+    Return the loss, a scalar, and how right each image was [n], both on the device.
     """
     recipe, method = run.recipe, run.method
     accelerator, options = recipe.accelerator, recipe.options
@@ -150,14 +148,13 @@ def train_step(
     method.before_step(run)
     pixels = normalise(images, recipe.input, memory_format=run.memory_format)
     with accelerator.autocast():
-        taught = teach(recipe.teacher, images)
+        taught = recipe.task.teach(images)
         output = run.model(pixels)
-    logits, auxiliary = class_logits(output)
-    check_teacher(logits, taught)
     if weights is not None:
         weights = weights.to(accelerator.device, non_blocking=True)
-    loss = recipe.objective(logits, auxiliary, labels, taught, weights)
-    batch = Batch(images, labels, logits, loss)
+    judged = recipe.task.judge(output, labels, taught, weights)
+    loss = judged.loss
+    batch = Batch(images, labels, judged.output, loss)
     extra = method.extra_loss(run, batch)
     if extra is not None:
         loss = loss + extra
@@ -172,35 +169,13 @@ def train_step(
     if run.average is not None:
         run.average.update(run.bare, run.taken)
     replace_network_(run, method.after_step(run))
-    return loss.detach(), logits.detach().argmax(1) == labels
+    return loss.detach(), judged.right
 
 
 def learning_rate(run: TrainingRun, step: int) -> float:
     """Return the learning rate of a step; one after the planned end is like the last one."""
     recipe = run.recipe
     return recipe.peak * recipe.schedule(min(step, run.steps - 1), run.steps)
-
-
-def teach(teacher: Teacher | None, images: Tensor) -> Tensor | None:
-    """Return the teacher's logits for the batch that the student sees, or None without teacher."""
-    if teacher is None:
-        return None
-    with torch.no_grad():
-        pixels = normalise(images, teacher.input, memory_format=teacher.memory_format)
-        return class_logits(teacher.model(pixels))[0]
-
-
-def check_teacher(logits: Tensor, taught: Tensor | None) -> None:
-    """Raise `TEACHER_MISMATCH` unless both models have the same number of outputs."""
-    if taught is not None:
-        try:
-            check_outputs(taught, logits.shape[1])
-        except InputError as error:
-            raise InputError(
-                f"the teacher has {taught.shape[1]} outputs, the model {logits.shape[1]}",
-                code="TEACHER_MISMATCH",
-                hint="a teacher has the classes of its student",
-            ) from error
 
 
 def clipped_parameters(run: TrainingRun) -> list[Tensor]:
@@ -248,11 +223,11 @@ class Meter:
 
     def _clear(self) -> None:
         self.loss = torch.zeros((), device=self.run.device)
-        self.hits = torch.zeros((), device=self.run.device, dtype=torch.int64)
+        self.hits = torch.zeros((), device=self.run.device, dtype=torch.float64)
         self.images = 0
 
     def add(self, loss: Tensor, hits: Tensor, images: int) -> None:
-        """Take in one step: the mean loss over `images` images, and how many were right."""
+        """Take in one step: the mean loss over `images` images, and how right they were."""
         self.loss += loss * images
         self.hits += hits
         self.images += images
@@ -267,7 +242,7 @@ class Meter:
         totals = self.run.totals
         self.run.totals = Totals(
             loss=totals.loss + float(self.loss),
-            hits=totals.hits + int(self.hits),
+            hits=totals.hits + float(self.hits),
             images=totals.images + self.images,
             seconds=totals.seconds + now - self.reported,
         )
@@ -290,7 +265,7 @@ class Meter:
         return {
             "epoch": f"{run.epoch + 1}/{epochs}",
             "loss": totals.loss / images,
-            "accuracy": totals.hits / images,
+            run.recipe.task.measure: totals.hits / images,
             "images/s": rate * run.recipe.accelerator.num_processes,
             **run.method.facts(),
         }

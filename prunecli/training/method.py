@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 class Batch:
     """One step's batch, the share of this process: images, labels and float32 logits, n of each.
 
+    For a task without classes, the latter are the main output.
+
     `loss` is the mean over them, what the method added included, and its gradient has been taken
     `scale` times (fp16 scales losses; otherwise 1). In `extra_loss` it is that without the method.
     """

@@ -9,27 +9,16 @@ from typing import TYPE_CHECKING
 from prunecli.processes import Processes
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
-    from torch import nn
 
     from prunecli.architectures.reference import InputSpec
     from prunecli.data import ImageSet
     from prunecli.options import FinetuneOptions
     from prunecli.progress import Progress
     from prunecli.training.augment import Augmentation
-    from prunecli.training.losses import Objective
     from prunecli.training.sampling import Sampling
     from prunecli.training.schedules import Schedule
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A network in eval mode whose outputs are imitated, and how it takes its input."""
-
-    model: nn.Module
-    input: InputSpec
-    memory_format: torch.memory_format
+    from prunecli.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -46,8 +35,7 @@ class Recipe:
     augmentation: Augmentation
     schedule: Schedule
     peak: float
-    objective: Objective
-    teacher: Teacher | None
+    task: Task
     accelerator: Accelerator
     steps_per_epoch: int
     progress: Progress

@@ -10,7 +10,6 @@ import torch
 
 from prunecli.data import ImageSet, plan_batches
 from prunecli.errors import InputError, InterruptedRunError
-from prunecli.evaluation.images import tally_batches, to_evaluation
 from prunecli.lifetime.interrupts import held_interrupts
 from prunecli.processes import is_lost, lost_process
 from prunecli.report import EpochReport, Evaluation
@@ -159,18 +158,15 @@ class Session:
     def score(self) -> Evaluation:
         """Evaluate the network as it would be given back now on the held-out images."""
         recipe, accelerator = self.recipe, self.recipe.accelerator
-        batches = plan_batches(len(self.held_out), EVALUATION_BATCH)
         with accelerator.autocast():
-            tally = tally_batches(
+            return recipe.task.evaluate(
                 self.run.result,
                 self.held_out,
-                recipe.processes.share(batches),
                 input=recipe.input,
                 device=accelerator.device,
+                processes=recipe.processes,
                 progress=recipe.progress,
             )
-        self.held_out.hear(recipe.processes)
-        return to_evaluation(tally.over(recipe.processes), self.held_out)
 
     def _learned(self) -> torch.Tensor:
         """Return which training images the network has, now or as it was trained on them."""

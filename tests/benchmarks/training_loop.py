@@ -28,6 +28,7 @@ from prunecli.training.losses import Objective
 from prunecli.training.placing import start_run
 from prunecli.training.recipe import Recipe
 from prunecli.training.schedules import SCHEDULES
+from prunecli.training.task import Classes
 
 CIFAR = InputSpec(
     channels=3, height=32, width=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
@@ -95,8 +96,7 @@ def make_recipe(options, source, images) -> Recipe:
         augmentation=augmentation_for(options.augment, source, CIFAR),
         schedule=SCHEDULES.get("constant"),
         peak=0.01,
-        objective=Objective(options.temperature, options.alpha, options.label_smoothing),
-        teacher=None,
+        task=Classes(Objective(options.temperature, options.alpha, options.label_smoothing)),
         accelerator=accelerator,
         steps_per_epoch=len(epoch_batches(len(images), options.batch_size, seed=0, epoch=0)),
         progress=silent,

@@ -9,14 +9,13 @@ import numpy as np
 
 from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
-from prunecli.evaluation.outputs import class_logits
 from prunecli.methods.iterative.criterion import criterion_of
 from prunecli.methods.iterative.removal import removals_left
 from prunecli.methods.training_options import training_of
 from prunecli.progress import Step
 from prunecli.report import IterativeReport
 from prunecli.training.devices import precision_of
-from prunecli.training.loop import epoch_batches, teach
+from prunecli.training.loop import epoch_batches
 from prunecli.training.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -85,10 +84,9 @@ def _seconds_per_update(setup: Setup, recipe: Recipe) -> float:
         start = time.perf_counter()
         placed = images.to(recipe.accelerator.device)
         with recipe.accelerator.autocast():
-            taught = teach(recipe.teacher, placed)
+            taught = recipe.task.teach(placed)
             output = graph(normalise(placed, recipe.input))
-        logits, auxiliary = class_logits(output)
-        loss = recipe.objective(logits, auxiliary, labels.to(placed.device), taught)
+        loss = recipe.task.judge(output, labels.to(placed.device), taught).loss
         loss.backward()  # type: ignore[no-untyped-call]
         float(loss.detach())
         spent = time.perf_counter() - start
