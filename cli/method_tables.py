@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from prunecli.report import CoursePoint, IterativeReport, LearningReport
+from prunecli.report import CoursePoint, IterativeReport, LearningReport, best_epoch_text
 from prunecli.wording import counted, percent
 
 from .table_parts import Parts, bare_percent, fact_rows, grid, shares_facts, shorten
@@ -70,7 +70,7 @@ def learning_facts(report: LearningReport) -> dict[str, str]:
     when = "" if report.search_epochs else " (before and after training)"
     return {
         "accuracy": f"{percent(change.before)} -> {percent(change.after)}{when}, held out; "
-        f"epoch {report.best_epoch} of {report.epochs}",
+        f"best epoch {best_epoch_text(report.best_epoch, report.epochs)}",
         **taught,
         **shares_facts(report.shares),
     }

@@ -20,6 +20,7 @@ from prunecli.report import (
     OutputParity,
     PruneReport,
     SweepReport,
+    best_epoch_text,
     fact_names,
     fact_text,
 )
@@ -101,7 +102,10 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
     facts = {
         "accuracy": f"{percent(change.before)} -> {percent(change.after)} on {change.split}",
         "held out": f"{percent(report.held_out.before)} -> {percent(report.held_out.after)}",
-        "best epoch": f"{report.best_epoch} (marked *), selected on held-out images",
+        "best epoch": best_epoch_text(report.best_epoch, len(report.epochs))
+        + (" (marked *)" if report.best_epoch else "")
+        + ", selected on held-out images"
+        + (", stopped early" if report.stopped_early else ""),
         **preparation_facts(report.preparation),
         "precision": report.precision,
         **shares_facts(report.epochs[-1].shares),

@@ -8,6 +8,7 @@ from prunecli.html.drawing import drawing
 from prunecli.html.parts import Folded, Grid, Section
 from prunecli.html.words import folded, place_text
 from prunecli.pictures import cost_named, course_picture, removals_picture, widths_picture
+from prunecli.report import best_epoch_text
 from prunecli.wording import counted, percent, processes_text, verb
 
 if TYPE_CHECKING:
@@ -74,8 +75,9 @@ def learning_sections(report: PruneReport) -> list[Section]:
     text = (
         f"{_search_text(learning, 'were') if searched else _TRAINED} Accuracy on "
         f"{learning.images:,} held-out images: {percent(change.before)} {_FIRST[searched]}, "
-        f"{percent(change.after)} in the end, after epoch {learning.best_epoch} of "
-        f"{learning.epochs}. Trained in {_trained_in(learning)}."
+        f"{percent(change.after)} in the end, best epoch "
+        f"{best_epoch_text(learning.best_epoch, learning.epochs)}. "
+        f"Trained in {_trained_in(learning)}."
     )
     if learning.taught_by is not None:
         text += f" Teacher: {learning.taught_by.statement}."

@@ -28,7 +28,14 @@ from prunecli.html.words import (
 from prunecli.pictures import benchmark_picture, run_picture, training_picture
 from prunecli.pictures.runs import stages_of
 from prunecli.pictures.timings import row_name
-from prunecli.report import NO_GATES, Gates, fact_names, fact_text, gates_text
+from prunecli.report import (
+    NO_GATES,
+    Gates,
+    best_epoch_text,
+    fact_names,
+    fact_text,
+    gates_text,
+)
 from prunecli.wording import counted, images_text, percent, processes_text
 
 if TYPE_CHECKING:
@@ -61,7 +68,8 @@ def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
         "held-out accuracy": f"{percent(report.held_out.before)} before, "
         f"{percent(report.held_out.after)} after, on the images that choose the best epoch",
         **gates_fact(gates_text(gates, report)),
-        "best epoch": f"{report.best_epoch} of {len(report.epochs)}",
+        "best epoch": best_epoch_text(report.best_epoch, len(report.epochs))
+        + (", stopped early" if report.stopped_early else ""),
         "seconds": f"{report.seconds:,.0f}",
         "log": "none" if report.log is None else place_text(report.log),
         **({} if report.sampling is None else _trained_on(report.sampling)),
@@ -289,7 +297,7 @@ def _step_text(step: RunStep, parity: float | None) -> str:
     if step.verified is not None:
         parts.append(f"verified: {step.verified.statement}")
     if step.epochs is not None:
-        parts.append(f"best epoch {step.best_epoch} of {step.epochs}")
+        parts.append(f"best epoch {best_epoch_text(step.best_epoch, step.epochs)}")
     if step.teacher is not None:
         parts.append(f"teacher {percent(step.teacher)}")
     if parity is not None:

@@ -70,29 +70,13 @@ def train_cut(
             resume=resume,
             progress=clock.progress,
         )
-    before, after = tuned.held_out_before, tuned.held_out_after
-    model, learning = tuned.model, _told(result.report, tuned, training)
-    warnings = [*result.report.warnings, *tuned.warnings]
-    if after.accuracy < before.accuracy:
-        warnings.append(
-            f"no epoch reached the accuracy before training ({before.accuracy:.1%} held out; best "
-            f"epoch {after.accuracy:.1%}): the weights before training are kept (train longer, or "
-            "with a lower --lr)"
-        )
-        model = result.model
-        learning = dataclasses.replace(
-            learning,
-            accuracy=AccuracyChange(before.accuracy, before.accuracy, before.split),
-            loss=(before.loss, before.loss),
-            best_epoch=0,
-        )
     report = dataclasses.replace(
         result.report,
         seconds={**result.report.seconds, **clock.seconds},
-        learning=learning,
-        warnings=tuple(warnings),
+        learning=_told(result.report, tuned, training),
+        warnings=(*result.report.warnings, *tuned.warnings),
     )
-    return dataclasses.replace(result, model=model, report=report)
+    return dataclasses.replace(result, model=tuned.model, report=report)
 
 
 def planned_for(result: PruneResult, training: FinetuneOptions) -> PruneResult:

@@ -24,6 +24,9 @@ class FinetuneOptions:
 
     With a `sparsity`, weights are zeroed during training: from what the model has at the start,
     by `sparsity_schedule`, every `sparsity_every` steps over the first `sparsity_until` of them.
+    An update takes the gradient of `accumulate` batches. `warmup` is in epochs. `freeze` are
+    patterns of layers that stay as they are; after `patience` epochs without a better one on
+    held-out images training stops early.
     A `regularizer` perturbs the weights with noise of size |w|^(`q` / 2) at rate `p`, or drops
     outputs (`prunecli.training.regularizers`).
     `record_learnability` looks at every training image after every epoch, or, in the mode
@@ -44,6 +47,10 @@ class FinetuneOptions:
     batch_size: int = shared.batch_size(minimum=1, basic=True)
     weight_decay: float = _training(5e-4, "Weight decay.", metavar="X", minimum=0)
     momentum: float = _training(0.9, "SGD momentum.", metavar="X", minimum=0, maximum=1)
+    warmup: float = shared.warmup(panel=shared.TRAINING)
+    patience: int | None = shared.patience(panel=shared.TRAINING)
+    accumulate: int = shared.accumulate(panel=shared.TRAINING)
+    freeze: tuple[str, ...] = shared.freeze(panel=shared.TRAINING)
     temperature: float = shared.temperature(panel=shared.DISTILLATION)
     alpha: float = shared.alpha(panel=shared.DISTILLATION)
     amp: str = shared.amp(panel=shared.TRAINING)
@@ -71,6 +78,12 @@ class FinetuneOptions:
         panel=shared.DATA,
     )
     seed: int = shared.seed()
+
+    @property
+    def update_size(self) -> int:
+        """Images whose gradients make one update."""
+        return self.batch_size * self.accumulate
+
     regularizer: str | None = option(
         None,
         "Regularise by noise on weights or outputs during training. "

@@ -76,6 +76,11 @@ TAUGHT_HERE = (
 )
 """Options of distillation: unless one is named, the model itself teaches all but `iterative`."""
 
+_BY_EPOCHS = needs("method", test=lambda method: method != ITERATIVE, hint="leave {flag} out")
+_ADDS_UP = needs(
+    "method", test=lambda method: method not in (ITERATIVE, DYNAMIC), hint="leave {flag} out"
+)
+_CUT_AT_ONCE = needs("method", test=is_at_once, hint="leave {flag} out, or use --method one-shot")
 _training = partial(option, panel=shared.METHOD)
 _learning = partial(option, panel=shared.LEARNING)
 
@@ -90,7 +95,8 @@ class TrainingOptions:
     after every `updates` mini-batches; None: as many as make about 30 removals, each of the same
     fraction of the cost. None for `lr` and `schedule` takes the method's own; for `teacher` it is
     the model itself before it is pruned (nobody in `iterative`), and the path `none` is nobody.
-    `amp`, `ema` and `clip` are as in `FinetuneOptions`. `resume` continues an interrupted run.
+    `amp`, `ema`, `clip`, `warmup`, `patience`, `accumulate` and `freeze` are as in
+    `FinetuneOptions`. `resume` continues an interrupted run.
     """
 
     epochs: int | None = _training(
@@ -99,7 +105,7 @@ class TrainingOptions:
         metavar="N",
         minimum=1,
         basic=True,
-        needs=(needs("method", test=lambda method: method != ITERATIVE, hint="leave {flag} out"),),
+        needs=(_BY_EPOCHS,),
     )
     remove_per_step: int | None = _training(
         None,
@@ -128,6 +134,10 @@ class TrainingOptions:
         panel=shared.METHOD,
         needs=(TRAINS,),
     )
+    warmup: float = shared.warmup(panel=shared.METHOD, needs=(TRAINS, *shared.RISES))
+    patience: int | None = shared.patience(panel=shared.METHOD, needs=(TRAINS, _BY_EPOCHS))
+    accumulate: int = shared.accumulate(panel=shared.METHOD, needs=(TRAINS, _ADDS_UP))
+    freeze: tuple[str, ...] = shared.freeze(panel=shared.METHOD, needs=(TRAINS, _CUT_AT_ONCE))
     ema: float = shared.ema(panel=shared.METHOD, needs=(TRAINS,))
     clip: float = shared.clip(panel=shared.METHOD, needs=(TRAINS,))
     teacher: Path | None = _training(

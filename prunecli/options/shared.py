@@ -132,6 +132,41 @@ ema = partial(
     minimum=0,
     maximum=1,
 )
+RISES = (
+    Needs(
+        {"schedule": lambda name: name not in (None, "one-cycle")},
+        hint="add --schedule cosine: one-cycle has a rise of its own",
+    ),
+)
+warmup = partial(
+    option,
+    0.0,
+    "Epochs in which the learning rate rises in a line to where the schedule begins (0.5).",
+    metavar="X",
+    minimum=0,
+    needs=RISES,
+)
+patience = partial(
+    option,
+    None,
+    "Stop early, after this many epochs without a better one on held-out images.",
+    metavar="N",
+    minimum=1,
+)
+accumulate = partial(
+    option,
+    1,
+    "Batches whose gradients are added up for one update.",
+    metavar="N",
+    minimum=1,
+)
+freeze = partial(
+    option,
+    (),
+    "Layers that are not trained, by name or pattern ('features.*'). Their batch norms keep their "
+    "statistics. Repeatable.",
+    metavar="PATTERN",
+)
 threads = partial(
     option, None, "CPU threads (default: one per physical core).", metavar="N", minimum=1
 )

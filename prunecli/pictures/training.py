@@ -29,9 +29,8 @@ def training_picture(report: FinetuneReport, *, narrow: bool = False) -> Picture
     epochs = [epoch.epoch for epoch in report.epochs]
     held_out = [100 * epoch.accuracy for epoch in report.epochs]
     line_(accuracy, [0, *epochs], [100 * report.held_out.before, *held_out], 0, "held out")
-    best = epochs.index(report.best_epoch)
     accuracy.plot(
-        [report.best_epoch], [held_out[best]], marker="*", markersize=12, color=INK,
+        [report.best_epoch], [100 * report.held_out.after], marker="*", markersize=12, color=INK,
         linestyle="none", label="best epoch", zorder=5,
     )  # fmt: skip
     if report.teacher is not None:

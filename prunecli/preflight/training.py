@@ -29,6 +29,12 @@ def check_training(options: FinetuneOptions) -> None:
             code="BAD_OPTION",
             hint="train with --regularizer first, then run finetune --sparsity on the result",
         )
+    if options.regularizer == "bridgeout-linear" and options.accumulate > 1:
+        raise InputError(
+            "--regularizer bridgeout-linear draws its noise for a whole batch at once",
+            code="BAD_OPTION",
+            hint="leave --accumulate out, or take a larger --batch-size",
+        )
     for name, (fine, wanted) in RANGES.items():
         value = getattr(options, name)
         if value is not None and not fine(value):
@@ -68,6 +74,9 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "label_smoothing": (lambda value: 0 <= value < 1, "0 to below 1"),
     "clip": (lambda value: 0 <= value < float("inf"), "0 (off) or the largest norm"),
     "held_out": (lambda value: 0 <= value < 1, "0 to below 1"),
+    "warmup": (lambda value: 0 <= value < float("inf"), "0 (none) or a number of epochs"),
+    "patience": (lambda value: value >= 1, "1 or more"),
+    "accumulate": (lambda value: value >= 1, "1 or more"),
     "limit": (lambda value: value >= 2, "2 or more"),
     "p": (lambda value: 0 < value < 1, "a rate between 0 and 1, such as 0.3"),
     "q": (lambda value: 0 < value < float("inf"), "a number above 0, such as 1.5"),

@@ -89,6 +89,7 @@ from prunecli.report.runs import (
     FinetuneReport,
     RunStep,
     SamplingReport,
+    best_epoch_text,
     fact_names,
     fact_text,
 )
@@ -179,6 +180,7 @@ __all__ = [
     "Verified",
     "WeightSet",
     "Wish",
+    "best_epoch_text",
     "fact_names",
     "fact_text",
     "finite",

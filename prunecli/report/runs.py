@@ -95,6 +95,15 @@ class RunStep:
     best_epoch: int | None = None
 
 
+def best_epoch_text(best: int | None, epochs: int) -> str:
+    """Say which epoch was kept, of how many.
+
+    >>> best_epoch_text(3, 10), best_epoch_text(0, 10)
+    ('3 of 10', 'none of 10: the weights before training')
+    """
+    return f"{best} of {epochs}" if best else f"none of {epochs}: the weights before training"
+
+
 @dataclass(frozen=True)
 class SamplingReport:
     """How learnability decided what was trained on: from `records`, for `images` images.
@@ -115,6 +124,8 @@ class SamplingReport:
 class FinetuneReport:
     """The outcome of `finetune`: the best epoch is chosen on images held out from training.
 
+    Epoch 0 is the model before training, which is kept where no epoch is better. `stopped_early`
+    tells that training ended before its last epoch because none was better for long.
     `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one, and
     `taught_by` says who that is.
     `history` has the steps of the model up to here. `threads` are those that a training on a
@@ -141,6 +152,7 @@ class FinetuneReport:
     taught_by: TeacherReport | None = None
     threads: int | None = None
     preparation: Preparation | None = None
+    stopped_early: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
 from prunecli.training.devices import make_accelerator, precision_of
+from prunecli.training.freezing import check_frozen, freeze_
 from prunecli.training.hits import check_mode, record_of
 from prunecli.training.loop import epoch_batches
 from prunecli.training.losses import Objective
@@ -60,6 +61,7 @@ FEWEST_HELD_OUT = 256
 class FinetuneResult:
     """A trained network: a copy with the weights of its best epoch, on the CPU, in eval mode.
 
+    Epoch 0 is the network before training: no epoch was better.
     Where weights were held at zero, `masks` say which are kept. `precision` is that of the passes,
     `plan` what a method removed, if it says so, `steps_per_epoch` the updates of an epoch.
     """
@@ -78,6 +80,7 @@ class FinetuneResult:
     threads: int | None = None
     plan: PruningPlan | None = None
     steps_per_epoch: int = 0
+    stopped_early: bool = False
 
 
 def finetune(
@@ -98,6 +101,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train a copy of `model` on the training images, the best epoch chosen on held-out ones.
 
+    Where none is better than the model before training, that is what is given back.
+
     With a `teacher` the loss is `distillation_loss`. What `masks` leave out stays zero; with
     `options.sparsity` the weights of `layers` are zeroed along the way. Instead of these a `method`
     may prune while the network trains, or `options.regularizer` perturb it. `run_dir` holds the log
@@ -113,6 +118,7 @@ def finetune(
             code="BAD_OPTION",
             hint="train with one of them",
         )
+    check_frozen(model, options.freeze)
     unreached = check_regularizer(options, model, masks=masks)
     with reproducible(), interruptible():
         accelerator = make_accelerator(options.amp)
@@ -121,6 +127,7 @@ def finetune(
         train, held_out, warnings = load_images(source, input, options, progress)
         warnings.extend(unreached)
         student = trainable_copy(model)
+        freeze_(student, options.freeze)
         recipe = make_recipe(
             source,
             train,
@@ -253,7 +260,7 @@ def load_images(
 
 def _steps_per_epoch(images: ImageSet, options: FinetuneOptions, accelerator: Accelerator) -> int:
     shard = (accelerator.process_index, accelerator.num_processes)
-    return len(epoch_batches(len(images), options.batch_size, seed=0, epoch=0, shard=shard))
+    return len(epoch_batches(len(images), options.update_size, seed=0, epoch=0, shard=shard))
 
 
 def make_teacher(
@@ -273,6 +280,8 @@ def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> 
         **dataclasses.asdict(recipe.options),
         # As runs from before there were regularisers say it: nothing.
         **({} if recipe.options.regularizer else dict.fromkeys(REGULARIZING)),
+        "freeze": list(recipe.options.freeze),
+        "patience": None,  # a run that goes on may be given more, or less
         # What the records say, not where they lie.
         **{
             name: sampling.digest if sampling and getattr(recipe.options, name) else None
@@ -305,10 +314,12 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
     best, before, sampling = session.best, session.before, session.recipe.sampling
     assert best is not None
     assert before is not None
-    if best.evaluation.accuracy < before.accuracy:
+    if best.epoch == 0:
+        most = max(epoch.accuracy for epoch in session.reports)
         warnings.append(
-            f"no epoch was as good on the held-out images as the model had been: "
-            f"{best.evaluation.accuracy:.4f} against {before.accuracy:.4f}"
+            f"no epoch was better on the held-out images than the model before training "
+            f"({before.accuracy:.4f}, the best epoch {most:.4f}): its weights are kept (train "
+            "longer, or with a lower --lr)"
         )
     warnings.extend(note for note in session.recipe.images.found() if note not in warnings)
     warnings.extend(() if sampling is None else sampling.warnings)
@@ -327,6 +338,7 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
         precision=precision_of(session.recipe.accelerator),
         threads=_threads(session.recipe.accelerator),
         plan=plan,
+        stopped_early=session.is_spent,
         steps_per_epoch=session.recipe.steps_per_epoch,
         record=_record(session),
         sampling=None if sampling is None else sampling.report,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
+from contextlib import nullcontext
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +16,13 @@ from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
 from prunecli.lifetime.interrupts import held_interrupts
 from prunecli.progress import Step
+from prunecli.training.freezing import hold_statistics_
 from prunecli.training.method import Batch, TrainingRun
 from prunecli.training.placing import replace_network_
 from prunecli.training.recipe import Recipe, derive_seed
 from prunecli.training.sampling import with_positions
 from prunecli.training.state import Totals
+from prunecli.training.task import Judged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,6 +64,7 @@ def train_round(
     meter = Meter(run)
     timer = Timer(save, save_seconds)
     run.recipe.task.train_(run.model)
+    hold_statistics_(run.bare, run.recipe.options.freeze)
     try:
         while run.taken < end:
             if run.step >= run.recipe.steps_per_epoch:
@@ -117,7 +121,7 @@ def drawn_batches(recipe: Recipe, epoch: int) -> tuple[Tensor, ...]:
     options, accelerator = recipe.options, recipe.accelerator
     places = epoch_batches(
         len(recipe.images),
-        options.batch_size,
+        options.update_size,
         seed=options.seed,
         epoch=epoch,
         shard=(accelerator.process_index, accelerator.num_processes),
@@ -132,9 +136,10 @@ def drawn_batches(recipe: Recipe, epoch: int) -> tuple[Tensor, ...]:
 def train_step(
     run: TrainingRun, images: Tensor, labels: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Train on one batch of n uint8 images, `weights` [n] of them in the loss.
+    """Update the weights by n uint8 images, `weights` [n] of them in the loss.
 
-    Return the loss, a scalar, and how right each image was [n], both on the device.
+    Return the loss, a scalar, and how right each image was [n], both on the device. Where
+    gradients are accumulated, the network sees one part of the images after the other.
     """
     recipe, method = run.recipe, run.method
     accelerator, options = recipe.accelerator, recipe.options
@@ -146,36 +151,83 @@ def train_step(
     images = recipe.augmentation(images, generator)
     set_learning_rate(run.optimizer, learning_rate(run, run.taken))
     method.before_step(run)
-    pixels = normalise(images, recipe.input, memory_format=run.memory_format)
-    with accelerator.autocast():
-        taught = recipe.task.teach(images)
-        output = run.model(pixels)
     if weights is not None:
         weights = weights.to(accelerator.device, non_blocking=True)
-    judged = recipe.task.judge(output, labels, taught, weights)
-    loss = judged.loss
-    batch = Batch(images, labels, judged.output, loss)
-    extra = method.extra_loss(run, batch)
-    if extra is not None:
-        loss = loss + extra
     run.optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(loss)
+    parts = parts_of(len(images), options.batch_size)
+    done = []
+    for at, part in enumerate(parts, start=1):
+        chosen = None if weights is None else weights[part]
+        share = (part.stop - part.start) / len(images)
+        done.append(
+            _pass(run, images[part], labels[part], chosen, share=share, last=at == len(parts))
+        )
+    loss = torch.stack([judged.loss for judged in done]).sum()
+    logits = torch.cat([judged.output for judged in done])
     scaler = accelerator.scaler
     scale = 1.0 if scaler is None else float(scaler.get_scale())
-    method.after_backward(run, dataclasses.replace(batch, loss=loss.detach(), scale=scale))
+    method.after_backward(run, Batch(images, labels, logits, loss, scale))
     if options.clip > 0:
         accelerator.clip_grad_norm_(clipped_parameters(run), options.clip)
     run.optimizer.step()
     if run.average is not None:
         run.average.update(run.bare, run.taken)
     replace_network_(run, method.after_step(run))
-    return loss.detach(), judged.right
+    return loss, torch.cat([judged.right for judged in done])
+
+
+def parts_of(count: int, most: int) -> tuple[slice, ...]:
+    """Return where `count` images are divided into as few parts of at most `most` as can be.
+
+    They are about equally large: batch norm has no statistics of a single image that is left over.
+
+    >>> parts_of(7, 3)
+    (slice(0, 2, None), slice(2, 4, None), slice(4, 7, None))
+    """
+    parts = max(math.ceil(count / most), 1)
+    ends = [count * at // parts for at in range(parts + 1)]
+    return tuple(slice(start, end) for start, end in pairwise(ends))
+
+
+def _pass(
+    run: TrainingRun,
+    images: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    *,
+    share: float,
+    last: bool,
+) -> Judged:
+    """Add the gradient of a part of the images to what is there; `share` is how much it is of all.
+
+    The last part takes in what the method adds to the loss, and what other processes have added up.
+    """
+    recipe, accelerator = run.recipe, run.recipe.accelerator
+    pixels = normalise(images, recipe.input, memory_format=run.memory_format)
+    with nullcontext() if last else accelerator.no_sync(run.model):
+        with accelerator.autocast():
+            taught = recipe.task.teach(images)
+            output = run.model(pixels)
+        judged = recipe.task.judge(output, labels, taught, weights)
+        loss = judged.loss if share == 1 else judged.loss * share
+        batch = Batch(images, labels, judged.output, loss)
+        extra = run.method.extra_loss(run, batch) if last else None
+        if extra is not None:
+            loss = loss + extra
+        accelerator.backward(loss)
+    return Judged(loss.detach(), judged.output.detach(), judged.right)
 
 
 def learning_rate(run: TrainingRun, step: int) -> float:
-    """Return the learning rate of a step; one after the planned end is like the last one."""
-    recipe = run.recipe
-    return recipe.peak * recipe.schedule(min(step, run.steps - 1), run.steps)
+    """Return the learning rate of a step; one after the planned end is like the last one.
+
+    After a warm-up the schedule spans the steps that are left.
+    """
+    recipe, at = run.recipe, min(step, run.steps - 1)
+    rise = min(round(recipe.options.warmup * recipe.steps_per_epoch), run.steps - 1)
+    if at < rise:
+        return recipe.peak * recipe.schedule(0, run.steps - rise) * (at + 1) / (rise + 1)
+    return recipe.peak * recipe.schedule(at - rise, run.steps - rise)
 
 
 def clipped_parameters(run: TrainingRun) -> list[Tensor]:

@@ -2,10 +2,11 @@
 """What a training-time method may do to a run of training, and the run that it is given.
 
 A method that prunes while a network trains implements the hooks it needs of `PlainMethod`, which
-does nothing. The order is fixed. At the beginning: `start`, and for a resumed run `restore`. In
-every step: `before_step`, the forward pass, `extra_loss`, the backward pass, `after_backward`, the
-update of the weights and of their average, `after_step`. After every round: the score on held-out
-images, `facts`, `settled`, `after_round`, `state`. At the end: `finish`.
+does nothing. The order is fixed. At the beginning: `start`, and for a resumed run `restore`, else
+the score of the network as it is and `settled`. In every step: `before_step`, the forward pass,
+`extra_loss`, the backward pass, `after_backward`, the update of the weights and of their average,
+`after_step`. After every round: the score on held-out images, `facts`, `settled`, `after_round`,
+`state`. At the end: `finish`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Batch:
     For a task without classes, the latter are the main output.
 
     `loss` is the mean over them, what the method added included, and its gradient has been taken
-    `scale` times (fp16 scales losses; otherwise 1). In `extra_loss` it is that without the method.
+    `scale` times (fp16 scales losses; otherwise 1). In `extra_loss` it is that without the method,
+    of the last part of the images where gradients are accumulated.
     """
 
     images: Tensor

@@ -74,6 +74,14 @@ class Session:
         self._best = None if best is None else (self.run.generation, best)
 
     @property
+    def is_spent(self) -> bool:
+        """Whether no round has been better for as many as `patience` allows."""
+        patience, best = self.recipe.options.patience, self.best
+        return (
+            patience is not None and best is not None and len(self.reports) - best.epoch >= patience
+        )
+
+    @property
     def shares(self) -> tuple[int, ...]:
         """The images that each of several processes had in the last round."""
         return self.reports[-1].shares if self.reports else ()
@@ -131,9 +139,10 @@ class Session:
         try:
             if self.before is None:
                 self.before = self.score()
+                self._remember(self.before)
                 if not run.method.saves_between_steps:
                     self.save()
-            while self._scored_until() < run.steps:
+            while self._scored_until() < run.steps and not self.is_spent:
                 self._train_one_round()
         except KeyboardInterrupt:
             self._interrupted()
@@ -142,7 +151,8 @@ class Session:
             raise InputError(
                 f"the device has too little memory for batches of {smaller * 2}",
                 code="OUT_OF_MEMORY",
-                hint=f"train with smaller batches: --batch-size {smaller}",
+                hint=f"train with smaller batches: --batch-size {smaller} (and --accumulate 2 for "
+                "the same updates)",
             ) from error
         except RuntimeError as error:
             if not is_lost(error):

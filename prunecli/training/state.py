@@ -31,7 +31,10 @@ LOG_FILES = ("log.jsonl", "log.csv")
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far by held-out accuracy, then loss; its tensors are on the CPU."""
+    """The best epoch so far by held-out accuracy, then loss; its tensors are on the CPU.
+
+    0 is the network before training.
+    """
 
     epoch: int
     evaluation: Evaluation

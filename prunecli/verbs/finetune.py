@@ -204,6 +204,7 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         history=(*history_of(checkpoint), step),
         taught_by=taught.report,
         threads=result.threads,
+        stopped_early=result.stopped_early,
     )
 
 

@@ -19,6 +19,7 @@ from prunecli.training.session import Place, Session
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from prunecli.progress import Progress, Step
     from prunecli.training.method import TrainingMethod
 
 GREY = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.35,))
@@ -63,6 +64,20 @@ def same(one: nn.Module, two: nn.Module) -> bool:
         torch.equal(a, b)
         for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
     )
+
+
+class StopError(Exception):
+    """Stands for a kill: nothing catches it."""
+
+
+def stop_at(done: int, error: type[BaseException]) -> Progress:
+    """Return a listener that stops a training after some steps."""
+
+    def progress(step: Step) -> None:
+        if step.stage == "train" and step.done >= done:
+            raise error
+
+    return progress
 
 
 FULL = dataclasses.replace(QUICK, epochs=3, ema=0.9, augment="crop", alpha=0.5)

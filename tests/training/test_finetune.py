@@ -27,7 +27,17 @@ from prunecli.report import to_json
 from prunecli.training import OPTIMIZERS, SCHEDULES, finetune
 from prunecli.training.loop import epoch_batches
 from prunecli.training.state import STATE_FILE
-from tests.support.training import FULL, GREY, PLAIN, QUICK, make_net, make_plain_net, same
+from tests.support.training import (
+    FULL,
+    GREY,
+    PLAIN,
+    QUICK,
+    StopError,
+    make_net,
+    make_plain_net,
+    same,
+    stop_at,
+)
 from tests.support.two_processes import in_two_processes
 
 
@@ -273,7 +283,9 @@ def test_doing_worse_than_before_is_said(digits):
     ).model
     options = dataclasses.replace(QUICK, epochs=1, lr=3.0, schedule="constant", clip=1.0)
     result = finetune(good, digits, input=GREY, options=options)
-    assert any("no epoch was as good" in warning for warning in result.warnings)
+    assert any("no epoch was better" in warning for warning in result.warnings)
+    assert (result.best_epoch, result.held_out_after) == (0, result.held_out_before)
+    assert same(result.model, good)
 
 
 # stopping and going on
@@ -282,18 +294,6 @@ def test_doing_worse_than_before_is_said(digits):
 @pytest.fixture(scope="module")
 def straight(digits):
     return finetune(make_net(), digits, input=GREY, options=FULL, teacher=make_net(7))
-
-
-class StopError(Exception):
-    """Stands for a kill: nothing catches it."""
-
-
-def stop_at(done: int, error: type[BaseException]):
-    def progress(step) -> None:
-        if step.stage == "train" and step.done >= done:
-            raise error
-
-    return progress
 
 
 @pytest.fixture
@@ -529,6 +529,9 @@ def test_a_network_for_other_classes_is_refused_before_training(digits):
 
 BAD = {
     "epochs": 0,
+    "warmup": -1.0,
+    "patience": 0,
+    "accumulate": 0,
     "batch_size": 0,
     "lr": 0.0,
     "momentum": 1.0,

@@ -86,7 +86,8 @@ def test_the_hooks_are_called_in_the_promised_order_and_number():
     session = trained(method)
     names = [name for name, _ in method.calls]
     assert names == [
-        "start", *STEP * 4, "settled", "after_round", *STEP * 4, "settled", "after_round", "finish",
+        "start", "settled", *STEP * 4, "settled", "after_round", *STEP * 4, "settled",
+        "after_round", "finish",
     ]  # fmt: skip
     steps = [taken for name, taken in method.calls if name in STEP]
     assert [(step, len(list(all_))) for step, all_ in groupby(steps)] == [(n, 4) for n in range(8)]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from prunecli.training.method import PlainMethod
 from prunecli.training.regularizers.layers import convolutions, linear_layers
+from prunecli.training.regularizers.noise import Noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ def for_examples(inputs: Tensor, weight: Tensor, xi: Tensor, q: float, targets: 
     return (rows @ added.transpose(1, 2)).reshape(*inputs.shape[:-1], -1)
 
 
-class BatchBridgeout(PlainMethod):
+class BatchBridgeout(Noise):
     """Perturbs the weights of convolutions once per mini-batch.
 
     Between `before_step` and `after_backward` the network holds the perturbed weights, in float32
@@ -148,7 +148,7 @@ class BatchBridgeout(PlainMethod):
         self.clean, self.factors = {}, {}
 
 
-class LinearBridgeout(PlainMethod):
+class LinearBridgeout(Noise):
     """Perturbs the weights of linear layers, for every example of a mini-batch by its own noise.
 
     The first dimension of what a layer reads counts examples. Their noise is drawn for the batch

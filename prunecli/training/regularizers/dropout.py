@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from prunecli.training.method import PlainMethod
 from prunecli.training.regularizers.layers import ends_of_convolutions
+from prunecli.training.regularizers.noise import Noise
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prunecli.training.method import Batch, TrainingRun
 
 
-class ConvolutionDropout(PlainMethod):
+class ConvolutionDropout(Noise):
     """Zeroes each output of the convolutions with probability `p`, and scales up the others.
 
     It acts on the output of the batch norm behind a convolution. In front of a ReLU that is the
