@@ -167,6 +167,9 @@ def prune(
     training = _training_after(options, source)
     taught = None
     if training is not None:
+        from prunecli.training import check_frozen
+
+        check_frozen(model, training.freeze)
         taught = teacher_of(model, options, teacher, input=needed_input(input))
     spec = InputSpec.of(example_inputs, model) if needs_table(budget, options) else None
     found = prune_chosen(

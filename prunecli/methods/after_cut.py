@@ -86,7 +86,7 @@ def planned_for(result: PruneResult, training: FinetuneOptions) -> PruneResult:
         epochs=training.epochs,
         search_epochs=0.0,
         gates=0,
-        precision=precision_of(make_accelerator(training.amp)),
+        precision=precision_of(make_accelerator(training.amp, training.device)),
     )
     return dataclasses.replace(result, report=dataclasses.replace(result.report, learning=learning))
 

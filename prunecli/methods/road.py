@@ -44,6 +44,7 @@ from prunecli.training.loop import epoch_batches
 from prunecli.training.method import TrainingMethod
 from prunecli.training.placing import start_run
 from prunecli.training.session import Place, Session
+from prunecli.training.trackers import tracking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -196,10 +197,13 @@ def train_and_prune(
         with clock.stage("begin"):
             method: CuttingMethod = way.begin(setup, recipe)
             run = start_run(method.module, recipe, method)
-        session = Session(run, held_out=held_out, place=place)
-        if options.training.resume and not session.restore():
-            warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
-        with clock.stage("train"):
+        with (
+            tracking(recipe.accelerator, recipe.options.log, settings, run_dir) as tell,
+            clock.stage("train"),
+        ):
+            session = Session(run, held_out=held_out, place=place, tell=tell)
+            if options.training.resume and not session.restore():
+                warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
             session.train()
         warnings.extend(note for note in recipe.images.found() if note not in warnings)
         result = _finished(
@@ -240,7 +244,9 @@ def settings_of(
     accelerator = recipe.accelerator
     chosen = dataclasses.asdict(options)
     own = chosen.pop("training")
-    del own["resume"], own["teacher"], chosen["limit"]
+    for name in ("resume", "teacher", "patience", "log"):  # a run that goes on may change these
+        del own[name]
+    del chosen["limit"]
     return {
         **_plain({**chosen, **own}),
         "budget": budget.to_json(),
@@ -274,7 +280,7 @@ def _recipe(
 ) -> tuple[Recipe, ImageSet, list[str]]:
     """Return how the updates train and on what, the held-out images, and warnings."""
     training = way.training(options)
-    accelerator = make_accelerator(training.amp)
+    accelerator = make_accelerator(training.amp, training.device)
     if not accelerator.is_main_process:
         progress = silent
     train, held_out, warnings = load_images(source, input, training, progress, scored=way.scored)

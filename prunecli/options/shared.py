@@ -167,6 +167,27 @@ freeze = partial(
     "statistics. Repeatable.",
     metavar="PATTERN",
 )
+train_device = partial(
+    option,
+    "auto",
+    "Device to train on: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.",
+    metavar="NAME",
+    suggested=("auto", "cpu", "cuda", "mps"),
+)
+compiled = partial(
+    option,
+    False,
+    "Compile the model for training (torch.compile). Pays on GPUs and in long runs.",
+)
+log = partial(
+    option,
+    (),
+    "Trackers to log every epoch to: tensorboard, wandb, mlflow. csv is always written to the "
+    "folder of the run.",
+    metavar="NAMES",
+    form="names",
+    choices=("csv", "tensorboard", "wandb", "mlflow"),
+)
 threads = partial(
     option, None, "CPU threads (default: one per physical core).", metavar="N", minimum=1
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from prunecli.errors import InputError
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 def check_training(options: FinetuneOptions) -> None:
     """Raise `InputError` (`BAD_OPTION`) for options by which no model can be trained."""
     check_sampling(options)
+    _check_place(options)
     if options.granularity != WEIGHT:
         raise InputError(
             f"--granularity {options.granularity} does not grow along a training run",
@@ -43,6 +47,41 @@ def check_training(options: FinetuneOptions) -> None:
                 code="BAD_OPTION",
                 hint=f"give {wanted}",
             )
+
+
+def _check_place(options: FinetuneOptions) -> None:
+    """Look at where training runs, how it is compiled, and what it is logged to."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", options.device):
+        raise InputError(
+            f"--device {options.device} is no device",
+            code="BAD_OPTION",
+            hint="give auto, cpu, cuda, cuda:1 (a GPU by its number) or mps",
+        )
+    if options.compile and not any(map(shutil.which, COMPILERS)):
+        raise InputError(
+            "--compile needs a C++ compiler, and there is none",
+            code="NO_COMPILER",
+            hint="install g++ or clang, or leave --compile out",
+        )
+    for name in options.log:
+        packages = TRACKERS.get(name, ())
+        if packages and not any(map(find_spec, packages)):
+            raise InputError(
+                f"--log {name} needs the package {packages[0]}, which is not installed",
+                code="TRACKER_MISSING",
+                hint=f"pip install {packages[0]}, or leave it out: log.csv is written anyway",
+            )
+
+
+COMPILERS = ("g++", "c++", "clang++", "clang", "gcc")
+"""Programs that torch.compile may call."""
+
+TRACKERS: Mapping[str, tuple[str, ...]] = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+}
+"""Packages of the trackers that runs are logged to, each of which will do."""
 
 
 def check_sampling(options: FinetuneOptions) -> None:

@@ -1,8 +1,9 @@
 """Fine-tuning with or without a teacher, and evaluation."""
 
 from prunecli.training.augment import AUGMENTATIONS
-from prunecli.training.devices import PRECISIONS
+from prunecli.training.devices import PRECISIONS, device_of
 from prunecli.training.finetune import FinetuneResult, check_options, finetune
+from prunecli.training.freezing import check_frozen
 from prunecli.training.losses import distillation_loss
 from prunecli.training.optimizers import OPTIMIZERS
 from prunecli.training.regularizers import REGULARIZERS, check_regularizer
@@ -16,8 +17,10 @@ __all__ = [
     "REGULARIZERS",
     "SCHEDULES",
     "FinetuneResult",
+    "check_frozen",
     "check_options",
     "check_regularizer",
+    "device_of",
     "distillation_loss",
     "finetune",
     "has_state",

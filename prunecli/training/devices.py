@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prunecli.errors import InputError
-from prunecli.processes import join
+from prunecli.errors import DeviceError, InputError
+from prunecli.processes import join, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,21 +16,72 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def make_accelerator(amp: str) -> Accelerator:
+AUTO = "auto"
+"""The device that accelerate takes: a GPU if there is one."""
+
+
+def make_accelerator(amp: str, device: str = AUTO) -> Accelerator:
     """Return accelerate's view of this process: its device, its peers, its precision.
 
     Joins the other processes of `accelerate launch` and `torchrun`. Raises `InputError`
-    (`UNKNOWN_PRECISION`), and what `join` raises.
+    (`UNKNOWN_PRECISION`), and what `join` and `check_device` raise.
     """
     from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
 
     join()
-    device = PartialState().device
-    precision = _precision(amp, device)
+    check_device(device)
+    state = PartialState()
+    if state.num_processes == 1:
+        usual = torch.device("cpu") if state._cpu else state.default_device  # noqa: SLF001
+        state.device = usual if device == AUTO else torch.device(device)
+    precision = _precision(amp, state.device)
     # accelerate keeps the precision of the first run in a process and refuses any other.
     AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001
     return Accelerator(mixed_precision=precision)
+
+
+def check_device(name: str) -> None:
+    """Raise `DeviceError` (`DEVICE_MISSING`) for a device to train on that is not there.
+
+    Of several processes each has its own, by its number on the machine.
+    """
+    if name == AUTO:
+        return
+    asked, processes = torch.device(name), joined()
+    if processes.count > 1:
+        from accelerate import PartialState
+
+        own = PartialState().device
+        if asked.type != own.type or ":" in name:
+            raise DeviceError(
+                f"--device {name}: {processes.count} processes train, each on a device of its own "
+                f"({own})",
+                code="DEVICE_MISSING",
+                hint="leave --device out; ACCELERATE_USE_CPU=true trains on CPUs",
+            )
+        return
+    if asked.type == "cpu":
+        return
+    there = torch.cuda.device_count() if asked.type == "cuda" else int(_has_mps())
+    if (asked.index or 0) >= there:
+        raise DeviceError(
+            f"no {asked.type.upper()} device is there"
+            if not there
+            else f"there are {there} CUDA devices, counted from 0",
+            code="DEVICE_MISSING",
+            where=f"--device {name}",
+            hint="leave --device out, or run on a machine that has it",
+        )
+
+
+def device_of(name: str) -> torch.device | None:
+    """Return where scores are computed beside a training on a device; None: where it is usual."""
+    return None if name == AUTO or joined().count > 1 else torch.device(name)
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()
 
 
 def _precision(amp: str, device: torch.device) -> str:

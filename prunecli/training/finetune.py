@@ -21,7 +21,7 @@ from prunecli.progress import Progress, silent
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
-from prunecli.training.devices import make_accelerator, precision_of
+from prunecli.training.devices import check_device, make_accelerator, precision_of
 from prunecli.training.freezing import check_frozen, freeze_
 from prunecli.training.hits import check_mode, record_of
 from prunecli.training.loop import epoch_batches
@@ -35,6 +35,7 @@ from prunecli.training.sampling import SAMPLINGS, make_sampling
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
 from prunecli.training.task import Classes, Teacher
+from prunecli.training.trackers import tracking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -121,7 +122,7 @@ def finetune(
     check_frozen(model, options.freeze)
     unreached = check_regularizer(options, model, masks=masks)
     with reproducible(), interruptible():
-        accelerator = make_accelerator(options.amp)
+        accelerator = make_accelerator(options.amp, options.device)
         if not accelerator.is_main_process:
             progress = silent
         train, held_out, warnings = load_images(source, input, options, progress)
@@ -141,10 +142,11 @@ def finetune(
         place = Place(ready_folder(run_dir), save_seconds, settings)
         zeros = _masked_weights(recipe, masks or {}, layers)
         run = start_run(student, recipe, method or zeros or make_regularizer(options))
-        session = Session(run, held_out=held_out, place=place)
-        if resume and not session.restore():
-            warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
-        session.train()
+        with tracking(accelerator, options.log, settings, run_dir) as tell:
+            session = Session(run, held_out=held_out, place=place, tell=tell)
+            if resume and not session.restore():
+                warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
+            session.train()
         return _result(session, warnings, zeros)
 
 
@@ -195,7 +197,13 @@ def check_options(options: FinetuneOptions) -> None:
     if options.regularizer is not None:
         REGULARIZERS.get(options.regularizer)
     check_training(options)
+    check_device(options.device)
 
+
+PLAIN = FinetuneOptions()
+
+NEWER = ("warmup", "accumulate", "freeze", "compile")
+"""Options that states of older runs do not have: they were trained as is the default."""
 
 REGULARIZING = ("p", "q", "target_fraction")
 """The options that a regulariser follows."""
@@ -278,10 +286,12 @@ def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> 
     sampling = recipe.sampling
     return {
         **dataclasses.asdict(recipe.options),
+        "freeze": list(recipe.options.freeze),
         # As runs from before there were regularisers say it: nothing.
         **({} if recipe.options.regularizer else dict.fromkeys(REGULARIZING)),
-        "freeze": list(recipe.options.freeze),
-        "patience": None,  # a run that goes on may be given more, or less
+        # What a run that goes on may change, and what runs from before do not say.
+        **dict.fromkeys(("patience", "log", "device")),
+        **{name: None for name in NEWER if getattr(recipe.options, name) == getattr(PLAIN, name)},
         # What the records say, not where they lie.
         **{
             name: sampling.digest if sampling and getattr(recipe.options, name) else None
@@ -324,7 +334,9 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
     warnings.extend(note for note in session.recipe.images.found() if note not in warnings)
     warnings.extend(() if sampling is None else sampling.warnings)
     plan = session.finish()
-    model = session.recipe.accelerator.unwrap_model(session.run.model, keep_fp32_wrapper=False)
+    model = session.recipe.accelerator.unwrap_model(
+        session.run.model, keep_fp32_wrapper=False, keep_torch_compile=False
+    )
     model = model.to("cpu").to(memory_format=torch.contiguous_format).eval()
     return FinetuneResult(
         model=model,

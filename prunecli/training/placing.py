@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def start_run(
     bare, memory_format = placed(student, recipe.input, recipe.accelerator)
     average = ExponentialAverage(bare, decay=recipe.options.ema) if recipe.options.ema else None
     optimizer = build_optimizer(bare, recipe.options)
-    model, prepared = recipe.accelerator.prepare(bare, optimizer)
+    model, prepared = _prepared(bare, optimizer, recipe)
     run = TrainingRun(
         recipe=recipe,
         method=method or PlainMethod(),
@@ -66,9 +66,20 @@ def replace_network_(run: TrainingRun, replacement: Replacement | None) -> None:
         run.average = follower
     optimizer = build_optimizer(bare, recipe.options, replacement.groups)
     recipe.accelerator.free_memory()  # it would hold on to the networks before
-    run.model, run.optimizer = recipe.accelerator.prepare(bare, optimizer)
+    run.model, run.optimizer = _prepared(bare, optimizer, recipe)
     run.bare, run.generation = bare, run.generation + 1
     move_optimizer_state_((old, old_optimizer), (bare, run.optimizer), replacement.moved)
+
+
+def _prepared(bare: nn.Module, optimizer: Any, recipe: Recipe) -> tuple[nn.Module, Any]:
+    """Return what accelerate makes of both for several processes, compiled if that is asked for.
+
+    Every size of batch is compiled by itself: which one comes first does not change the numbers.
+    """
+    model, prepared = recipe.accelerator.prepare(bare, optimizer)
+    if recipe.options.compile:
+        model = cast("nn.Module", torch.compile(model, dynamic=False))
+    return model, prepared
 
 
 def move_optimizer_state_(

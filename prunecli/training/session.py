@@ -26,14 +26,18 @@ from prunecli.training.state import (
     save_snapshot,
     write_logs,
 )
+from prunecli.training.trackers import nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from prunecli.plan import PruningPlan
     from prunecli.training.method import TrainingRun
 
+
+COMPILER = ("torch._dynamo", "torch._inductor")
+"""Where the errors of torch.compile come from; to import it takes a second."""
 
 TRAINED_RIGHT = 2
 """What `TrainingRun.seen` says of an image that was right as it was trained on."""
@@ -51,11 +55,19 @@ class Place:
 class Session:
     """A run with the memory that outlives it."""
 
-    def __init__(self, run: TrainingRun, *, held_out: ImageSet, place: Place) -> None:
+    def __init__(
+        self,
+        run: TrainingRun,
+        *,
+        held_out: ImageSet,
+        place: Place,
+        tell: Callable[[EpochReport], None] = nobody,
+    ) -> None:
         self.recipe = run.recipe
         self.run = run
         self.held_out = held_out
         self.place = place
+        self.tell = tell
         self.before: Evaluation | None = None
         self.reports: tuple[EpochReport, ...] = ()
         self._best: tuple[int, Best] | None = None
@@ -114,6 +126,8 @@ class Session:
         if snapshot.seen is not None:  # that of the main process, which alone saves
             run.seen = (snapshot.seen * processes.is_main).to(run.device)
         self._write_logs()
+        for report in self.reports:
+            self.tell(report)
         return True
 
     def _check_steps(self, snapshot: Snapshot) -> None:
@@ -155,6 +169,12 @@ class Session:
                 "the same updates)",
             ) from error
         except RuntimeError as error:
+            if self.recipe.options.compile and type(error).__module__.startswith(COMPILER):
+                raise InputError(
+                    f"the model cannot be compiled: {str(error).strip().splitlines()[0]}",
+                    code="NOT_COMPILED",
+                    hint="leave --compile out",
+                ) from error
             if not is_lost(error):
                 raise
             raise lost_process(self._way_on()) from error
@@ -256,6 +276,7 @@ class Session:
             replace_network_(run, run.method.after_round(run, report))
             self.save()
             self._write_logs()
+            self.tell(report)
             run.between_steps = True
 
     def _scored_until(self, *, rounds: int = 0) -> int:

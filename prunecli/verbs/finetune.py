@@ -161,6 +161,7 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
     _check(run, show)
     opened, source = open_model(run.model, run.load), open_source(run.data)
     checkpoint = opened.checkpoint
+    training.check_frozen(opened.model, run.options.freeze)
     training.check_regularizer(run.options, opened.model, masks=checkpoint.masks)
     classes = class_count(opened.model, checkpoint.input)
     check_classes(classes, source, names=checkpoint.classes)
@@ -263,7 +264,8 @@ def _trained(
     from prunecli.evaluation.images import evaluate
 
     spec, seed, progress = opened.checkpoint.input, run.options.seed, run.progress
-    score = partial(evaluate, processes=joined(), progress=progress)
+    place = training.device_of(run.options.device)
+    score = partial(evaluate, device=place, processes=joined(), progress=progress)
     split = evaluation_split(source, trained=True)
     test = load_split(source, split, input=spec, seed=seed, progress=progress)
     before = score(opened.model, test, input=spec)

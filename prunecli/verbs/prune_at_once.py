@@ -40,6 +40,10 @@ def one_shot(job: Job) -> PruneReport:
     started = start(job)
     learning = None if training is None else learning_from(started)
     opened, clock = started.opened, started.clock
+    if training is not None:
+        from prunecli.training import check_frozen
+
+        check_frozen(opened.model, training.freeze)
     if job.data is not None:
         check_labels(opened.model, opened.checkpoint, job.data)
     result = _cut_by_main(started)

@@ -202,3 +202,14 @@ def test_methods_that_prune_take_them_too():
     training = training_of(options)
     assert (training.accumulate, training.warmup, training.patience) == (3, 0.5, 2)
     assert training.freeze == ("0",)
+
+
+def test_a_pattern_of_nothing_is_told_before_anything_is_pruned(digits, monkeypatch):
+    import prunecli
+
+    monkeypatch.setattr("prunecli.api.pruning.read_network", None)  # what would come next
+    with pytest.raises(InputError, match="nothing_here matches no layer"):
+        prunecli.prune(
+            make_net(), torch.zeros(2, 1, 8, 8), flops=0.5, data="digits", input=GREY, epochs=1,
+            freeze="nothing_here",
+        )  # fmt: skip
