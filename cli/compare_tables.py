@@ -41,7 +41,9 @@ def bench_parts(report: BenchReport) -> Parts:
         "threads": ", ".join(map(str, threads)),
         "rounds": " to ".join(dict.fromkeys((str(rounds[0]), str(rounds[-1])))) if rounds else "",
     }
-    return [_table(names, timing_rows(report.timings, names)), fact_rows(facts)]
+    precisions = ("precision", tuple(report.precisions.get(name, "") for name in names))
+    rows = [*([precisions] if report.precisions else []), *timing_rows(report.timings, names)]
+    return [_table(names, rows), fact_rows(facts)]
 
 
 def _table(names: Sequence[str], rows: Sequence[Row]) -> Table:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from prunecli.options import ExportOptions, LoadOptions
-from prunecli.options.export import TIMED
+from prunecli.options.export import CONVERTED, TIMED
 from prunecli.options.shared import TIMING
-from prunecli.preflight.exporting import check_format
+from prunecli.preflight.exporting import check_format, default_ending
 from prunecli.preflight.files import check_inputs
 from prunecli.preflight.outputs import check_written, room_for
 
@@ -47,6 +47,7 @@ class File:
         basic=True,
         needs=(TIMED,),
     )
+    data: str | None = shared.data(None, needs=(CONVERTED,))
     min_speedup: float | None = shared.gate(
         None,
         "Minimum measured speed-up on every device and batch size.",
@@ -74,6 +75,7 @@ def export(
     $ prunecli export slim.pt --onnx --against dense.pt --min-speedup 1.3
     $ prunecli export slim.pt --onnx --dynamic-size
     $ prunecli export slim.pt --onnx --against dense.pt --report run.html
+    $ prunecli export slim.pt --int8 --data images/ --max-drop 1%
     $ prunecli export model.pruned.pt --device cpu,cuda --batch 1,32
     """
     onnx = file.onnx
@@ -83,21 +85,23 @@ def export(
             hint="the path behind --onnx is the output and ends in .onnx; the model comes first",
         )
     path = session.checkpoint(model)
-    output = output_path(Path(onnx) if onnx else None, model=path, ending=".onnx")
+    ending = default_ending(options.precision)
+    output = output_path(Path(onnx) if onnx else None, model=path, ending=ending)
     check_format(output)
-    check_inputs(file.against)
+    check_inputs(file.against, data=file.data)
     needed = room_for(path)
     check_written(output, inputs=(path,), overwrite=pages.overwrite, needed=needed, flag="--onnx")
     pages.check("export", inputs=(path, file.against))
     verbs = session.library()
     from prunecli.report import Gates, missed_gate
 
-    gates = Gates(min_speedup=file.min_speedup)
+    gates = Gates(min_speedup=file.min_speedup, max_drop=options.max_drop)
     with session.screen.working() as progress:
         found = verbs.export(
             path,
             output=output,
             against=file.against,
+            data=file.data,
             options=options,
             load=load,
             **pages.arguments,

@@ -20,6 +20,7 @@ TOPICS = {
         "compress",
         "budgets",
         "latency",
+        "int8",
         "training",
         "iterative",
         "learning",

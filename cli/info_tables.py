@@ -130,6 +130,7 @@ def _onnx(found: OnnxInfo, rows: int | None) -> dict[str, str]:
             for domain, version in found.opsets.items()
         )
         + f"; format version {found.ir_version}",
+        "precision": "" if found.precision is None else found.precision.statement,
         "made by": found.producer or "not told",
         "inputs": "; ".join(map(_value, found.inputs)),
         "outputs": "; ".join(map(_value, found.outputs)),

@@ -6,10 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from prunecli.budget import format_bytes
 from prunecli.report import (
     AnalyzeReport,
-    BenchmarkRow,
     BenchReport,
     CompareReport,
     CompressReport,
@@ -17,7 +15,6 @@ from prunecli.report import (
     ExportReport,
     FinetuneReport,
     InfoReport,
-    OutputParity,
     PruneReport,
     SweepReport,
     best_epoch_text,
@@ -31,6 +28,7 @@ from .compress_tables import compress_parts
 from .cut_tables import prune_details, prune_parts, sweep_table
 from .data_tables import dataset_parts, learnability_parts, sampling_text
 from .demo_tables import demo_parts
+from .export_tables import export_parts
 from .info_tables import info_parts
 from .model_tables import model_parts
 from .reports import DemoReport, EnvReport, GuideList, GuideText, Method, MethodsReport
@@ -46,7 +44,6 @@ from .table_parts import (
     shown_facts,
     sparsity_facts,
     sparsity_parts,
-    times_text,
 )
 
 
@@ -135,6 +132,7 @@ def _(report: Evaluation, *, rows: int | None) -> Parts:
         "accuracy": percent(report.accuracy),
         "top-5": percent(report.top5),
         "loss": f"{report.loss:.4f}",
+        **({"precision": report.precision} if report.precision else {}),
         "images": f"{report.count} ({report.split})" if report.split else str(report.count),
         **preparation_facts(report.preparation),
     }
@@ -148,18 +146,7 @@ def _(report: Evaluation, *, rows: int | None) -> Parts:
 
 @view.register
 def _(report: ExportReport, *, rows: int | None) -> Parts:
-    parity = report.parity
-    opset = "" if report.opset is None else f"opset {report.opset}, "
-    facts = {
-        report.format: f"{opset}{format_bytes(report.bytes)}",
-        "parity": f"largest relative error {parity.max_rel_error:.1e} "
-        f"over {parity.inputs} random inputs",
-        "written": str(report.output),
-        **shown_facts(report.page, report.pictures),
-    }
-    tables = [_outputs_table(parity.outputs, rows)] if len(parity.outputs) > 1 else []
-    tables += [_benchmark_table(report.benchmark)] if report.benchmark else []
-    return [*tables, fact_rows(facts)]
+    return export_parts(report, rows)
 
 
 @view.register
@@ -262,43 +249,3 @@ def _(report: BenchReport, *, rows: int | None) -> Parts:
 @view.register
 def _(report: DemoReport, *, rows: int | None) -> Parts:
     return demo_parts(report)
-
-
-def _outputs_table(outputs: Sequence[OutputParity], rows: int | None) -> Table:
-    table = grid("output", "shape", "type", ">relative error", ">absolute error")
-    for output in outputs[:rows]:
-        shape = " x ".join(shorten(str(size), 16) for size in output.shape)
-        errors = (f"{error:.1e}" for error in (output.max_rel_error, output.max_abs_error))
-        table.add_row(output.name, shape, output.dtype, *errors)
-    add_rest(table, len(outputs), rows, "outputs")
-    return table
-
-
-def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:
-    table = grid("device", ">batch", ">dense ms", ">slim ms", ">speed-up", ">95 %", ">FLOPs")
-    for row in benchmark:
-        interval = (
-            ""
-            if row.speedup_low is None or row.speedup_high is None
-            else f"{row.speedup_low:.2f} to {row.speedup_high:.2f}"
-        )
-        table.add_row(
-            _device(row),
-            str(row.batch),
-            "" if row.dense_ms is None else f"{row.dense_ms:.2f}",
-            f"{row.slim_ms:.2f}",
-            times_text(row.speedup),
-            interval,
-            times_text(row.flops_ratio),
-        )
-    threads = sorted({row.threads for row in benchmark})
-    clocks = " and ".join(dict.fromkeys(f"{row.clock} time" for row in benchmark))
-    table.caption = (
-        f"medians of interleaved runs, {clocks}, threads: {', '.join(map(str, threads))}"
-    )
-    return table
-
-
-def _device(row: BenchmarkRow) -> str:
-    provider = row.provider.removesuffix("ExecutionProvider")
-    return row.device if provider.lower() == row.device else f"{row.device}, {provider}"

@@ -22,6 +22,7 @@ from prunecli.options import (
     LoadOptions,
 )
 from prunecli.options.declare import chosen, takes
+from prunecli.progress import Progress, silent
 from prunecli.pruning.road import PruneResult
 from prunecli.sparse import SparseResult
 from prunecli.sparse.semi_structured import to_semi_structured
@@ -29,7 +30,7 @@ from prunecli.sparse.semi_structured import to_semi_structured
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from prunecli.report import Parity
+    from prunecli.report import Conversion, Parity
 
 
 @takes(ExportOptions)
@@ -40,31 +41,38 @@ def export(
     input: InputSpec | None = None,  # noqa: A002
     options: ExportOptions | None = None,
     classes: tuple[str, ...] | None = None,
+    data: str | Path | None = None,
+    progress: Progress = silent,
     **choices: Any,
-) -> Parity:
+) -> Parity | Conversion:
     """Write `model` in the format that the ending of `path` names (`.onnx`).
 
     Nothing is written unless the file computes what PyTorch computes, output by output. `input` may
     be left out for a result of `prune`, which knows its example. Keywords change `options`. Nothing
     is timed here, so the options of the benchmark are refused.
-    """
-    from prunecli.exporting import format_of, write_proven
 
-    options = chosen(ExportOptions, options, choices, benchmark=False)
+    `int8=True` with images as `data`, or `fp16=True`, write another precision; what comes of that
+    beside float is returned (`Conversion`).
+    """
+    from prunecli.exporting import converter_of, format_of
+    from prunecli.verbs.exported import exported, request_of
+
+    options = chosen(ExportOptions, options, choices, benchmark=False, data=data)
     target = Path(path)
+    form = format_of(target)
+    if options.precision:
+        converter_of(form, options.precision)
     module = _module(model)
-    _, parity = write_proven(
-        format_of(target),
-        module,
-        target,
+    request = request_of(
+        options,
+        None if data is None else str(data),
+        model=module,
         input=_known(input, model, module),
-        opset=options.opset,
-        dynamic_size=options.dynamic_size,
         classes=classes,
-        tolerance=options.tolerance,
-        seed=options.seed,
+        progress=progress,
     )
-    return parity
+    with exported(form, module, target, request=request, options=options, classes=classes) as done:
+        return done.conversion or done.parity
 
 
 @takes(LoadOptions)

@@ -65,6 +65,7 @@ def _joules(one: ModelTiming) -> str:
 def _described(report: CompareReport) -> Iterator[Row]:
     models = report.models
     yield "kind", tuple(model.kind for model in models)
+    yield "precision", tuple(model.precision for model in models)
     yield "architecture", tuple(model.architecture for model in models)
     yield (
         "classes",

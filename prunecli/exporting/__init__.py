@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         ExportFormat,
         Timer,
         Written,
+        converter_of,
         find_format,
         format_of,
         write_proven,
@@ -25,18 +26,22 @@ if TYPE_CHECKING:
     from prunecli.exporting.onnx.metadata import OnnxMetadata, read_metadata
     from prunecli.exporting.onnx.parity import check_parity
     from prunecli.exporting.onnx.runtime import physical_cores
+    from prunecli.exporting.precision import Examples, Request
     from prunecli.exporting.timing.benchmark import benchmark, check_devices
 
 __all__ = [
     "EXPORT_FORMATS",
     "ONNX",
+    "Examples",
     "ExportFormat",
     "OnnxMetadata",
+    "Request",
     "Timer",
     "Written",
     "benchmark",
     "check_devices",
     "check_parity",
+    "converter_of",
     "evaluate_onnx",
     "find_format",
     "format_of",
@@ -52,7 +57,7 @@ _PLACES = {
         ("EXPORT_FORMATS", "ExportFormat", "Timer", "Written", "find_format", "format_of"),
         "formats",
     ),
-    **dict.fromkeys(("write_proven", "writer_of"), "formats"),
+    **dict.fromkeys(("converter_of", "write_proven", "writer_of"), "formats"),
     "evaluate_onnx": "onnx.evaluate",
     "to_onnx": "onnx.file",
     "ONNX": "onnx.format",
@@ -60,6 +65,7 @@ _PLACES = {
     "check_parity": "onnx.parity",
     "physical_cores": "onnx.runtime",
     **dict.fromkeys(("benchmark", "check_devices"), "timing.benchmark"),
+    **dict.fromkeys(("Examples", "Request"), "precision"),
 }
 
 

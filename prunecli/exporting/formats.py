@@ -7,7 +7,7 @@ ending of a file's name chooses its format.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prunecli.errors import InputError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from prunecli.architectures.reference import InputSpec
     from prunecli.data import ImageSet
+    from prunecli.exporting.precision import Convert
     from prunecli.progress import Progress
     from prunecli.report import BenchmarkRow, Evaluation, Parity
 
@@ -104,7 +105,8 @@ class ExportFormat:
 
     `input_of` reads how images become the input of a file, None where the file does not say. A
     format without a `timer` is written and proven, and not timed. `write_any_size` writes a network
-    with height and width of images free, where the format can do that.
+    with height and width of images free, where the format can do that. `precisions` write a float
+    file in another precision, by its name: `int8`, `fp16`.
     """
 
     label: str
@@ -115,6 +117,7 @@ class ExportFormat:
     input_of: Callable[[Path], InputSpec | None]
     timer: Timer | None = None
     write_any_size: Write | None = None
+    precisions: Mapping[str, Convert] = field(default_factory=dict)
 
 
 EXPORT_FORMATS: Registry[ExportFormat] = Registry("export format")
@@ -147,6 +150,17 @@ def writer_of(form: ExportFormat, *, dynamic_size: bool) -> Write:
             hint="leave --dynamic-size out",
         )
     return form.write_any_size
+
+
+def converter_of(form: ExportFormat, precision: str) -> Convert:
+    """Return what writes a precision; raise `InputError` where a format does not know it."""
+    if precision not in form.precisions:
+        raise InputError(
+            f"{form.label} files cannot be written in {precision.upper()}",
+            code="OPTION_WITHOUT_EFFECT",
+            hint=f"leave --{precision} out",
+        )
+    return form.precisions[precision]
 
 
 def write_proven(

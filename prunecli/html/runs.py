@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunecli.budget import budget_text, format_bytes, format_quantity
+from prunecli.evaluation.converted import conversion_facts, gain_text
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.drawing import drawing
 from prunecli.html.page import page
@@ -143,8 +144,12 @@ def export_page(report: ExportReport, *, gates: Gates = NO_GATES) -> str:
     It says whether `gates` are met.
     """
     timed = [row for row in report.benchmark if row.speedup is not None]
-    error = f"{report.parity.max_rel_error:.1e}"
-    leading = [("Verified", "equals the PyTorch model", f"max relative error {error}")]
+    error, converted = f"{report.parity.max_rel_error:.1e}", report.conversion
+    what = "equals the PyTorch model" if converted is None else "its float file equals PyTorch"
+    leading = [("Verified", what, f"max relative error {error}")]
+    if converted is not None and converted.agreement is not None:
+        on = f"on {counted(converted.images, 'image')}"
+        leading.append((percent(converted.agreement), "same class as in float", on))
     last = stages_of(report.history)[-1]
     if last.accuracy is not None:
         leading.append((percent(last.accuracy), "accuracy", f"on {images_text(last.split)}"))
@@ -155,6 +160,7 @@ def export_page(report: ExportReport, *, gates: Gates = NO_GATES) -> str:
     facts = {
         "model": report.architecture,
         "compared with": f"PyTorch, on {counted(report.parity.inputs, 'random input')}",
+        **({} if converted is None else conversion_facts(converted)),
         **gates_fact(gates_text(gates, report)),
         "seconds": f"{report.seconds:,.1f}",
         "written to": place_text(report.output),
@@ -205,12 +211,14 @@ def _benchmark(rows: Sequence[BenchmarkRow]) -> list[Section]:
             _interval(row),
             "" if row.flops_ratio is None else f"{row.flops_ratio:.2f}x",
             str(row.runs),
+            *([] if row.float_ms is None else [f"{row.float_ms:.3f}", gain_text(row)]),
         )
         for row in rows
     ]
+    beside = (">float, ms", ">beside float") if rows[0].float_ms is not None else ()
     header = (
         "device", "runtime", ">batch size", ">threads", ">original, ms", ">this model, ms",
-        ">this model, p99", ">speed-up", ">95 % interval", ">fewer FLOPs", ">rounds",
+        ">this model, p99", ">speed-up", ">95 % interval", ">fewer FLOPs", ">rounds", *beside,
     )  # fmt: skip
     caption = (
         "ms: milliseconds per batch, the median of all rounds; p99: the 99th percentile; fewer "

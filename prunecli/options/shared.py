@@ -26,6 +26,7 @@ DISTILLATION = "Knowledge distillation"
 REGULARIZATION = "Regularization by noise"
 SPARSITY = "Sparsity during training (existing zeros are always kept)"
 LEARNABILITY = "Learnability of training images"
+PRECISION = "Precision (INT8, half)"
 TIMING = "Benchmark"
 GATES = "Gates (exit code 1 if not met)"
 OUTPUT = "Output"
@@ -46,6 +47,7 @@ PANELS = (
     LEARNABILITY,
     MODEL,
     DATASET,
+    PRECISION,
     TIMING,
     OUTPUT,
     GATES,

@@ -29,3 +29,12 @@ def no_format(path: Path, endings: Iterable[str]) -> InputError:
         where=str(path),
         hint=f"end the name in one of {', '.join(endings)}",
     )
+
+
+def default_ending(precision: str) -> str:
+    """Return what is put behind the stem of a model where nobody names the output.
+
+    >>> default_ending(""), default_ending("int8")
+    ('.onnx', '.int8.onnx')
+    """
+    return f".{precision}{ENDINGS[0]}" if precision else ENDINGS[0]

@@ -9,6 +9,7 @@ from prunecli.report.comparison import (
     Scored,
 )
 from prunecli.report.compressed import Attempt, CompressReport, ModelFigures, Wish
+from prunecli.report.conversion import CalibrationTrial, Conversion
 from prunecli.report.cuts import (
     BlockReport,
     BlocksReport,
@@ -52,6 +53,7 @@ from prunecli.report.info import (
     InfoReport,
     InputInfo,
     OnnxInfo,
+    PrecisionInfo,
     ValueInfo,
     WeightSet,
 )
@@ -110,6 +112,7 @@ __all__ = [
     "BlockReport",
     "BlockTrial",
     "BlocksReport",
+    "CalibrationTrial",
     "ChoiceReport",
     "ClassCount",
     "ClassDifficulty",
@@ -117,6 +120,7 @@ __all__ = [
     "ComparedModel",
     "CompressReport",
     "ConfusingImage",
+    "Conversion",
     "Cost",
     "CoursePoint",
     "CutCost",
@@ -155,6 +159,7 @@ __all__ = [
     "OracleReport",
     "OutputParity",
     "Parity",
+    "PrecisionInfo",
     "Preparation",
     "PruneReport",
     "Reduction",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class ComparedModel:
     """One of several models; what could not be told is None, and `missing` says why.
 
     `cost` holds `flops`, `params` and `bytes`, `ratios` those and `file_bytes` as parts of the
-    first model's (None for the first). `kind` is `PyTorch` or `ONNX`.
+    first model's (None for the first). `kind` is `PyTorch` or `ONNX`; `precision` is what an ONNX
+    file computes in, and empty for others.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ComparedModel:
     scores: Scored | None = None
     agreement: Agreement | None = None
     missing: tuple[str, ...] = ()
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class CompareReport:
 class BenchReport:
     """The outcome of `bench`: `models` by name, and their times, each beside that of the first.
 
-    `energy` tells whether this processor let its energy be read.
+    `energy` tells whether this processor let its energy be read, `precisions` what ONNX files
+    compute in.
     """
 
     models: Mapping[str, Path]
@@ -95,3 +98,4 @@ class BenchReport:
     energy: bool
     seconds: float
     warnings: tuple[str, ...] = ()
+    precisions: Mapping[str, str] = field(default_factory=dict)

@@ -46,13 +46,15 @@ class Figures:
 
     `others` are the accuracies of further models by name, None where one has none.
 
-    `reference` is the accuracy of what the result is compared with, `speedups` are the factors by
+    `reference` is the accuracy of what the result is compared with, `agreement` the share of images
+    with the same class as in float, where there are no labels, `speedups` are the factors by
     where they were measured.
     """
 
     accuracy: float | None = None
     reference: float | None = None
     others: Mapping[str, float | None] | None = None
+    agreement: float | None = None
     speedups: Mapping[str, float] | None = None
     latency: LatencyReport | None = None
     timings: Sequence[TimingRow] | None = None
@@ -71,6 +73,8 @@ def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) ->
         errors.append(_accuracy_error(accuracy, gates.min_accuracy))
     if accuracy is not None and gates.max_drop is not None:
         errors.append(_drop_error(accuracy, against, gates.max_drop))
+    if figures.agreement is not None and gates.max_drop is not None:
+        errors.append(_agreement_error(figures.agreement, gates.max_drop))
     errors += [
         error
         for name, own in (figures.others or {}).items()
@@ -130,12 +134,18 @@ def _(report: FinetuneReport) -> Figures:
 
 @figures_of.register
 def _(report: ExportReport) -> Figures:
+    accuracy = None if report.conversion is None else report.conversion.accuracy
     return Figures(
+        accuracy=None if accuracy is None else accuracy.after,
+        reference=None if accuracy is None else accuracy.before,
+        agreement=None
+        if accuracy is not None or report.conversion is None
+        else report.conversion.agreement,
         speedups={
             f"{row.device} at batch {row.batch}": row.speedup
             for row in report.benchmark
             if row.speedup is not None
-        }
+        },
     )
 
 
@@ -174,6 +184,17 @@ def _drop_error(
     return _error(
         "--max-drop",
         f"the drop in accuracy{of} is {actual:.4g}, and --max-drop allows {allowed:.4g}",
+    )
+
+
+def _agreement_error(agreement: float, allowed: float) -> GateError | None:
+    """Return the error of too many images that get another class than in float."""
+    if 1 - agreement <= allowed:
+        return None
+    return _error(
+        "--max-drop",
+        f"{1 - agreement:.4g} of the images get another class than in float, and --max-drop "
+        f"allows {allowed:.4g}",
     )
 
 

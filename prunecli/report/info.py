@@ -74,6 +74,32 @@ class ValueInfo:
 
 
 @dataclass(frozen=True)
+class PrecisionInfo:
+    """The precision that an ONNX graph computes in: `INT8` where any operator does, else its type.
+
+    `operators` counts all but those that quantise, `layers` those with weights; `int8_operators`
+    and `int8_layers` are those of them that compute in INT8.
+    """
+
+    name: str
+    operators: int
+    int8_operators: int
+    layers: int
+    int8_layers: int
+
+    @property
+    def statement(self) -> str:
+        """Return it as one line."""
+        if not self.int8_operators:
+            return self.name
+        share = self.int8_operators / self.operators
+        return (
+            f"{self.name}: {self.int8_layers} of {self.layers} layers, "
+            f"{share:.0%} of {self.operators} operators"
+        )
+
+
+@dataclass(frozen=True)
 class OnnxInfo:
     """What an ONNX file says of itself.
 
@@ -90,6 +116,7 @@ class OnnxInfo:
     operators: Mapping[str, int]
     metadata: Mapping[str, str] = field(default_factory=dict)
     not_counted: tuple[str, ...] = ()
+    precision: PrecisionInfo | None = None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,10 @@ def _listed(values: tuple[float, ...]) -> str:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores on one split: `accuracy` and `top5` are fractions, `loss` is mean cross-entropy."""
+    """Scores on one split: `accuracy` and `top5` are fractions, `loss` is mean cross-entropy.
+
+    `precision` is what an exported file computes in, and empty for others.
+    """
 
     accuracy: float
     top5: float
@@ -58,6 +61,7 @@ class Evaluation:
     split: str = ""
     warnings: tuple[str, ...] = ()
     preparation: Preparation | None = None
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ class BenchmarkRow:
     """The original (`dense`) and the pruned model (`slim`), timed in one interleaved run.
 
     Times are medians in milliseconds per batch; `clock` is what they were read from: `processor`
-    (on one thread of a CPU) or `wall`.
+    (on one thread of a CPU) or `wall`. `float_ms` is that of the float file that `slim` was made of
+    in another precision; `gain` is how many times as fast `slim` is.
     """
 
     device: str
@@ -122,6 +127,10 @@ class BenchmarkRow:
     slim_percentiles: Mapping[str, float]
     runs: int
     clock: str = "wall"
+    float_ms: float | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from prunecli.report.conversion import Conversion
     from prunecli.report.cuts import SparsityReport
     from prunecli.report.measured import (
         AccuracyChange,
@@ -160,6 +161,8 @@ class ExportReport:
     """The outcome of `export`; `history` has the steps of the model up to here.
 
     `format` is what people call the file's format; `opset` is None where that is not ONNX.
+    `conversion` is there for another precision than float: `parity` is then that of the float file
+    that it was made of.
     """
 
     output: Path
@@ -174,3 +177,4 @@ class ExportReport:
     pictures: tuple[Path, ...] = ()
     page: Path | None = None
     format: str = "ONNX"
+    conversion: Conversion | None = None

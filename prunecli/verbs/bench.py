@@ -70,6 +70,7 @@ def bench(
         models={one.name: one.file for one in entrants},
         timings=rows,
         energy=bool(counters),
+        precisions={one.name: one.precision for one in entrants if one.precision},
         seconds=round(time.perf_counter() - start, 3),
         warnings=merged(
             notes,

@@ -139,6 +139,7 @@ def _compared(
         scores=found.scores,
         agreement=found.agreement,
         missing=(*found.missing, *untimed),
+        precision=one.precision,
     )
 
 

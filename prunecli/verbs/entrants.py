@@ -45,6 +45,7 @@ class Entrant:
 
     `takes` is its input; `spec` says how pixels become that: None where a file does not, or takes
     something else. `fixed_batch` is the only batch size that it takes, where there is only one.
+    `precision` is what an ONNX file computes in.
     """
 
     file: Path
@@ -59,6 +60,7 @@ class Entrant:
     model: nn.Module | None = None
     fixed_batch: int | None = None
     warnings: tuple[str, ...] = ()
+    precision: str = ""
 
 
 def enter(
@@ -135,6 +137,7 @@ def _of_onnx(file: Path, load: LoadOptions) -> Entrant:
         cost={"flops": found.cost.flops, "params": found.cost.params, "bytes": found.cost.bytes},
         file_bytes=found.bytes,
         fixed_batch=_fixed_batch(found),
+        precision="" if found.info.precision is None else found.info.precision.statement,
     )
 
 

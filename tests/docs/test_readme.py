@@ -85,7 +85,7 @@ def test_the_options_that_a_text_names_exist(document):
         for name in parameter.opts
     }
     prose = re.sub(r"^```.*?^```", "", TEXTS[document], flags=re.DOTALL | re.MULTILINE)
-    named = set(re.findall(r"`(--[a-z-]+)", prose))
+    named = set(re.findall(r"`(--[a-z0-9-]+)", prose))
     other = {"--against"} if document == "tests/benchmarks/README.md" else {"--help"}
     assert named - other <= options
 

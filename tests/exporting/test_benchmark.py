@@ -145,8 +145,18 @@ def test_the_interval_of_the_speedup_holds_the_true_ratio_and_repeats():
 
 def test_equal_networks_have_one_in_their_interval():
     times = np.random.default_rng(0).lognormal(0, 0.1, (300, 2))
-    row = summarise(times, "cpu", CPU_PROVIDER, Setting(SPEC, 1, 1, 0))
+    named = {"slim": times[:, 0], "dense": times[:, 1]}
+    row = summarise(named, "cpu", CPU_PROVIDER, Setting(SPEC, 1, 1, 0))
     assert row.speedup_low < 1 < row.speedup_high
+
+
+def test_a_file_in_another_precision_is_timed_beside_float():
+    slim = np.random.default_rng(0).lognormal(0, 0.1, 300)
+    row = summarise({"slim": slim, "float": 2 * slim}, "cpu", CPU_PROVIDER, Setting(SPEC, 1, 1, 0))
+    assert row.gain == pytest.approx(2)
+    assert row.gain_low == pytest.approx(2)
+    assert row.float_ms == pytest.approx(2 * row.slim_ms)
+    assert row.speedup is None
 
 
 def test_a_device_that_is_not_there_is_exit_6_before_anything_is_timed(files, monkeypatch):

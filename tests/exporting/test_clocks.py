@@ -50,7 +50,7 @@ def test_networks_are_timed_by_the_clock_that_the_report_names(tmp_path, threads
     runner = find_cpu(()).prepare(Contestant(tmp_path / "m.onnx"), setting)
     assert runner.clock is CLOCKS[kind]
     times = time_interleaved([runner], runs=3, time_limit=0.1)
-    assert summarise(times, "cpu", "CPUExecutionProvider", setting).clock == kind
+    assert summarise({"slim": times[:, 0]}, "cpu", "CPUExecutionProvider", setting).clock == kind
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="nothing tells what others do")

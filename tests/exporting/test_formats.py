@@ -116,6 +116,15 @@ def test_an_ending_of_no_format_is_refused_with_those_that_there_are(tmp_path: P
         verbs.export(VGG, output=tmp_path / "net.engine")
 
 
+def test_a_format_without_a_precision_says_so_before_any_work(program, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"torch\.export files cannot be written in FP16"
+    ) as caught:
+        verbs.export(VGG, output=tmp_path / "net.pt2", options=ExportOptions(fp16=True))
+    assert caught.value.hint == "leave --fp16 out"
+    assert not [*tmp_path.iterdir()]
+
+
 def test_every_registered_format_has_endings_of_its_own() -> None:
     endings = [ending for entry in EXPORT_FORMATS for ending in entry.value.endings]
     assert len(set(endings)) == len(endings)

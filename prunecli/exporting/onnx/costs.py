@@ -30,7 +30,8 @@ _LARGEST_TABLE = 4096
 class GraphCost:
     """Costs of a graph; `flops` is None where its shapes are not known, `why` then says why.
 
-    `params` counts the floating-point numbers of all weights, `bytes` those of all constants.
+    `params` counts the numbers of all weights, quantised ones as others, and `bytes` those of all
+    constants.
     `not_counted` are the kinds of operators that nothing is known of and that may be dear.
     """
 
@@ -49,6 +50,7 @@ def graph_cost(model: Any, *, image: tuple[int, int, int] | None) -> GraphCost:
     `image` is its channels, height and width; None takes the shape that the file has for its input.
     """
     weights = [*_initializers(model.graph)]
+    is_parameter = _parameters(model.graph)
     sizes = Counter[str]()
     for weight in weights:
         sizes[type_name(weight.data_type)] += math.prod(weight.dims)
@@ -56,7 +58,7 @@ def graph_cost(model: Any, *, image: tuple[int, int, int] | None) -> GraphCost:
     flops, unknown = _flops(model.graph.node, shapes) if shapes is not None else (None, set())
     return GraphCost(
         flops=flops,
-        params=sum(math.prod(w.dims) for w in weights if "float" in type_name(w.data_type)),
+        params=sum(math.prod(w.dims) for w in weights if is_parameter(w)),
         bytes=sum(math.prod(w.dims) * _itemsize(w.data_type) for w in weights),
         dtypes=dict(sizes),
         operators=dict(Counter(node.op_type for node in model.graph.node)),
@@ -74,6 +76,23 @@ def type_name(data_type: int) -> str:
     names = {1: "float32", 11: "float64", 14: "complex64", 15: "complex128"}
     known: str = onnx.TensorProto.DataType.Name(data_type).lower()
     return names.get(data_type, known)
+
+
+_QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+def _parameters(graph: Any) -> Callable[[Any], bool]:
+    """Return what tells weights from other constants: shapes, and scales of quantised tensors."""
+    nodes = [node for node in graph.node if node.op_type in _QUANTISING]
+    scales = {name for node in nodes for name in node.input[1:]}
+    stored = {node.input[0] for node in nodes if node.op_type == "DequantizeLinear"}
+
+    def is_parameter(tensor: Any) -> bool:
+        kind = type_name(tensor.data_type)
+        packed = kind.lstrip("u").startswith(("int8", "int4")) and len(tensor.dims) > 1
+        return tensor.name in stored or packed or ("float" in kind and tensor.name not in scales)
+
+    return is_parameter
 
 
 def _itemsize(data_type: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from prunecli.architectures.inputs import check_takes_images
 from prunecli.errors import InputError
 from prunecli.evaluation.images import check_any, check_outputs, summed_up
-from prunecli.exporting.onnx.metadata import read_metadata
+from prunecli.exporting.onnx.metadata import read_metadata, read_model
+from prunecli.exporting.onnx.quantised import precision_of
 from prunecli.exporting.onnx.runtime import fixed_batch, open_session, run
 from prunecli.graph.outputs import ONLY
 from prunecli.progress import Progress, Step, silent
@@ -71,7 +72,7 @@ def evaluate_onnx(
     for pixels, labels in images.iterate(fixed_batch(session) or batch_size):
         if len(labels) == 0:
             continue
-        logits = _predict(session, scores, normalise(pixels.numpy(), spec))
+        logits = predict(session, scores, normalise(pixels.numpy(), spec))
         check_outputs(logits, len(images.classes))
         parts.append(score(logits, order[labels.numpy()]))
         done += len(labels)
@@ -80,7 +81,7 @@ def evaluate_onnx(
     known = np.concatenate([part.labels for part in parts])
     first = np.concatenate([part.first for part in parts])
     names = dict(zip(order.tolist(), images.classes, strict=True))
-    return summed_up(
+    scored = summed_up(
         hits=np.bincount(known[first], minlength=len(names)).tolist(),
         counts=np.bincount(known, minlength=len(names)).tolist(),
         top5=float(np.concatenate([part.top for part in parts]).mean()),
@@ -89,6 +90,7 @@ def evaluate_onnx(
         split=images.split,
         warnings=(*images.warnings, *warnings, *_which(session, scores)),
     )
+    return replace(scored, precision=precision_of(read_model(path)).statement)
 
 
 def normalise(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
@@ -158,7 +160,8 @@ def _which(session: Any, name: str) -> tuple[str, ...]:
     return (f"the file has {len(names)} outputs ({', '.join(names[:5])}): {name} is scored",)
 
 
-def _predict(session: Any, output: str, inputs: NDArray[np.float32]) -> NDArray[Any]:
+def predict(session: Any, output: str, inputs: NDArray[np.float32]) -> NDArray[Any]:
+    """Return one output for images; a batch of a fixed size is filled up with zeros for that."""
     name, fixed, count = session.get_inputs()[0].name, fixed_batch(session), len(inputs)
     if fixed is not None and fixed != count:
         padding = np.zeros((fixed - count, *inputs.shape[1:]), dtype=inputs.dtype)

@@ -65,6 +65,10 @@ ONNX = EXPORT_FORMATS.add(
             _late("timing.benchmark", "check_devices"), _late("timing.benchmark", "benchmark")
         ),
         write_any_size=_late("onnx.file", "to_onnx", dynamic_size=True),
+        precisions={
+            "int8": _late("onnx.precision.int8", "convert_to_int8"),
+            "fp16": _late("onnx.precision.fp16", "convert_to_fp16"),
+        },
     ),
     summary="A graph that ONNX Runtime and many other engines run, with a batch of any size.",
     source="onnx.ai",

@@ -12,6 +12,7 @@ from prunecli.exporting.onnx.metadata import (
     external_files,
     read_model,
 )
+from prunecli.exporting.onnx.quantised import precision_of
 from prunecli.report import OnnxInfo, ValueInfo
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def onnx_outline(path: Path, *, size: tuple[int, int] | None = None) -> OnnxOutl
         operators=_by_count(cost.operators),
         metadata=foreign,
         not_counted=cost.not_counted,
+        precision=precision_of(model),
     )
     return OnnxOutline(info, metadata, cost, path.stat().st_size + beside, len(weights))
 

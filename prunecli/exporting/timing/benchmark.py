@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,6 +88,7 @@ def benchmark(
     slim_onnx: Path,
     dense_onnx: Path | None = None,
     *,
+    float_onnx: Path | None = None,
     input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
     devices: Sequence[str] = ("cpu",),
     batches: Sequence[int] = (1, 8),
@@ -106,15 +107,31 @@ def benchmark(
     more if they are over in half a second, fewer if `time_limit` seconds are over (five at least).
     `threads=None` takes one per physical core. The interval of the speed-up is a 95 % bootstrap
     over the rounds. `slim_model` and `dense_model` serve torch on CUDA where onnxruntime-gpu is
-    missing. All devices are looked for before anything is timed: raises `DeviceError`
+    missing. `float_onnx` is what slim was made of, in another precision. All devices are looked for
+    before anything is timed: raises `DeviceError`
     (`DEVICE_MISSING`, `PROVIDER_FELL_BACK`).
     """
     slim = Contestant(slim_onnx, slim_model)
-    contestants = [slim] if dense_onnx is None else [slim, Contestant(dense_onnx, dense_model)]
+    others = {"dense": dense_onnx, "float": float_onnx}
+    names = ["slim", *(name for name, file in others.items() if file is not None)]
+    contestants = [
+        slim,
+        *(
+            Contestant(file, dense_model if name == "dense" else None)
+            for name, file in others.items()
+            if file is not None
+        ),
+    ]
     check_devices(devices, contestants)
     only = fixed_batch(open_session(slim_onnx, threads=threads))
     return tuple(
-        summarise(timed.times, timed.device, timed.provider, timed.setting, flops_ratio=flops_ratio)
+        summarise(
+            dict(zip(names, timed.times.T, strict=True)),
+            timed.device,
+            timed.provider,
+            timed.setting,
+            flops_ratio=flops_ratio,
+        )
         for timed in time_everywhere(
             contestants,
             [input] * len(contestants),
@@ -199,17 +216,18 @@ def time_interleaved(
 
 
 def summarise(
-    times: NDArray[np.float64],
+    times: Mapping[str, NDArray[np.float64]],
     device: str,
     provider: str,
     setting: Setting,
     *,
     flops_ratio: float | None = None,
 ) -> BenchmarkRow:
-    """Return the row of timings `[rounds, 1 or 2]` in seconds; column 0 is slim, 1 is dense."""
-    slim = percentiles(times[:, 0])
-    dense = percentiles(times[:, 1]) if times.shape[1] > 1 else {}
-    low, high = ratio_interval(times, seed=setting.seed) if dense else (None, None)
+    """Return the row of timings `[rounds]` in seconds of `slim`, and of `dense` and `float`."""
+    medians = {name: percentiles(values) for name, values in times.items()}
+    slim, dense, plain = (medians.get(name, {}) for name in ("slim", "dense", "float"))
+    low, high = _interval(times, "dense", setting.seed)
+    gain_low, gain_high = _interval(times, "float", setting.seed)
     return BenchmarkRow(
         device=device,
         provider=provider,
@@ -223,9 +241,21 @@ def summarise(
         flops_ratio=flops_ratio,
         dense_percentiles=dense,
         slim_percentiles=slim,
-        runs=len(times),
+        runs=len(times["slim"]),
         clock=clock_kind(device, setting.threads),
+        float_ms=plain.get("p50"),
+        gain=plain["p50"] / slim["p50"] if plain else None,
+        gain_low=gain_low,
+        gain_high=gain_high,
     )
+
+
+def _interval(
+    times: Mapping[str, NDArray[np.float64]], name: str, seed: int
+) -> tuple[float, float] | tuple[None, None]:
+    if name not in times:
+        return None, None
+    return ratio_interval(np.stack([times["slim"], times[name]], axis=1), seed=seed)
 
 
 def percentiles(seconds: NDArray[np.float64]) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""ONNX files in other precisions than float, by ONNX Runtime's own tools."""
