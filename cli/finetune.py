@@ -6,11 +6,12 @@ from pathlib import Path
 
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import REQUIRED, is_given, needs, option
+from prunecli.options.finetune import LABELS, OUTPUTS
 from prunecli.options.shared import DISTILLATION, LEARNABILITY, OUTPUT, TAUGHT, teacher_file
 from prunecli.preflight.analysis import check_records
 from prunecli.preflight.files import check_inputs
 from prunecli.preflight.outputs import check_written, room_for
-from prunecli.preflight.training import check_training
+from prunecli.preflight.training import check_teaching, check_training
 
 from . import options as shared
 from .following import after_training
@@ -38,6 +39,7 @@ class Run:
         metavar="FILE.parquet",
         panel=LEARNABILITY,
         trusts=is_given,
+        needs=(needs("loss", LABELS, hint="leave --loss outputs out: it looks at no labels"),),
     )
     continue_record: bool = option(
         False,
@@ -55,6 +57,7 @@ class Accepted(shared.AccuracyGate):
     """What the result has to reach."""
 
     max_drop: float | None = shared.max_drop("teacher", need=TAUGHT)
+    min_agreement: float | None = shared.min_agreement(needs("loss", OUTPUTS))
 
 
 @partial(command, splits=lambda _: True)
@@ -74,6 +77,7 @@ def finetune(
     $ prunecli finetune resnet56.pruned.pt --data images/ --epochs 20
     $ prunecli finetune model.pruned.pt --data images/ --teacher model.pt
     $ prunecli finetune model.pruned.pt --data images/ --teacher none
+    $ prunecli finetune model.pruned.pt --data images/ --loss outputs
     $ prunecli finetune model.pruned.pt --data images/ --report training.html
     $ prunecli finetune model.pruned.pt --data images/ --resume
     $ prunecli finetune model.pt --data images/ --sparsity 0.9 --sparsity-schedule cubic
@@ -86,6 +90,7 @@ def finetune(
     output = checkpoint_path(run.out, model=path, ending=".finetuned.pt")
     teacher, record = teacher_file(run.teacher), run.record_learnability
     check_training(options)
+    check_teaching(options, run.teacher)
     check_inputs(teacher, data=run.data)
     check_records((*options.curriculum, *options.importance_sampling))
     check_written(
@@ -101,7 +106,7 @@ def finetune(
     verbs = session.library()
     from prunecli.report import Gates, missed_gate
 
-    gates = Gates(accepted.min_accuracy, accepted.max_drop)
+    gates = Gates(accepted.min_accuracy, accepted.max_drop, min_agreement=accepted.min_agreement)
     with session.screen.working() as progress:
         found = verbs.finetune(
             path,

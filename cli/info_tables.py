@@ -164,6 +164,7 @@ def _history(history: tuple[RunStep, ...]) -> Iterator[tuple[str, str]]:
         if step.accuracy is not None:
             change = step.accuracy
             parts.append(
-                f"accuracy {percent(change.before)} -> {percent(change.after)} on {change.split}"
+                f"{change.measure} {percent(change.before)} -> {percent(change.after)} "
+                f"on {change.split}"
             )
         yield f"step {at}", "; ".join(parts)

@@ -121,3 +121,14 @@ class AccuracyGate:
     min_accuracy: float | None = gate(
         None, "Minimum accuracy (0.9 or 90%).", metavar="FRACTION", form="share", basic=True
     )
+
+
+def min_agreement(need: Needs) -> float | None:
+    """Return the field of a gate on the agreement with another model."""
+    return gate(
+        None,
+        "Minimum agreement with the other model (0.9 or 90%).",
+        metavar="FRACTION",
+        form="share",
+        needs=(need,),
+    )

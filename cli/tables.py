@@ -23,6 +23,7 @@ from prunecli.report import (
 )
 from prunecli.wording import percent
 
+from .agreement_tables import agreement_parts, imitated_parts
 from .compare_tables import bench_parts, compare_parts
 from .compress_tables import compress_parts
 from .cut_tables import prune_details, prune_parts, sweep_table
@@ -80,7 +81,8 @@ def _(report: SweepReport, *, rows: int | None) -> Parts:
 def _(report: FinetuneReport, *, rows: int | None) -> Parts:
     names = fact_names(report.epochs)
     table = grid(
-        "epoch", ">train loss", ">loss", ">accuracy", *(f">{name}" for name in names),
+        "epoch", ">train loss", ">loss", f">{report.accuracy.measure}",
+        *(f">{name}" for name in names),
         ">rate", ">images/s", ">seconds",
     )  # fmt: skip
     for epoch in report.epochs:
@@ -97,7 +99,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         )
     change = report.accuracy
     facts = {
-        "accuracy": f"{percent(change.before)} -> {percent(change.after)} on {change.split}",
+        change.measure: f"{percent(change.before)} -> {percent(change.after)} on {change.split}",
         "held out": f"{percent(report.held_out.before)} -> {percent(report.held_out.after)}",
         "best epoch": best_epoch_text(report.best_epoch, len(report.epochs))
         + (" (marked *)" if report.best_epoch else "")
@@ -115,13 +117,18 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         "written": str(report.output),
         **shown_facts(report.page, report.pictures),
     }
-    return [table, *sparsity_parts(report.sparsity, rows), fact_rows(facts)]
+    return [
+        table,
+        *sparsity_parts(report.sparsity, rows),
+        *imitated_parts(report),
+        fact_rows(facts),
+    ]
 
 
 def _teacher_facts(report: FinetuneReport) -> dict[str, str]:
     """Say who taught, and how well it does itself."""
     if report.teacher is None:
-        return {}
+        return {"teacher": report.taught_by.statement} if report.taught_by is not None else {}
     who = "" if report.taught_by is None else f", {report.taught_by.statement}"
     return {"teacher": f"{percent(report.teacher)}{who}"}
 
@@ -129,8 +136,8 @@ def _teacher_facts(report: FinetuneReport) -> dict[str, str]:
 @view.register
 def _(report: Evaluation, *, rows: int | None) -> Parts:
     facts = {
-        "accuracy": percent(report.accuracy),
-        "top-5": percent(report.top5),
+        report.measure: percent(report.accuracy),
+        **({} if report.top5 is None else {"top-5": percent(report.top5)}),
         "loss": f"{report.loss:.4f}",
         **({"precision": report.precision} if report.precision else {}),
         "images": f"{report.count} ({report.split})" if report.split else str(report.count),
@@ -141,7 +148,11 @@ def _(report: Evaluation, *, rows: int | None) -> Parts:
     for name, accuracy in worst_first[:rows]:
         table.add_row(name, percent(accuracy))
     add_rest(table, len(worst_first), rows, "classes")
-    return [fact_rows(facts), *([table] if worst_first else [])]
+    return [
+        fact_rows(facts),
+        *([table] if worst_first else []),
+        *agreement_parts(report.outputs, rows),
+    ]
 
 
 @view.register

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from prunecli.architectures.examples import example_arguments
-from prunecli.data import open_source
+from prunecli.data import open_images, open_source
 from prunecli.network.traced import read_network
 from prunecli.options import (
     FinetuneOptions,
 )
 from prunecli.options.declare import chosen, takes
+from prunecli.options.finetune import OUTPUTS
 from prunecli.progress import Progress, silent
 from prunecli.sparse import weight_layers
 from prunecli.training import FinetuneResult
@@ -41,14 +42,16 @@ def finetune(
 ) -> FinetuneResult:
     """Return a trained copy of `model`, its best epoch chosen on images held out from training.
 
-    What `masks` leave out (those of `sparsify`) stays zero. Keywords change `options`.
+    What `masks` leave out (those of `sparsify`) stays zero. With `loss="outputs"` the outputs of
+    `teacher` are followed, on images without labels. Keywords change `options`.
     """
     options = chosen(FinetuneOptions, options, choices, teacher=teacher is not None)
     grows = options.sparsity is not None
     layers = weight_layers(read_network(model, example_arguments(input, model))) if grows else ()
+    follows = options.loss == OUTPUTS
     return finetune_network(
         model,
-        open_source(data),
+        open_images(data) if follows else open_source(data),
         input=input,
         options=options,
         teacher=teacher,

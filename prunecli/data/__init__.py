@@ -15,6 +15,7 @@ from prunecli.data.source import (
     identity,
     labels_of,
     names_of,
+    open_images,
     open_source,
 )
 from prunecli.data.splits import available_splits, choose, evaluation_split
@@ -48,6 +49,7 @@ __all__ = [
     "load_split",
     "names_of",
     "npz",
+    "open_images",
     "open_source",
     "plan_batches",
     "unlike_classes",

@@ -85,11 +85,18 @@ class DataSource:
 
 @dataclass(frozen=True)
 class DataFormat:
-    """How one layout on disk is told from the others, and how it is read."""
+    """How one layout on disk is told from the others, and how it is read.
+
+    `read_images` reads it where nobody asks for labels; None where that is no other thing.
+    """
 
     recognises: Callable[[Path], bool]
     read: Callable[[Path], DataSource]
+    read_images: Callable[[Path], DataSource] | None = None
 
+
+UNLABELLED = ("images",)
+"""The classes of images that have no labels: one that holds all of them."""
 
 FORMATS: Registry[DataFormat] = Registry("data format")
 
@@ -100,10 +107,22 @@ def open_source(path: Path | str) -> DataSource:
     Raises `InputError`: `DATA_NOT_FOUND`, `DATA_NOT_RECOGNISED`, `UNREADABLE_FOLDER`, or the
     format's own complaint.
     """
+    return _found(path, labels=True)
+
+
+def open_images(path: Path | str) -> DataSource:
+    """Find out what lies at `path` where nobody asks for labels: any data set, or plain images.
+
+    Raises what `open_source` raises.
+    """
+    return _found(path, labels=False)
+
+
+def _found(path: Path | str, *, labels: bool) -> DataSource:
     if str(path) in BUILT_IN:
         return BUILT_IN[str(path)]()
     try:
-        return _open(Path(path))
+        return _open(Path(path), labels=labels)
     except PermissionError as error:
         raise InputError(
             f"there is no permission to read it: {error.strerror}",
@@ -113,7 +132,7 @@ def open_source(path: Path | str) -> DataSource:
         ) from error
 
 
-def _open(place: Path) -> DataSource:
+def _open(place: Path, *, labels: bool) -> DataSource:
     if not place.exists():
         raise InputError(
             "there is no such data set, neither a folder nor a file",
@@ -124,7 +143,7 @@ def _open(place: Path) -> DataSource:
         )
     for entry in FORMATS:
         if entry.value.recognises(place):
-            return _read(entry.value, place)
+            return _read(entry.value, place, labels=labels)
     if not place.is_dir():
         raise InputError(
             "the data set is a file, and no table or archive of arrays",
@@ -142,10 +161,11 @@ def _open(place: Path) -> DataSource:
     )
 
 
-def _read(form: DataFormat, place: Path) -> DataSource:
+def _read(form: DataFormat, place: Path, *, labels: bool) -> DataSource:
     """Read a data set; whatever a format did not foresee in its files is damage."""
+    read = form.read if labels else form.read_images or form.read
     try:
-        return form.read(place)
+        return read(place)
     except (OSError, PruneError):
         raise
     except Exception as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.budget import budget_text, format_bytes, format_quantity
 from prunecli.evaluation.converted import conversion_facts, gain_text
+from prunecli.html.agreement import imitated_sections
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.drawing import drawing
 from prunecli.html.page import page
@@ -55,18 +56,18 @@ if TYPE_CHECKING:
 
 def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
     """Return the page of a training, which says whether `gates` are met."""
-    accuracy = report.accuracy
+    accuracy, measure = report.accuracy, report.accuracy.measure
     on = f"on {images_text(accuracy.split)}"
     figures = [
-        (percent(accuracy.after), "accuracy", f"after fine-tuning, {on}"),
-        (percent(accuracy.before), "accuracy before", on),
+        (percent(accuracy.after), measure, f"after fine-tuning, {on}"),
+        (percent(accuracy.before), f"{measure} before", on),
     ]
     if report.teacher is not None:
         figures.append((percent(report.teacher), "accuracy of the teacher", "on the same images"))
     record = None if report.record is None else place_text(report.record)
     facts = {
         "model": report.architecture,
-        "held-out accuracy": f"{percent(report.held_out.before)} before, "
+        f"held-out {measure}": f"{percent(report.held_out.before)} before, "
         f"{percent(report.held_out.after)} after, on the images that choose the best epoch",
         **gates_fact(gates_text(gates, report)),
         "best epoch": best_epoch_text(report.best_epoch, len(report.epochs))
@@ -85,10 +86,11 @@ def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
         Section("Fine-tuning", "", (Numbers(tuple(figures), leading=1), Facts(facts)), rank=1),
         *warning_sections(report.warnings),
         _epochs(report),
+        *imitated_sections(report),
         *way_sections(report.history),
         *sparsity_sections(report.sparsity, report.architecture),
     ]
-    title = f"{report.architecture}: fine-tuned, {percent(accuracy.after)} accuracy"
+    title = f"{report.architecture}: fine-tuned, {percent(accuracy.after)} {measure}"
     return page(title, sections, made_by=made_by("finetune"))
 
 
@@ -125,10 +127,12 @@ def _epochs(report: FinetuneReport) -> Section:
         for epoch in report.epochs
     ]
     header = (
-        ">epoch", ">training loss", ">loss", "accuracy", ">learning rate",
+        ">epoch", ">training loss", ">loss", report.accuracy.measure, ">learning rate",
         *(f">{name}" for name in names), ">images per second", ">seconds",
     )  # fmt: skip
-    grid = Grid(header, tuple(rows), "loss and accuracy: on images held out from training")
+    grid = Grid(
+        header, tuple(rows), f"loss and {report.accuracy.measure}: on images held out from training"
+    )
     text = "The model is scored on held-out images after every epoch. The best epoch is written."
     parts = (drawing(training_picture, report), folded("All epochs", grid))
     return Section("Epochs", text, parts, rank=1)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from prunecli.options import shared
-from prunecli.options.declare import needs, option
+from prunecli.options.declare import excluded_by, needs, option
 from prunecli.options.names import Names
 
 _training = partial(option, panel=shared.TRAINING)
@@ -14,7 +14,11 @@ _PERTURBING = needs("regularizer", "bridgeout", "bridgeout-linear")
 _zeroing = partial(
     option, panel=shared.SPARSITY, needs=(needs("sparsity", hint="add --sparsity 0.9"),)
 )
-_learning = partial(option, panel=shared.LEARNABILITY, metavar="FILE.parquet")
+LABELS, OUTPUTS = "labels", "outputs"
+"""What a model may be trained for."""
+
+_LABELLED = needs("loss", LABELS, hint="leave --loss outputs out: it looks at no labels")
+_learning = partial(option, panel=shared.LEARNABILITY, metavar="FILE.parquet", needs=(_LABELLED,))
 _RECORDED = needs("record_learnability", hint="add --record-learnability FILE.parquet")
 
 
@@ -31,6 +35,7 @@ class FinetuneOptions:
     outputs (`prunecli.training.regularizers`).
     `record_learnability` looks at every training image after every epoch, or, in the mode
     `training`, takes what was right as it was trained on (`prunecli.learnability`).
+    With the `loss` `outputs` the model follows its teacher alone (`prunecli.training.imitation`).
     `curriculum` and `importance_sampling` are such records: what is trained on follows their mean,
     with as many updates as without (`prunecli.training.sampling`).
     """
@@ -55,7 +60,7 @@ class FinetuneOptions:
     compile: bool = shared.compiled(panel=shared.TRAINING)
     log: tuple[str, ...] = shared.log(panel=shared.OUTPUT)
     temperature: float = shared.temperature(panel=shared.DISTILLATION)
-    alpha: float = shared.alpha(panel=shared.DISTILLATION)
+    alpha: float = shared.alpha(panel=shared.DISTILLATION, needs=(shared.TAUGHT, _LABELLED))
     amp: str = shared.amp(panel=shared.TRAINING)
     ema: float = shared.ema(panel=shared.TRAINING)
     augment: str = _training(
@@ -64,7 +69,9 @@ class FinetuneOptions:
         metavar="NAME",
         names=Names("augmentation", words=("auto",)),
     )
-    label_smoothing: float = _training(0.0, "Label smoothing.", metavar="X", minimum=0, maximum=1)
+    label_smoothing: float = _training(
+        0.0, "Label smoothing.", metavar="X", minimum=0, maximum=1, needs=(_LABELLED,)
+    )
     clip: float = shared.clip(panel=shared.TRAINING)
     held_out: float = _training(
         0.1,
@@ -81,6 +88,23 @@ class FinetuneOptions:
         panel=shared.DATA,
     )
     seed: int = shared.seed()
+    loss: str = option(
+        LABELS,
+        "What is trained for. 'labels': the labels of the data, and the teacher. 'outputs': the "
+        "teacher's outputs alone, of any model, on images without labels.",
+        metavar="KIND",
+        choices=(LABELS, OUTPUTS),
+        panel=shared.DISTILLATION,
+        basic=True,
+    )
+    match: tuple[str, ...] = option(
+        (),
+        "Layers whose features follow the teacher's too ('backbone.*'), with --loss outputs. "
+        "Repeatable.",
+        metavar="PATTERN",
+        panel=shared.DISTILLATION,
+        needs=(needs("loss", OUTPUTS), excluded_by("compile")),
+    )
 
     @property
     def update_size(self) -> int:

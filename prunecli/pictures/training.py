@@ -39,7 +39,9 @@ def training_picture(report: FinetuneReport, *, narrow: bool = False) -> Picture
     line_(loss, epochs, [epoch.train_loss for epoch in report.epochs], 1, "training")
     line_(loss, epochs, [epoch.loss for epoch in report.epochs], 0, "held out")
     line_(rate, epochs, [epoch.learning_rate for epoch in report.epochs], 2, "")
-    for axes, title in ((accuracy, "Accuracy (%)"), (loss, "Loss"), (rate, "Learning rate")):
+    measure = report.accuracy.measure
+    score = f"{measure[:1].upper()}{measure[1:]} (%)"
+    for axes, title in ((accuracy, score), (loss, "Loss"), (rate, "Learning rate")):
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
         whole_numbers_(axes)
@@ -102,8 +104,9 @@ def whole_numbers_(axes: Axes) -> None:
 
 
 def _training_text(report: FinetuneReport) -> str:
+    measure = report.accuracy.measure
     epochs = "; ".join(
-        f"epoch {epoch.epoch}: accuracy {epoch.accuracy:.1%}, loss {epoch.loss:.3f}"
+        f"epoch {epoch.epoch}: {measure} {epoch.accuracy:.1%}, loss {epoch.loss:.3f}"
         for epoch in report.epochs
     )
     known = "" if report.teacher is None else f" Teacher: {report.teacher:.1%}."

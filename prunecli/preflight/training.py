@@ -8,10 +8,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from prunecli.errors import InputError
+from prunecli.options.finetune import OUTPUTS
 from prunecli.options.granularity import WEIGHT
+from prunecli.options.shared import NO_TEACHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from prunecli.options import FinetuneOptions
 
@@ -82,6 +85,21 @@ TRACKERS: Mapping[str, tuple[str, ...]] = {
     "mlflow": ("mlflow",),
 }
 """Packages of the trackers that runs are logged to, each of which will do."""
+
+
+def check_teaching(options: FinetuneOptions, teacher: Path | None) -> None:
+    """Raise `InputError` (`NO_TEACHER`) where nobody is to teach and somebody is to be followed."""
+    if options.loss == OUTPUTS and str(teacher) == NO_TEACHER:
+        raise nobody_to_follow()
+
+
+def nobody_to_follow() -> InputError:
+    """Return the error of a model that is to follow a teacher, and has none."""
+    return InputError(
+        "--loss outputs follows a teacher, and there is none",
+        code="NO_TEACHER",
+        hint="add --teacher MODEL: the model that this one was pruned from",
+    )
 
 
 def check_sampling(options: FinetuneOptions) -> None:

@@ -58,13 +58,17 @@ from prunecli.report.info import (
     WeightSet,
 )
 from prunecli.report.measured import (
+    ACCURACY,
+    AGREEMENT,
     AccuracyChange,
     BenchmarkRow,
     Evaluation,
+    OutputAgreement,
     OutputParity,
     Parity,
     Preparation,
     TeacherReport,
+    mean_agreement,
 )
 from prunecli.report.models import (
     GroupAnalysis,
@@ -89,6 +93,7 @@ from prunecli.report.runs import (
     EpochReport,
     ExportReport,
     FinetuneReport,
+    ImitatedOutput,
     RunStep,
     SamplingReport,
     best_epoch_text,
@@ -99,6 +104,8 @@ from prunecli.report.searches import Score, SearchReport, SweepReport, Trial
 from prunecli.report.timings import ModelTiming, TimingRow
 
 __all__ = [
+    "ACCURACY",
+    "AGREEMENT",
     "COUNTS",
     "NO_GATES",
     "SHARES",
@@ -139,6 +146,7 @@ __all__ = [
     "GroupAnalysis",
     "GroupReport",
     "HardImage",
+    "ImitatedOutput",
     "ImportanceReport",
     "InfoReport",
     "InputInfo",
@@ -157,6 +165,7 @@ __all__ = [
     "ModelTiming",
     "OnnxInfo",
     "OracleReport",
+    "OutputAgreement",
     "OutputParity",
     "Parity",
     "PrecisionInfo",
@@ -190,6 +199,7 @@ __all__ = [
     "fact_text",
     "finite",
     "gates_text",
+    "mean_agreement",
     "missed_gate",
     "to_json",
 ]

@@ -10,7 +10,7 @@ from prunecli.errors import GateError
 from prunecli.report.comparison import BenchReport, CompareReport
 from prunecli.report.compressed import CompressReport, Wish
 from prunecli.report.cuts import LatencyReport, PruneReport
-from prunecli.report.measured import Evaluation
+from prunecli.report.measured import ACCURACY, AGREEMENT, Evaluation, mean_agreement
 from prunecli.report.runs import ExportReport, FinetuneReport
 
 if TYPE_CHECKING:
@@ -27,14 +27,17 @@ class Gates:
 
     `min_accuracy` is the lowest accuracy, `max_drop` the highest loss of accuracy against a teacher
     or another model, `min_speedup` the lowest speed-up on every device and batch size. A budget in
-    milliseconds is a gate of its own. `max_slowdown` is how much longer than the first model any
-    other may take, as a share: only what is beyond it with its whole interval is too slow.
+    milliseconds is a gate of its own. `min_agreement` is the lowest agreement with another model;
+    where no label is looked at, `max_drop` is how much of that may be missing. `max_slowdown` is
+    how much longer than the first model any other may take, as a share: only what is beyond it with
+    its whole interval is too slow.
     """
 
     min_accuracy: float | None = None
     max_drop: float | None = None
     min_speedup: float | None = None
     max_slowdown: float | None = None
+    min_agreement: float | None = None
 
 
 NO_GATES = Gates()
@@ -46,15 +49,16 @@ class Figures:
 
     `others` are the accuracies of further models by name, None where one has none.
 
-    `reference` is the accuracy of what the result is compared with, `agreement` the share of images
-    with the same class as in float, where there are no labels, `speedups` are the factors by
-    where they were measured.
+    `reference` is the accuracy of what the result is compared with, and `measure` what both are
+    called; `agreement` is that with another model, or with the same one in float, `speedups` are
+    the factors by where they were measured.
     """
 
     accuracy: float | None = None
     reference: float | None = None
-    others: Mapping[str, float | None] | None = None
+    measure: str = ACCURACY
     agreement: float | None = None
+    others: Mapping[str, float | None] | None = None
     speedups: Mapping[str, float] | None = None
     latency: LatencyReport | None = None
     timings: Sequence[TimingRow] | None = None
@@ -70,11 +74,12 @@ def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) ->
     against = figures.reference if reference is None else reference
     accuracy, errors = figures.accuracy, list[GateError | None]()
     if accuracy is not None:
-        errors.append(_accuracy_error(accuracy, gates.min_accuracy))
+        errors.append(_accuracy_error(accuracy, gates.min_accuracy, figures.measure))
+        errors.append(_agreement_error(figures.agreement, gates.min_agreement))
     if accuracy is not None and gates.max_drop is not None:
-        errors.append(_drop_error(accuracy, against, gates.max_drop))
-    if figures.agreement is not None and gates.max_drop is not None:
-        errors.append(_agreement_error(figures.agreement, gates.max_drop))
+        errors.append(_drop_error(accuracy, against, gates.max_drop, measure=figures.measure))
+    if accuracy is None and figures.agreement is not None and gates.max_drop is not None:
+        errors.append(_conversion_error(figures.agreement, gates.max_drop))
     errors += [
         error
         for name, own in (figures.others or {}).items()
@@ -110,7 +115,10 @@ def _(report: PruneReport) -> Figures:
 
 @figures_of.register
 def _(report: Evaluation) -> Figures:
-    return Figures(accuracy=report.accuracy)
+    own = report.accuracy
+    agreement = mean_agreement(report.outputs) if report.outputs else None
+    alone = report.measure == AGREEMENT
+    return Figures(own, 1.0 if alone else None, report.measure, agreement)
 
 
 @figures_of.register
@@ -129,7 +137,9 @@ def _(report: BenchReport) -> Figures:
 
 @figures_of.register
 def _(report: FinetuneReport) -> Figures:
-    return Figures(accuracy=report.accuracy.after, reference=report.teacher)
+    own, measure = report.accuracy.after, report.accuracy.measure
+    alone = measure == AGREEMENT  # with itself the teacher agrees
+    return Figures(own, 1.0 if alone else report.teacher, measure, own if alone else None)
 
 
 @figures_of.register
@@ -164,12 +174,28 @@ def _wish_error(wish: Wish) -> GateError | None:
     )
 
 
-def _accuracy_error(actual: float, required: float | None) -> GateError | None:
-    return _below("--min-accuracy", "accuracy", actual, required)
+def _accuracy_error(actual: float, required: float | None, measure: str) -> GateError | None:
+    if required is not None and measure == AGREEMENT:
+        return _error(
+            "--min-accuracy",
+            "no accuracy was measured: no label was looked at",
+            hint="demand an agreement: --min-agreement",
+        )
+    return _below("--min-accuracy", measure, actual, required)
+
+
+def _agreement_error(actual: float | None, required: float | None) -> GateError | None:
+    if required is not None and actual is None:
+        return _error(
+            "--min-agreement",
+            "no agreement was measured: there is no model to compare with",
+            hint="name it: --against dense.pt",
+        )
+    return None if actual is None else _below("--min-agreement", AGREEMENT, actual, required)
 
 
 def _drop_error(
-    accuracy: float, against: float | None, allowed: float, *, of: str = ""
+    accuracy: float, against: float | None, allowed: float, *, of: str = "", measure: str = ACCURACY
 ) -> GateError | None:
     """Return the error of a drop that is too large, or that nothing was there to tell from."""
     if against is None:
@@ -183,11 +209,11 @@ def _drop_error(
         return None
     return _error(
         "--max-drop",
-        f"the drop in accuracy{of} is {actual:.4g}, and --max-drop allows {allowed:.4g}",
+        f"the drop in {measure}{of} is {actual:.4g}, and --max-drop allows {allowed:.4g}",
     )
 
 
-def _agreement_error(agreement: float, allowed: float) -> GateError | None:
+def _conversion_error(agreement: float, allowed: float) -> GateError | None:
     """Return the error of too many images that get another class than in float."""
     if 1 - agreement <= allowed:
         return None

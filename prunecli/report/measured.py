@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -46,15 +46,48 @@ def _listed(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.4g}" for value in values)
 
 
+ACCURACY, AGREEMENT = "accuracy", "agreement"
+"""What scores are called: the share of labels that are met, that of what another model does."""
+
+
+@dataclass(frozen=True)
+class OutputAgreement:
+    """How far one output of a model follows that of another one, on the same images.
+
+    `kind` is `class scores`, `class map`, `embedding` or `values`; it says what `agreement` is, a
+    part of 1 (`prunecli.evaluation.agreement`). `same_class` is the share of images (of pixels,
+    for a map) with the same largest value, `iou` the mean intersection over union of the classes
+    that are largest; None where an output has no classes. Relative errors are
+    `max|output - other| / max|other|` of an image. `cosine` is the mean over images.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    agreement: float
+    cosine: float
+    median_rel_error: float
+    max_rel_error: float
+    same_class: float | None = None
+    iou: float | None = None
+
+
+def mean_agreement(outputs: Sequence[OutputAgreement]) -> float:
+    """Return the agreement of a network: the mean over its outputs."""
+    return sum(one.agreement for one in outputs) / len(outputs)
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores on one split: `accuracy` and `top5` are fractions, `loss` is mean cross-entropy.
+    """Scores on one split, as fractions; `loss` is the mean over images, or what it says.
 
-    `precision` is what an exported file computes in, and empty for others.
+    `accuracy` is what models are compared by, and `measure` what that is: `accuracy` of classes,
+    or `agreement` with another model, whose `outputs` say it one by one. `top5` is None but for
+    classes. `precision` is what an exported file computes in, and empty for others.
     """
 
     accuracy: float
-    top5: float
+    top5: float | None
     loss: float
     count: int
     per_class: Mapping[str, float] = field(default_factory=dict)
@@ -62,15 +95,18 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     preparation: Preparation | None = None
     precision: str = ""
+    measure: str = ACCURACY
+    outputs: tuple[OutputAgreement, ...] = ()
 
 
 @dataclass(frozen=True)
 class AccuracyChange:
-    """Accuracy before and after, on the split that `split` names."""
+    """Accuracy, or what `measure` says, before and after, on the split that `split` names."""
 
     before: float
     after: float
     split: str
+    measure: str = ACCURACY
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prunecli.report.measured import (
         AccuracyChange,
         BenchmarkRow,
+        OutputAgreement,
         Parity,
         Preparation,
         TeacherReport,
@@ -122,6 +123,20 @@ class SamplingReport:
 
 
 @dataclass(frozen=True)
+class ImitatedOutput:
+    """An output, or a layer's features, that a training made follow a teacher's.
+
+    `loss` says by which loss and where that is from; empty where nothing was made to follow, for
+    the reason that `kind` gives.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    loss: str
+
+
+@dataclass(frozen=True)
 class FinetuneReport:
     """The outcome of `finetune`: the best epoch is chosen on images held out from training.
 
@@ -129,6 +144,8 @@ class FinetuneReport:
     tells that training ended before its last epoch because none was better for long.
     `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one, and
     `taught_by` says who that is.
+    Without labels `accuracy` is the agreement with the teacher, as its `measure` says; `imitated`
+    are the outputs that follow it, and `outputs` how far each does in the end, on those images.
     `history` has the steps of the model up to here. `threads` are those that a training on a
     processor took: with another number of them the weights come out a little different.
     """
@@ -154,6 +171,8 @@ class FinetuneReport:
     threads: int | None = None
     preparation: Preparation | None = None
     stopped_early: bool = False
+    imitated: tuple[ImitatedOutput, ...] = ()
+    outputs: tuple[OutputAgreement, ...] = ()
 
 
 @dataclass(frozen=True)

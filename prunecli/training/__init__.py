@@ -4,6 +4,7 @@ from prunecli.training.augment import AUGMENTATIONS
 from prunecli.training.devices import PRECISIONS, device_of
 from prunecli.training.finetune import FinetuneResult, check_options, finetune
 from prunecli.training.freezing import check_frozen
+from prunecli.training.imitation import Imitation, check_following
 from prunecli.training.losses import distillation_loss
 from prunecli.training.optimizers import OPTIMIZERS
 from prunecli.training.regularizers import REGULARIZERS, check_regularizer
@@ -17,6 +18,8 @@ __all__ = [
     "REGULARIZERS",
     "SCHEDULES",
     "FinetuneResult",
+    "Imitation",
+    "check_following",
     "check_frozen",
     "check_options",
     "check_regularizer",

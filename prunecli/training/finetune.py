@@ -21,11 +21,11 @@ from prunecli.progress import Progress, silent
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
+from prunecli.training.choose_task import Taught, choose_task, classes_task
 from prunecli.training.devices import check_device, make_accelerator, precision_of
 from prunecli.training.freezing import check_frozen, freeze_
 from prunecli.training.hits import check_mode, record_of
 from prunecli.training.loop import epoch_batches
-from prunecli.training.losses import Objective
 from prunecli.training.masked_weights import MaskedWeights
 from prunecli.training.optimizers import OPTIMIZERS, peak_rate
 from prunecli.training.placing import placed, start_run
@@ -34,7 +34,7 @@ from prunecli.training.regularizers import REGULARIZERS, check_regularizer, make
 from prunecli.training.sampling import SAMPLINGS, make_sampling
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.session import Place, Session
-from prunecli.training.task import Classes, Teacher
+from prunecli.training.task import Teacher
 from prunecli.training.trackers import tracking
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class FinetuneResult:
 
     Epoch 0 is the network before training: no epoch was better.
     Where weights were held at zero, `masks` say which are kept. `precision` is that of the passes,
-    `plan` what a method removed, if it says so, `steps_per_epoch` the updates of an epoch.
+    `plan` what a method removed, if it says so, `steps_per_epoch` the updates of an epoch. `task`
+    is what was trained for; with it other images can be scored.
     """
 
     model: nn.Module
@@ -82,6 +83,7 @@ class FinetuneResult:
     plan: PruningPlan | None = None
     steps_per_epoch: int = 0
     stopped_early: bool = False
+    task: Task | None = None
 
 
 def finetune(
@@ -92,6 +94,7 @@ def finetune(
     options: FinetuneOptions | None = None,
     teacher: nn.Module | None = None,
     teacher_input: InputSpec | None = None,
+    teacher_classes: int | None = None,
     masks: Mapping[str, Tensor] | None = None,
     layers: Sequence[WeightLayer] = (),
     method: TrainingMethod | None = None,
@@ -104,11 +107,13 @@ def finetune(
 
     Where none is better than the model before training, that is what is given back.
 
-    With a `teacher` the loss is `distillation_loss`. What `masks` leave out stays zero; with
-    `options.sparsity` the weights of `layers` are zeroed along the way. Instead of these a `method`
-    may prune while the network trains, or `options.regularizer` perturb it. `run_dir` holds the log
-    and a state from which `resume` goes on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`,
-    `NO_SUCH_LAYER`, `RESUME_MISMATCH`, `TOO_FEW_IMAGES`, and those of the data) and
+    With a `teacher` the loss is `distillation_loss`; with `options.loss` `outputs` its outputs are
+    followed and no label is looked at (`teacher_classes`: how many its file tells apart). What
+    `masks` leave out stays zero; with `options.sparsity` the weights of `layers` are zeroed along
+    the way. Instead of these a `method` may prune while the network trains, or
+    `options.regularizer` perturb it. `run_dir` holds the log and a state from which `resume` goes
+    on exactly. Raises `InputError` (`BAD_OPTION`, `DIVERGED`, `NO_SUCH_LAYER`, `NO_TEACHER`,
+    `TEACHER_MISMATCH`, `RESUME_MISMATCH`, `TOO_FEW_IMAGES`, and those of the data) and
     `InterruptedRunError` after Ctrl-C.
     """
     options = options or FinetuneOptions()
@@ -129,13 +134,17 @@ def finetune(
         warnings.extend(unreached)
         student = trainable_copy(model)
         freeze_(student, options.freeze)
+        teaching = make_teacher(teacher, teacher_input or input, accelerator)
         recipe = make_recipe(
             source,
             train,
             input=input,
             options=options,
-            teacher=make_teacher(teacher, teacher_input or input, accelerator),
+            teacher=teaching,
             accelerator=accelerator,
+            task=choose_task(
+                student, Taught(teaching, teacher_classes), train, input=input, options=options
+            ),
             progress=progress,
         )
         settings = _settings(recipe, student, teacher)
@@ -173,18 +182,13 @@ def make_recipe(
         augmentation=augmentation_for(options.augment, source, input),
         schedule=SCHEDULES.get(options.schedule),
         peak=peak_rate(options),
-        task=task or _classes(options, teacher),
+        task=task or classes_task(options, teacher),
         accelerator=accelerator,
         steps_per_epoch=_steps_per_epoch(images, options, accelerator),
         progress=progress,
         sampling=make_sampling(options, images),
         round_steps=round_steps,
     )
-
-
-def _classes(options: FinetuneOptions, teacher: Teacher | None) -> Classes:
-    objective = Objective(options.temperature, options.alpha, options.label_smoothing)
-    return Classes(objective, teacher)
 
 
 def check_options(options: FinetuneOptions) -> None:
@@ -202,7 +206,7 @@ def check_options(options: FinetuneOptions) -> None:
 
 PLAIN = FinetuneOptions()
 
-NEWER = ("warmup", "accumulate", "freeze", "compile")
+NEWER = ("warmup", "accumulate", "freeze", "compile", "loss", "match")
 """Options that states of older runs do not have: they were trained as is the default."""
 
 REGULARIZING = ("p", "q", "target_fraction")
@@ -289,6 +293,7 @@ def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> 
         "freeze": list(recipe.options.freeze),
         # As runs from before there were regularisers say it: nothing.
         **({} if recipe.options.regularizer else dict.fromkeys(REGULARIZING)),
+        "match": list(recipe.options.match),
         # What a run that goes on may change, and what runs from before do not say.
         **dict.fromkeys(("patience", "log", "device")),
         **{name: None for name in NEWER if getattr(recipe.options, name) == getattr(PLAIN, name)},
@@ -352,6 +357,7 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
         plan=plan,
         stopped_early=session.is_spent,
         steps_per_epoch=session.recipe.steps_per_epoch,
+        task=session.recipe.task,
         record=_record(session),
         sampling=None if sampling is None else sampling.report,
     )

@@ -207,7 +207,7 @@ def _pass(
     with nullcontext() if last else accelerator.no_sync(run.model):
         with accelerator.autocast():
             taught = recipe.task.teach(images)
-            output = run.model(pixels)
+            output = recipe.task.run(run.model, run.bare, pixels)
         judged = recipe.task.judge(output, labels, taught, weights)
         loss = judged.loss if share == 1 else judged.loss * share
         batch = Batch(images, labels, judged.output, loss)

@@ -59,6 +59,9 @@ class Task(Protocol):
     def train_(self, model: nn.Module) -> None:
         """Put a network into the mode in which it is trained."""
 
+    def run(self, model: nn.Module, bare: nn.Module, pixels: Tensor) -> Any:
+        """Return what `judge` takes of a network in training; `bare` is it without a wrapping."""
+
     def teach(self, images: Tensor) -> Any:
         """Return what the teacher says of uint8 images as the student sees them, or None."""
 
@@ -91,6 +94,10 @@ class Classes:
     def train_(self, model: nn.Module) -> None:
         """Put a network into training mode."""
         model.train()
+
+    def run(self, model: nn.Module, bare: nn.Module, pixels: Tensor) -> Any:  # noqa: ARG002
+        """Return what the network returns."""
+        return model(pixels)
 
     def teach(self, images: Tensor) -> Tensor | None:
         """Return the teacher's logits for the batch that the student sees, or None without one."""

@@ -11,8 +11,8 @@ from prunecli.architectures.examples import example_tensors
 from prunecli.data import evaluation_split, load_split, open_source
 from prunecli.evaluation.images import check_any
 from prunecli.evaluation.intervals import paired_change, wilson
+from prunecli.evaluation.relative import relative_errors
 from prunecli.exporting.onnx.evaluate import match_classes, score
-from prunecli.exporting.onnx.parity import relative_errors
 from prunecli.progress import Progress, Step
 from prunecli.report import Agreement, Scored
 from prunecli.verbs.entrants import Entrant, answers_of, prepared

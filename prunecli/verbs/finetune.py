@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunecli.artefacts.history import history_of
-from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.origin import dense_architecture
 from prunecli.artefacts.provenance import (
     provenance,
@@ -27,6 +25,7 @@ from prunecli.data import (
     evaluation_split,
     load_split,
     names_of,
+    open_images,
     open_source,
 )
 from prunecli.data.decode import preparation
@@ -42,14 +41,17 @@ from prunecli.learnability import (
 from prunecli.lifetime.claims import claiming
 from prunecli.options import FinetuneOptions, LoadOptions
 from prunecli.options.declare import changes_of, check_effect, effective, values_of
+from prunecli.options.finetune import OUTPUTS
 from prunecli.options.shared import teacher_file
 from prunecli.preflight.outputs import PICTURES
+from prunecli.preflight.training import check_teaching, nobody_to_follow
 from prunecli.processes import join, joined
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
 from prunecli.sparse.layers import weight_layers
 from prunecli.verbs.images import class_count
 from prunecli.verbs.opened import Opened, open_model
+from prunecli.verbs.scored_run import Scored, Scores
 from prunecli.verbs.showing import Show, check_show, shown
 from prunecli.verbs.teaching import Taught, named_teacher, teacher_from_history
 from prunecli.verbs.unfinished import check_no_run
@@ -58,7 +60,9 @@ from prunecli.verbs.warnings import merged
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from prunecli.architectures.reference import InputSpec
     from prunecli.checkpoint import Checkpoint
+    from prunecli.data import ImageSet
     from prunecli.sparse.layers import WeightLayer
     from prunecli.training import FinetuneResult
 
@@ -85,15 +89,6 @@ class _Run:
     def run_dir(self) -> Path:
         """Where the log and the state that a run goes on from lie."""
         return self.target.with_suffix(".run")
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """What the model and its teacher score on the images that the result is reported on."""
-
-    accuracy: AccuracyChange
-    teacher: float | None
-    warnings: tuple[str, ...]
 
 
 @claiming
@@ -159,13 +154,11 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
     start = time.perf_counter()
     join()
     _check(run, show)
-    opened, source = open_model(run.model, run.load), open_source(run.data)
+    opened = open_model(run.model, run.load)
     checkpoint = opened.checkpoint
     training.check_frozen(opened.model, run.options.freeze)
     training.check_regularizer(run.options, opened.model, masks=checkpoint.masks)
-    classes = class_count(opened.model, checkpoint.input)
-    check_classes(classes, source, names=checkpoint.classes)
-    taught = _taught(run, opened, classes)
+    source, taught = _told(run, opened)
     run = run if taught.opened is not None else _alone(run, show.gates)
     earlier = _earlier(run, opened.loaded, source)
     layers = (
@@ -182,13 +175,17 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         epochs=len(result.epochs),
         best_epoch=result.best_epoch,
     )
-    trained = _checkpoint(run, opened.loaded, result, step, layers=layers, classes=source.classes)
+    classes = checkpoint.classes if run.options.loss == OUTPUTS else source.classes
+    trained = _checkpoint(run, opened.loaded, result, step, layers=layers, classes=classes)
     _write(run, opened.loaded, trained, result, earlier)
     return FinetuneReport(
         output=run.target,
         accuracy=scores.accuracy,
         held_out=AccuracyChange(
-            result.held_out_before.accuracy, result.held_out_after.accuracy, HELD_OUT
+            result.held_out_before.accuracy,
+            result.held_out_after.accuracy,
+            HELD_OUT,
+            scores.accuracy.measure,
         ),
         epochs=result.epochs,
         best_epoch=result.best_epoch,
@@ -206,10 +203,38 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         taught_by=taught.report,
         threads=result.threads,
         stopped_early=result.stopped_early,
+        imitated=result.task.report if isinstance(result.task, training.Imitation) else (),
+        outputs=scores.outputs,
     )
 
 
-def _taught(run: _Run, opened: Opened, classes: int) -> Taught:
+def _told(run: _Run, opened: Opened) -> tuple[DataSource, Taught]:
+    """Return the data and the teacher, which fit the model and what is trained for."""
+    from prunecli import training
+
+    spec = opened.checkpoint.input
+    if run.options.loss != OUTPUTS:
+        source = open_source(run.data)
+        classes = class_count(opened.model, spec)
+        check_classes(classes, source, names=opened.checkpoint.classes)
+        return source, _taught(run, opened, classes)
+    source, taught = open_images(run.data), _taught(run, opened, None)
+    if taught.opened is None:
+        error = nobody_to_follow()
+        raise InputError(
+            "; ".join((error.message, *taught.warnings)), code=error.code, hint=error.hint
+        )
+    training.check_following(
+        opened.model,
+        taught.opened.model,
+        input=spec,
+        teacher_input=taught.opened.checkpoint.input,
+        match=run.options.match,
+    )
+    return source, taught
+
+
+def _taught(run: _Run, opened: Opened, classes: int | None) -> Taught:
     """Return the teacher that was named, or else what the model was pruned from."""
     if run.teacher is not None:
         return named_teacher(run.teacher, run.load, classes=classes)
@@ -233,6 +258,7 @@ def _check(run: _Run, show: Show) -> None:
     from prunecli import training
 
     check_effect(run.options, teacher=run.teacher)
+    check_teaching(run.options, run.teacher)
     named = teacher_file(run.teacher)
     inputs = [run.model, *([] if named is None else [named])]
     check_output(run.target, inputs=inputs, overwrite=run.overwrite)
@@ -258,17 +284,14 @@ def _trained(
     taught: Taught,
     source: DataSource,
     layers: Sequence[WeightLayer],
-) -> tuple[FinetuneResult, _Scores]:
+) -> tuple[FinetuneResult, Scores]:
     """Train, and score before and after on images that no choice was made on, if there are any."""
     from prunecli import training
-    from prunecli.evaluation.images import evaluate
 
     spec, seed, progress = opened.checkpoint.input, run.options.seed, run.progress
     place = training.device_of(run.options.device)
-    score = partial(evaluate, device=place, processes=joined(), progress=progress)
     split = evaluation_split(source, trained=True)
     test = load_split(source, split, input=spec, seed=seed, progress=progress)
-    before = score(opened.model, test, input=spec)
     result = training.finetune(
         opened.model,
         source,
@@ -276,27 +299,23 @@ def _trained(
         options=run.options,
         teacher=taught.model,
         teacher_input=taught.input,
+        teacher_classes=taught.classes,
         masks=opened.checkpoint.masks,
         layers=layers,
         run_dir=run.run_dir,
         resume=run.resume,
         progress=progress,
     )
-    after = score(result.model, test, input=spec)
-    dense = None
-    if taught.opened is not None:
-        own = taught.opened.checkpoint.input
-        images = (
-            test
-            if own == spec
-            else load_split(source, split, input=own, seed=seed, progress=progress)
-        )
-        teacher = instantiate(
-            taught.opened.checkpoint
-        )  # as it is stored, whatever training made of it
-        dense = score(teacher, images, input=own).accuracy
-    accuracy = AccuracyChange(before.accuracy, after.accuracy, split)
-    return result, _Scores(accuracy, dense, test.warnings)
+    scored = Scored(test, spec, place, joined(), progress)
+    if isinstance(result.task, training.Imitation):
+        return result, scored.following(result.task, opened.model, result.model)
+
+    def images_for(own: InputSpec) -> ImageSet:
+        if own == spec:
+            return test
+        return load_split(source, split, input=own, seed=seed, progress=progress)
+
+    return result, scored.by_labels(opened.model, result.model, taught, images_for)
 
 
 def _checkpoint(
@@ -306,7 +325,7 @@ def _checkpoint(
     step: RunStep,
     *,
     layers: Sequence[WeightLayer],
-    classes: tuple[str, ...],
+    classes: tuple[str, ...] | None,
 ) -> Checkpoint:
     """Return what was trained as it is to be stored, with where it comes from."""
     assert step.accuracy is not None

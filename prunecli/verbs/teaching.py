@@ -36,6 +36,12 @@ class Taught:
         return None if self.opened is None else self.opened.model
 
     @property
+    def classes(self) -> int | None:
+        """How many classes its file says that it tells apart; None where it does not."""
+        known = None if self.opened is None else self.opened.checkpoint.classes
+        return None if known is None else len(known)
+
+    @property
     def input(self) -> InputSpec | None:
         """What its images have to be like."""
         return None if self.opened is None else self.opened.checkpoint.input
@@ -44,16 +50,18 @@ class Taught:
 NOBODY = Taught()
 
 
-def named_teacher(teacher: Path, load: LoadOptions | None, *, classes: int) -> Taught:
+def named_teacher(teacher: Path, load: LoadOptions | None, *, classes: int | None) -> Taught:
     """Return the teacher that was named, or nobody for the word for that.
 
-    Raises what `open_model` and `check_teacher` raise.
+    It has to tell as many `classes` apart (None: whatever it returns is fine). Raises what
+    `open_model` and `check_teacher` raise.
     """
     file = teacher_file(teacher)
     if file is None:
         return NOBODY
     opened = open_model(file, load)
-    check_teacher(opened.model, opened.checkpoint.input, classes=classes)
+    if classes is not None:
+        check_teacher(opened.model, opened.checkpoint.input, classes=classes)
     return Taught(opened, TeacherReport("named", file))
 
 
@@ -62,7 +70,7 @@ def itself(opened: Opened, model: Path) -> Taught:
     return Taught(opened, TeacherReport("itself", model))
 
 
-def teacher_from_history(opened: Opened, model: Path, *, classes: int) -> Taught:
+def teacher_from_history(opened: Opened, model: Path, *, classes: int | None) -> Taught:
     """Return the model that the one in the file `model` was pruned from, if it still is there.
 
     The file says where that is, and is not trusted: the other one is taken if it is the very same
@@ -78,7 +86,8 @@ def teacher_from_history(opened: Opened, model: Path, *, classes: int) -> Taught
         return _without(f"{name}, which it was pruned from, is not where it was, or not the same")
     try:
         found = _opened(file, opened)
-        check_teacher(found.model, found.checkpoint.input, classes=classes)
+        if classes is not None:
+            check_teacher(found.model, found.checkpoint.input, classes=classes)
     except PruneError as error:
         return _without(f"{name}, which it was pruned from, cannot teach it: {error.message}")
     return Taught(found, TeacherReport("history", file))

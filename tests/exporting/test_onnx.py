@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from prunecli.architectures.reference import InputSpec
 from prunecli.errors import GraphError, InputError, LoadRefusedError, ProofError
+from prunecli.evaluation.relative import relative_errors
 from prunecli.exporting import ONNX, check_parity, read_metadata, to_onnx, write_proven
 from prunecli.exporting.onnx.file import model_bytes
-from prunecli.exporting.onnx.parity import relative_errors
 from prunecli.exporting.onnx.tidy import deduplicate_, initializer_bytes
 
 SPEC = InputSpec(3, 16, 16, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))

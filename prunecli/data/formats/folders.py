@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prunecli.data.formats.layout import class_names, find_splits
 from prunecli.data.image_files import Files, Run, files_of
-from prunecli.data.source import FORMATS, DataFormat, DataSource
+from prunecli.data.source import FORMATS, UNLABELLED, DataFormat, DataSource
 from prunecli.data.walk import SUFFIXES, Findings, images_below, images_in, subfolders
 from prunecli.errors import InputError
 from prunecli.wording import counted, some, verb
@@ -38,19 +38,48 @@ def read(folder: Path) -> DataSource:
             code="NO_CLASSES",
             where=str(folder),
             hint="put the images of each class into a folder with the class's name, or give a "
-            "table (.csv) of path and label",
+            "table (.csv) of path and label; without labels a model follows another one: finetune "
+            "--loss outputs, evaluate --against MODEL",
         )
     problems = [*_loops(loops), *_outside(folder, splits)]
     found = {name: _files(place, classes, problems, root=folder) for name, place in splits.items()}
     if not any(found.values()):
-        raise InputError(
-            "there is no image in any class folder" + "".join(f"; {text}" for text in problems),
-            code="NO_IMAGES",
-            where=str(folder),
-            hint=f"images are files that end in {' '.join(sorted(SUFFIXES))}",
-        )
+        why = "there is no image in any class folder"
+        raise no_images(folder, why + "".join(f"; {text}" for text in problems))
     labelled = {name: files for name, files in found.items() if files}
     return DataSource(folder, "image-folder", classes, labelled, tuple(problems))
+
+
+def read_images(folder: Path) -> DataSource:
+    """List the images of a tree for themselves: whatever folders they lie in, none is a class.
+
+    Where all of them lie in class folders, these still spread what is held out. Raises
+    `InputError`: `NO_IMAGES`, `UNREADABLE_FOLDER`.
+    """
+    splits = find_splits(folder) or {"all": folder}
+    if class_names(folder) and not any(images_in(place) for place in (folder, *splits.values())):
+        return read(folder)
+    problems: list[str] = []
+    found = {}
+    for name, place in splits.items():
+        findings = Findings(str(folder))
+        files = files_of(Run(below, names, 0) for below, names in images_below(place, findings))
+        problems += _problems(place, [], findings, classes=1)
+        if files:
+            found[name] = files
+    if not found:
+        raise no_images(folder)
+    return DataSource(folder, "images", UNLABELLED, found, tuple(problems))
+
+
+def no_images(folder: Path, why: str = "there is no image in the folder") -> InputError:
+    """Return the error of a folder without images."""
+    return InputError(
+        why,
+        code="NO_IMAGES",
+        where=str(folder),
+        hint=f"images are files that end in {' '.join(sorted(SUFFIXES))}",
+    )
 
 
 def _files(place: Path, classes: Sequence[str], problems: list[str], *, root: Path) -> Files:
@@ -114,6 +143,6 @@ def _outside(folder: Path, splits: Mapping[str, Path]) -> list[str]:
 
 FORMATS.add(
     "image-folder",
-    DataFormat(recognises, read),
+    DataFormat(recognises, read, read_images),
     summary="folders of images: train/, val/, test/ with a folder per class, or classes alone",
 )

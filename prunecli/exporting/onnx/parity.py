@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunecli.architectures.argument import shape_text
 from prunecli.architectures.examples import called, named_for
 from prunecli.errors import GraphError, ProofError, first_line
+from prunecli.evaluation.relative import largest_difference, relative_errors
 from prunecli.exporting.onnx.runtime import fixed_batch, open_session, random_feeds, run
 from prunecli.exporting.onnx.sizes import BATCH, other_sizes
 from prunecli.graph.outputs import named_leaves
@@ -226,7 +227,7 @@ def _one(output: Any, actual: NDArray[Any], expected: Tensor, at: int, edges: _E
     axis = list(output.shape).index(BATCH) if BATCH in output.shape else None
     rows, due = (_by_input(value, axis) for value in (actual, wanted))
     error = float(relative_errors(rows, due).max(initial=0.0))
-    apart = float(_apart(rows, due).max(initial=0.0))
+    apart = float(largest_difference(rows, due).max(initial=0.0))
     parity = dataclasses.replace(parity, max_rel_error=error, max_abs_error=apart)
     # Of 16 bits the last digit is larger than what is allowed otherwise.
     allowed = max(edges.tolerance, _LAST_DIGIT.get(actual.dtype.name, 0.0))
@@ -272,36 +273,6 @@ class _Edges:
             if value.shape == actual.shape:
                 found |= value == actual
         return found
-
-
-def relative_errors(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
-    """Return per input `max|actual - expected| / max|expected|`; infinite where not comparable.
-
-    Infinities have to be the same ones.
-
-    >>> relative_errors(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]]))
-    array([0.5])
-    """
-    if actual.shape != expected.shape:
-        return np.array([np.inf])
-    difference = _apart(actual, expected)
-    second = np.abs(expected.reshape(len(expected), -1).astype(np.float64))
-    largest = np.where(np.isfinite(second), second, 0.0).max(axis=1, initial=0.0)
-    scale = np.maximum(largest, np.finfo(np.float64).tiny)
-    return np.where(difference == 0, 0.0, difference / scale)
-
-
-def _apart(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
-    """Return per input the largest difference; infinite where one is no number."""
-    first, second = (
-        value.reshape(len(value), -1).astype(np.float64) for value in (actual, expected)
-    )
-    with np.errstate(invalid="ignore"):
-        difference = np.where(first == second, 0.0, np.abs(first - second))
-    largest: NDArray[np.float64] = np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(
-        axis=1, initial=0.0
-    )
-    return largest
 
 
 def device_of(model: nn.Module) -> torch.device:

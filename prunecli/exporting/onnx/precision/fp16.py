@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from prunecli.errors import ProofError
-from prunecli.exporting.onnx.parity import relative_errors
+from prunecli.evaluation.relative import relative_errors
 from prunecli.exporting.onnx.precision.judge import Judge
 from prunecli.exporting.onnx.precision.writing import write_converted
 from prunecli.exporting.onnx.runtime import fixed_batch, open_session, random_feeds, run

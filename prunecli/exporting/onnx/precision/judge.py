@@ -11,8 +11,8 @@ import torch
 from prunecli.data import plan_batches
 from prunecli.errors import InputError
 from prunecli.evaluation.intervals import wilson
+from prunecli.evaluation.relative import relative_errors
 from prunecli.exporting.onnx.evaluate import classifier_output, normalise, predict
-from prunecli.exporting.onnx.parity import relative_errors
 from prunecli.exporting.onnx.runtime import fixed_batch, open_session
 from prunecli.report import AccuracyChange
 
