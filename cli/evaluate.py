@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prunecli.options import LoadOptions
 from prunecli.options.declare import REQUIRED, needs
-from prunecli.options.shared import GATES, SPLITS
+from prunecli.options.shared import DATA, SPLITS
 from prunecli.preflight.files import check_inputs
 
 from . import options as shared
@@ -28,21 +28,22 @@ class Scoring:
     )
     batch_size: int = shared.on_data(256, "Batch size.", metavar="N", minimum=1)
     limit: int | None = shared.limit()
+    against: Path | None = shared.model(
+        help="Model to compare every output with, on images with or without labels.",
+        panel=DATA,
+        basic=True,
+    )
+
+
+_COMPARED = needs("against", hint="add --against dense.pt")
 
 
 @dataclass(frozen=True)
 class Accepted(shared.AccuracyGate):
     """What the model has to reach."""
 
-    max_drop: float | None = shared.max_drop(
-        "against", need=needs("against", hint="add --against dense.pt")
-    )
-    against: Path | None = shared.model(
-        help="Model to compare with, for --max-drop.",
-        panel=GATES,
-        basic=True,
-        needs=(needs("max_drop", hint="add --max-drop 1%"),),
-    )
+    max_drop: float | None = shared.max_drop("against", need=_COMPARED)
+    min_agreement: float | None = shared.min_agreement(_COMPARED)
 
 
 @partial(command, splits=lambda _: True)
@@ -54,26 +55,29 @@ def evaluate(
     accepted: Accepted,
     load: LoadOptions,
 ) -> Outcome:
-    """Measure accuracy, top-5 accuracy and loss. With -q, print the accuracy alone.
+    """Measure accuracy, top-5 accuracy and loss, or agreement with another model.
+
+    With -q, print the accuracy alone; without labels, the agreement.
 
     Examples:
     $ prunecli evaluate resnet56.pruned.finetuned.pt --data images/
     $ prunecli evaluate model.onnx --data images/ --min-accuracy 0.9
     $ prunecli evaluate slim.pt --data images/ --against dense.pt --max-drop 1%
+    $ prunecli evaluate slim.pt --data photos/ --against dense.pt --min-agreement 95%
     """
     path = session.checkpoint(model, exported=True)
-    check_inputs(accepted.against, data=scoring.data)
+    check_inputs(scoring.against, data=scoring.data)
     verbs = session.library()
+    from prunecli.report import ACCURACY, Gates, missed_gate
+
     with session.screen.working() as progress:
         how = {**vars(scoring), "load": load, "progress": progress}
-        report = verbs.evaluate(path, **how, against=accepted.against)
-        reference = None if accepted.against is None else verbs.evaluate(accepted.against, **how)
-    from prunecli.report import Gates, missed_gate
+        report = verbs.evaluate(path, **how)
+        reference = None
+        if accepted.max_drop is not None and report.measure == ACCURACY:
+            reference = verbs.evaluate(scoring.against, **{**how, "against": None}).accuracy
 
-    gate = missed_gate(
-        Gates(accepted.min_accuracy, accepted.max_drop),
-        report,
-        reference=None if reference is None else reference.accuracy,
-    )
+    gates = Gates(accepted.min_accuracy, accepted.max_drop, min_agreement=accepted.min_agreement)
+    gate = missed_gate(gates, report, reference=reference)
     brief = f"{report.accuracy:.6g}"
     return Outcome("evaluate", report, brief=brief, gate=gate, warnings=report.warnings)

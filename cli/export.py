@@ -114,6 +114,6 @@ def export(
         found,
         output=found.output,
         gate=missed_gate(gates, found),
-        following=after_export(found),
+        following=after_export(found, against=file.against),
         warnings=found.warnings,
     )

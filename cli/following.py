@@ -14,6 +14,10 @@ IMAGES = "images/"
 """What stands for a folder of images where none was named."""
 
 
+MODEL = "model.pt"
+"""What stands for the original model where it was not named."""
+
+
 def after_analysis(analysis: "ModelAnalysis | None", *, model: Path | None) -> str | None:
     """Return the pruning to half of the FLOPs, or to what can be reached."""
     if analysis is None or model is None:
@@ -38,7 +42,8 @@ def after_pruning(
     if report.iterative is not None or report.learning is not None:
         return _export(report.output, *chosen, against=model)
     words = () if chosen else ("--teacher", str(model))
-    return _command("finetune", str(report.output), "--data", data or IMAGES, *words)
+    loss = () if report.classifier else ("--loss", "outputs")
+    return _command("finetune", str(report.output), "--data", data or IMAGES, *words, *loss)
 
 
 def after_training(report: "FinetuneReport") -> str:
@@ -47,9 +52,12 @@ def after_training(report: "FinetuneReport") -> str:
     return _export(report.output, against=None if taught_by is None else taught_by.file)
 
 
-def after_export(report: "ExportReport") -> str:
-    """Return the evaluation of the exported file."""
-    return _command("evaluate", str(report.output), "--data", IMAGES)
+def after_export(report: "ExportReport", *, against: Path | None) -> str:
+    """Return the evaluation of the exported file: without classes, beside the original model."""
+    outputs = report.parity.outputs
+    classes = not outputs or len(outputs[0].shape) == 2
+    words = () if classes else ("--against", str(against or MODEL))
+    return _command("evaluate", str(report.output), "--data", IMAGES, *words)
 
 
 def _chosen(load: LoadOptions) -> list[str]:

@@ -15,6 +15,7 @@ from prunecli.data.source import (
     identity,
     labels_of,
     names_of,
+    open_either,
     open_images,
     open_source,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "load_split",
     "names_of",
     "npz",
+    "open_either",
     "open_images",
     "open_source",
     "plan_batches",

@@ -118,6 +118,16 @@ def open_images(path: Path | str) -> DataSource:
     return _found(path, labels=False)
 
 
+def open_either(path: Path | str) -> DataSource:
+    """Find out what lies at `path`: with labels, or where images have none, for themselves."""
+    try:
+        return open_source(path)
+    except InputError as error:
+        if error.code != "NO_CLASSES":
+            raise
+        return open_images(path)
+
+
 def _found(path: Path | str, *, labels: bool) -> DataSource:
     if str(path) in BUILT_IN:
         return BUILT_IN[str(path)]()

@@ -30,6 +30,9 @@ MAP_HEADS = frozenset({"classifier", "high_classifier", "aux_classifier", "logit
 SCORE_NAMES = ("logits", "scores", "cls", "classes")
 """What outputs of their own names are called that are scores of classes."""
 
+SAMPLE = 128
+"""Images by which kinds and variances of outputs are told, evenly spread over those at hand."""
+
 UNIT = 1e-3
 """How far lengths may be from 1 where every row of an output is normalised."""
 

@@ -160,6 +160,7 @@ def prune_report(
         frozen=frozen,
         architecture=architecture or type(network.model).__name__,
         mode=mode,
+        classifier=network.is_classifier,
         signal=options.signal,
         allocation=options.allocation,
         align="auto" if options.align is None else str(options.align),

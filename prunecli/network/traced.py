@@ -171,6 +171,12 @@ class Network:
         output = next(node for node in self.trace.graph.nodes if node.op == "output")
         return int(output.all_input_nodes[0].meta["val"].shape[-1])
 
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the first output has the form of class scores, a row for each image."""
+        output = next(node for node in self.trace.graph.nodes if node.op == "output")
+        return bool(output.all_input_nodes[0].meta["val"].ndim == 2)
+
     def weights_removed(self) -> NDArray[np.float64]:
         """Return, per atom, the parameters that go when it alone is removed."""
         return self._removed("params")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from prunecli.report.measured import OutputAgreement
     from prunecli.report.timings import TimingRow
 
 Interval = tuple[float, float]
@@ -36,12 +37,13 @@ class Agreement:
 
     `same_class` is the share of images with the same largest output, None for outputs that are no
     classes. Relative errors are `max|output - first| / max|first|` of an image: the largest of all
-    images, and their median.
+    images, and their median. These are of the main output; `outputs` has every one that both have.
     """
 
     same_class: float | None
     max_rel_error: float
     median_rel_error: float
+    outputs: tuple[OutputAgreement, ...] = ()
 
 
 @dataclass(frozen=True)

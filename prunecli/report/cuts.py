@@ -342,7 +342,8 @@ class PruneReport:
     dense kernels that run the model. `candidates` is what `--signal auto` chose from, `dead` the
     dead channels that were found, `blocks` which residual blocks `--delete-blocks` deleted.
     `choice` says why it was pruned by what it was. `training` is what `verified` is, of training
-    mode; None where nothing was cut.
+    mode; None where nothing was cut. `classifier` tells whether the model gives a row of scores for
+    each image, so that labels may say how good it is.
     """
 
     output: Path | None
@@ -373,3 +374,4 @@ class PruneReport:
     choice: ChoiceReport | None = None
     training: TrainingMode | None = None
     preparation: Preparation | None = None
+    classifier: bool = True

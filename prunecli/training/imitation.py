@@ -26,6 +26,7 @@ from prunecli.evaluation.images import check_any
 from prunecli.evaluation.memory import memory_format_for
 from prunecli.evaluation.output_kinds import (
     MAP,
+    SAMPLE,
     SCORES,
     OutputKind,
     kinds_of,
@@ -52,9 +53,6 @@ if TYPE_CHECKING:
     from prunecli.data import ImageSet
     from prunecli.processes import Processes
     from prunecli.progress import Progress
-
-SAMPLE = 128
-"""Images by which the scales of outputs are measured, evenly spread over those trained on."""
 
 
 @dataclass(frozen=True)

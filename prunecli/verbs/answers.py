@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunecli.architectures.examples import example_tensors
-from prunecli.data import evaluation_split, load_split, open_source
+from prunecli.data import evaluation_split, open_either
 from prunecli.evaluation.images import check_any
 from prunecli.evaluation.intervals import paired_change, wilson
-from prunecli.evaluation.relative import relative_errors
 from prunecli.exporting.onnx.evaluate import match_classes, score
 from prunecli.progress import Progress, Step
-from prunecli.report import Agreement, Scored
+from prunecli.report import Scored
+from prunecli.verbs.agreement import Following, image_sets, kinds_of_batch, reference_kinds
 from prunecli.verbs.entrants import Entrant, answers_of, prepared
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from prunecli.architectures.reference import InputSpec
     from prunecli.data import ImageSet
+    from prunecli.evaluation.output_kinds import OutputKind
     from prunecli.options import CompareOptions
+    from prunecli.report import Agreement
 
 RANDOM_IMAGES = 64
 """Random inputs that agreement is measured on where there are no images."""
@@ -41,8 +43,7 @@ class _Kept:
     losses: list[NDArray[np.float64]] = field(default_factory=list)
     first: list[NDArray[np.bool_]] = field(default_factory=list)
     top: list[NDArray[np.bool_]] = field(default_factory=list)
-    same: list[NDArray[np.bool_]] = field(default_factory=list)
-    errors: list[NDArray[np.float64]] = field(default_factory=list)
+    following: Following | None = None
     missing: dict[str, None] = field(default_factory=dict)
     classes: int | None = None
 
@@ -71,37 +72,35 @@ def on_data(
     entrants: Sequence[Entrant], data: str, options: CompareOptions, progress: Progress
 ) -> Answers:
     """Run all models on the images of a data set at once, each prepared as it takes them."""
-    source = open_source(data)
+    source = open_either(data)
     split = evaluation_split(source) if options.split == "auto" else options.split
-    asked = [one for one in entrants if one.spec is not None]
-    sets: dict[InputSpec, ImageSet] = {}
-    for one in asked:
-        assert one.spec is not None
-        if one.spec not in sets:  # models that take the same images share them
-            sets[one.spec] = load_split(
-                source,
-                split,
-                input=one.spec,
-                seed=options.seed,
-                limit=options.limit,
-                progress=progress,
-            )
+    asked = tuple(one for one in entrants if one.spec is not None)
+    sets = image_sets(
+        asked, source, split, limit=options.limit, progress=progress, seed=options.seed
+    )
     orders = {one.name: match_classes(one.classes, source.classes) for one in asked}
     kept = {one.name: _Kept() for one in entrants}
     run = {one.name: answers_of(one, threads=options.threads) for one in asked}
+
+    def answers(one: Entrant, pixels: Tensor) -> dict[str, NDArray[Any]]:
+        return run[one.name]((prepared(one, pixels),))
+
+    kinds: tuple[OutputKind, ...] = ()
+    if (first := entrants[0]).spec is not None and len(sets[first.spec]):
+        kinds = reference_kinds(first, lambda pixels: answers(first, pixels), sets[first.spec])
     done, total = 0, len(next(iter(sets.values()), ()))
     for batch in _together(sets, options.batch_size):
-        reference: NDArray[Any] | None = None
+        reference: dict[str, NDArray[Any]] | None = None
         for one in asked:
             assert one.spec is not None
             pixels, labels = batch[one.spec]
-            outputs = run[one.name]((prepared(one, pixels),))
+            outputs = answers(one, pixels)
             order = orders[one.name][0]
-            _keep_scores(kept[one.name], outputs, order[labels.numpy()], len(source.classes))
+            _keep_scores(kept[one.name], main(outputs), order[labels.numpy()], len(source.classes))
             if one is entrants[0]:
                 reference = outputs
             else:
-                _keep_agreement(kept[one.name], outputs, reference)
+                _keep_agreement(kept[one.name], outputs, reference, kinds)
         done += len(labels)
         progress(Step("compare", done, total))
     check_any(done, split)
@@ -123,7 +122,8 @@ def on_random(entrants: Sequence[Entrant], options: CompareOptions, progress: Pr
     first = entrants[0].takes
     tensors = example_tensors(first, batch=RANDOM_IMAGES, seed=options.seed)
     inputs = [tensor.numpy() for tensor in tensors]
-    reference: NDArray[Any] | None = None
+    reference: dict[str, NDArray[Any]] | None = None
+    kinds: tuple[OutputKind, ...] = ()
     for done, one in enumerate(entrants):
         progress(Step("compare", done, len(entrants)))
         if _shapes(one.takes) != _shapes(first):
@@ -131,11 +131,13 @@ def on_random(entrants: Sequence[Entrant], options: CompareOptions, progress: Pr
             kept[one.name].missing[reason] = None
             continue
         outputs = answers_of(one, threads=options.threads)(inputs)
-        kept[one.name].classes = outputs.shape[1] if outputs.ndim == 2 else None
+        scores = main(outputs)
+        kept[one.name].classes = scores.shape[1] if scores.ndim == 2 else None
         if one is entrants[0]:
             reference = outputs
+            kinds = kinds_of_batch(one, outputs, RANDOM_IMAGES)
         else:
-            _keep_agreement(kept[one.name], outputs, reference)
+            _keep_agreement(kept[one.name], outputs, reference, kinds)
     return Answers(_all(entrants, kept, scored=False), RANDOM_IMAGES)
 
 
@@ -165,16 +167,25 @@ def _keep_scores(
     kept.top.append(found.top)
 
 
-def _keep_agreement(kept: _Kept, outputs: NDArray[Any], first: NDArray[Any] | None) -> None:
+def main(outputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return the output that tells classes, or else the first one."""
+    return next(iter(outputs.values()))
+
+
+def _keep_agreement(
+    kept: _Kept,
+    outputs: dict[str, NDArray[Any]],
+    first: dict[str, NDArray[Any]] | None,
+    kinds: tuple[OutputKind, ...],
+) -> None:
     if first is None:
         kept.missing["the first model could not be run on these images"] = None
-    elif outputs.shape != first.shape:
-        mine, other = ("x".join(map(str, one.shape[1:])) for one in (outputs, first))
+    elif main(outputs).shape != main(first).shape:
+        mine, other = ("x".join(map(str, main(one).shape[1:])) for one in (outputs, first))
         kept.missing[f"no agreement: {mine} outputs, the first model has {other}"] = None
     else:
-        kept.errors.append(relative_errors(outputs, first))
-        if outputs.ndim == 2:
-            kept.same.append(outputs.argmax(axis=1) == first.argmax(axis=1))
+        kept.following = kept.following or Following(kinds)
+        kept.following.add(outputs, first)
 
 
 def _all(
@@ -184,7 +195,7 @@ def _all(
     return tuple(
         Answered(
             _scores(own, None if own is base else base) if scored else None,
-            _agreement(own),
+            None if own.following is None else own.following.report(),
             own.classes,
             tuple(own.missing),
         )
@@ -215,11 +226,3 @@ def _scores(own: _Kept, base: _Kept | None) -> Scored | None:
         (gained - lost) / count,
         paired_change(lost, gained, count),
     )
-
-
-def _agreement(own: _Kept) -> Agreement | None:
-    if not own.errors:
-        return None
-    errors = np.concatenate(own.errors)
-    same = float(np.concatenate(own.same).mean()) if own.same else None
-    return Agreement(same, float(errors.max()), float(np.median(errors)))

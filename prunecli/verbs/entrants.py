@@ -174,9 +174,9 @@ def _fixed_batch(found: OnnxOutline) -> int | None:
     return first if isinstance(first, int) else None
 
 
-Answers = Callable[["Sequence[NDArray[Any]]"], "NDArray[Any]"]
-"""From the inputs of a model, such as normalised images `[n, C, H, W]`, to `logits`, or else its
-first output, for them."""
+Answers = Callable[["Sequence[NDArray[Any]]"], "dict[str, NDArray[Any]]"]
+"""From the inputs of a model, such as normalised images `[n, C, H, W]`, to its outputs for them by
+name: `logits`, or else the first one, comes first."""
 
 
 def answers_of(entrant: Entrant, *, threads: int | None = None) -> Answers:
@@ -184,18 +184,18 @@ def answers_of(entrant: Entrant, *, threads: int | None = None) -> Answers:
     if entrant.model is not None:
         return _torch_answers(entrant.model, entrant.takes)
     session = open_session(entrant.file, threads=threads)
-    fixed, output = entrant.fixed_batch, classifier_output(session)
+    fixed, main = entrant.fixed_batch, classifier_output(session)
     names = [one.name for one in session.get_inputs()]
     batched = [one.batched for one in entrant.takes.tensors]
 
-    def once(inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        return run(session, dict(zip(names, inputs, strict=True)))[output]
+    def once(inputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return _first(run(session, dict(zip(names, inputs, strict=True))), main)
 
     def part(values: NDArray[Any], at: int, size: int) -> NDArray[Any]:
         rows = values[at : at + size]
         return np.concatenate([rows, np.zeros_like(values[:1]).repeat(size - len(rows), 0)])
 
-    def answers(inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def answers(inputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if fixed is None:
             return once(inputs)
         count = next(len(values) for values, many in zip(inputs, batched, strict=True) if many)
@@ -204,22 +204,34 @@ def answers_of(entrant: Entrant, *, threads: int | None = None) -> Answers:
                   for values, many in zip(inputs, batched, strict=True)])
             for at in range(0, count, fixed)
         ]  # fmt: skip
-        return np.concatenate(outputs)[:count]
+        return {
+            name: np.concatenate([each[name] for each in outputs])[:count]
+            for name, value in outputs[0].items()
+            if value.ndim and len(value) == fixed
+        }
 
     return answers
+
+
+def _first(outputs: dict[str, NDArray[Any]], main: str) -> dict[str, NDArray[Any]]:
+    return {main: outputs[main], **outputs}
 
 
 def _torch_answers(model: nn.Module, takes: InputSpec) -> Answers:
     layout = memory_format_for(model, takes) if takes.is_images else torch.contiguous_format
 
-    def answers(inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def answers(inputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         tensors = [torch.from_numpy(values) for values in inputs]
         if takes.is_images:
             tensors = [value.contiguous(memory_format=layout) for value in tensors]
         with evaluating(model), torch.no_grad():
             leaves = named_leaves(called(model, takes, tensors))
-        outputs = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
-        return np.asarray(outputs.get(ONLY, next(iter(outputs.values()))).float().numpy())
+        found = {
+            name: np.asarray(leaf.float().numpy())
+            for name, leaf in leaves.items()
+            if isinstance(leaf, Tensor)
+        }
+        return _first(found, ONLY if ONLY in found else next(iter(found)))
 
     return answers
 

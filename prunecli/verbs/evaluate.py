@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunecli.architectures.inputs import InputSpec, check_takes_images
@@ -12,14 +13,17 @@ from prunecli.data import (
     check_classes,
     evaluation_split,
     load_split,
+    open_either,
     open_source,
     unlike_classes,
 )
 from prunecli.data.decode import preparation
+from prunecli.data.source import UNLABELLED
 from prunecli.errors import InputError
 from prunecli.options import LoadOptions
-from prunecli.processes import Processes, join
+from prunecli.processes import Processes, join, joined
 from prunecli.progress import Progress, silent
+from prunecli.verbs.agreement import agreement_with
 from prunecli.verbs.images import class_count
 from prunecli.verbs.warnings import merged
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from prunecli.data import DataSource
     from prunecli.exporting import ExportFormat
     from prunecli.report import Evaluation
 
@@ -44,39 +49,94 @@ def evaluate(
 ) -> Evaluation:
     """Score a checkpoint or an exported file on the images of one split.
 
-    `against` is one to be scored next: where it cannot be read, that is known before any work.
+    With `against` every output is compared with that of another model as well (`outputs`). Where
+    labels do not fit the model, or there are none, the agreement of both is all that is measured.
     """
+    processes = join()
+    load = load or LoadOptions()
+    _check_one_process((model, against), processes)
+    if against is None:
+        source = open_source(data)
+        chosen = evaluation_split(source) if split == "auto" else split
+        return _by_labels(model, source, load, _How(chosen, batch_size, limit, progress))
+    source = open_either(data)
+    chosen = evaluation_split(source) if split == "auto" else split
+    _check_readable(against, load)
+    agreed = agreement_with(
+        model,
+        against,
+        source,
+        split=chosen,
+        batch_size=min(batch_size, AGREEMENT_BATCH),
+        limit=limit,
+        load=load,
+        processes=processes,
+        progress=progress,
+    )
+    if (unlabelled := _why_unlabelled(agreed, source)) is not None:
+        return dataclasses.replace(agreed, warnings=merged(agreed.warnings, unlabelled))
+    scores = _by_labels(model, source, load, _How(chosen, batch_size, limit, progress))
+    return dataclasses.replace(scores, outputs=agreed.outputs)
+
+
+AGREEMENT_BATCH = 64
+"""Images whose outputs are compared at a time: whole maps of two models are held."""
+
+
+@dataclass(frozen=True)
+class _How:
+    """On which images models are scored, and how."""
+
+    split: str
+    batch_size: int
+    limit: int | None
+    progress: Progress
+
+
+def _by_labels(model: Path, source: DataSource, load: LoadOptions, how: _How) -> Evaluation:
+    """Score a model by the labels of images."""
     from prunecli import exporting
     from prunecli.evaluation import images as on_images
 
-    processes = join()
-    _check_one_process((model, against), processes)
-    source = open_source(data)
-    chosen = evaluation_split(source) if split == "auto" else split
-    load = load or LoadOptions()
-    if against is not None:
-        _check_readable(against, load)
+    limit, progress = how.limit, how.progress
     if (form := exporting.find_format(model)) is not None:
         spec = _input_of(model, form, load)
-        images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
-        scores = form.evaluate(model, images, batch_size=batch_size, input=spec, progress=progress)
+        images = load_split(source, how.split, input=spec, limit=limit, progress=progress)
+        scores = form.evaluate(
+            model, images, batch_size=how.batch_size, input=spec, progress=progress
+        )
         return dataclasses.replace(scores, preparation=preparation(spec))
     loaded = read(model, load)
     network = instantiate(loaded.checkpoint)
     spec = loaded.checkpoint.input
     check_classes(class_count(network, spec), source, names=loaded.checkpoint.classes)
-    images = load_split(source, chosen, input=spec, limit=limit, progress=progress)
+    images = load_split(source, how.split, input=spec, limit=limit, progress=progress)
     scores = on_images.evaluate(
         network,
         images,
         input=spec,
-        batch_size=batch_size,
-        processes=processes,
+        batch_size=how.batch_size,
+        processes=joined(),
         progress=progress,
     )
     unlike = unlike_classes(loaded.checkpoint.classes, source)
     warnings = merged(loaded.warnings, unlike, scores.warnings)
     return dataclasses.replace(scores, warnings=warnings, preparation=preparation(spec))
+
+
+def _why_unlabelled(agreed: Evaluation, source: DataSource) -> tuple[str, ...] | None:
+    """Say why the labels of images say nothing of a model; None where they do."""
+    if source.classes == UNLABELLED:
+        return ()
+    shape = agreed.outputs[0].shape
+    if shape == (len(source.classes),):
+        return None
+    told = f"has {shape[0]} outputs" if len(shape) == 1 else "is no classifier"
+    sentence = (
+        f"the labels of the data are not looked at: they name {len(source.classes)} classes, and "
+        f"the model {told}"
+    )
+    return (sentence,)
 
 
 def _check_one_process(models: Iterable[Path | None], processes: Processes) -> None:

@@ -93,7 +93,7 @@ def test_asking_for_all_options_is_no_setting():
         ("finetune m.pt --data d --continue-record", "--record-learnability FILE.parquet"),
         ("export m.pt --no-benchmark --runs 9", "leave --no-benchmark out"),
         ("export m.pt --no-benchmark --against d.pt", "leave --no-benchmark out"),
-        ("evaluate m.pt --data d --against d.pt", "--max-drop 1%"),
+        ("evaluate m.pt --data d --min-agreement 0.9", "--against dense.pt"),
     ],
 )
 def test_an_option_that_nothing_follows_is_refused_before_any_work(verbs, capsys, words, hint):
@@ -119,7 +119,7 @@ def test_a_setting_that_nothing_follows_is_left_at_its_default(verbs, capsys):
     [
         ("[tool.prunecli.export]\nmin-speedup = 9\nagainst = 'd.pt'\n",
          ("export", "m.pt", "--no-benchmark"), "against"),
-        ("[tool.prunecli.evaluate]\nagainst = 'd.pt'\n",
+        ("[tool.prunecli.evaluate]\nmax-drop = '1%'\n",
          ("evaluate", "m.pt", "--data", "d"), None),
         ("[tool.prunecli.finetune]\nmax-drop = '1%'\ncontinue-record = true\n",
          ("finetune", "m.pt", "--data", "d", "--teacher", "none"), "continue_record"),
