@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from prunecli.errors import InputError
+from prunecli.lifetime.importing import importing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,7 +105,8 @@ def _called(factory: Callable[..., Any], arguments: Mapping[str, Any], *, meta: 
 def _find_factory(reference: str) -> Callable[..., Any]:
     module_name, _, attribute = reference.partition(":")
     try:
-        found = importlib.import_module(module_name)
+        with importing():
+            found = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:

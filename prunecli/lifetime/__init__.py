@@ -1,1 +1,1 @@
-"""How processes meet each other and their end: claims on outputs, and interrupts."""
+"""How processes begin, meet each other and end: imports, claims on outputs, and interrupts."""

@@ -67,7 +67,7 @@ class Apart:
         pairs = ((self.model, dense), (self.slim, graph))
         return all(
             same_but_for_types(self.fakes, pairs, inputs, one)
-            for one in differing(self.fakes, self.slim, graph, inputs, calls)
+            for one in differing(self.fakes, self.slim, graph, inputs, calls).departures
         )
 
 

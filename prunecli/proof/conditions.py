@@ -23,7 +23,7 @@ from prunecli.graph.tracing.running import arguments_of, evaluating, run_with
 from prunecli.proof.events import Events, Fakes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prunecli.graph.tracing.any_size import AnySize, Side
 
@@ -63,17 +63,33 @@ class Condition:
 
     def inputs(self, example: Sequence[Any]) -> list[Any]:
         """Return the example at the sizes of this condition, the content repeated."""
-        at = itertools.count()
-        return pytree.tree_map_only(  # type: ignore[no-any-return]
-            Tensor, lambda value: self._sized(value, next(at)), list(example)
-        )
+        return self._sized(example, _repeated)
 
-    def _sized(self, value: Tensor, at: int) -> Tensor:
-        for (tensor, dim), size in self.sizes.items():
-            if tensor == at and value.dim() > dim:
-                times = -(-size // value.shape[dim])
-                value = torch.cat([value] * times, dim).narrow(dim, 0, size)
-        return value
+    def unfilled(self, example: Sequence[Any]) -> list[Any]:
+        """Return tensors like the example at the sizes of this condition, of any content."""
+        return self._sized(example, Tensor.new_empty)
+
+    def _sized(
+        self, example: Sequence[Any], make: Callable[[Tensor, list[int]], Tensor]
+    ) -> list[Any]:
+        at = itertools.count()
+
+        def sized(value: Tensor) -> Tensor:
+            tensor, shape = next(at), list(value.shape)
+            for (place, dim), size in self.sizes.items():
+                if place == tensor and value.dim() > dim:
+                    shape[dim] = size
+            return value if shape == list(value.shape) else make(value, shape)
+
+        return pytree.tree_map_only(Tensor, sized, list(example))  # type: ignore[no-any-return]
+
+
+def _repeated(value: Tensor, shape: Sequence[int]) -> Tensor:
+    for dim, size in enumerate(shape):
+        if size != value.shape[dim]:
+            times = -(-size // value.shape[dim])
+            value = torch.cat([value] * times, dim).narrow(dim, 0, size)
+    return value.contiguous()
 
 
 Outcome = Events | str
@@ -97,7 +113,7 @@ def events_under(
 def _outcome(
     fakes: Fakes, model: nn.Module, example: Sequence[Any], condition: Condition
 ) -> Outcome:
-    inputs = condition.inputs(example)
+    inputs = condition.unfilled(example)
     try:
         return fakes.events(model, inputs, dtype=condition.dtype, grad=condition.grad)
     except Exception as error:  # noqa: BLE001 - whatever the forward raises under this condition
@@ -149,34 +165,55 @@ def _other(side: Side, size: int) -> int:
     return larger if side.high is None or larger <= side.high else max(side.low, size - STEP)
 
 
+def calls_of(conditions: Sequence[Condition]) -> list[Condition]:
+    """Return three calls of a network, one after the other, that hold all conditions.
+
+    The plain call is first; the other two hold all that goes together.
+    """
+    first = [one for one in conditions if one.grad or one.one_image]
+    second = [one for one in conditions if one not in first]
+    return [Condition(), _joined(first), _joined(second)]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Under which conditions a module is not its graph, and where they part.
+
+    `all_run` says that it ran under every condition, as its graph did, and is not known otherwise.
+    """
+
+    departures: Mapping[Condition, str]
+    all_run: bool = False
+
+
 def differing(
     fakes: Fakes,
     model: nn.Module,
     graph: nn.Module,
     example: Sequence[Any],
     conditions: Sequence[Condition],
-) -> dict[Condition, str]:
-    """Return the conditions under which a module is not its graph, and where they part.
+    *,
+    own: Sequence[Outcome] | None = None,
+) -> Compared:
+    """Compare a module with its graph under conditions; `own` is what the module's `calls_of` did.
 
-    The second and third call hold all other conditions; only where one of them differs is every
-    condition tried by itself. Where the plain call differs, it alone is returned.
-    A module that does not run is not its graph, if that does.
+    Only where one of the three calls differs is every condition tried by itself. Where the plain
+    call differs, it alone is returned. A module that does not run is not its graph, if that does.
     """
-    first = [one for one in conditions if one.grad or one.one_image]
-    second = [one for one in conditions if one not in first]
-    calls = [Condition(), _joined(first), _joined(second)]
-    own, traced = (events_under(fakes, one, example, calls) for one in (model, graph))
+    calls = calls_of(conditions)
+    own = events_under(fakes, model, example, calls) if own is None else own
+    traced = events_under(fakes, graph, example, calls)
     found = [difference(*pair) for pair in zip(own, traced, strict=True)]
     if found[0]:
-        return {calls[0]: found[0]}
+        return Compared({calls[0]: found[0]})
     # Where a joint call does not run, one of its conditions hides the others.
     if not any(found) and not any(isinstance(outcome, str) for outcome in own):
-        return {}
+        return Compared({}, all_run=True)
     single = {
         one: difference(*(events_under(fakes, two, example, [one])[0] for two in (model, graph)))
         for one in conditions
     }
-    return {one: text for one, text in single.items() if text}
+    return Compared({one: text for one, text in single.items() if text})
 
 
 def _joined(conditions: Sequence[Condition]) -> Condition:

@@ -30,6 +30,7 @@ from prunecli.graph.operators import operator_name
 from prunecli.graph.tracing.known_values import KnownValues
 from prunecli.graph.tracing.record import tensors_in
 from prunecli.graph.tracing.running import arguments_of, run_with
+from prunecli.graph.tracing.shapes import Shapes, fake_like, norms_keep_shapes
 from prunecli.graph.tracing.torch_export import nothing_hidden
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Fakes:
 
     def __init__(self) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._shapes = Shapes(self._mode)
         self._states: WeakKeyDictionary[nn.Module, dict[Any, dict[str, _Stored]]] = (
             WeakKeyDictionary()
         )
@@ -94,7 +96,7 @@ class Fakes:
         """
         state = self._state(model, dtype)
         given = pytree.tree_map_only(Tensor, partial(self._fake, dtype), list(inputs))
-        recorder = _Recorder(casts_count=dtype is None)
+        recorder = _Recorder(KnownValues(self._shapes), casts_count=dtype is None)
         for stored in state.values():
             recorder.know(stored.fake, stored.name)
             stored.fake.requires_grad_(grad and stored.trained)
@@ -105,6 +107,7 @@ class Fakes:
             stack.enter_context(nothing_hidden())
             stack.enter_context(_without_fast_paths())
             stack.enter_context(_quiet_fakes())
+            stack.enter_context(norms_keep_shapes())
             stack.enter_context(self._mode)
             stack.enter_context(recorder)
             fakes = {name: one.fake for name, one in state.items()}
@@ -128,9 +131,7 @@ class Fakes:
 
     def _fake(self, dtype: torch.dtype | None, value: Tensor) -> Tensor:
         """Return a fake of a tensor in memory of its own, of another type where one is given."""
-        kind = dtype if dtype is not None and value.is_floating_point() else value.dtype
-        shape = torch.empty_strided(value.shape, value.stride(), dtype=kind, device="meta")
-        return FakeTensor(self._mode, shape, value.device)
+        return fake_like(self._mode, value, dtype if value.is_floating_point() else None)
 
 
 @dataclass(frozen=True)
@@ -145,13 +146,13 @@ class _Stored:
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down the calls that reach the dispatcher."""
 
-    def __init__(self, *, casts_count: bool) -> None:
+    def __init__(self, values: KnownValues, *, casts_count: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Event] = []
         self._memory: dict[int, str] = {}
         self._starts: dict[int, int] = {}
         self._known: list[Tensor] = []
-        self._values = KnownValues()
+        self._values = values
         self._casts_count = casts_count
 
     def know(self, value: Tensor, name: str, at: int = 0) -> None:

@@ -28,6 +28,8 @@ from prunecli.proof.apart import Apart, same_but_for_types, tensors_of
 from prunecli.proof.conditions import (
     STEP,
     Condition,
+    Outcome,
+    calls_of,
     difference,
     differing,
     events_under,
@@ -92,9 +94,10 @@ class StructureProof:
             )
         model, conditions = self._network.model, self._conditions
         apart = Apart(self._fakes, model, self._example, conditions, slim, plan)
+        all_run = False
         if in_module:
-            departures = self._compared(slim, plan, keep, apart)
-        any_size = self._takes_any_size(slim)
+            departures, all_run = self._compared(slim, plan, keep, apart)
+        any_size = self._takes_any_size(slim, all_run=all_run)
         limits = [*self._named(departures), *self._bounds(apart if in_module else _never)]
         if not in_module:
             limits += self._fixed(any_size=any_size)
@@ -118,9 +121,8 @@ class StructureProof:
     @cached_property
     def unseen(self) -> str:
         """Why the dense network cannot be followed without values; empty where it can."""
-        outcomes = events_under(self._fakes, self._network.model, self._example, [Condition()])
-        if isinstance(outcomes[0], str):
-            return f"the forward does not run on tensors without values: {outcomes[0]}"
+        if isinstance(self._dense_calls[0], str):
+            return f"the forward does not run on tensors without values: {self._dense_calls[0]}"
         try:
             assert self._graph is not None
         except PruneError as error:
@@ -128,13 +130,21 @@ class StructureProof:
         return ""
 
     @cached_property
+    def _dense_calls(self) -> list[Outcome]:
+        """What the dense module does in the calls that hold all conditions."""
+        calls = calls_of(self._conditions)
+        return events_under(self._fakes, self._network.model, self._example, calls)
+
+    @cached_property
     def departures(self) -> dict[Condition, str]:
         """The conditions under which the dense module is not its graph, and where they part."""
         model, example = self._network.model, self._example
-        found = differing(self._fakes, model, self._graph, example, self._conditions)
+        found = differing(
+            self._fakes, model, self._graph, example, self._conditions, own=self._dense_calls
+        )
         return {
             condition: text
-            for condition, text in found.items()
+            for condition, text in found.departures.items()
             if runs_under(self._fakes, model, example, condition)
             and not same_numbers(model, self._graph, example, condition)
         }
@@ -156,13 +166,16 @@ class StructureProof:
         plan: PruningPlan,
         keep: NDArray[np.bool_],
         apart: Callable[[Condition], bool],
-    ) -> dict[Condition, str]:
-        """Compare a slim module with the graph it has to be; return the departures that remain."""
+    ) -> tuple[dict[Condition, str], bool]:
+        """Compare a slim module with the graph it has to be.
+
+        Return the departures that remain, and whether it ran under all other conditions.
+        """
         self._check_tensors(slim, plan)
         graph, _ = self._network.graph_network(keep, any_size=True, of_module=True)
         left = [one for one in self._conditions if one not in self.departures]
         found = differing(self._fakes, slim, graph, self._example, left)
-        for condition, text in found.items():
+        for condition, text in found.departures.items():
             # What one call caches, the next does not compute: the same values by fewer operators.
             cached = condition.earlier and same_numbers(slim, graph, self._example, condition)
             dense_runs = runs_under(self._fakes, self._network.model, self._example, condition)
@@ -173,11 +186,12 @@ class StructureProof:
                     where=condition.name or type(slim).__name__,
                     hint="nothing was written; please report this model",
                 )
-        return {
+        remaining = {
             condition: text
             for condition, text in self.departures.items()
             if not apart(condition) and not self._follows_types(slim, graph, condition)
         }
+        return remaining, found.all_run and len(left) == len(self._conditions)
 
     def _check_tensors(self, slim: nn.Module, plan: PruningPlan) -> None:
         """Raise `ProofError` unless every tensor is the dense one, selected, bit for bit."""
@@ -249,13 +263,16 @@ class StructureProof:
         own = next(outcomes)
         return isinstance(own, Events) and bool(difference(own, next(outcomes)))
 
-    def _takes_any_size(self, slim: nn.Module) -> bool:
+    def _takes_any_size(self, slim: nn.Module, *, all_run: bool) -> bool:
         """Tell whether a pruned network is the same at the image sizes that the trace leaves free.
 
-        Not every graph with free sizes can be written; then it has those of the example.
+        Not every graph with free sizes can be written; then it has those of the example. With
+        `all_run` it is known to run under all conditions.
         """
         if self._sizes is None or not self._sizes.sides:
             return False
+        if all_run:
+            return True
         other = next(one for one in self._conditions if one.sides)
         return runs_under(self._fakes, slim, self._example, other)
 

@@ -10,6 +10,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from prunecli.lifetime.importing import importing
+
 if TYPE_CHECKING:
     from prunecli.verbs.analyze import analyze
     from prunecli.verbs.bench import bench
@@ -46,7 +48,8 @@ class _Verbs(ModuleType):
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module(f"{__name__}.{name}"), name)
+        with importing():
+            return getattr(import_module(f"{__name__}.{name}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

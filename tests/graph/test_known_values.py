@@ -56,7 +56,7 @@ def test_the_graph_has_the_number_and_no_question():
 def test_what_follows_from_constants_has_a_value_and_nothing_else_has():
     mode, constant = FakeTensorMode(allow_non_fake_inputs=True), torch.tensor([3.0, 5.0])
     given = mode.from_tensor(torch.zeros(2))
-    with mode, FollowingConstants():
+    with mode, FollowingConstants(mode):
         assert (constant * 2).sum().item() == 16.0
         with pytest.raises(DataDependentOutputException):
             (constant * given).sum().item()
@@ -64,7 +64,7 @@ def test_what_follows_from_constants_has_a_value_and_nothing_else_has():
 
 def test_a_constant_that_changes_has_no_value():
     mode, constant = FakeTensorMode(allow_non_fake_inputs=True), torch.tensor([3.0, 5.0])
-    with mode, FollowingConstants():
+    with mode, FollowingConstants(mode):
         first = constant[0]
         constant.add_(1)
         with pytest.raises(DataDependentOutputException):

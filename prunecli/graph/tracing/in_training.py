@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from prunecli.errors import GraphError
 from prunecli.graph.tracing.known_values import FollowingConstants
 from prunecli.graph.tracing.record import attributes_kept, tensors_in
 from prunecli.graph.tracing.running import draws_kept, evaluating, in_training, run_with
+from prunecli.graph.tracing.shapes import fake_like, norms_keep_shapes
 from prunecli.graph.tracing.torch_export import export, first_line, quiet
 from prunecli.graph.tracing.trace import exported_trace
 
@@ -116,18 +118,18 @@ def _calls(
 ) -> list[tuple[Any, ...]]:
     """Run a forward on copies of the weights, and return what it called."""
     shapes = FakeTensorMode(allow_non_fake_inputs=True)
-    copied = (lambda value: value.detach().clone()) if evaluated.recorded else shapes.from_tensor
+    plain = partial(fake_like, shapes)
+    copied = (lambda value: value.detach().clone()) if evaluated.recorded else plain
     buffers, parameters = dict(model.named_buffers()), dict(model.named_parameters())
-    state = {
-        name: copied(value).detach() for name, value in (*parameters.items(), *buffers.items())
-    }
+    state = {name: copied(value) for name, value in (*parameters.items(), *buffers.items())}
     for name, value in parameters.items():
         state[name].requires_grad_(gradients and value.requires_grad)
     noted = _Calls(state, buffers)
     example = pytree.tree_map_only(Tensor, copied, evaluated.example)
     with (
         nullcontext() if evaluated.recorded else shapes,
-        FollowingConstants(),
+        FollowingConstants(shapes),
+        norms_keep_shapes(),
         in_training(model) if training else evaluating(model),
         attributes_kept(model),
         torch.set_grad_enabled(gradients),

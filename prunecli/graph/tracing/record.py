@@ -8,7 +8,6 @@ channels go, and never stands in for the network itself.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,7 +166,7 @@ def attributes_kept(*models: nn.Module) -> Iterator[None]:
     # A cache is an attribute that stays the same dict or list, with other contents. So are hooks,
     # which a forward may put on its layers when it runs for the first time.
     contents = [
-        (value, copy.copy(value))
+        (value, list(value) if isinstance(value, list | set) else dict(value))
         for _, attributes in held
         for value in attributes.values()
         if type(value) in _CONTAINERS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
 import logging
@@ -18,6 +19,7 @@ from torch.utils import _pytree as pytree
 from prunecli.graph.outputs import without_own_classes
 from prunecli.graph.tracing.record import attributes_kept, tensors_in
 from prunecli.graph.tracing.recurrent import steps_not_unrolled
+from prunecli.graph.tracing.shapes import norms_keep_shapes, without_summaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,16 +47,7 @@ def export_any_size(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tupl
     example = tuple(_at_least_two(value) for value in given)
     free = pytree.tree_map(_free_sizes, _by_name(model, example))
     try:
-        with (
-            torch.no_grad(),
-            attributes_kept(model),
-            without_own_classes(model),
-            nothing_hidden(),
-            short_sizes(),
-            _as_it_runs(),
-            _few_values(),
-            steps_not_unrolled(),
-        ):
+        with torch.no_grad(), _exporting(model), short_sizes():
             program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
     except Exception:  # noqa: BLE001 - whatever the forward or the exporter raises: no such trace
         return None
@@ -64,15 +57,7 @@ def export_any_size(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, tupl
 
 def export_fixed(model: nn.Module, given: tuple[Any, ...]) -> Any:
     """Return the program exported for arguments of exactly these sizes; raises what export does."""
-    with (
-        torch.no_grad(),
-        attributes_kept(model),
-        without_own_classes(model),
-        _few_values(),
-        steps_not_unrolled(),
-        nothing_hidden(),
-        _as_it_runs(),
-    ):
+    with torch.no_grad(), _exporting(model):
         return torch.export.export(model, given, strict=False)
 
 
@@ -92,15 +77,7 @@ def export(
         free = shapes and pytree.tree_map(shapes, _by_name(model, example))
         try:
             # Without gradients, a `no_grad` inside the forward leaves no mark in the graph.
-            with (
-                torch.set_grad_enabled(gradients),
-                attributes_kept(model),
-                without_own_classes(model),
-                _few_values(),
-                steps_not_unrolled(),
-                nothing_hidden(),
-                _as_it_runs(),
-            ):
+            with torch.set_grad_enabled(gradients), _exporting(model):
                 program = torch.export.export(model, example, dynamic_shapes=free, strict=False)
             if shapes and not counts_one_input(program.graph_module.graph):
                 reason = "its sizes are whole numbers for some batches only"
@@ -114,6 +91,22 @@ def export(
             if type(error).__name__ in ASKS_FOR_VALUES:
                 break
     return None, given, reason
+
+
+@contextlib.contextmanager
+def _exporting(model: nn.Module) -> Iterator[None]:
+    """Let an export see what the network does by itself, and leave nothing behind in it."""
+    with (
+        attributes_kept(model),
+        without_own_classes(model),
+        nothing_hidden(),
+        norms_keep_shapes(),
+        without_summaries(),
+        _as_it_runs(),
+        _few_values(),
+        steps_not_unrolled(),
+    ):
+        yield
 
 
 def _free_batch(value: Any) -> Any:
@@ -210,6 +203,12 @@ class _LongSizeError(Exception):
     """A size has become an expression that no exporter gets done with."""
 
 
+@functools.lru_cache(maxsize=4096)
+def _steps(expression: Any) -> int:
+    """Return how many steps of arithmetic a size takes."""
+    return int(getattr(expression, "count_ops", int)())
+
+
 @contextlib.contextmanager
 def short_sizes(limit: int = 150) -> Iterator[None]:
     """Give an export up once a size takes more than `limit` steps of arithmetic.
@@ -221,7 +220,7 @@ def short_sizes(limit: int = 150) -> Iterator[None]:
     known = ShapeEnv.evaluate_expr
 
     def bounded(self: ShapeEnv, expression: Any, *args: Any, **kwargs: Any) -> Any:
-        if getattr(expression, "count_ops", int)() > limit:
+        if _steps(expression) > limit:
             raise _LongSizeError(f"a size takes more than {limit} steps of arithmetic")
         return known(self, expression, *args, **kwargs)
 
