@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from prunecli.evaluation.compared import Row, compared_rows, timing_rows
+from prunecli.evaluation.compared import Row, compared_rows, preparations, timing_rows
 from prunecli.report import BenchReport, CompareReport
 from prunecli.wording import images_text, one_line
 
@@ -20,7 +20,7 @@ def compare_parts(report: CompareReport) -> Parts:
         if report.data is None
         else f"{report.images} {images_text(report.split)} of {report.data}"
     )
-    facts = {"compared on": on}
+    facts = {"compared on": on, **preparations(report)}
     if report.latency:
         facts["timed"] = "as ONNX in ONNX Runtime, in turns, medians; ratios with 95 % intervals"
     facts |= {model.name: "; ".join(model.missing) for model in report.models if model.missing}

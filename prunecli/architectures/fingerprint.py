@@ -40,7 +40,8 @@ class Fingerprint:
 
     `free` maps an argument (`num_classes`) to the `(tensor, dim)` pairs whose size it sets. `order`
     is the digest of the shapes in their order, empty where the classes are not the last ones;
-    `size` is the number of tensors.
+    `size` is the number of tensors. `children` are the names of the network's direct children, in
+    their order; empty for the models of timm.
     """
 
     digest: str
@@ -48,6 +49,7 @@ class Fingerprint:
     sketch: tuple[int, ...]
     order: str
     size: int
+    children: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -57,6 +59,7 @@ class Fingerprint:
             "sketch": "".join(f"{value:08x}" for value in self.sketch),
             "order": self.order,
             "size": self.size,
+            "children": list(self.children),
         }
 
     @classmethod
@@ -72,6 +75,7 @@ class Fingerprint:
             sketch=tuple(int(text[at : at + 8], 16) for at in range(0, len(text), 8)),
             order=data["order"],
             size=data["size"],
+            children=tuple(data["children"]),
         )
 
 

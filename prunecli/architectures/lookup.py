@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -162,17 +162,16 @@ def compute_fingerprint(name: str) -> Fingerprint:
     """Return the fingerprint of `name` by building it without memory."""
     variants = architecture_of(name).variants
     reference = {argument: values[0] for argument, values in variants.items()}
-    return fingerprint(
-        _built_shapes(name, reference),
-        {
-            argument: _built_shapes(name, {**reference, argument: values[1]})
-            for argument, values in variants.items()
-        },
+    network = build_dense(ArchitectureRef(name, reference))
+    others = {
+        argument: build_dense(ArchitectureRef(name, {**reference, argument: values[1]}))
+        for argument, values in variants.items()
+    }
+    known = fingerprint(
+        shapes_of(network.state_dict()),
+        {argument: shapes_of(other.state_dict()) for argument, other in others.items()},
     )
-
-
-def _built_shapes(name: str, arguments: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    return shapes_of(build_dense(ArchitectureRef(name, arguments)).state_dict())
+    return replace(known, children=tuple(child for child, _ in network.named_children()))
 
 
 def without_auxiliary(shapes: Shapes, prefixes: tuple[str, ...]) -> Shapes:

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from prunecli.architectures.fingerprint import Shapes, signature, word_hashes
+from prunecli.architectures.fingerprint import Shapes, contained, signature, word_hashes
 from prunecli.architectures.lookup import fingerprint_of, likely, match_all, match_timm
 from prunecli.architectures.reference import ArchitectureRef
 from prunecli.architectures.registry import ARCHITECTURES, build_dense
@@ -14,7 +14,7 @@ from prunecli.checkpoint.fitting import Fit, Part, fit
 from prunecli.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _MOST_PARTS = 64
 _SHARE = 0.05  # of the tensors of a file: smaller parts are no network of their own
@@ -110,11 +110,13 @@ def _numbered(part: Part, inside: Shapes) -> list[Fit]:
         return []
     fits = []
     for entry in ARCHITECTURES:
-        size = fingerprint_of(entry.name).size
-        if not 0.8 * size <= len(inside) <= size:
+        known = fingerprint_of(entry.name)
+        if not 0.8 * known.size <= len(inside) <= known.size:
             continue
-        children = [name for name, _ in build_dense(ArchitectureRef(entry.name)).named_children()]
-        one = _with_children(part, children, entry.name, {})
+        named = _under_children(inside, known.children)
+        if contained(known.sketch, word_hashes(signature(named, {}))) < _LEAST:
+            continue
+        one = _with_children(part, known.children, entry.name, {})
         if one is not None:
             fits.append(one)
     return _most(fits)
@@ -124,8 +126,18 @@ def _is_numbered(inside: Shapes) -> bool:
     return bool(inside) and all(name.partition(".")[0].isdigit() for name in inside)
 
 
+def _under_children(inside: Shapes, children: Sequence[str]) -> Shapes:
+    """Return shapes with the names of `children` for their numbers; nothing beyond the last."""
+    parts = ((*name.partition("."), shape) for name, shape in inside.items())
+    return {
+        f"{children[int(number)]}.{rest}": shape
+        for number, _, rest, shape in parts
+        if int(number) < len(children)
+    }
+
+
 def _with_children(
-    part: Part, children: list[str], name: str, given: Mapping[str, Any]
+    part: Part, children: Sequence[str], name: str, given: Mapping[str, Any]
 ) -> Fit | None:
     """Compare a part whose first names are numbers of the `children` of an architecture."""
     renamed = {}

@@ -25,6 +25,14 @@ def compared_rows(report: CompareReport) -> list[Row]:
     return [(label, cells) for label, cells in rows if any(cells)]
 
 
+def preparations(report: CompareReport) -> dict[str, str]:
+    """Say in one line how images were brought to the models, or in one line for each of them."""
+    known = {one.name: one.preparation for one in report.models if one.preparation is not None}
+    if len({*known.values()}) == 1 and len(known) == len(report.models):
+        return {"input": next(iter(known.values())).statement}
+    return {f"input of {name}": prepared.statement for name, prepared in known.items()}
+
+
 def timing_rows(timings: Sequence[TimingRow], names: Sequence[str]) -> list[Row]:
     """Return the times of every device and batch size, and their ratios to the first model's."""
     rows: list[Row] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prunecli.evaluation.compared import compared_rows
+from prunecli.evaluation.compared import compared_rows, preparations
 from prunecli.html.analysis import made_by, warning_sections
 from prunecli.html.page import page
 from prunecli.html.parts import Facts, Grid, Section
@@ -24,6 +24,7 @@ def compare_page(report: CompareReport) -> str:
     facts = {
         "compared with": first.name,
         "images": compared_on(report),
+        **preparations(report),
         **{model.name: place_text(model.file) for model in report.models},
     }
     missing = {model.name: "; ".join(model.missing) for model in report.models if model.missing}

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from prunecli.report.measured import OutputAgreement
+    from prunecli.report.measured import OutputAgreement, Preparation
     from prunecli.report.timings import TimingRow
 
 Interval = tuple[float, float]
@@ -52,7 +52,8 @@ class ComparedModel:
 
     `cost` holds `flops`, `params` and `bytes`, `ratios` those and `file_bytes` as parts of the
     first model's (None for the first). `kind` is `PyTorch` or `ONNX`; `precision` is what an ONNX
-    file computes in, and empty for others.
+    file computes in, and empty for others. `preparation` is how images were brought to it, None for
+    random inputs.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ComparedModel:
     ratios: Mapping[str, float | None] | None = None
     scores: Scored | None = None
     agreement: Agreement | None = None
+    preparation: Preparation | None = None
     missing: tuple[str, ...] = ()
     precision: str = ""
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunecli.data.decode import preparation
 from prunecli.errors import InputError
 from prunecli.exporting import check_devices
 from prunecli.exporting.timing.race import race
@@ -62,7 +63,7 @@ def compare(
     notes = tuple(f"{one.name}: {text}" for one in entrants for text in one.warnings)
     report = CompareReport(
         models=tuple(
-            _compared(one, entrants[0], found, missing)
+            _compared(one, entrants[0], found, missing, on_images=data is not None)
             for one, found in zip(entrants, answers.models, strict=True)
         ),
         data=data,
@@ -119,7 +120,7 @@ def _timed(
 
 
 def _compared(
-    one: Entrant, first: Entrant, found: Answered, missing: dict[str, str]
+    one: Entrant, first: Entrant, found: Answered, missing: dict[str, str], *, on_images: bool
 ) -> ComparedModel:
     own = {**one.cost, "file_bytes": float(one.file_bytes)}
     base = {**first.cost, "file_bytes": float(first.file_bytes)}
@@ -138,6 +139,7 @@ def _compared(
         else {kind: _ratio(amount, base.get(kind)) for kind, amount in own.items()},
         scores=found.scores,
         agreement=found.agreement,
+        preparation=preparation(one.spec) if on_images and one.spec is not None else None,
         missing=(*found.missing, *untimed),
         precision=one.precision,
     )

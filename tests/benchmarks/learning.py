@@ -61,8 +61,10 @@ class Row(Cell):
 
 RESULTS = Rows(TABLE, tuple(field.name for field in fields(Row)), len(fields(Cell)))
 
+RECIPE = {"signal": "reconstruction", "allocation": "greedy", "repair": ("lstsq",)}
 AT_ONCE: dict[str, dict[str, Any]] = {
-    "one-shot": {"signal": "reconstruction", "allocation": "greedy", "repair": ("lstsq",)},
+    "one-shot": RECIPE,
+    "one-shot, any width": {**RECIPE, "align": 1},
     "l1": {"signal": "l1"},
     "random": {"signal": "random"},
 }
@@ -108,7 +110,15 @@ def grid() -> Iterator[Cell]:
                 yield Cell(RESNET20, method, flops, 6, 6000, seed)
 
 
-PLANS = {"headline": headline, "quarter": quarter, "grid": grid}
+def widths() -> Iterator[Cell]:
+    """Yield the default beside cuts whose widths are not rounded, all images."""
+    for seed in range(3):
+        for flops in (0.5, 0.25):
+            yield Cell(RESNET20, "one-shot, any width", flops, 3, 0, seed)
+            yield Cell(RESNET20, "one-shot", flops, 3, 0, seed)
+
+
+PLANS = {"widths": widths, "headline": headline, "quarter": quarter, "grid": grid}
 
 
 def main() -> None:

@@ -27,6 +27,8 @@ def test_every_model_is_a_column(weak, capsys):
     for label in ("FLOPs", "parameters", "file", "accuracy", "same class", "relative error"):
         assert any(line.split("  ")[0].strip() == label for line in out.splitlines()), label
     assert max(map(len, out.splitlines())) <= 80
+    assert "resized to 8, middle 8x8" in " ".join(out.split())
+    assert out.count("resized to") == 1  # it is the same for both
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,12 @@ def test_nothing_is_run_before_all_models_are_read(weak, capsys, tmp_path):
     torch.save({"x": torch.ones(2)}, tmp_path / "no.pt")
     code, found = envelope(capsys, "compare", str(VGG), "no.pt", "--data", "digits")
     assert (code, found["error"]["where"]) == (2, "no.pt")
+
+
+def test_how_images_come_to_each_model_is_told_where_it_differs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other = VGG.with_name("digits_wide_resnet.safetensors")
+    _, out, _ = run(capsys, "compare", str(VGG), str(other), "--data", "digits", "--no-latency")
+    assert out.count("resized to") == 2
+    _, out, _ = run(capsys, "compare", str(VGG), str(other), "--no-latency")
+    assert "resized to" not in out  # random inputs are not brought to a model

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from prunecli_cli.main import root_command
 
@@ -68,6 +70,16 @@ def test_help_version_completion_and_usage_errors_import_nothing_heavy(words, en
     code, _, err = finish(start(*words, code=WATCHED, env=env))
     assert code == (2 if "--flop" in words else 0)
     assert err.splitlines()[-1].split() == ["imported:"]
+
+
+def test_looking_at_a_file_that_is_no_known_architecture_builds_no_network(tmp_path):
+    """Its names are numbers, as of the children of a network, and its size that of several."""
+    path = tmp_path / "layers.safetensors"
+    save_file({f"blocks.{i}.weight": torch.zeros(16, 16) for i in range(20)}, path)
+    code, out, err = finish(start("info", str(path), code=WATCHED))
+    assert code == 0
+    assert "not known by its name" in out
+    assert "torchvision" not in err.splitlines()[-1].split()
 
 
 def test_completion_offers_verbs_and_signals():

@@ -45,6 +45,7 @@ def test_scores_are_those_of_evaluate_and_sure_as_the_images_are_many(exported):
         alone = verbs.evaluate(file, data="digits")
         assert one.scores.accuracy == alone.accuracy
         assert one.scores.top5 == alone.top5
+        assert one.preparation == alone.preparation
         assert one.scores.loss == pytest.approx(alone.loss, rel=1e-5)
         assert one.scores.accuracy_interval == wilson(
             round(alone.accuracy * alone.count), alone.count
