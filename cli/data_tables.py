@@ -12,10 +12,11 @@ from prunecli.report import (
     ExpectedError,
     KeptLearnability,
     LearnabilityReport,
+    MaskAnalysis,
     Reduction,
     SamplingReport,
 )
-from prunecli.wording import percent
+from prunecli.wording import mask_facts, percent
 
 from .table_parts import BAR, Parts, add_rest, fact_rows, grid, shorten
 
@@ -54,6 +55,16 @@ def dataset_parts(dataset: DatasetAnalysis, rows: int | None) -> Parts:
         )
     reduced = [] if dataset.reduction is None else [_reduction_table(dataset.reduction)]
     return [*_class_parts(dataset, rows), *reduced, fact_rows(facts)]
+
+
+def mask_parts(masks: MaskAnalysis, rows: int | None) -> Parts:
+    """Return what is known of images with masks, the rarest class first."""
+    table = grid("class", ">images with it", ">pixels")
+    rarest_first = sorted(masks.classes, key=lambda one: one.pixels)
+    for one in rarest_first[:rows]:
+        table.add_row(one.name, str(one.images), percent(one.pixels))
+    add_rest(table, len(rarest_first), rows, "classes")
+    return [table, fact_rows({"data": f"{masks.path} ({masks.format})", **mask_facts(masks)})]
 
 
 def learnability_parts(report: LearnabilityReport, rows: int | None) -> Parts:

@@ -27,7 +27,7 @@ from .agreement_tables import agreement_parts, imitated_parts
 from .compare_tables import bench_parts, compare_parts
 from .compress_tables import compress_parts
 from .cut_tables import prune_details, prune_parts, sweep_table
-from .data_tables import dataset_parts, learnability_parts, sampling_text
+from .data_tables import dataset_parts, learnability_parts, mask_parts, sampling_text
 from .demo_tables import demo_parts
 from .export_tables import export_parts
 from .info_tables import info_parts
@@ -165,6 +165,8 @@ def _(report: AnalyzeReport, *, rows: int | None) -> Parts:
     parts: Parts = []
     if report.dataset is not None:
         parts += dataset_parts(report.dataset, rows)
+    if report.masks is not None:
+        parts += mask_parts(report.masks, rows)
     if report.model is not None:
         parts += model_parts(report.model, rows)
     if report.learnability is not None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from prunecli.report import MaskAnalysis
+
 NAMES_SHOWN = 5
 
 IMAGES = {
@@ -120,3 +122,19 @@ def images_text(measured: str) -> str:
     ('images held out from training', 'validation images', 'images')
     """
     return IMAGES.get(measured, f"{measured} images" if measured else "images")
+
+
+def mask_facts(masks: MaskAnalysis) -> dict[str, str]:
+    """Say how many images with masks there are, and what they are like."""
+    parts = ", ".join(
+        counted(count, "image") if name == "all" else f"{count} {name}"
+        for name, count in masks.images.items()
+    )
+    sizes = ", ".join(f"{size} x{count}" for size, count in list(masks.sizes.items())[:4])
+    return {
+        "images": f"{parts}, each with a mask",
+        "sizes": sizes or "no images",
+        "classes": str(len(masks.classes)),
+        "ignored": f"{percent(masks.ignored)} of the pixels (255)",
+        "unreadable": str(len(masks.unreadable)),
+    }

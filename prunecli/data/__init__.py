@@ -1,6 +1,6 @@
 """Image data sets: found by format, split by seed, decoded once."""
 
-from prunecli.data.formats import idx, cifar, hugging_face, csv_table, folders, npz, digits  # isort: skip - the order of recognition
+from prunecli.data.formats import idx, cifar, hugging_face, pairs, csv_table, folders, npz, digits  # isort: skip - the order of recognition
 from prunecli.data.image_files import Files, Sample
 from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
 from prunecli.data.load import check_classes, load_split, unlike_classes
@@ -11,6 +11,7 @@ from prunecli.data.source import (
     DataFormat,
     DataSource,
     Packed,
+    Pairs,
     RawSplit,
     identity,
     labels_of,
@@ -32,6 +33,7 @@ __all__ = [
     "ImageSet",
     "MemoryImageSet",
     "Packed",
+    "Pairs",
     "RawSplit",
     "Sample",
     "StreamedImageSet",
@@ -53,6 +55,7 @@ __all__ = [
     "open_either",
     "open_images",
     "open_source",
+    "pairs",
     "plan_batches",
     "unlike_classes",
 ]

@@ -97,7 +97,13 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
     return _CONVERSIONS.get(image.mode, _convert)(image, mode)
 
 
-def fit(image: Image.Image, *, height: int, width: int) -> Image.Image:
+def fit(
+    image: Image.Image,
+    *,
+    height: int,
+    width: int,
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Image.Image:
     """Return the image at exactly this size; one that has it already is left alone.
 
     Large inputs see the middle 224 of 256 parts, small ones all of the shorter side.
@@ -107,7 +113,7 @@ def fit(image: Image.Image, *, height: int, width: int) -> Image.Image:
     least = _least(height, width)
     scale = max(least[0] / image.height, least[1] / image.width)
     size = max(int(image.width * scale), width), max(int(image.height * scale), height)
-    resized = image.resize(size, Image.Resampling.BILINEAR)
+    resized = image.resize(size, resample)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     return resized.crop((left, top, left + width, top + height))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prunecli.processes import Processes
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
-"""uint8 images [b, C, H, W] and int64 labels [b]."""
+"""uint8 images [b, C, H, W] and int64 labels [b], or uint8 masks [b, H, W]."""
 
 
 def images_of(split: str, count: int | None = None) -> str:
@@ -43,13 +43,17 @@ def plan_batches(
 
 @dataclass(frozen=True, eq=False)
 class ImageSet(ABC):
-    """Images of one split with int64 `labels` [n]; `paths` says what each image is called."""
+    """Images of one split with int64 `labels` [n]; `paths` says what each image is called.
+
+    Where they have masks (`has_masks`), batches hold these in place of labels.
+    """
 
     labels: Tensor
     classes: tuple[str, ...]
     paths: tuple[str, ...]
     split: str
     warnings: tuple[str, ...]
+    has_masks: bool = field(default=False, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,6 +66,12 @@ class ImageSet(ABC):
     @abstractmethod
     def gather(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield the images and labels at each tensor of positions."""
+
+    def masks(self) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+        """Yield the masks of all images in batches, with what the images are called."""
+        for batch in plan_batches(len(self), 64):
+            for _, masks in self.gather([batch]):
+                yield tuple(self.paths[at] for at in self.readable(batch).tolist()), masks
 
     def found(self) -> tuple[str, ...]:
         """Return the warnings, with those that only reading the images brought up."""
@@ -103,7 +113,7 @@ class StreamedImageSet(ImageSet):
     """Images decoded anew whenever they are asked for, by threads that run ahead of the reader.
 
     `decode(position)` returns uint8 [C, H, W], or None for a file that cannot be read; its name is
-    then found in `unreadable` and its batch is one smaller.
+    then found in `unreadable` and its batch is one smaller. A mask is the last channel.
     """
 
     decode: Callable[[int], Tensor | None]
@@ -154,4 +164,9 @@ class StreamedImageSet(ImageSet):
             lost = set(range(len(decoded))) - set(whole)
             self.unreadable.update(self.paths[int(positions[index])] for index in lost)
         images = [image for image in decoded if image is not None]
-        return (torch.stack(images), self.labels[positions[whole]]) if images else None
+        if not images:
+            return None
+        stacked = torch.stack(images)
+        if self.has_masks:
+            return stacked[:, :-1], stacked[:, -1]
+        return stacked, self.labels[positions[whole]]

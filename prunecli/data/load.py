@@ -19,10 +19,12 @@ from torch import Tensor
 from prunecli.architectures.inputs import check_takes_images
 from prunecli.data.decode import mode_for, read_image, to_image, to_pixels
 from prunecli.data.images import ImageSet, MemoryImageSet, StreamedImageSet, images_of
+from prunecli.data.masks import read_mask
 from prunecli.data.source import (
     Arrays,
     DataSource,
     Packed,
+    Pairs,
     RawSplit,
     content_of,
     labels_of,
@@ -50,10 +52,11 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class _Decoded:
-    """One image, or why there is none."""
+    """One image, with its mask if it has one, or why there is none."""
 
     pixels: NDArray[np.uint8] | None
     converted: str = ""
+    mask: NDArray[np.uint8] | None = None
 
 
 def load_split(
@@ -72,7 +75,7 @@ def load_split(
     Files that cannot be read are left out and named in `warnings`. Above `memory_limit` bytes the
     images are streamed. Raises `InputError`: `UNKNOWN_SPLIT`, `EMPTY_CLASS` (a class without any
     image to train on), `UNREADABLE_IMAGES` (all of them), `UNSUPPORTED_CHANNELS`,
-    `NOT_IMAGES`, and what `check_takes_images` raises.
+    `NOT_IMAGES`, `MASK_SIZE`, `BAD_MASK`, and what `check_takes_images` raises.
     """
     check_takes_images(input)
     mode_for(input)
@@ -98,7 +101,7 @@ def _check_images(source: DataSource, raw: RawSplit) -> None:
 
 def check_every_class(source: DataSource, split: str) -> None:
     """Raise `EMPTY_CLASS` when a class to be trained has no image at all."""
-    if split != "train":
+    if split != "train" or source.has_masks:
         return
     raw = source.splits.get("train", source.splits.get("all", ()))
     counts = np.bincount(labels_of(raw), minlength=len(source.classes))
@@ -155,9 +158,13 @@ def _decoder(raw: RawSplit, spec: InputSpec) -> Callable[[int], _Decoded]:
 
     def decode_file(position: int) -> _Decoded:
         try:
-            return _Decoded(*to_pixels(read_image(BytesIO(content_of(raw, position))), spec))
+            image = read_image(BytesIO(content_of(raw, position)))
+            pixels, kind = to_pixels(image, spec)
         except Exception:  # noqa: BLE001 - Pillow's plug-ins raise anything on a broken file
             return _Decoded(None)
+        if not isinstance(raw, Pairs):
+            return _Decoded(pixels, kind)
+        return _Decoded(pixels, kind, np.asarray(read_mask(raw, position, image, spec)))
 
     return decode_file
 
@@ -172,6 +179,7 @@ def _decoded(
     progress: Progress,
 ) -> ImageSet:
     pixels = np.empty((len(raw), *shape), dtype=np.uint8)
+    masks = np.empty((len(raw), *shape[1:]), np.uint8) if isinstance(raw, Pairs) else None
     readable = np.ones(len(raw), dtype=np.bool_)
     converted: Counter[str] = Counter()
 
@@ -182,6 +190,8 @@ def _decoded(
             readable[position] = image.pixels is not None
             if image.pixels is not None:
                 pixels[position] = image.pixels
+                if masks is not None and image.mask is not None:
+                    masks[position] = image.mask
                 seen[image.converted] += 1
         return seen
 
@@ -197,8 +207,10 @@ def _decoded(
     found = _warnings(source, split, names, readable, converted)
     whole = np.flatnonzero(readable)
     complete = len(whole) == len(raw)
+    labels = labels_of(raw) if masks is None else masks
     return MemoryImageSet(
-        labels=torch.from_numpy(labels_of(raw)[whole]),
+        labels=torch.from_numpy(labels[whole]),
+        has_masks=masks is not None,
         classes=source.classes,
         paths=names if complete else tuple(names[index] for index in whole.tolist()),
         split=split,
@@ -211,8 +223,12 @@ def _streamed(
     source: DataSource, split: str, raw: RawSplit, decode: Callable[[int], _Decoded]
 ) -> ImageSet:
     def decode_one(position: int) -> Tensor | None:
-        pixels = decode(position).pixels
-        return None if pixels is None else torch.from_numpy(np.array(pixels))
+        image = decode(position)
+        if image.pixels is None:
+            return None
+        if image.mask is None:
+            return torch.from_numpy(np.array(image.pixels))
+        return torch.from_numpy(np.concatenate([image.pixels, image.mask[None]]))
 
     return StreamedImageSet(
         labels=torch.from_numpy(labels_of(raw)),
@@ -221,6 +237,7 @@ def _streamed(
         split=split,
         warnings=(*source.problems, f"the {images_of(split)} do not fit into memory: streamed"),
         decode=decode_one,
+        has_masks=isinstance(raw, Pairs),
     )
 
 

@@ -64,7 +64,35 @@ class Packed:
         return len(self.labels)
 
 
-RawSplit: TypeAlias = Sequence[Sample] | Arrays | Packed
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Image files with a mask each, in the same order; no image has a label of its own.
+
+    `binary` masks hold 0 and 255 alone, and 255 is the class 1.
+    """
+
+    images: Files
+    masks: Files
+    binary: bool = False
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Zeros [n]: whoever spreads images over classes sees one."""
+        return self.images.labels
+
+    def name(self, position: int) -> str:
+        """Return the path of one image."""
+        return self.images.name(position)
+
+    def chosen(self, indices: NDArray[np.int64]) -> Pairs:
+        """Return the images and masks at `indices`, in that order."""
+        return Pairs(self.images.chosen(indices), self.masks.chosen(indices), self.binary)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+RawSplit: TypeAlias = Sequence[Sample] | Arrays | Packed | Pairs
 """Image files (`Files`, or any sequence of samples), arrays, or image files inside larger ones."""
 
 
@@ -73,7 +101,8 @@ class DataSource:
     """A data set that was found, but not decoded.
 
     `splits` holds what is on disk under the names `train`, `val` and `test`, or one split `all`
-    that is divided when it is loaded. `problems` are sentences for people.
+    that is divided when it is loaded. `problems` are sentences for people. `classes` are empty for
+    masks whose classes nothing names.
     """
 
     path: Path
@@ -81,6 +110,11 @@ class DataSource:
     classes: tuple[str, ...]
     splits: Mapping[str, RawSplit]
     problems: tuple[str, ...] = ()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether its labels are masks: ids of classes for every pixel."""
+        return any(isinstance(raw, Pairs) for raw in self.splits.values())
 
 
 @dataclass(frozen=True)
@@ -195,7 +229,7 @@ BUILT_IN: dict[str, Callable[[], DataSource]] = {}
 
 def labels_of(split: RawSplit) -> NDArray[np.int64]:
     """Return the labels of a split, int64 [n]."""
-    if isinstance(split, Arrays | Packed | Files):
+    if isinstance(split, Arrays | Packed | Files | Pairs):
         return split.labels
     return np.fromiter((sample.label for sample in split), dtype=np.int64, count=len(split))
 
@@ -204,7 +238,9 @@ def name_of(split: RawSplit, position: int) -> str:
     """Return what to call one image of a split: its path, or its place."""
     if isinstance(split, Arrays | Packed):
         return f"#{position if split.places is None else split.places[position]}"
-    return split.name(position) if isinstance(split, Files) else str(split[position].path)
+    if isinstance(split, Files | Pairs):
+        return split.name(position)
+    return str(split[position].path)
 
 
 def names_of(split: RawSplit) -> tuple[str, ...]:
@@ -220,7 +256,7 @@ def identity(name: str) -> str:
     return name if name.startswith("#") else os.path.abspath(name)  # noqa: PTH100 - links stay
 
 
-def content_of(split: Sequence[Sample] | Packed, position: int) -> bytes:
+def content_of(split: Sequence[Sample] | Packed | Pairs, position: int) -> bytes:
     """Return the bytes of an image in its file format; raises what reading them may raise."""
     if isinstance(split, Packed):
         return split.content(int(split.places[position]))
@@ -234,7 +270,7 @@ def select(split: RawSplit, indices: NDArray[np.int64]) -> RawSplit:
         return Arrays(split.images[indices], split.labels[indices], places)
     if isinstance(split, Packed):
         return Packed(split.content, split.labels[indices], split.places[indices])
-    if isinstance(split, Files):
+    if isinstance(split, Files | Pairs):
         return split.chosen(indices)
     return tuple(split[index] for index in indices.tolist())
 
@@ -252,11 +288,16 @@ def join(parts: Sequence[RawSplit]) -> RawSplit:
     packed = [part for part in parts if isinstance(part, Packed)]
     if packed:
         return _joined_packed(packed)
+    pairs = [part for part in parts if isinstance(part, Pairs)]
+    if pairs:
+        images, masks = (joined_files([getattr(one, kind) for one in pairs])
+                         for kind in ("images", "masks"))  # fmt: skip
+        return Pairs(images, masks, pairs[0].binary)
     files = [part for part in parts if isinstance(part, Files)]
     if len(files) == len(parts):
         return joined_files(files)
     return tuple(
-        sample for part in parts if not isinstance(part, Arrays | Packed) for sample in part
+        sample for part in parts if not isinstance(part, Arrays | Packed | Pairs) for sample in part
     )
 
 

@@ -62,12 +62,24 @@ def evaluate(
 ) -> Evaluation:
     """Score a classifier on images, in eval mode; the model is given back as it was.
 
+    Where images have masks, it is one of segmentation (`evaluate_masks`).
+
     Several `processes` share the images, and all of them have to call this.
     `device` is a GPU when None and there is one, else the model's own. Raises `InputError`:
     `NO_IMAGES`, `NO_LOGITS`, `CLASS_COUNT_MISMATCH`.
     """
     home = _device_of(model)
     place = _usual_device(home) if device is None else torch.device(device)
+    if images.has_masks:
+        from prunecli.evaluation.masks import evaluate_masks
+
+        model.to(place)
+        try:
+            return evaluate_masks(
+                model, images, input=input, device=place, processes=processes, progress=progress
+            )
+        finally:
+            model.to(home)
     batches = processes.share(plan_batches(len(images), batch_size))
     model.to(place)
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prunecli.html.dataset_images import dataset_images
 from prunecli.html.datasets import dataset_sections, dataset_title
 from prunecli.html.learned import learned_images, learned_sections
+from prunecli.html.masks import mask_sections
 from prunecli.html.models import model_sections, model_title
 from prunecli.html.page import page
 from prunecli.html.parts import Facts, Grid, Section
@@ -39,12 +40,15 @@ def analysis_page(
     sections: list[Section] = [] if model is None else model_sections(model)
     if dataset is not None:
         sections += dataset_sections(dataset, images)
+    if report.masks is not None:
+        sections += mask_sections(report.masks)
     if learned is not None:
         folder = "" if dataset is None else dataset.path
         sections += learned_sections(learned, images, folder=folder)
     first, *rest = sections
     titles = [] if model is None else [model_title(model)]
     titles += [] if dataset is None else [dataset_title(dataset)]
+    titles += [] if report.masks is None else [f"{report.masks.path}: images with masks"]
     title = "; ".join(titles) or "What models learned"
     found = [_with_command(first, command), *warning_sections(report.warnings), *rest]
     return page(title, found, made_by=made_by("analyze"))

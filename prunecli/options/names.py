@@ -61,7 +61,7 @@ REGISTERED: Mapping[str, tuple[str, ...]] = {
     "device": ("cpu", "cuda"),
     "export format": ("onnx",),
     "data format": (
-        "mnist-idx", "cifar-batches", "hugging-face", "csv", "image-folder", "npz",
+        "mnist-idx", "cifar-batches", "hugging-face", "segmentation", "csv", "image-folder", "npz",
     ),
 }  # fmt: skip
 """Names by the kind of thing that they stand for, the usual ones first."""

@@ -257,8 +257,38 @@ class DatasetAnalysis:
 
 
 @dataclass(frozen=True)
+class MaskClass:
+    """A class of masks: in how many images it is, and its share of the pixels not ignored."""
+
+    name: str
+    images: int
+    pixels: float
+
+
+@dataclass(frozen=True)
+class MaskAnalysis:
+    """What `analyze data/` finds of images with masks (`format` is `segmentation`).
+
+    `images` are those of every split, `sizes` how many images have which size, `ignored` the share
+    of all pixels with the id 255.
+    """
+
+    path: str
+    format: str
+    images: Mapping[str, int]
+    sizes: Mapping[str, int]
+    classes: tuple[MaskClass, ...]
+    ignored: float
+    unreadable: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class AnalyzeReport:
-    """The outcome of `analyze`, of a model, of a data set, or of both."""
+    """The outcome of `analyze`, of a model, of a data set, or of both.
+
+    A data set with masks in place of labels is told in `masks`, and `dataset` is None.
+    """
 
     model: ModelAnalysis | None
     dataset: DatasetAnalysis | None
@@ -267,3 +297,4 @@ class AnalyzeReport:
     learnability: LearnabilityReport | None = None
     pictures: tuple[Path, ...] = ()
     page: Path | None = None
+    masks: MaskAnalysis | None = None

@@ -46,8 +46,9 @@ def _listed(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.4g}" for value in values)
 
 
-ACCURACY, AGREEMENT = "accuracy", "agreement"
-"""What scores are called: the share of labels that are met, that of what another model does."""
+ACCURACY, AGREEMENT, MEAN_IOU = "accuracy", "agreement", "mIoU"
+"""What scores are called: the share of labels that are met, that of what another model does, and
+the mean intersection over union of the classes of masks."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Evaluation:
     """Scores on one split, as fractions; `loss` is the mean over images, or what it says.
 
     `accuracy` is what models are compared by, and `measure` what that is: `accuracy` of classes,
-    or `agreement` with another model, whose `outputs` say it one by one. `top5` is None but for
-    classes. `precision` is what an exported file computes in, and empty for others.
+    `mIoU` of masks, or `agreement` with another model, whose `outputs` say it one by one. `top5` is
+    None but for classes. `precision` is what an exported file computes in, and empty for others.
     """
 
     accuracy: float

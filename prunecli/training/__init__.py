@@ -1,6 +1,7 @@
 """Fine-tuning with or without a teacher, and evaluation."""
 
 from prunecli.training.augment import AUGMENTATIONS
+from prunecli.training.choose_task import map_count
 from prunecli.training.devices import PRECISIONS, device_of
 from prunecli.training.finetune import FinetuneResult, check_options, finetune
 from prunecli.training.freezing import check_frozen
@@ -27,4 +28,5 @@ __all__ = [
     "distillation_loss",
     "finetune",
     "has_state",
+    "map_count",
 ]

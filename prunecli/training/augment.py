@@ -30,6 +30,26 @@ def augmentation_for(name: str, source: DataSource, input_spec: InputSpec) -> Au
     return AUGMENTATIONS.get(chosen)
 
 
+GEOMETRIC = ("auto", "none", "flip", "crop", "crop-flip")
+"""Those that move pixels and change none: masks can follow them."""
+
+
+def augmented(
+    augmentation: Augmentation, images: Tensor, labels: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return changed images with their labels; masks [n, H, W] move as their images do.
+
+    What comes in from outside is ignored there (255).
+    """
+    if labels.ndim == 1:
+        return augmentation(images, generator), labels
+    state = generator.get_state()
+    changed = augmentation(images, generator)
+    generator.set_state(state)
+    # Black, 0, comes in: one more modulo 256 and one less again makes it 255, and 255 itself.
+    return changed, augmentation((labels + 1)[:, None], generator)[:, 0] - 1
+
+
 @AUGMENTATIONS.register("none", summary="Images as they are.")
 def unchanged(images: Tensor, _generator: torch.Generator) -> Tensor:
     """Return the images."""

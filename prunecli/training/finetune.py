@@ -21,7 +21,7 @@ from prunecli.progress import Progress, silent
 from prunecli.sparse.allocation import WEIGHT_ALLOCATIONS
 from prunecli.sparse.schedules import SPARSITY_SCHEDULES, Gradual
 from prunecli.training.augment import augmentation_for
-from prunecli.training.choose_task import Taught, choose_task, classes_task
+from prunecli.training.choose_task import Taught, check_task, choose_task, classes_task
 from prunecli.training.devices import check_device, make_accelerator, precision_of
 from prunecli.training.freezing import check_frozen, freeze_
 from prunecli.training.hits import check_mode, record_of
@@ -132,6 +132,7 @@ def finetune(
             progress = silent
         train, held_out, warnings = load_images(source, input, options, progress)
         warnings.extend(unreached)
+        check_task(model, train, held_out, input=input, options=options)
         student = trainable_copy(model)
         freeze_(student, options.freeze)
         teaching = make_teacher(teacher, teacher_input or input, accelerator)

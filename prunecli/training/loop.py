@@ -16,6 +16,7 @@ from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
 from prunecli.lifetime.interrupts import held_interrupts
 from prunecli.progress import Step
+from prunecli.training.augment import augmented
 from prunecli.training.freezing import hold_statistics_
 from prunecli.training.method import Batch, TrainingRun
 from prunecli.training.placing import replace_network_
@@ -148,7 +149,7 @@ def train_step(
     generator = torch.Generator().manual_seed(draws)
     images = images.to(accelerator.device, non_blocking=True)
     labels = labels.to(accelerator.device, non_blocking=True)
-    images = recipe.augmentation(images, generator)
+    images, labels = augmented(recipe.augmentation, images, labels, generator)
     set_learning_rate(run.optimizer, learning_rate(run, run.taken))
     method.before_step(run)
     if weights is not None:

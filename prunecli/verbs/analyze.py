@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prunecli.artefacts.sparse import stored_sparsity
 from prunecli.data import DataSource, check_classes, load_split, open_source, unlike_classes
 from prunecli.data.decode import preparation
+from prunecli.errors import InputError
 from prunecli.html import analysis_page, write_page
 from prunecli.lifetime.claims import claiming
 from prunecli.options import AnalyzeOptions, LoadOptions, PruneOptions
@@ -55,12 +56,17 @@ def analyze(
     if data is not None:
         progress(Step("find images", 0))
     source = None if data is None else open_source(data)
-    found_model, found_data = None, None
+    found_model, found_data, masks = None, None, None
     if model is not None:
         found_model = _analyze_model(
             model, source, options=options, load=load, warnings=warnings, progress=progress
         )
-    if source is not None:
+    if source is not None and source.has_masks:
+        from prunecli.analysis.masks import analyze_masks
+
+        masks = analyze_masks(source, progress=progress)
+        warnings.extend(masks.warnings)
+    elif source is not None:
         found_data = _analyze_data(source, model, options=options, load=load, progress=progress)
         warnings.extend(found_data.warnings)
         warnings.extend(source.problems)
@@ -71,6 +77,7 @@ def analyze(
         warnings=tuple(dict.fromkeys(warnings)),
         learnability=learned,
         page=page,
+        masks=masks,
     )
     if page is not None:
         write_page(page, analysis_page(report, source, command=command, progress=progress))
@@ -97,6 +104,13 @@ def _analyze_model(
     network = opened.network(Clock(progress))
     images, batches = None, None
     if source is not None:
+        if source.has_masks:
+            raise InputError(
+                "a model is analysed on images with labels, and these have masks",
+                code="NO_CLASSES",
+                where=str(source.path),
+                hint="analyze the model and the data one by one",
+            )
         check_classes(network.outputs, source, names=checkpoint.classes)
         warnings.extend(unlike_classes(checkpoint.classes, source))
         images = load_split(

@@ -20,6 +20,7 @@ from prunecli.data import (
 from prunecli.data.decode import preparation
 from prunecli.data.source import UNLABELLED
 from prunecli.errors import InputError
+from prunecli.evaluation.masks import check_masks
 from prunecli.options import LoadOptions
 from prunecli.processes import Processes, join, joined
 from prunecli.progress import Progress, silent
@@ -100,6 +101,13 @@ def _by_labels(model: Path, source: DataSource, load: LoadOptions, how: _How) ->
 
     limit, progress = how.limit, how.progress
     if (form := exporting.find_format(model)) is not None:
+        if source.has_masks:
+            raise InputError(
+                "exported files are not scored on masks",
+                code="NO_MAPS",
+                where=str(model),
+                hint="score the checkpoint, and compare the file with it: --against MODEL",
+            )
         spec = _input_of(model, form, load)
         images = load_split(source, how.split, input=spec, limit=limit, progress=progress)
         scores = form.evaluate(
@@ -109,8 +117,13 @@ def _by_labels(model: Path, source: DataSource, load: LoadOptions, how: _How) ->
     loaded = read(model, load)
     network = instantiate(loaded.checkpoint)
     spec = loaded.checkpoint.input
-    check_classes(class_count(network, spec), source, names=loaded.checkpoint.classes)
+    if not source.has_masks:
+        check_classes(class_count(network, spec), source, names=loaded.checkpoint.classes)
     images = load_split(source, how.split, input=spec, limit=limit, progress=progress)
+    if images.has_masks:
+        from prunecli.training import map_count
+
+        check_masks(map_count(network, spec), images)
     scores = on_images.evaluate(
         network,
         images,
@@ -119,7 +132,7 @@ def _by_labels(model: Path, source: DataSource, load: LoadOptions, how: _How) ->
         processes=joined(),
         progress=progress,
     )
-    unlike = unlike_classes(loaded.checkpoint.classes, source)
+    unlike = () if source.has_masks else unlike_classes(loaded.checkpoint.classes, source)
     warnings = merged(loaded.warnings, unlike, scores.warnings)
     return dataclasses.replace(scores, warnings=warnings, preparation=preparation(spec))
 
@@ -128,6 +141,9 @@ def _why_unlabelled(agreed: Evaluation, source: DataSource) -> tuple[str, ...] |
     """Say why the labels of images say nothing of a model; None where they do."""
     if source.classes == UNLABELLED:
         return ()
+    if source.has_masks:
+        maps = [one for one in agreed.outputs if len(one.shape) == 3]
+        return None if maps else ("the masks of the data are not looked at: the model has no maps",)
     shape = agreed.outputs[0].shape
     if shape == (len(source.classes),):
         return None

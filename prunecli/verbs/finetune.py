@@ -175,7 +175,8 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         epochs=len(result.epochs),
         best_epoch=result.best_epoch,
     )
-    classes = checkpoint.classes if run.options.loss == OUTPUTS else source.classes
+    named = run.options.loss != OUTPUTS and bool(source.classes)
+    classes = source.classes if named else checkpoint.classes
     trained = _checkpoint(run, opened.loaded, result, step, layers=layers, classes=classes)
     _write(run, opened.loaded, trained, result, earlier)
     return FinetuneReport(
@@ -215,6 +216,9 @@ def _told(run: _Run, opened: Opened) -> tuple[DataSource, Taught]:
     spec = opened.checkpoint.input
     if run.options.loss != OUTPUTS:
         source = open_source(run.data)
+        if source.has_masks:
+            training.map_count(opened.model, spec)
+            return source, _taught(run, opened, None)
         classes = class_count(opened.model, spec)
         check_classes(classes, source, names=opened.checkpoint.classes)
         return source, _taught(run, opened, classes)

@@ -70,7 +70,7 @@ class Scored:
             # As it is stored, whatever training made of it.
             teacher = instantiate(taught.opened.checkpoint)
             dense = score(teacher, images_for(own), input=own).accuracy
-        change = AccuracyChange(first.accuracy, last.accuracy, self.images.split)
+        change = AccuracyChange(first.accuracy, last.accuracy, self.images.split, first.measure)
         return Scores(change, dense, self.images.warnings)
 
     def following(self, task: Imitation, before: nn.Module, after: nn.Module) -> Scores:

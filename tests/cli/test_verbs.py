@@ -23,7 +23,7 @@ from tests.support.command_line import envelope, run
 VERBS = {
     "analyze": (
         ["m.pt", "--data", "digits"],
-        {"dataset", "model", "seconds", "pictures", "learnability", "page"},
+        {"dataset", "masks", "model", "seconds", "pictures", "learnability", "page"},
     ),
     "prune": (
         ["m.pt", "--flops", "0.5"],
