@@ -78,6 +78,7 @@ def finetune(
     $ prunecli finetune model.pruned.pt --data images/ --teacher model.pt
     $ prunecli finetune model.pruned.pt --data images/ --teacher none
     $ prunecli finetune model.pruned.pt --data images/ --loss outputs
+    $ prunecli finetune pretrained.pt --data flowers/ --new-head --epochs 20
     $ prunecli finetune model.pruned.pt --data images/ --report training.html
     $ prunecli finetune model.pruned.pt --data images/ --resume
     $ prunecli finetune model.pt --data images/ --sparsity 0.9 --sparsity-schedule cubic

@@ -106,6 +106,7 @@ def _(report: FinetuneReport, *, rows: int | None) -> Parts:
         + ", selected on held-out images"
         + (", stopped early" if report.stopped_early else ""),
         **preparation_facts(report.preparation),
+        "augmentation": report.augmentation,
         "precision": report.precision,
         **shares_facts(report.epochs[-1].shares),
         **({} if report.threads is None else {"threads": str(report.threads)}),

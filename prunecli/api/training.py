@@ -14,7 +14,7 @@ from prunecli.options.declare import chosen, takes
 from prunecli.options.finetune import OUTPUTS
 from prunecli.progress import Progress, silent
 from prunecli.sparse import weight_layers
-from prunecli.training import FinetuneResult
+from prunecli.training import FinetuneResult, HeadFirst, head_epochs, with_new_head
 from prunecli.training import finetune as finetune_network
 
 if TYPE_CHECKING:
@@ -43,10 +43,17 @@ def finetune(
     """Return a trained copy of `model`, its best epoch chosen on images held out from training.
 
     What `masks` leave out (those of `sparsify`) stays zero. With `loss="outputs"` the outputs of
-    `teacher` are followed, on images without labels. Keywords change `options`.
+    `teacher` are followed, on images without labels. With `new_head` the copy has a classifier for
+    the classes of the data. Keywords change `options`.
     """
     options = chosen(FinetuneOptions, options, choices, teacher=teacher is not None)
     grows = options.sparsity is not None
+    method = None
+    if options.new_head:
+        classes = len(open_source(data).classes)
+        model, head = with_new_head(model, input, classes=classes, seed=options.seed)
+        epochs = head_epochs(options.epochs, options.head_epochs)
+        method = HeadFirst(head, epochs=epochs, first_rate=options.first_rate)
     layers = weight_layers(read_network(model, example_arguments(input, model))) if grows else ()
     follows = options.loss == OUTPUTS
     return finetune_network(
@@ -57,6 +64,7 @@ def finetune(
         teacher=teacher,
         masks=masks,
         layers=layers,
+        method=method,
         run_dir=run_dir,
         resume=resume,
         progress=progress,

@@ -1,6 +1,7 @@
 """Image data sets: found by format, split by seed, decoded once."""
 
 from prunecli.data.formats import idx, cifar, hugging_face, pairs, csv_table, folders, npz, digits  # isort: skip - the order of recognition
+from prunecli.data.examples import Change, changed
 from prunecli.data.image_files import Files, Sample
 from prunecli.data.images import Batch, ImageSet, MemoryImageSet, StreamedImageSet, plan_batches
 from prunecli.data.load import check_classes, load_split, unlike_classes
@@ -27,6 +28,7 @@ __all__ = [
     "FORMATS",
     "Arrays",
     "Batch",
+    "Change",
     "DataFormat",
     "DataSource",
     "Files",
@@ -38,6 +40,7 @@ __all__ = [
     "Sample",
     "StreamedImageSet",
     "available_splits",
+    "changed",
     "check_classes",
     "choose",
     "cifar",

@@ -15,7 +15,7 @@ from torch import Tensor
 from prunecli.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prunecli.processes import Processes
 
@@ -54,6 +54,8 @@ class ImageSet(ABC):
     split: str
     warnings: tuple[str, ...]
     has_masks: bool = field(default=False, kw_only=True)
+    whole: Callable[[int], Tensor | None] | None = field(default=None, kw_only=True)
+    """Gives an image in the size that it has in its file; None: `example` is all there is."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,6 +74,18 @@ class ImageSet(ABC):
         for batch in plan_batches(len(self), 64):
             for _, masks in self.gather([batch]):
                 yield tuple(self.paths[at] for at in self.readable(batch).tolist()), masks
+
+    @abstractmethod
+    def example(self, position: int) -> Tensor | None:
+        """Return one image, uint8 [C, H, W]; None for one that cannot be read."""
+
+    def picture(self, position: int) -> Tensor | None:
+        """Return one image as it is in its file, uint8 [C, h, w]; None where it cannot be read."""
+        found = None if self.whole is None else self.whole(position)
+        return self.example(position) if found is None else found
+
+    def miss(self, names: Iterable[str]) -> None:  # noqa: B027 - in memory all have been read
+        """Remember images that could not be read where others read them."""
 
     def found(self) -> tuple[str, ...]:
         """Return the warnings, with those that only reading the images brought up."""
@@ -101,6 +115,10 @@ class MemoryImageSet(ImageSet):
     def images(self) -> Tensor:
         """All images, uint8 [n, C, H, W]."""
         return self.pixels
+
+    def example(self, position: int) -> Tensor:
+        """Return one image, uint8 [C, H, W]."""
+        return self.pixels[position]
 
     def gather(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield the images and labels at each tensor of positions."""
@@ -139,6 +157,14 @@ class StreamedImageSet(ImageSet):
                         yield batch
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def example(self, position: int) -> Tensor | None:
+        """Return one image, decoded now: uint8 [C, H, W]; None for one that cannot be read."""
+        return self.decode(position)
+
+    def miss(self, names: Iterable[str]) -> None:
+        """Remember images that could not be read where others read them."""
+        self.unreadable.update(names)
 
     def found(self) -> tuple[str, ...]:
         """Return the warnings, with the number of images that could not be read so far."""

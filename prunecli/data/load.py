@@ -17,7 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from prunecli.architectures.inputs import check_takes_images
-from prunecli.data.decode import mode_for, read_image, to_image, to_pixels
+from prunecli.data.decode import (
+    mode_for,
+    read_image,
+    to_image,
+    to_pixels,
+    whole_pixels,
+)
 from prunecli.data.images import ImageSet, MemoryImageSet, StreamedImageSet, images_of
 from prunecli.data.masks import read_mask
 from prunecli.data.source import (
@@ -37,7 +43,7 @@ from prunecli.progress import Progress, Step, silent
 from prunecli.wording import some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,6 +51,10 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of decoded pixels above which images are streamed instead of kept."""
+
+CROPPED = 4
+"""How many times as wide as the input a photograph is decoded at the least, if it is as large: a
+crop of 8 % of its area is then still larger than the input."""
 
 CHUNK = 512
 """Images that one thread decodes before it reports."""
@@ -85,8 +95,8 @@ def load_split(
     decode = _decoder(raw, input)
     shape = (input.channels, input.height, input.width)
     if len(raw) * math.prod(shape) > memory_limit:
-        return _streamed(source, split, raw, decode)
-    return _decoded(source, split, raw, decode, shape=shape, progress=progress)
+        return _streamed(source, split, raw, decode, input)
+    return _decoded(source, split, raw, decode, input_spec=input, progress=progress)
 
 
 def _check_images(source: DataSource, raw: RawSplit) -> None:
@@ -116,20 +126,26 @@ def check_every_class(source: DataSource, split: str) -> None:
 
 
 def check_classes(
-    model_classes: int, source: DataSource, *, names: tuple[str, ...] | None = None
+    model_classes: int,
+    source: DataSource,
+    *,
+    names: tuple[str, ...] | None = None,
+    replaceable: bool = False,
 ) -> None:
     """Raise `InputError` when a network's classes are not those of the data.
 
     `CLASS_COUNT_MISMATCH` for another number, `CLASS_ORDER_MISMATCH` when the network's own class
-    `names` are the same as the data's in another order, so that every score would be wrong.
+    `names` are the same as the data's in another order, so that every score would be wrong. The
+    hint names `--new-head` where the classifier is `replaceable`.
     """
     if model_classes != len(source.classes):
         raise InputError(
             f"the model has {model_classes} outputs but the data has {len(source.classes)} classes",
             code="CLASS_COUNT_MISMATCH",
             where=str(source.path),
-            hint=f"the data's classes are {some(source.classes)}; give the data that the model "
-            "was made for, or a model with as many outputs",
+            hint=f"the data's classes are {some(source.classes)}; "
+            + ("to train a new classifier for them on this model: --new-head; or " * replaceable)
+            + "give the data that the model was made for, or a model with as many outputs",
         )
     if names is not None and names != source.classes and sorted(names) == sorted(source.classes):
         raise InputError(
@@ -169,15 +185,33 @@ def _decoder(raw: RawSplit, spec: InputSpec) -> Callable[[int], _Decoded]:
     return decode_file
 
 
+def _whole(raw: RawSplit, spec: InputSpec, kept: Sequence[int]) -> Callable[[int], Tensor | None]:
+    """Return what reads the images at the positions `kept` in the size that they have."""
+    mode = mode_for(spec)
+    least = (CROPPED * spec.width, CROPPED * spec.height)
+
+    def read(position: int) -> Tensor | None:
+        try:
+            if isinstance(raw, Arrays):
+                return whole_pixels(to_image(raw.images[kept[position]]), mode)
+            content = BytesIO(content_of(raw, kept[position]))
+            return whole_pixels(read_image(content, least=least), mode)
+        except Exception:  # noqa: BLE001 - decoders raise anything on a broken file
+            return None
+
+    return read
+
+
 def _decoded(
     source: DataSource,
     split: str,
     raw: RawSplit,
     decode: Callable[[int], _Decoded],
     *,
-    shape: tuple[int, int, int],
+    input_spec: InputSpec,
     progress: Progress,
 ) -> ImageSet:
+    shape = input_spec.shape
     pixels = np.empty((len(raw), *shape), dtype=np.uint8)
     masks = np.empty((len(raw), *shape[1:]), np.uint8) if isinstance(raw, Pairs) else None
     readable = np.ones(len(raw), dtype=np.bool_)
@@ -216,11 +250,16 @@ def _decoded(
         split=split,
         warnings=found,
         pixels=torch.from_numpy(pixels if complete else pixels[whole]),
+        whole=_whole(raw, input_spec, whole.tolist()),
     )
 
 
 def _streamed(
-    source: DataSource, split: str, raw: RawSplit, decode: Callable[[int], _Decoded]
+    source: DataSource,
+    split: str,
+    raw: RawSplit,
+    decode: Callable[[int], _Decoded],
+    input_spec: InputSpec,
 ) -> ImageSet:
     def decode_one(position: int) -> Tensor | None:
         image = decode(position)
@@ -238,6 +277,7 @@ def _streamed(
         warnings=(*source.problems, f"the {images_of(split)} do not fit into memory: streamed"),
         decode=decode_one,
         has_masks=isinstance(raw, Pairs),
+        whole=_whole(raw, input_spec, range(len(raw))),
     )
 
 

@@ -76,6 +76,7 @@ def finetune_page(report: FinetuneReport, *, gates: Gates = NO_GATES) -> str:
         "log": "none" if report.log is None else place_text(report.log),
         **({} if report.sampling is None else _trained_on(report.sampling)),
         **({} if record is None else {"record of learnability": record}),
+        "augmentation": report.augmentation,
         "precision": report.precision,
         **({"processes": shared} if (shared := processes_text(report.epochs[-1].shares)) else {}),
         **({} if report.threads is None else {"threads": str(report.threads)}),

@@ -244,7 +244,13 @@ def settings_of(
     accelerator = recipe.accelerator
     chosen = dataclasses.asdict(options)
     own = chosen.pop("training")
-    for name in ("resume", "teacher", "patience", "log"):  # a run that goes on may change these
+    for name in (
+        "resume",
+        "teacher",
+        "patience",
+        "log",
+        "workers",
+    ):  # a run that goes on may change these
         del own[name]
     del chosen["limit"]
     return {

@@ -18,6 +18,7 @@ LABELS, OUTPUTS = "labels", "outputs"
 """What a model may be trained for."""
 
 _LABELLED = needs("loss", LABELS, hint="leave --loss outputs out: it looks at no labels")
+_transfer = partial(option, panel=shared.TRANSFER, needs=(needs("new_head"),))
 _learning = partial(option, panel=shared.LEARNABILITY, metavar="FILE.parquet", needs=(_LABELLED,))
 _RECORDED = needs("record_learnability", hint="add --record-learnability FILE.parquet")
 
@@ -31,6 +32,8 @@ class FinetuneOptions:
     An update takes the gradient of `accumulate` batches. `warmup` is in epochs. `freeze` are
     patterns of layers that stay as they are; after `patience` epochs without a better one on
     held-out images training stops early.
+    With `new_head` the classifier is replaced by one for the classes of the data; it is trained
+    alone for `head_epochs`, then all layers are, the first ones at `first_rate` of its rate.
     A `regularizer` perturbs the weights with noise of size |w|^(`q` / 2) at rate `p`, or drops
     outputs (`prunecli.training.regularizers`).
     `record_learnability` looks at every training image after every epoch, or, in the mode
@@ -63,12 +66,8 @@ class FinetuneOptions:
     alpha: float = shared.alpha(panel=shared.DISTILLATION, needs=(shared.TAUGHT, _LABELLED))
     amp: str = shared.amp(panel=shared.TRAINING)
     ema: float = shared.ema(panel=shared.TRAINING)
-    augment: str = _training(
-        "auto",
-        "Data augmentation. See 'prunecli methods augmentation'.",
-        metavar="NAME",
-        names=Names("augmentation", words=("auto",)),
-    )
+    augment: str = shared.augment(panel=shared.TRAINING)
+    workers: int | None = shared.workers(panel=shared.TRAINING)
     label_smoothing: float = _training(
         0.0, "Label smoothing.", metavar="X", minimum=0, maximum=1, needs=(_LABELLED,)
     )
@@ -111,6 +110,21 @@ class FinetuneOptions:
         """Images whose gradients make one update."""
         return self.batch_size * self.accumulate
 
+    new_head: bool = shared.new_head(panel=shared.TRANSFER, needs=(_LABELLED,))
+    head_epochs: int | None = _transfer(
+        None,
+        "Epochs in which the new classifier is trained alone (default: a quarter of them).",
+        metavar="N",
+        minimum=0,
+    )
+    first_rate: float = _transfer(
+        0.1,
+        "Learning rate of the first layers, as a fraction of that of the new classifier; between "
+        "them it rises layer by layer.",
+        metavar="FRACTION",
+        minimum=0,
+        maximum=1,
+    )
     regularizer: str | None = option(
         None,
         "Regularise by noise on weights or outputs during training. "

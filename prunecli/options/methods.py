@@ -95,8 +95,9 @@ class TrainingOptions:
     after every `updates` mini-batches; None: as many as make about 30 removals, each of the same
     fraction of the cost. None for `lr` and `schedule` takes the method's own; for `teacher` it is
     the model itself before it is pruned (nobody in `iterative`), and the path `none` is nobody.
-    `amp`, `ema`, `clip`, `warmup`, `patience`, `accumulate`, `freeze`, `device`, `compile` and
-    `log` are as in `FinetuneOptions`. `resume` continues an interrupted run.
+    `amp`, `ema`, `clip`, `warmup`, `patience`, `accumulate`, `freeze`, `augment`, `workers`,
+    `device`, `compile` and `log` are as in `FinetuneOptions`. `resume` continues an interrupted
+    run.
     """
 
     epochs: int | None = _training(
@@ -138,6 +139,8 @@ class TrainingOptions:
     patience: int | None = shared.patience(panel=shared.METHOD, needs=(TRAINS, _BY_EPOCHS))
     accumulate: int = shared.accumulate(panel=shared.METHOD, needs=(TRAINS, _ADDS_UP))
     freeze: tuple[str, ...] = shared.freeze(panel=shared.METHOD, needs=(TRAINS, _CUT_AT_ONCE))
+    augment: str = shared.augment(panel=shared.METHOD, needs=(TRAINS,))
+    workers: int | None = shared.workers(panel=shared.METHOD, needs=(TRAINS,))
     device: str = shared.train_device(panel=shared.METHOD, needs=(TRAINS,))
     compile: bool = shared.compiled(panel=shared.METHOD, needs=(TRAINS, _CUT_AT_ONCE))
     log: tuple[str, ...] = shared.log(panel=shared.METHOD, needs=(TRAINS,))

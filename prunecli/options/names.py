@@ -57,7 +57,9 @@ REGISTERED: Mapping[str, tuple[str, ...]] = {
     "schedule": ("one-cycle", "cosine", "linear", "step", "constant"),
     "regularizer": ("bridgeout", "bridgeout-linear", "dropout"),
     "sparsity schedule": ("cubic", "linear", "at-once"),
-    "augmentation": ("none", "flip", "crop", "crop-flip"),
+    "augmentation": (
+        "none", "flip", "crop", "crop-flip", "imagenet", "randaugment", "mixup", "cutmix",
+    ),
     "device": ("cpu", "cuda"),
     "export format": ("onnx",),
     "data format": (
@@ -145,6 +147,11 @@ def signals(text: str) -> Iterator[tuple[str, str]]:
 def several(text: str) -> Iterator[tuple[str, str]]:
     """Read names with commas between."""
     yield from (("", part.strip()) for part in text.split(","))
+
+
+def plus(text: str) -> Iterator[tuple[str, str]]:
+    """Read names with plus signs between."""
+    yield from (("", part.strip()) for part in text.split("+"))
 
 
 def chain(text: str) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from prunecli.options.declare import Needs, option
-from prunecli.options.names import Names
+from prunecli.options.names import Names, plus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,7 @@ TRAINING = "Training"
 DISTILLATION = "Knowledge distillation"
 REGULARIZATION = "Regularization by noise"
 SPARSITY = "Sparsity during training (existing zeros are always kept)"
+TRANSFER = "Transfer to other classes"
 LEARNABILITY = "Learnability of training images"
 PRECISION = "Precision (INT8, half)"
 TIMING = "Benchmark"
@@ -42,6 +43,7 @@ PANELS = (
     LATENCY,
     TRAINING,
     DISTILLATION,
+    TRANSFER,
     REGULARIZATION,
     SPARSITY,
     LEARNABILITY,
@@ -168,6 +170,28 @@ freeze = partial(
     "Layers that are not trained, by name or pattern ('features.*'). Their batch norms keep their "
     "statistics. Repeatable.",
     metavar="PATTERN",
+)
+new_head = partial(
+    option,
+    False,
+    "Put a new classifier for the classes of the data on the model.",
+    basic=True,
+)
+augment = partial(
+    option,
+    "auto",
+    "Data augmentation, one or several (imagenet+randaugment+mixup). See 'prunecli methods "
+    "augmentation'.",
+    metavar="NAMES",
+    names=Names("augmentation", words=("auto",), read=plus),
+)
+workers = partial(
+    option,
+    None,
+    "Processes that decode and change training images ahead of the training (default: up to 8 "
+    "beside a GPU; on a CPU none: threads decode).",
+    metavar="N",
+    minimum=0,
 )
 train_device = partial(
     option,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prunecli.errors import InputError
 from prunecli.options.finetune import OUTPUTS
 from prunecli.options.granularity import WEIGHT
+from prunecli.options.names import plus
 from prunecli.options.shared import NO_TEACHER
 
 if TYPE_CHECKING:
@@ -41,6 +42,20 @@ def check_training(options: FinetuneOptions) -> None:
             "--regularizer bridgeout-linear draws its noise for a whole batch at once",
             code="BAD_OPTION",
             hint="leave --accumulate out, or take a larger --batch-size",
+        )
+    if options.new_head and (options.sparsity is not None or options.regularizer is not None):
+        other = "--sparsity" if options.sparsity is not None else "--regularizer"
+        raise InputError(
+            f"{other} and --new-head cannot be combined",
+            code="BAD_OPTION",
+            hint=f"train with --new-head first, then run finetune {other} on the result",
+        )
+    if options.head_epochs is not None and options.head_epochs >= options.epochs:
+        raise InputError(
+            f"--head-epochs {options.head_epochs} leaves no epoch of {options.epochs} to train all "
+            "layers",
+            code="BAD_OPTION",
+            hint="give fewer, or more --epochs",
         )
     for name, (fine, wanted) in RANGES.items():
         value = getattr(options, name)
@@ -110,6 +125,14 @@ def check_sampling(options: FinetuneOptions) -> None:
             code="BAD_OPTION",
             hint="give one of the two",
         )
+    mixed = {"mixup", "cutmix"} & {name for _, name in plus(options.augment)}
+    in_training = options.record_learnability_mode == "training"
+    if mixed and options.record_learnability and in_training:
+        raise InputError(
+            f"hits cannot be taken from training on mixed images (--augment {options.augment})",
+            code="BAD_OPTION",
+            hint="record them in a pass of their own: --record-learnability-mode evaluation",
+        )
     asked = options.curriculum or options.importance_sampling
     if asked and options.record_learnability and options.record_learnability_mode == "training":
         raise InputError(
@@ -134,6 +157,9 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "warmup": (lambda value: 0 <= value < float("inf"), "0 (none) or a number of epochs"),
     "patience": (lambda value: value >= 1, "1 or more"),
     "accumulate": (lambda value: value >= 1, "1 or more"),
+    "head_epochs": (lambda value: value >= 0, "0 or more"),
+    "first_rate": (lambda value: 0 < value <= 1, "a fraction above 0, up to 1"),
+    "workers": (lambda value: value >= 0, "0 or more"),
     "limit": (lambda value: value >= 2, "2 or more"),
     "p": (lambda value: 0 < value < 1, "a rate between 0 and 1, such as 0.3"),
     "q": (lambda value: 0 < value < float("inf"), "a number above 0, such as 1.5"),

@@ -142,6 +142,7 @@ class FinetuneReport:
 
     Epoch 0 is the model before training, which is kept where no epoch is better. `stopped_early`
     tells that training ended before its last epoch because none was better for long.
+    `augmentation` is what was done to images, in torchvision's words.
     `teacher` is the accuracy of the teacher on the images of `accuracy`, where there is one, and
     `taught_by` says who that is.
     Without labels `accuracy` is the agreement with the teacher, as its `measure` says; `imitated`
@@ -173,6 +174,7 @@ class FinetuneReport:
     stopped_early: bool = False
     imitated: tuple[ImitatedOutput, ...] = ()
     outputs: tuple[OutputAgreement, ...] = ()
+    augmentation: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from prunecli.training.finetune import FinetuneResult, check_options, finetune
 from prunecli.training.freezing import check_frozen
 from prunecli.training.imitation import Imitation, check_following
 from prunecli.training.losses import distillation_loss
+from prunecli.training.new_head import with_new_head
 from prunecli.training.optimizers import OPTIMIZERS
 from prunecli.training.regularizers import REGULARIZERS, check_regularizer
 from prunecli.training.schedules import SCHEDULES
 from prunecli.training.state import has_state
+from prunecli.training.transfer import HeadFirst, head_epochs
 
 __all__ = [
     "AUGMENTATIONS",
@@ -19,6 +21,7 @@ __all__ = [
     "REGULARIZERS",
     "SCHEDULES",
     "FinetuneResult",
+    "HeadFirst",
     "Imitation",
     "check_following",
     "check_frozen",
@@ -28,5 +31,7 @@ __all__ = [
     "distillation_loss",
     "finetune",
     "has_state",
+    "head_epochs",
     "map_count",
+    "with_new_head",
 ]

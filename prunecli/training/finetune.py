@@ -84,6 +84,7 @@ class FinetuneResult:
     steps_per_epoch: int = 0
     stopped_early: bool = False
     task: Task | None = None
+    augmentation: str = ""
 
 
 def finetune(
@@ -296,7 +297,7 @@ def _settings(recipe: Recipe, student: nn.Module, teacher: nn.Module | None) -> 
         **({} if recipe.options.regularizer else dict.fromkeys(REGULARIZING)),
         "match": list(recipe.options.match),
         # What a run that goes on may change, and what runs from before do not say.
-        **dict.fromkeys(("patience", "log", "device")),
+        **dict.fromkeys(("patience", "log", "device", "workers")),
         **{name: None for name in NEWER if getattr(recipe.options, name) == getattr(PLAIN, name)},
         # What the records say, not where they lie.
         **{
@@ -357,6 +358,7 @@ def _result(session: Session, warnings: list[str], zeros: MaskedWeights | None) 
         threads=_threads(session.recipe.accelerator),
         plan=plan,
         stopped_early=session.is_spent,
+        augmentation=session.recipe.augmentation.text,
         steps_per_epoch=session.recipe.steps_per_epoch,
         task=session.recipe.task,
         record=_record(session),

@@ -20,6 +20,7 @@ from prunecli.training.augment import augmented
 from prunecli.training.freezing import hold_statistics_
 from prunecli.training.method import Batch, TrainingRun
 from prunecli.training.placing import replace_network_
+from prunecli.training.reading import gather
 from prunecli.training.recipe import Recipe, derive_seed
 from prunecli.training.sampling import with_positions
 from prunecli.training.state import Totals
@@ -80,7 +81,9 @@ def _train_within_epoch(run: TrainingRun, end: int, meter: Meter, timer: Timer) 
     recipe, start = run.recipe, run.step
     stop = min(recipe.steps_per_epoch, start + end - run.taken)
     batches = drawn_batches(recipe, run.epoch)[start:stop]
-    for at, positions, images, labels in with_positions(recipe.images, batches):
+    for at, positions, images, labels in with_positions(
+        recipe.images, batches, gather(recipe, run.epoch)
+    ):
         if run.step != start + at:  # past batches of which nothing could be read
             _check_alone(run)
             run.step = start + at
@@ -149,7 +152,7 @@ def train_step(
     generator = torch.Generator().manual_seed(draws)
     images = images.to(accelerator.device, non_blocking=True)
     labels = labels.to(accelerator.device, non_blocking=True)
-    images, labels = augmented(recipe.augmentation, images, labels, generator)
+    images, labels, targets = augmented(recipe.augmentation, images, labels, generator)
     set_learning_rate(run.optimizer, learning_rate(run, run.taken))
     method.before_step(run)
     if weights is not None:
@@ -161,7 +164,7 @@ def train_step(
         chosen = None if weights is None else weights[part]
         share = (part.stop - part.start) / len(images)
         done.append(
-            _pass(run, images[part], labels[part], chosen, share=share, last=at == len(parts))
+            _pass(run, images[part], targets[part], chosen, share=share, last=at == len(parts))
         )
     loss = torch.stack([judged.loss for judged in done]).sum()
     logits = torch.cat([judged.output for judged in done])

@@ -67,7 +67,8 @@ def replace_network_(run: TrainingRun, replacement: Replacement | None) -> None:
     optimizer = build_optimizer(bare, recipe.options, replacement.groups)
     recipe.accelerator.free_memory()  # it would hold on to the networks before
     run.model, run.optimizer = _prepared(bare, optimizer, recipe)
-    run.bare, run.generation = bare, run.generation + 1
+    run.generation += bare is not old  # the tensors of the same network go on fitting it
+    run.bare = bare
     move_optimizer_state_((old, old_optimizer), (bare, run.optimizer), replacement.moved)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,11 +16,12 @@ from prunecli.preflight.training import check_sampling
 from prunecli.report import SamplingReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from prunecli.data import ImageSet
     from prunecli.options import FinetuneOptions
+
+Gather: TypeAlias = Callable[[Sequence[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 
 Draw: TypeAlias = Callable[[int, torch.Generator], Tensor]
 """(epoch from 0, a generator) -> the positions of as many images as there are, perhaps repeated."""
@@ -121,14 +122,15 @@ SAMPLINGS: dict[str, Callable[[Known, Sequence[Path], ImageSet, FinetuneOptions]
 
 
 def with_positions(
-    images: ImageSet, batches: Sequence[Tensor]
+    images: ImageSet, batches: Sequence[Tensor], gather: Gather | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Yield the number, positions, images and labels of every batch, without what is unreadable.
 
+    `gather` reads the batches where the images do not do so themselves.
     Numbers count from 0 and leave out batches of which nothing could be read.
     """
     waiting = enumerate(batches)
-    for pixels, labels in images.gather(batches):
+    for pixels, labels in (gather or images.gather)(batches):
         at, batch = next(waiting)
         while not len(positions := images.readable(batch)):
             at, batch = next(waiting)

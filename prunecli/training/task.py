@@ -112,7 +112,8 @@ class Classes:
         logits, auxiliary = class_logits(output)
         _check_teacher(logits, taught)
         loss = self.objective(logits, auxiliary, labels, taught, weights)
-        return Judged(loss, logits, logits.detach().argmax(1) == labels)
+        true = labels if labels.ndim == 1 else labels.argmax(1)  # shares of mixed images
+        return Judged(loss, logits, logits.detach().argmax(1) == true)
 
     def evaluate(
         self,

@@ -50,6 +50,7 @@ from prunecli.progress import Clock, Progress, silent
 from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
 from prunecli.sparse.layers import weight_layers
 from prunecli.verbs.images import class_count
+from prunecli.verbs.new_head import with_head_for
 from prunecli.verbs.opened import Opened, open_model
 from prunecli.verbs.scored_run import Scored, Scores
 from prunecli.verbs.showing import Show, check_show, shown
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from prunecli.checkpoint import Checkpoint
     from prunecli.data import ImageSet
     from prunecli.sparse.layers import WeightLayer
-    from prunecli.training import FinetuneResult
+    from prunecli.training import FinetuneResult, HeadFirst
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,15 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
     checkpoint = opened.checkpoint
     training.check_frozen(opened.model, run.options.freeze)
     training.check_regularizer(run.options, opened.model, masks=checkpoint.masks)
+    opened, head = _with_head(run, opened)
     source, taught = _told(run, opened)
+    checkpoint = opened.checkpoint
     run = run if taught.opened is not None else _alone(run, show.gates)
     earlier = _earlier(run, opened.loaded, source)
     layers = (
         weight_layers(opened.network(Clock(silent))) if run.options.sparsity is not None else ()
     )
-    result, scores = _trained(run, opened, taught, source, layers)
+    result, scores = _trained(run, opened, taught, source, layers, head=head)
     step = RunStep(
         verb="finetune",
         command=run.command,
@@ -206,7 +209,16 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
         stopped_early=result.stopped_early,
         imitated=result.task.report if isinstance(result.task, training.Imitation) else (),
         outputs=scores.outputs,
+        augmentation=result.augmentation,
     )
+
+
+def _with_head(run: _Run, opened: Opened) -> tuple[Opened, str | None]:
+    """Return the model to train, and the path of its new classifier if it was given one."""
+    if not run.options.new_head:
+        return opened, None
+    classes = open_source(run.data).classes
+    return with_head_for(opened, classes, seed=run.options.seed)
 
 
 def _told(run: _Run, opened: Opened) -> tuple[DataSource, Taught]:
@@ -220,7 +232,7 @@ def _told(run: _Run, opened: Opened) -> tuple[DataSource, Taught]:
             training.map_count(opened.model, spec)
             return source, _taught(run, opened, None)
         classes = class_count(opened.model, spec)
-        check_classes(classes, source, names=opened.checkpoint.classes)
+        check_classes(classes, source, names=opened.checkpoint.classes, replaceable=True)
         return source, _taught(run, opened, classes)
     source, taught = open_images(run.data), _taught(run, opened, None)
     if taught.opened is None:
@@ -288,6 +300,8 @@ def _trained(
     taught: Taught,
     source: DataSource,
     layers: Sequence[WeightLayer],
+    *,
+    head: str | None,
 ) -> tuple[FinetuneResult, Scores]:
     """Train, and score before and after on images that no choice was made on, if there are any."""
     from prunecli import training
@@ -306,6 +320,7 @@ def _trained(
         teacher_classes=taught.classes,
         masks=opened.checkpoint.masks,
         layers=layers,
+        method=None if head is None else _head_first(head, run.options),
         run_dir=run.run_dir,
         resume=run.resume,
         progress=progress,
@@ -322,6 +337,13 @@ def _trained(
     return result, scored.by_labels(opened.model, result.model, taught, images_for)
 
 
+def _head_first(head: str, options: FinetuneOptions) -> HeadFirst:
+    from prunecli import training
+
+    epochs = training.head_epochs(options.epochs, options.head_epochs)
+    return training.HeadFirst(head, epochs=epochs, first_rate=options.first_rate)
+
+
 def _checkpoint(
     run: _Run,
     loaded: Loaded,
@@ -333,7 +355,11 @@ def _checkpoint(
 ) -> Checkpoint:
     """Return what was trained as it is to be stored, with where it comes from."""
     assert step.accuracy is not None
-    facts = {"accuracy": dataclasses.asdict(step.accuracy), "data": run.data}
+    facts = {
+        "accuracy": dataclasses.asdict(step.accuracy),
+        "data": run.data,
+        "augmentation": result.augmentation,
+    }
     trained = dataclasses.replace(
         loaded.checkpoint,
         tensors=state_of(result.model),

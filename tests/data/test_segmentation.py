@@ -14,7 +14,7 @@ from prunecli.architectures.reference import InputSpec
 from prunecli.data import load_split, open_images, open_source
 from prunecli.data.masks import check_ids
 from prunecli.errors import InputError
-from prunecli.training.augment import AUGMENTATIONS, augmented
+from prunecli.training.augment import Setting, augmented, make_augmentation
 from tests.support.segmentation import shapes, write_pairs, write_voc
 
 RGB16 = InputSpec(3, 16, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -143,7 +143,9 @@ def test_masks_move_as_their_images_do(name):
     mask = mask.to(torch.uint8)
     images = (mask[:, None] + 1).expand(-1, 3, -1, -1)  # every pixel says its own id
     generator = torch.Generator().manual_seed(1)
-    moved, masks = augmented(AUGMENTATIONS.get(name), images, mask, generator)
+    spec = InputSpec(3, 16, 16, (0.5,) * 3, (0.5,) * 3)
+    augmentation = make_augmentation([name], Setting(spec, 2))
+    moved, masks, _ = augmented(augmentation, images, mask, generator)
     outside = moved[:, 0] == 0
     assert torch.equal(masks[~outside], moved[:, 0][~outside] - 1)
     assert (masks[outside] == 255).all()

@@ -28,7 +28,12 @@ from prunecli.training import (
     devices,
     distillation_loss,
 )
-from prunecli.training.augment import augmentation_for
+from prunecli.training.augment import (
+    Augmentation,
+    Setting,
+    augmentation_for,
+    make_augmentation,
+)
 from prunecli.training.average import ExponentialAverage
 from prunecli.training.devices import PRECISIONS, make_accelerator, precision_of
 from prunecli.training.loop import derive_seed, epoch_batches
@@ -203,6 +208,12 @@ def windows(image: torch.Tensor, margin: int, *, mirror: bool) -> set[bytes]:
     return found
 
 
+def made(name: str, images: torch.Tensor) -> Augmentation:
+    _, channels, height, width = images.shape
+    spec = InputSpec(channels, height, width, (0.5,) * channels, (0.5,) * channels)
+    return make_augmentation([name], Setting(spec, 10))
+
+
 @pytest.mark.parametrize(
     ("name", "margin", "mirror"),
     [("none", 0, False), ("flip", 0, True), ("crop", 4, False), ("crop-flip", 4, True)],
@@ -212,7 +223,7 @@ def test_an_augmented_image_is_one_of_those_made_by_hand(name, margin, mirror):
     possible = [windows(image, margin, mirror=mirror) for image in images]
     seen = set()
     for seed in range(8):
-        changed = AUGMENTATIONS.get(name)(images, seeded(seed))
+        changed = made(name, images).batch(images, seeded(seed))
         assert changed.dtype == torch.uint8
         assert changed.shape == images.shape
         for image, allowed in zip(changed, possible, strict=True):
@@ -226,14 +237,24 @@ def test_an_augmented_image_is_one_of_those_made_by_hand(name, margin, mirror):
 def test_every_augmentation_repeats_with_its_seed_and_leaves_its_input_alone(name):
     images = random_images(8, size=16)
     before = images.clone()
-    augment = AUGMENTATIONS.get(name)
-    assert torch.equal(augment(images, seeded(1)), augment(images, seeded(1)))
+    augment = made(name, images)
+    assert torch.equal(augment.batch(images, seeded(1)), augment.batch(images, seeded(1)))
+    for change in (
+        augment.picture,
+        lambda image: augment.mixed(image[None], torch.zeros(1).long()),
+    ):
+        found = []
+        for _ in range(2):
+            torch.manual_seed(1)
+            found.append(change(images[0]))
+        one, two = (each if isinstance(each, torch.Tensor) else each[0] for each in found)
+        assert torch.equal(one, two)
     assert torch.equal(images, before)
 
 
 def test_images_of_a_batch_are_moved_independently():
     images = random_images(1).expand(64, -1, -1, -1)
-    changed = AUGMENTATIONS.get("crop-flip")(images, seeded())
+    changed = made("crop-flip", images).batch(images, seeded())
     assert len({image.contiguous().numpy().tobytes() for image in changed}) > 40
 
 
@@ -241,10 +262,15 @@ def test_automatic_augmentation_leaves_digits_and_grey_images_alone(tmp_path):
     digits = data.open_source("digits")
     photographs = data.DataSource(tmp_path, "image-folder", ("a",), {})
     grey = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
-    assert augmentation_for("auto", photographs, RGB) is AUGMENTATIONS.get("crop-flip")
-    assert augmentation_for("auto", digits, RGB) is AUGMENTATIONS.get("none")
-    assert augmentation_for("auto", photographs, grey) is AUGMENTATIONS.get("none")
-    assert augmentation_for("flip", digits, grey) is AUGMENTATIONS.get("flip")
+    mirrored = "RandomHorizontalFlip(p=0.5)"
+    for name, source, spec, text in (
+        ("auto", photographs, RGB, f"RandomCrop(size=(32, 32), padding=4), {mirrored}"),
+        ("auto", digits, RGB, "none"),
+        ("auto", photographs, grey, "none"),
+        ("flip", digits, grey, mirrored),
+        ("auto+cutmix", digits, grey, "CutMix(alpha=1.0, num_classes=10)"),
+    ):
+        assert augmentation_for(name, source, spec).text == text
 
 
 def test_normalising_is_that_of_torchvision_in_channels_last_memory():
