@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--flops", nargs="*", type=float, default=[0.5, 0.25])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--images", type=int, default=0, help="to train on; 0 for all")
+    parser.add_argument("--test-images", type=int, default=0, help="to score on; 0 for all")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -156,7 +157,7 @@ def run(cell: Cell, method: str, arguments: argparse.Namespace) -> Row:
     """Cut and train once, and score and time what came of it."""
     source = open_source(arguments.data)
     dense = dense_network(cell, source, arguments.work)
-    test = load_split(source, "test", input=INPUT, seed=0)
+    test = load_split(source, "test", input=INPUT, limit=arguments.test_images or None, seed=0)
     slim, precision = CUTS[method](Job(dense, source, arguments.data, cell))
     before, after = (evaluate(model, test, input=INPUT).accuracy for model in (dense, slim))
     ms, ratio = timed(dense, slim)
