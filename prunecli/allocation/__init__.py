@@ -18,6 +18,7 @@ from prunecli.allocation.problem import (
     ceilings_of,
     keep_mask,
 )
+from prunecli.allocation.stairs import fast_widths
 from prunecli.cost.alignment import Alignment, default_alignment
 from prunecli.preflight.pruning import BY_IMPORTANCE
 
@@ -40,6 +41,7 @@ __all__ = [
     "decayed_targets",
     "default_alignment",
     "density",
+    "fast_widths",
     "greedy",
     "keep_mask",
     "knapsack_rule",

@@ -12,6 +12,8 @@ from prunecli.allocation.remaining import limits, what_stays
 from prunecli.errors import InfeasibleBudgetError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prunecli.cost.model import Widths
 
 
@@ -62,8 +64,17 @@ CLOSE = 0.97
 """The part of a budget that has to be used; the default alignment may leave more than the rest."""
 
 
-def refill(problem: Problem, widths: Widths, *, enough: float = 1.0) -> Widths:
-    """Give channels back, best saliency per cost first, while less than `enough` is used."""
+def refill(
+    problem: Problem,
+    widths: Widths,
+    *,
+    enough: float = 1.0,
+    may: Callable[[Widths], bool] = lambda _: True,
+) -> Widths:
+    """Give channels back, best saliency per cost first, while less than `enough` is used.
+
+    Widths that are not what they `may` be are left out.
+    """
     widths = widths.copy()
     ranked = [problem.sorted_saliency(group) for group in range(len(problem.groups))]
     blocked = np.zeros(len(problem.groups), np.bool_)
@@ -80,7 +91,7 @@ def refill(problem: Problem, widths: Widths, *, enough: float = 1.0) -> Widths:
         group = int(np.argmax(value))
         trial = widths.copy()
         trial[group] = next_width(problem.widths[group], widths[group]) or widths[group]
-        if problem.load(trial) <= 1.0:
+        if problem.load(trial) <= 1.0 and may(trial):
             widths = trial
         else:
             blocked[group] = True

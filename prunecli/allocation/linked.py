@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,9 +29,14 @@ class Linked:
 
     def expand(self, widths: Widths) -> Widths:
         """Return the width of every group."""
+        return widths[self.set_of]
+
+    @cached_property
+    def set_of(self) -> NDArray[np.int64]:
+        """The number of the set of every group."""
         found = np.zeros(sum(map(len, self.members)), np.int64)
-        for own, width in zip(self.members, widths.tolist(), strict=True):
-            found[list(own)] = width
+        for at, own in enumerate(self.members):
+            found[list(own)] = at
         return found
 
 

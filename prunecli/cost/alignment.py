@@ -17,3 +17,16 @@ def default_alignment(channels: int) -> int:
     Narrow layers cannot afford steps of 16.
     """
     return 16 if channels >= 32 else 8 if channels >= 16 else 4
+
+
+def close_steps(channels: int) -> int:
+    """Return the multiple at which widths of a group are looked at for their time.
+
+    No kernel likes widths off multiples of 4, and wide groups need no closer look.
+    """
+    return 4 if channels <= 256 else 8 if channels <= 512 else 16
+
+
+def fine_steps(channels: int) -> int:
+    """Return the multiple at which a rule says what it wants, whatever is fast."""
+    return max(1, channels // 64)

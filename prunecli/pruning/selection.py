@@ -10,16 +10,18 @@ import numpy as np
 
 from prunecli.allocation import (
     CLOSE,
+    Linked,
     Problem,
     Saliency,
     allocate,
     allowed_widths,
     ceilings_of,
+    fast_widths,
     linked,
     refill,
 )
 from prunecli.budget import format_cost
-from prunecli.cost.alignment import Alignment, default_alignment
+from prunecli.cost.alignment import Alignment, close_steps, fine_steps
 from prunecli.errors import GateError, GraphError, InputError
 from prunecli.graph.coupling.roles import PRODUCERS
 from prunecli.graph.operators import LAYERS, operator_name, schema_arguments
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prunecli.budget import Budget
+    from prunecli.cost.kernel_time import KernelTime
     from prunecli.cost.model import CostModel, Widths
     from prunecli.cutting.equal_widths import Links
     from prunecli.graph.coupling.groups import ChannelGroup
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 Shapes = tuple[tuple[tuple[int, ...], ...], ...]
 
 FINER = (4, 1)
-"""Alignments at which what the default one leaves of the budget is handed out."""
+"""Steps at which what the default ones leave of the budget is handed out."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def select(
 ) -> Selection:
     """Return the widths under the budget; exact cuts alone where they suffice.
 
-    Widths off the default alignment are taken where less than `enough` of the budget is used.
+    By default those widths are taken that are fast on this machine (`allocation.stairs`), and
+    others where less than `enough` of the budget is used and they cost no more time than the rest.
 
     `held` says why groups stay whole beside those that the options freeze; `importance` has one
     number per group, for allocations that look at it. Channels that are
@@ -77,14 +81,14 @@ def select(
     """
     groups = network.coupling.groups
     check_patterns(network, options)
-    reasons = {**why_whole(network, saliency, options), **_unseen(groups, importance), **held}
+    reasons = {**_reasons(network, saliency, options), **_unseen(groups, importance), **held}
     left = _left(groups, gone, held)
     if not budget.limits:
-        return Selection(left, whole_groups(network, reasons), ())
+        return Selection(left, _whole(network, reasons), ())
     _check_known(network.cost, budget)
     ceilings = ceilings_of(budget, network.cost.dense)
     if network.deleted and _is_met(network.cost.cost(left), ceilings):
-        return Selection(left, whole_groups(network, reasons), ())
+        return Selection(left, _whole(network, reasons), ())
     _check_any_left(network, reasons)
     shapes, reads = weight_shapes(network), _fixed_reads(network)
     why = {**_why_layers_stay(network), **reasons}
@@ -108,7 +112,7 @@ def select(
         )
 
     attempts = _attempts(groups, options, network.linked)
-    widths, align = _first_within(attempts, problem, options, enough)
+    widths, align = _first_within(attempts, problem, options, network.kernel_time, enough)
     if bool((widths == network.cost.dense_widths).all()):
         raise GraphError(
             "nothing was cut: no group can lose a channel at this alignment",
@@ -116,7 +120,7 @@ def select(
             hint="try --align 1",
         )
     concessions = tuple(_concessions(groups, widths, options, align))
-    return Selection(widths, whole_groups(network, reasons), concessions)
+    return Selection(widths, _whole(network, reasons), concessions)
 
 
 def _left(
@@ -132,8 +136,7 @@ def _left(
     )
 
 
-def whole_groups(network: Network, reasons: Mapping[str, str]) -> tuple[FrozenReport, ...]:
-    """Return the groups that stay whole, and why, with their share of the FLOPs."""
+def _whole(network: Network, reasons: Mapping[str, str]) -> tuple[FrozenReport, ...]:
     shares = network.cost.share("flops")
     return tuple(
         FrozenReport(group.name, reasons[group.name], None, float(share))
@@ -196,16 +199,30 @@ def _first_within(
     attempts: Sequence[_Attempt],
     problem: Callable[..., Problem],
     options: PruneOptions,
+    time: KernelTime | None,
     enough: float,
 ) -> tuple[Widths, Alignment]:
     """Return the widths of the first attempt that reaches the budget, and its alignment."""
 
     def widths(attempt: _Attempt) -> Widths:
-        sets = linked(problem(attempt.align, inexact=attempt.inexact), attempt.links)
-        found = allocate(options.allocation, sets.problem)
-        for finer in FINER if options.align is None else ():
-            other = linked(problem(finer, inexact=attempt.inexact), attempt.links)
-            found = refill(other.problem, found, enough=enough)
+        def at(align: Alignment) -> Linked:
+            return linked(problem(align, inexact=attempt.inexact), attempt.links)
+
+        sets = at(attempt.align)
+        finer = [at(step).problem for step in FINER if options.align is None]
+        if attempt.align is not close_steps or time is None:
+            found = allocate(options.allocation, sets.problem)
+            for other in finer:
+                found = refill(other, found, enough=enough)
+            return sets.expand(found)
+        found = fast_widths(
+            options.allocation,
+            at(fine_steps).problem,
+            sets.problem,
+            lambda widths: time(sets.expand(widths)),
+            finer=finer,
+            enough=enough,
+        )
         return sets.expand(found)
 
     *earlier, last = attempts
@@ -262,7 +279,7 @@ def _attempts(
     graph that a network becomes without them is the same function as well.
     """
     aligns: tuple[Alignment, ...] = (
-        (default_alignment, 4, 1) if options.align is None else (options.align,)
+        (close_steps, 4, 1) if options.align is None else (options.align,)
     )
     inexact = (False,) if all(group.exact for group in groups) else (False, True)
     linking = (links, ()) if links else ((),)
@@ -338,7 +355,7 @@ def _why_no_narrower(group: ChannelGroup, options: PruneOptions) -> str:
     return f"has only {channels} channels"
 
 
-def why_whole(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
+def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
     """Return why a group stays whole, for every group that an option or the signal freezes."""
     reasons: dict[str, str] = {}
     for group in network.coupling.groups:

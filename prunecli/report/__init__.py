@@ -28,7 +28,6 @@ from prunecli.report.cuts import (
     RepairReport,
     RepairStep,
     SparsityReport,
-    WriterReport,
 )
 from prunecli.report.datasets import (
     AnalyzeReport,
@@ -201,7 +200,6 @@ __all__ = [
     "Verified",
     "WeightSet",
     "Wish",
-    "WriterReport",
     "best_epoch_text",
     "fact_names",
     "fact_text",

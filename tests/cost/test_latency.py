@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 import prunecli
 from prunecli.allocation import ALLOCATIONS, Problem, allocate, allowed_widths, ceilings_of
-from prunecli.architectures.cifar_resnet import cifar_resnet
 from prunecli.architectures.examples import example_tensors
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
@@ -238,6 +237,20 @@ def test_the_rest_of_a_network_shrinks_as_its_activations_do() -> None:
     activations = (64 * 16 + 16 * 32 + 10) / (64 * 32 + 16 * 64 + 10)
     found = model.cost.cost(np.asarray([16, 32]))["latency"]
     assert found == pytest.approx(3 + 6 * activations)
+
+
+def test_of_a_predicted_saving_that_part_is_predicted_which_a_trial_really_saved() -> None:
+    network = read(chain())
+    table = dataclasses.replace(made_up(network, multiply_adds, rest=1000.0), gain=0.8)
+    plain = timed(network, dataclasses.replace(table, gain=1.0)).cost
+    less = timed(network, table).cost
+    widths, dense = np.asarray([16, 32]), plain.dense["latency"]
+    saved = dense - plain.cost(widths)["latency"]
+    assert less.cost(widths)["latency"] == pytest.approx(dense - 0.8 * saved)
+    assert less.dense["latency"] == pytest.approx(dense)
+    assert less.gradient("latency", widths) == pytest.approx(
+        0.8 * plain.gradient("latency", widths)
+    )
 
 
 def test_operators_that_take_longer_alone_are_scaled_to_the_network_that_was_measured() -> None:
@@ -497,22 +510,6 @@ def test_a_budget_is_missed_where_the_whole_interval_is_well_above_it(latency, t
     assert found.error == pytest.approx(0.7 / (timing.slim_ms / 10) - 1)
     assert judged(predicted, timing, make_budget(flops=0.5)).met is None
     assert bool(_missed(found)) is (timing.slim_ms / 10 > found.asked)
-
-
-def test_without_a_block_the_same_table_predicts_what_is_left_and_a_budget_deletes_blocks() -> None:
-    network = read(randomize_(cifar_resnet(depth=8), seed=1).eval(), torch.zeros(2, 3, 16, 16))
-    bound = timed(network, made_up(network, multiply_adds))
-    block = bound.blocks[0]
-    left = bound.without([block]).cost
-    convolutions = [name for name in block.tensors if "conv" in name]
-    gone = sum(network.tensors[name].numel() for name in convolutions) * 16 * 16 * 1e-6
-    whole = bound.cost.cost(bound.cost.dense_widths)["latency"]
-    assert left.dense["latency"] == pytest.approx(whole)
-    assert left.cost(left.dense_widths)["latency"] == pytest.approx(whole - gone)
-    options = PruneOptions(delete_blocks=True)
-    report = prune_network(bound, budget=make_budget(latency=0.02), options=options).report
-    assert report.blocks.deleted
-    assert report.cost.kept["latency"] <= 0.02
 
 
 def quick(monkeypatch) -> None:

@@ -28,6 +28,7 @@ class LatencyModel:
 
     The measured operators are added up. What the dense network takes beside them (sums, pools,
     norms, products of activations) is the rest of the table, and shrinks as the activations do.
+    Of what that comes to save, the `gain` of the table is saved.
     `sizes` gives the inputs of every operator, then the outputs; `steps` is the block of every
     group in which times change.
     """
@@ -39,7 +40,8 @@ class LatencyModel:
 
     def predict(self, widths: Widths, *, activations: float) -> float:
         """Return the milliseconds of the network with these widths and so many activations."""
-        return self._operators(widths) + self.table.rest * activations / self.table.activations
+        alone = self._operators(widths) + self.table.rest * activations / self.table.activations
+        return self.table.dense_ms + self.table.gain * (alone - self.table.dense_ms)
 
     def gradient(self, widths: Widths, *, activations: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the milliseconds of one channel of each group: those of a block over its width.
@@ -52,11 +54,8 @@ class LatencyModel:
             other = np.array(widths)
             other[group] = max(width - self.steps[group], 0) if width > 0 else self.steps[group]
             found[group] = (now - self._operators(other)) / (width - other[group])
-        return found + self.table.rest * activations / self.table.activations
-
-    def over(self, trace: Trace, coupling: CouplingGraph) -> LatencyModel:
-        """Return what the same table predicts of a network that is left of this one."""
-        return bind(self.table, trace, coupling)
+        rest = self.table.rest * activations / self.table.activations
+        return np.asarray(self.table.gain * (found + rest))
 
     def _operators(self, widths: Widths) -> float:
         inputs, outputs = self.sizes(widths).reshape(2, -1).tolist()

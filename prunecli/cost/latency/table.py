@@ -80,7 +80,8 @@ class LatencyTable:
     """The measured operators of one network, by their shape, and the network as a whole.
 
     `dense_ms` is the time of the whole dense network, which has `activations` activations;
-    `operators_ms` is what its measured operators add up to.
+    `operators_ms` is what its measured operators add up to. `gain` is how much of a predicted
+    saving a network that was cut really saved.
     """
 
     fingerprint: str
@@ -89,6 +90,7 @@ class LatencyTable:
     operators_ms: float
     activations: float
     grids: Mapping[str, tuple[Grid, ...]]
+    gain: float = 1.0
 
     @property
     def rest(self) -> float:
@@ -114,6 +116,7 @@ class LatencyTable:
             "dense_ms": self.dense_ms,
             "operators_ms": self.operators_ms,
             "activations": self.activations,
+            "gain": self.gain,
             "operators": {
                 key: [asdict(grid) for grid in grids] for key, grids in self.grids.items()
             },
@@ -135,6 +138,7 @@ def parse_table(data: Any, *, where: str) -> LatencyTable:
                 _text(key): tuple(_grid(grid) for grid in grids)
                 for key, grids in data["operators"].items()
             },
+            gain=_positive(data.get("gain", 1.0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise bad_table(f"{type(error).__name__}: {error}", where) from error
