@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from prunecli.report import BlockReport, BlocksReport
+from prunecli.report import BlockReport, BlocksReport, WriterReport
 from prunecli.wording import counted, images_text, percent
 
 from .table_parts import Parts, add_rest, grid, shorten
@@ -16,13 +16,28 @@ def block_facts(report: BlocksReport) -> dict[str, str]:
     """Return the line that says which blocks were deleted."""
     names = ", ".join(block.name for block in report.deleted)
     found = f"{len(report.deleted)} of {report.found}"
-    return {"blocks deleted": f"{found}: {names}" if names else found}
+    facts = {"blocks deleted": f"{found}: {names}" if names else found}
+    if report.writers:
+        facts["mixed connectivity"] = (
+            f"{counted(len(report.writers), 'layer')} write a part of a stream"
+        )
+    return facts
 
 
 def blocks_parts(report: BlocksReport) -> Parts:
     """Return the blocks that were deleted, and what was tried for it."""
     tables = [block_table(report.deleted, None)] if report.deleted else []
-    return [*tables, *([trial_table(report)] if report.trials else [])]
+    written = [writer_table(report.writers)] if report.writers else []
+    return [*tables, *([trial_table(report)] if report.trials else []), *written]
+
+
+def writer_table(writers: Sequence[WriterReport]) -> Table:
+    """Return one row per layer or block that writes a part of its stream."""
+    table = grid("writes into the stream", ">channels", ">of")
+    for writer in writers:
+        table.add_row(shorten(writer.name), str(writer.written), str(writer.slots))
+    table.caption = "of: channels left of the stream; the others pass by"
+    return table
 
 
 def block_table(blocks: Sequence[BlockReport], rows: int | None) -> Table:

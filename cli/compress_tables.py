@@ -25,7 +25,7 @@ def compress_parts(report: CompressReport) -> Parts:
         )
     if before.accuracy is not None and report.drop is not None:
         drop, low, high = (100 * value for value in report.drop)
-        facts["accuracy"] = (
+        facts[report.measure] = (
             f"{percent(before.accuracy)} -> {percent(after.accuracy)} on {report.reported_on} "
             f"({drop:.1f} points less, 95 % {low:.1f} to {high:.1f})"
         )

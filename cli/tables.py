@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from prunecli.report import (
+    MEAN_IOU,
     AnalyzeReport,
     BenchReport,
     CompareReport,
@@ -145,7 +146,7 @@ def _(report: Evaluation, *, rows: int | None) -> Parts:
         **preparation_facts(report.preparation),
     }
     worst_first = sorted(report.per_class.items(), key=lambda item: item[1])
-    table = grid("class", ">accuracy")
+    table = grid("class", ">IoU" if report.measure == MEAN_IOU else ">accuracy")
     for name, accuracy in worst_first[:rows]:
         table.add_row(name, percent(accuracy))
     add_rest(table, len(worst_first), rows, "classes")

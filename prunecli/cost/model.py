@@ -44,6 +44,13 @@ class Latency(Protocol):
         """Return those of one more channel in each group."""
 
 
+class TableLatency(Latency, Protocol):
+    """Predicts from a table, which holds for what is left of a network too."""
+
+    def over(self, trace: Trace, coupling: CouplingGraph) -> TableLatency:
+        """Return what the table predicts of a network that is left of this one."""
+
+
 @dataclass(frozen=True)
 class CostModel:
     """Closed forms of every cost kind.

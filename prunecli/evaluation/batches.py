@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from prunecli.errors import InputError
+
 Batches: TypeAlias = Iterable[tuple[Tensor, Tensor]]
 """Normalised images `[n, channels, height, width]` with their labels `[n]`."""
 
@@ -56,3 +58,13 @@ def first_images(batches: BatchSource, count: int) -> Iterator[tuple[Tensor, Ten
         count -= len(labels)
         if count <= 0:
             return
+
+
+def check_any(count: int, split: str) -> None:
+    """Raise `NO_IMAGES` where there is nothing to evaluate on."""
+    if not count:
+        raise InputError(
+            f"there is no image to evaluate in the {split} split",
+            code="NO_IMAGES",
+            hint="give a data set with images to test on",
+        )

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from prunecli.data import ImageSet, plan_batches
 from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
+from prunecli.evaluation.batches import check_any
+from prunecli.evaluation.masks import evaluate_masks
 from prunecli.evaluation.memory import memory_format_for
 from prunecli.evaluation.outputs import class_logits
 from prunecli.graph.tracing.running import evaluating
@@ -71,8 +73,6 @@ def evaluate(
     home = _device_of(model)
     place = _usual_device(home) if device is None else torch.device(device)
     if images.has_masks:
-        from prunecli.evaluation.masks import evaluate_masks
-
         model.to(place)
         try:
             return evaluate_masks(
@@ -172,16 +172,6 @@ def summed_up(
         split=split,
         warnings=warnings,
     )
-
-
-def check_any(count: int, split: str) -> None:
-    """Raise `NO_IMAGES` where there is nothing to evaluate on."""
-    if not count:
-        raise InputError(
-            f"there is no image to evaluate in the {split} split",
-            code="NO_IMAGES",
-            hint="give a data set with images to test on",
-        )
 
 
 def check_outputs(logits: Tensor | NDArray[Any], classes: int) -> None:

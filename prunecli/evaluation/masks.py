@@ -15,7 +15,7 @@ from prunecli.data.masks import IGNORED, check_ids
 from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
 from prunecli.evaluation.agreement import class_overlaps, overlaps
-from prunecli.evaluation.images import check_any
+from prunecli.evaluation.batches import check_any
 from prunecli.evaluation.memory import memory_format_for
 from prunecli.graph.tracing.running import evaluating
 from prunecli.processes import ALONE, Processes

@@ -17,24 +17,34 @@ if TYPE_CHECKING:
 
 
 def gateable(
-    network: Network, held: Mapping[str, str], *, by_gates: bool = True
+    network: Network,
+    held: Mapping[str, str],
+    *,
+    by_gates: bool = True,
+    written: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.bool_], dict[str, str]]:
     """Return one boolean per atom, whether it can be chosen, and why groups cannot.
 
     `held` says which groups stay whole in any case. With `by_gates`, the weights to multiply gates
-    into have to be read by operators of the traced graph themselves.
+    into have to be read by operators of the traced graph themselves. The atoms in `written` are
+    gated where they are written; groups that no layer makes follow those.
     """
     gated = np.zeros(network.coupling.atom_count, np.bool_)
     reasons: dict[str, str] = {}
     readable = _read_by_operators(network) if by_gates else None
+    apart = np.zeros_like(gated)
+    apart[[] if written is None else written] = True
     for group in network.coupling.groups:
+        if not group.producers:
+            continue
         reason = held.get(group.name)
         if reason is None and not group.exact:
             reason = "a norm runs over its channels, and a mask is not a cut there"
-        if reason is None and group.width < 2:
+        if reason is None and group.width < 2 and not apart[group.atoms].any():
             reason = "it has a single channel"
         sites = {name for name, _ in zeroed_sites(group)}
-        if reason is None and readable is not None and not sites <= readable:
+        read = readable is None or apart[group.atoms].all() or sites <= readable
+        if reason is None and readable is not None and not read:
             reason = f"a gate would sit inside a module ({min(sites - readable)})"
         if reason is None:
             gated[group.atoms] = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunecli.html.parts import Bar, Cell, Grid, Part, Section
+from prunecli.report.cuts import GATES
 from prunecli.wording import counted, images_text, percent, some
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from prunecli.report import BlockReport, BlocksReport
 
+_BY_GATES = "by the gates of what they write"
 _BY_WIDTHS = "by the channels that the budget leaves of each"
 
 
@@ -20,15 +22,17 @@ def deleted_blocks(report: BlocksReport | None) -> list[Section]:
     if report is None:
         return []
     count = f"{len(report.deleted)} of {counted(report.found, 'residual block')}"
-    how = (
-        f"by the loss on {report.images:,} {images_text(report.measured)}"
-        if report.trials
-        else _BY_WIDTHS
-    )
+    how = _BY_GATES if report.measured == GATES else _BY_WIDTHS
+    if report.trials:
+        how = f"by the loss on {report.images:,} {images_text(report.measured)}"
     verb = "was" if len(report.deleted) == 1 else "were"
     parts: list[Part] = [_grid(report.deleted)] if report.deleted else []
     if report.trials:
         parts.append(_trials(report))
+    if report.writers:
+        rows = tuple((each.name, str(each.written), str(each.slots)) for each in report.writers)
+        caption = "what is left of streams that blocks and first layers write a part of"
+        parts.append(Grid(("writes into the stream", ">channels", ">of"), rows, caption))
     return [Section("Blocks", f"{count} {verb} deleted, chosen {how}.", tuple(parts))]
 
 

@@ -24,7 +24,8 @@ def compressed_page(report: CompressReport, *, command: str = "") -> str:
         text = f"{before.latency_ms:.3g} to {after.latency_ms:.3g} ms"
         figures.append((f"{faster:.2f}x", "as fast as the original", text))
     if after.accuracy is not None:
-        figures.append((percent(after.accuracy), "accuracy", f"{percent(before.accuracy)} before"))
+        before_text = f"{percent(before.accuracy)} before"
+        figures.append((percent(after.accuracy), report.measure, before_text))
     figures += [
         (percent(after.flops / before.flops), "of the FLOPs", _amounts(before.flops, after.flops)),
         (
@@ -43,7 +44,7 @@ def compressed_page(report: CompressReport, *, command: str = "") -> str:
         "verified": f"{report.verified.statement}; the ONNX file equals PyTorch (max relative "
         f"error {report.parity.max_rel_error:.1e})",
         "chosen": report.choice + (f", on {report.chosen_on}" if report.chosen_on else ""),
-        **({"accuracy on": report.reported_on} if report.reported_on else {}),
+        **({f"{report.measure} on": report.reported_on} if report.reported_on else {}),
         **_drop_fact(report),
         "seconds": f"{report.seconds:,.0f}",
         "written to": f"{place_text(report.output)}, {place_text(report.onnx)}",

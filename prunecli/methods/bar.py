@@ -146,7 +146,7 @@ class BudgetAware(GateRule):
         if self.options.threshold == "exact":
             self.follow(moment, logits)
         else:
-            moment.gates.mask.copy_((logits > OPEN_ABOVE).float())
+            moment.gates.mask.copy_(self.of.closed_with((logits > OPEN_ABOVE).float()))
 
     def extra_loss(self, moment: Moment) -> Tensor:
         """Return lambda f(V, a, b) L_S, summed over the limits of the budget."""

@@ -20,7 +20,7 @@ from prunecli.evaluation.images import evaluate
 from prunecli.methods.setup import Setup
 from prunecli.network.described import trace_warnings
 from prunecli.options import TrainingOptions
-from prunecli.preflight.pruning import check_latency
+from prunecli.preflight.pruning import check_latency, check_mixed
 from prunecli.progress import Clock, Progress, silent
 from prunecli.pruning.described import cut_report
 from prunecli.pruning.proven_cut import Cut, proven
@@ -77,8 +77,12 @@ class CuttingMethod(TrainingMethod, Protocol):
         """The network to train."""
 
     @property
+    def network(self) -> Network:
+        """The network that channels are cut from: the dense one, or that without some blocks."""
+
+    @property
     def keep(self) -> NDArray[np.bool_]:
-        """One boolean per atom of the dense network."""
+        """One boolean per atom of `network`."""
 
     @property
     def widths(self) -> Widths:
@@ -148,6 +152,7 @@ def train_and_prune(
     re-emitted.
     """
     check_trained(way, options)
+    check_mixed(options, budget)
     clock = clock or Clock(silent)
     dense, student = network.model, trainable_copy(network.model).eval()
     architecture = architecture or type(network.model).__name__
@@ -361,7 +366,7 @@ def _finished(
     assert before is not None
     assert chosen is not None
     assert plan is not None
-    network, options = setup.network, setup.options
+    network, options = method.network, setup.options
     cut = proven(network, Cut(plan, method.keep, method.widths, chosen.whole), options, clock)
     assert cut.model is not None
     # In full precision, whatever it was trained in.

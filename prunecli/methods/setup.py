@@ -51,7 +51,7 @@ def narrower(setup: Setup, keep: NDArray[np.bool_]) -> tuple[fx.GraphModule, flo
 def narrower_network(
     network: Network, keep: NDArray[np.bool_], *, seed: int
 ) -> tuple[fx.GraphModule, float]:
-    """Return what `narrower` does, of a network without a setup."""
+    """Return what `narrower` does, of a network without a setup; blocks may be deleted of it."""
     graph, _ = network.graph_network(keep)
     verified = prove(
         network.model,
@@ -60,6 +60,7 @@ def narrower_network(
         keep,
         trace=network.trace,
         coupling=network.coupling,
+        zeroed=network.silenced,
         seed=seed,
     )
     return graph, verified.max_rel_error

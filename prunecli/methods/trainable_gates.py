@@ -81,13 +81,14 @@ class TrainableGates(GateRule):
         else:
             bank.mask.copy_((logits >= self.line).float())
             self._keep_one(bank)
+            bank.mask.copy_(self.of.closed_with(bank.mask))
 
     def _keep_one(self, bank: GateBank) -> None:
-        """Open the best gate of every group that has no other."""
+        """Open the best gate of every group that has no other and may not go."""
         logits, groups = bank.logits.detach(), self.of.groups
         count = int(groups.max()) + 1
         alive = torch.zeros(count, device=groups.device).index_add(0, groups, bank.mask)
-        for group in torch.unique(groups[alive[groups] == 0]).tolist():
+        for group in self.of.forced & set(torch.unique(groups[alive[groups] == 0]).tolist()):
             own = torch.nonzero(groups == group).flatten()
             bank.mask[own[logits[own].argmax()]] = 1.0
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from prunecli.cost.kernel_time import KernelTime, kernel_time
 from prunecli.cost.kinds import LATENCY
-from prunecli.cost.model import CostModel, Latency, model_cost
+from prunecli.cost.model import CostModel, TableLatency, model_cost
 from prunecli.cost.staircase import known_staircase
 from prunecli.cutting.equal_widths import Links, equal_widths
 from prunecli.cutting.graphs import cut_graph
@@ -32,7 +32,8 @@ from prunecli.graph.tracing.folding import fold, folded_tensors, stored_tensors
 from prunecli.graph.tracing.in_training import THE_SAME, InTraining, look_at_training
 from prunecli.graph.tracing.stale import without_caches
 from prunecli.graph.tracing.trace import Example, Trace, by_position, trace
-from prunecli.graph.writes import parts_of, with_writes, written_name
+from prunecli.graph.writers import Apart, sum_name, writers_apart, written_name
+from prunecli.graph.writes import Part, before_name, parts_of, with_writes
 from prunecli.network.checks import check_example, check_network
 from prunecli.progress import Clock, silent
 
@@ -52,14 +53,16 @@ class Network:
     coupling: CouplingGraph
     dense_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes that tensors had before earlier cuts, where they are known."""
-    latency: Latency | None = None
+    latency: TableLatency | None = None
     """Predicts milliseconds, where a table was measured."""
     whole: Network | None = None
     """The network before blocks were deleted, where some are: `model` is still that of the user."""
     deleted: tuple[Block, ...] = ()
     """The blocks that are left out of `trace` and `coupling`."""
     writes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """The slots of the stream that blocks write, of those that write only some."""
+    """The slots of their stream that writers write, of those that write only some."""
+    parts: tuple[Part, ...] = ()
+    """What that means for the slots of every stream."""
     training: InTraining = THE_SAME
     """What the forward does in training, which `coupling` follows as well."""
     apart: bool = False
@@ -69,10 +72,11 @@ class Network:
     def cost(self) -> CostModel:
         """The closed forms of its costs; without deleted blocks, which `dense` still counts."""
         cost = model_cost(self.trace, self.coupling, self.model, without=self.gone)
+        cost = replace(cost, latency=self.latency)
         if self.whole is not None:
             left, dense = cost.cost(cost.dense_widths), self.whole.cost.dense
             cost = replace(cost, beside={kind: dense[kind] - left[kind] for kind in left})
-        return replace(cost, latency=self.latency)
+        return cost
 
     @cached_property
     def kernel_time(self) -> KernelTime | None:
@@ -92,10 +96,21 @@ class Network:
         """The tensors that only deleted blocks read."""
         return frozenset(name for block in self.deleted for name in block.tensors)
 
+    @property
+    def silenced(self) -> frozenset[str]:
+        """The tensors of the dense network whose zeros make deleted blocks vanish."""
+        return frozenset(name for block in self.deleted for name in block.zeroed)
+
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The residual blocks of the whole network that can be deleted."""
         return find_blocks(self.trace) if self.whole is None else self.whole.blocks
+
+    @cached_property
+    def untied(self) -> Apart:
+        """The whole network with its writers apart: what each makes for a slot, and the slot."""
+        whole = self.whole or self
+        return writers_apart(whole.trace, whole.coupling, whole.blocks)
 
     @cached_property
     def linked(self) -> Links:
@@ -127,50 +142,61 @@ class Network:
     ) -> Network:
         """Return the network without these blocks of it; costs are still compared with the whole.
 
-        `writes` names, per block that stays, the slots of the stream that it still writes
+        `writes` names, per writer that stays, the slots of the stream that it still writes
         (ascending); the channels that it makes for the others are `unwritten`. Channels that met
         only in what is gone are tied no more. Raises `InputError` (`BAD_WRITES`).
         """
         whole, chosen = self.whole or self, outermost(blocks)
-        parts = parts_of(whole.trace, whole.coupling, whole.blocks, chosen, writes or {})
+        parts = parts_of(whole.untied, chosen, writes) if writes else ()
         if not chosen and not parts:
             return whole
         left = with_writes(without_blocks(whole.trace, chosen), parts)
-        return replace(
+        found = replace(
             whole,
             trace=left,
             coupling=couple(left),
             whole=whole,
             deleted=tuple(chosen),
-            writes={part.block.name: part.slots for part in parts},
+            writes={name: tuple(slots) for name, slots in (writes or {}).items()},
+            parts=parts,
         )
+        coupling = _with_silent(found.coupling, found.ended)
+        latency = None if whole.latency is None else whole.latency.over(left, coupling)
+        return replace(found, coupling=coupling, latency=latency)
 
     @cached_property
     def unwritten(self) -> NDArray[np.bool_]:
-        """One boolean per atom: whether a block makes its channels for slots that it leaves alone.
+        """One boolean per atom: whether a writer makes its channels for slots that it leaves alone.
 
-        A cut has to let them go: nothing reads them.
+        So are those of slots that nobody has written yet. A cut has to let them go.
         """
-        found = np.zeros(self.coupling.atom_count, np.bool_)
-        for block in self.blocks:
-            if block.name not in self.writes:
-                continue
-            made, written = (
-                np.unique(
-                    [
-                        at
-                        for dims in self.coupling.values.get(name, {}).values()
-                        for at in dims.flat
-                        if at != STAYS
-                    ]
-                )
-                for name in (block.branch, written_name(block))
-            )
-            found[np.setdiff1d(made, written).astype(np.int64)] = True
-        for group in self.coupling.groups:
-            if group.consumers:  # a layer of the block itself reads them
-                found[group.atoms] = False
+        found = self.ended
+        for part in self.parts:
+            made, written = self._made(part.writer.value), self._made(written_name(part.writer))
+            if len(part.slots) < part.size:
+                found[np.setdiff1d(made, written)] = True
+            dims = self.coupling.values.get(sum_name(part.writer), {})
+            for atoms in dims[part.writer.dim].T[list(part.gone)] if part.gone and dims else ():
+                found[atoms[atoms != STAYS]] = True
         return found
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """One boolean per atom: whether it is of slots that are not in a stream until later."""
+        found = np.zeros(self.coupling.atom_count, np.bool_)
+        nodes = {node.name: node for node in self.trace.graph.nodes}
+        for part in self.parts:
+            if part.new:
+                left = before_name(part.writer)
+                (stream, *_) = nodes[left].all_input_nodes
+                found[np.setdiff1d(self._made(stream.name), self._made(left))] = True
+        return found
+
+    def _made(self, value: str) -> NDArray[np.int64]:
+        """Return the atoms of a value of the graph."""
+        dims = self.coupling.values.get(value, {}).values()
+        found = np.concatenate([np.zeros(0, np.int64), *(atoms.reshape(-1) for atoms in dims)])
+        return np.unique(found[found != STAYS])
 
     @property
     def outputs(self) -> int:
@@ -238,6 +264,11 @@ class Network:
             name: self.coupling.values[own] for name, own in named if own in self.coupling.values
         }
         return replace(self.coupling, values=values)
+
+
+def _with_silent(coupling: CouplingGraph, ended: NDArray[np.bool_]) -> CouplingGraph:
+    groups = (replace(each, silent=bool(ended[each.atoms].any())) for each in coupling.groups)
+    return replace(coupling, groups=tuple(groups))
 
 
 def _coupled(traced: Trace, training: InTraining) -> tuple[CouplingGraph, InTraining]:

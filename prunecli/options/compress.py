@@ -5,6 +5,7 @@ from functools import partial
 
 from prunecli.options import shared
 from prunecli.options.declare import needs, option
+from prunecli.options.finetune import LABELS, OUTPUTS
 
 _wish = partial(option, panel=shared.WISHES, basic=True)
 _search = partial(option, panel=shared.SEARCH)
@@ -23,7 +24,8 @@ class WishOptions:
     )
     max_drop: float | None = _wish(
         None,
-        "Maximum drop in accuracy (0.01 or 1%). Without a budget, the smallest model within it.",
+        "Maximum drop in accuracy (0.01 or 1%); without labels, in agreement with the original. "
+        "Without a budget, the smallest model within it.",
         metavar="FRACTION",
         form="share",
         needs=(ON_IMAGES,),
@@ -60,6 +62,15 @@ class CompressOptions:
         minimum=0,
         panel=shared.TRAINING,
         basic=True,
+        needs=(ON_IMAGES,),
+    )
+    loss: str = option(
+        LABELS,
+        "What is trained for, and judged by. 'labels': those of the data, where there are any. "
+        "'outputs': agreement with the original, whatever the labels.",
+        metavar="KIND",
+        choices=(LABELS, OUTPUTS),
+        panel=shared.TRAINING,
         needs=(ON_IMAGES,),
     )
     trial_epochs: int = _search(

@@ -59,6 +59,7 @@ def is_at_once(method: str | None) -> bool:
 
 
 BY_ITERATIVE, BY_BAR = needs("method", ITERATIVE), needs("method", BAR)
+GATED = needs("method", BAR, GATES, EXACT_GATES, hint="add --method exact-gates")
 LEARNS = needs(
     "method",
     test=lambda method: method != ITERATIVE and not is_at_once(method),
@@ -202,13 +203,28 @@ class TrainingOptions:
         choices=("one", "logistic", "tanh"),
         needs=(needs("method", GATES),),
     )
+    gates_at: str = _learning(
+        "readers",
+        "Where gates are: on the weights that read a channel (readers, ours: what is masked is "
+        "what is cut), behind the batch norm of its layer (norms, as published for bar), or on its "
+        "filter (filters, as published for gates).",
+        metavar="PLACE",
+        choices=("readers", "norms", "filters"),
+        needs=(GATED,),
+    )
+    mixed_connectivity: bool = _learning(
+        False,
+        "Let every residual block write a part of its stream's channels and read what is left of "
+        "them, as published for bar; a block that writes nothing is deleted.",
+        needs=(GATED,),
+    )
     gate_lr: float | None = _learning(
         None,
         "Learning rate of gates, as published (default: steps of one length, whatever the "
         "gradient; ours).",
         metavar="X",
         minimum=0,
-        needs=(needs("method", BAR, GATES, EXACT_GATES, hint="add --method exact-gates"),),
+        needs=(GATED,),
     )
     explore: float = _learning(
         1.5,

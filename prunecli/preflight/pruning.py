@@ -56,6 +56,31 @@ def check_prune(options: PruneOptions, budget: Budget | None, *, images: bool) -
         raise no_training_images(options.training.epochs)
 
 
+def check_mixed(options: PruneOptions, budget: Budget) -> None:
+    """Raise `InputError` for what cannot go with mixed connectivity, before any work."""
+    if not options.training.mixed_connectivity:
+        return
+    for asked, problem, hint in (
+        (
+            needs_table(budget, options),
+            "a latency table says nothing of blocks that write a part of their stream",
+            "limit --flops, --params or --activations instead of the latency",
+        ),
+        (
+            any(limit.kind == "channels" for limit in budget.limits),
+            "channels of a stream have a gate for each of their writers: no share of them is meant",
+            "limit --flops, --params or --activations instead of --sparsity",
+        ),
+        (
+            options.align is not None or options.min_width > 1,
+            "widths are those of the gates that are open: --align and --min-width have no effect",
+            "leave them out",
+        ),
+    ):
+        if asked:
+            raise InputError(problem, code="BAD_OPTION", where="--mixed-connectivity", hint=hint)
+
+
 def check_road(options: PruneOptions, budget: Budget | None) -> None:
     """Raise `InputError` for what the way to a cut cannot do, before any work."""
     single_weights, trains = options.granularity != CHANNEL, not is_at_once(options.method)
@@ -63,6 +88,8 @@ def check_road(options: PruneOptions, budget: Budget | None) -> None:
         check_weights_at_once(options)
     elif budget is None:
         raise InputError("no budget was given", code="NO_BUDGET", hint="give --flops 0.5")
+    else:
+        check_mixed(options, budget)
     if not (single_weights or trains):
         return
     for asked, problem, hint in (
@@ -212,19 +239,12 @@ def check_deletion(budget: Budget, options: PruneOptions) -> None:
     """Raise `InputError` for what cannot go with deleted blocks, before any work."""
     if not options.delete_blocks:
         return
-    if options.latency.table is not None or any(limit.kind == "latency" for limit in budget.limits):
+    if not budget.limits:
         raise InputError(
-            "a latency table says nothing of a model without some of its blocks",
-            code="BAD_OPTION",
+            "a block goes where a budget is better spent elsewhere, and no budget was given",
+            code="NO_BUDGET",
             where="--delete-blocks",
-            hint="limit --flops, --params or --activations instead of the latency",
-        )
-    if options.dead:
-        raise InputError(
-            "dead channels and whole blocks cannot go in one cut",
-            code="BAD_OPTION",
-            where="--delete-blocks",
-            hint="cut in two steps: prunecli prune --dead, then --delete-blocks on what it wrote",
+            hint="give --flops 0.5, or leave --delete-blocks out: --dead needs no budget",
         )
 
 

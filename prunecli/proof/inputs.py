@@ -111,4 +111,5 @@ def zero_consumers(
 
 def zeroed_sites(group: ChannelGroup) -> tuple[tuple[str, int], ...]:
     """Return the (tensor, dim) sites at which a removed channel of a group is zeroed."""
-    return group.sites if group.contracted or not group.consumers else group.consumers
+    everywhere = group.contracted or group.silent or not group.consumers
+    return group.sites if everywhere else group.consumers

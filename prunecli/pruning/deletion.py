@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from prunecli.cost.kinds import LATENCY
 from prunecli.errors import GateError, GraphError
 from prunecli.evaluation.batches import Images, first_images
 from prunecli.evaluation.scores import TEMPERATURES, score_on
@@ -256,7 +257,13 @@ class _Search:
 
     def _saved(self, block: Block) -> float:
         """Return the share of the limited costs that goes with a block; the largest counts."""
-        return max(block_share(self.network, block, limit.kind) for limit in self.budget.limits)
+        return max(self._share(block, limit.kind) for limit in self.budget.limits)
+
+    def _share(self, block: Block, kind: str) -> float:
+        if kind != LATENCY:
+            return block_share(self.network, block, kind)
+        left = self.network.without([block]).cost
+        return 1 - left.cost(left.dense_widths)[LATENCY] / left.dense[LATENCY]
 
     def _trial(self, blocks: Sequence[Block], at: int, count: int) -> BlockTrial:
         names = tuple(block.name for block in blocks)

@@ -265,7 +265,7 @@ def _prove(
         trace=network.trace,
         coupling=network.coupling,
         factors=plan.factors,
-        zeroed=frozenset(name for block in network.deleted for name in block.zeroed),
+        zeroed=network.silenced,
         own_type_only=found.own_type_only,
         own_size=not found.equal,
         seed=options.seed,

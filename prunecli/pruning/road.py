@@ -13,6 +13,7 @@ from prunecli.allocation import ALLOCATIONS, Saliency, keep_mask
 from prunecli.dead.removal import WithoutDead, living_network, slow_widths
 from prunecli.errors import InputError, ProofError, PruneError
 from prunecli.evaluation.batches import NO_IMAGES, Images
+from prunecli.graph.coupling.matching import atoms_in
 from prunecli.graph.tracing.running import evaluating
 from prunecli.importance import check_importance, importance_of
 from prunecli.network.described import trace_warnings
@@ -227,7 +228,9 @@ def _without_blocks(
             images=images,
             progress=clock.progress,
         )
-    left = WithoutDead(found.network, np.zeros(found.network.coupling.atom_count, np.bool_))
+    atoms = atoms_in(living.network.coupling, found.network.coupling)
+    gone = np.append(living.gone, False)[atoms]  # what could not go before is the last
+    left = dataclasses.replace(living, network=found.network, gone=gone, dead=None)
     ranked = dataclasses.replace(ranking, saliency=found.saliency, importance=found.importance)
     return left, ranked, found.report, found.warnings
 

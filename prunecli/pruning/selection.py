@@ -81,14 +81,14 @@ def select(
     """
     groups = network.coupling.groups
     check_patterns(network, options)
-    reasons = {**_reasons(network, saliency, options), **_unseen(groups, importance), **held}
+    reasons = {**why_whole(network, saliency, options), **_unseen(groups, importance), **held}
     left = _left(groups, gone, held)
     if not budget.limits:
-        return Selection(left, _whole(network, reasons), ())
+        return Selection(left, whole_groups(network, reasons), ())
     _check_known(network.cost, budget)
     ceilings = ceilings_of(budget, network.cost.dense)
     if network.deleted and _is_met(network.cost.cost(left), ceilings):
-        return Selection(left, _whole(network, reasons), ())
+        return Selection(left, whole_groups(network, reasons), ())
     _check_any_left(network, reasons)
     shapes, reads = weight_shapes(network), _fixed_reads(network)
     why = {**_why_layers_stay(network), **reasons}
@@ -120,7 +120,7 @@ def select(
             hint="try --align 1",
         )
     concessions = tuple(_concessions(groups, widths, options, align))
-    return Selection(widths, _whole(network, reasons), concessions)
+    return Selection(widths, whole_groups(network, reasons), concessions)
 
 
 def _left(
@@ -136,7 +136,8 @@ def _left(
     )
 
 
-def _whole(network: Network, reasons: Mapping[str, str]) -> tuple[FrozenReport, ...]:
+def whole_groups(network: Network, reasons: Mapping[str, str]) -> tuple[FrozenReport, ...]:
+    """Return the groups that stay whole, and why, with their share of the FLOPs."""
     shares = network.cost.share("flops")
     return tuple(
         FrozenReport(group.name, reasons[group.name], None, float(share))
@@ -355,7 +356,7 @@ def _why_no_narrower(group: ChannelGroup, options: PruneOptions) -> str:
     return f"has only {channels} channels"
 
 
-def _reasons(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
+def why_whole(network: Network, saliency: Saliency, options: PruneOptions) -> dict[str, str]:
     """Return why a group stays whole, for every group that an option or the signal freezes."""
     reasons: dict[str, str] = {}
     for group in network.coupling.groups:

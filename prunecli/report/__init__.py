@@ -28,6 +28,7 @@ from prunecli.report.cuts import (
     RepairReport,
     RepairStep,
     SparsityReport,
+    WriterReport,
 )
 from prunecli.report.datasets import (
     AnalyzeReport,
@@ -200,6 +201,7 @@ __all__ = [
     "Verified",
     "WeightSet",
     "Wish",
+    "WriterReport",
     "best_epoch_text",
     "fact_names",
     "fact_text",

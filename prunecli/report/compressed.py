@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunecli.report.measured import ACCURACY
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -78,7 +80,9 @@ class CompressReport:
     """The outcome of `compress`.
 
     `chosen_on` and `reported_on` say which images chose the model and which its accuracy is told
-    on; empty without images. `choice` says why the winner won, `commands` do by hand what was done.
+    on; empty without images. `measure` is what the accuracies are: without labels the agreement
+    with the original, of masks the mean IoU. `choice` says why the winner won, `commands` do by
+    hand what was done.
     """
 
     output: Path
@@ -99,6 +103,7 @@ class CompressReport:
     reported_on: str = ""
     page: Path | None = None
     warnings: tuple[str, ...] = ()
+    measure: str = ACCURACY
 
     @property
     def ok(self) -> bool:

@@ -304,6 +304,19 @@ class BlockReport:
 
 
 @dataclass(frozen=True)
+class WriterReport:
+    """What writes into a stream, and how many of the `slots` that are left of it."""
+
+    name: str
+    written: int
+    slots: int
+
+
+GATES = "gates"
+"""What decided about blocks in a search with gates on what they write."""
+
+
+@dataclass(frozen=True)
 class BlockTrial:
     """The model pruned to the budget without `deleted`; `score` is that after the repair.
 
@@ -320,7 +333,8 @@ class BlocksReport:
     """Which of the `found` residual blocks were deleted.
 
     `measured` says what decided: `held_out` or `calibration` images, of which there are `images`
-    and `trials` on them; or `widths`, the channels that the budget leaves of a block.
+    and `trials` on them; `widths`, the channels that the budget leaves of a block; or `gates`, with
+    `writers` as those that write a part of what is left of their stream.
     """
 
     deleted: tuple[BlockReport, ...]
@@ -329,6 +343,7 @@ class BlocksReport:
     trials: tuple[BlockTrial, ...] = ()
     images: int = 0
     seconds: float = 0.0
+    writers: tuple[WriterReport, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -340,7 +355,7 @@ class PruneReport:
     weights were zeroed and no channel was removed; then `cost.after` counts weights that are not
     zero (`params`) and the bytes that they and their places take, and the FLOPs are those of the
     dense kernels that run the model. `candidates` is what `--signal auto` chose from, `dead` the
-    dead channels that were found, `blocks` which residual blocks `--delete-blocks` deleted.
+    dead channels that were found, `blocks` which residual blocks were deleted.
     `choice` says why it was pruned by what it was. `training` is what `verified` is, of training
     mode; None where nothing was cut. `classifier` tells whether the model gives a row of scores for
     each image, so that labels may say how good it is.

@@ -22,7 +22,7 @@ from prunecli.data import plan_batches
 from prunecli.data.pixels import normalise
 from prunecli.errors import InputError
 from prunecli.evaluation.agreement import Agreements, paired_names
-from prunecli.evaluation.images import check_any
+from prunecli.evaluation.batches import check_any
 from prunecli.evaluation.memory import memory_format_for
 from prunecli.evaluation.output_kinds import (
     MAP,

@@ -12,7 +12,7 @@ from prunecli.data import load_split, plan_batches
 from prunecli.data.decode import preparation
 from prunecli.errors import InputError
 from prunecli.evaluation.agreement import Agreements, paired_names
-from prunecli.evaluation.images import check_any
+from prunecli.evaluation.batches import check_any
 from prunecli.evaluation.output_kinds import SAMPLE, OutputKind, kinds_of
 from prunecli.progress import Step
 from prunecli.report import AGREEMENT, Agreement, Evaluation, mean_agreement

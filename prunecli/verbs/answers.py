@@ -9,7 +9,7 @@ import numpy as np
 
 from prunecli.architectures.examples import example_tensors
 from prunecli.data import evaluation_split, open_either
-from prunecli.evaluation.images import check_any
+from prunecli.evaluation.batches import check_any
 from prunecli.evaluation.intervals import paired_change, wilson
 from prunecli.exporting.onnx.evaluate import match_classes, score
 from prunecli.progress import Progress, Step

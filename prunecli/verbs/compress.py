@@ -16,7 +16,7 @@ from prunecli.compression.journal import open_journal
 from prunecli.compression.pace import Deadline, minutes_text
 from prunecli.compression.search import best, next_strength
 from prunecli.compression.wishes import judged, read_wishes
-from prunecli.data import open_source
+from prunecli.data import open_either
 from prunecli.errors import InputError
 from prunecli.html import page_of, write_page
 from prunecli.lifetime.claims import claiming
@@ -25,7 +25,7 @@ from prunecli.options.declare import check_effect
 from prunecli.options.typed import typed_words
 from prunecli.preflight.outputs import check_page
 from prunecli.progress import Progress, Step, silent
-from prunecli.report import CompressReport
+from prunecli.report import ACCURACY, AGREEMENT, CompressReport
 from prunecli.verbs.compress_attempt import (
     Original,
     Run,
@@ -83,7 +83,7 @@ def compress(
     if page is not None:
         check_page(page, inputs=[model, target, file], overwrite=overwrite or resume)
     if data is not None:
-        open_source(data)
+        open_either(data)
     run = Run(
         model=model,
         data=data,
@@ -121,6 +121,7 @@ def _plan(run: Run, original: Original, journal: Journal) -> str:
     done = f", {len(journal.attempts)} of them done" if journal.attempts else ""
     if original.images is None:
         return "plan: prune, verify, export and time one model; no images, so no training"
+    judged = "" if original.judge is None else f", judged by {original.judge.measure}"
     if wishes.max_drop is None:
         steps, seconds = "prune, train and judge one model", original.pace.epochs(options.epochs)
     else:
@@ -130,7 +131,7 @@ def _plan(run: Run, original: Original, journal: Journal) -> str:
         more = options.trial_epochs * (options.trials - 1) + first
         seconds = original.pace.epochs(more + options.epochs, share=0.6)
     bound = "" if options.minutes is None else f", bounded to {options.minutes:g} minutes"
-    return f"plan: {steps}; {minutes_text(seconds)} of training{bound}"
+    return f"plan: {steps}{judged}; {minutes_text(seconds)} of training{bound}"
 
 
 def _searched(run: Run, original: Original, journal: Journal) -> tuple[Journal, Attempt, str]:
@@ -213,7 +214,7 @@ def _tried(
     known = journal.tried_at(strength, epochs)
     if known is not None:
         return journal, known
-    journal = prune_to(run, journal, strength)
+    journal = prune_to(run, original, journal, strength)
     journal.write()
     cut = journal.cut_at(strength)
     assert cut is not None
@@ -282,7 +283,7 @@ def _report(
             code="NO_PROOF",
             where=str(path),
         )
-    before, after, drop = scored(run, original, path)
+    before, after, drop = scored(original, path)
     if row is not None:
         before = dataclasses.replace(before, latency_ms=row.dense_ms)
         after = dataclasses.replace(after, latency_ms=row.slim_ms)
@@ -300,20 +301,24 @@ def _report(
         parity=exported.parity,
         benchmark=exported.benchmark,
         choice=choice,
-        commands=_commands(run, winner, path, exported.output),
+        commands=_commands(run, original, winner, path, exported.output),
         drop=drop,
+        measure=ACCURACY if original.judge is None else original.judge.measure,
         chosen_on=original.chosen_on,
         reported_on=original.reported_on,
         warnings=merged(original.warnings, winner.warnings, exported.warnings),
     )
 
 
-def _commands(run: Run, winner: Attempt, output: Path, onnx: Path) -> tuple[str, ...]:
+def _commands(
+    run: Run, original: Original, winner: Attempt, output: Path, onnx: Path
+) -> tuple[str, ...]:
     """Return the commands that would do by hand what made the model that won."""
     read = () if run.load is None else typed_words(run.load)
     data = () if run.data is None else ("--data", run.data)
     seed = ("--seed", str(run.options.seed)) if run.options.seed else ()
-    cut = (*shlex.split(winner.budget), *data, *seed, *read)
+    looked_at = () if original.pruned_on is None else ("--data", original.pruned_on)
+    cut = (*shlex.split(winner.budget), *looked_at, *seed, *read)
     clock = ("--threads", str(run.options.threads)) if run.options.threads else ()
     if run.wishes.timed:
         cut += ("--latency-batch", str(run.options.batch), *clock)
@@ -322,7 +327,9 @@ def _commands(run: Run, winner: Attempt, output: Path, onnx: Path) -> tuple[str,
     if winner.epochs:
         limit = () if run.options.limit is None else ("--limit", str(run.options.limit))
         taught = ("--epochs", str(winner.epochs), "--teacher", str(run.model))
-        words = (*data, *taught, *limit, *seed, *read)
+        follows = original.judge is not None and original.judge.measure == AGREEMENT
+        loss = ("--loss", "outputs") if follows else ()
+        words = (*data, *taught, *loss, *limit, *seed, *read)
         lines.append(("finetune", pruned, *words, "-o", str(output)))
     timed = ("--against", str(run.model), "--batch", str(run.options.batch), *clock)
     lines.append(("export", str(output), "--onnx", str(onnx), *timed, *read))

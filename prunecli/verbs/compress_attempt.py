@@ -13,11 +13,14 @@ from prunecli.budget import Budget, Limit
 from prunecli.compression.journal import Cut
 from prunecli.compression.pace import Deadline, Pace
 from prunecli.compression.wishes import exceeded
-from prunecli.data import check_classes, evaluation_split, load_split, open_source
-from prunecli.errors import InfeasibleBudgetError, ProofError
-from prunecli.evaluation.paired import drop_between, hits
+from prunecli.data import evaluation_split, load_split
+from prunecli.data.pixels import normalise
+from prunecli.errors import InfeasibleBudgetError, InputError, ProofError
+from prunecli.graph.tracing.running import evaluating
 from prunecli.options import FinetuneOptions, LatencyOptions, PruneOptions
-from prunecli.report import Attempt, ModelFigures
+from prunecli.options.finetune import LABELS
+from prunecli.report import ACCURACY, AGREEMENT, Attempt, ModelFigures
+from prunecli.verbs.compress_judge import Judge, judge_of, open_judged
 from prunecli.verbs.finetune import finetune
 from prunecli.verbs.images import class_count
 from prunecli.verbs.opened import Opened, open_model
@@ -28,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from prunecli.architectures.reference import InputSpec
     from prunecli.compression.journal import Journal
     from prunecli.compression.wishes import Wishes
     from prunecli.data import ImageSet
@@ -72,8 +76,9 @@ class Original:
     """The model to compress, by which every attempt is judged: where it is right, and how fast.
 
     `choose` [n] and `report` [m] are positions of `images`; what is chosen on the first is told on
-    the second, which are the same where there are no others. `right` [all] is where the original is
-    right.
+    the second, which are the same where there are no others. `chosen` [n] and `reported` [m] are
+    the original's own scores there, as `judge` has them. `pruned_on` is the data that is looked at
+    for pruning: None for models that only training needs images of.
     """
 
     opened: Opened
@@ -81,7 +86,10 @@ class Original:
     images: ImageSet | None = None
     choose: Tensor | None = None
     report: Tensor | None = None
-    right: Tensor | None = None
+    chosen: Tensor | None = None
+    reported: Tensor | None = None
+    judge: Judge | None = None
+    pruned_on: str | None = None
     chosen_on: str = ""
     reported_on: str = ""
     warnings: tuple[str, ...] = ()
@@ -92,45 +100,78 @@ def open_original(run: Run) -> Original:
     opened = open_model(run.model, run.load)
     if run.data is None:
         return Original(opened, Pace(1.0, 0), warnings=tuple(opened.loaded.warnings))
-    source = open_source(run.data)
+    source = open_judged(opened, run.data, run.options.loss)
     spec = opened.checkpoint.input
-    check_classes(class_count(opened.model, spec), source, names=opened.checkpoint.classes)
     split = evaluation_split(source, trained=True)
     images = load_split(source, split, input=spec, seed=run.options.seed, progress=run.progress)
-    everywhere = torch.arange(len(images))
-    start = time.perf_counter()
-    right = hits(opened.model, images, everywhere, input=spec, progress=run.progress)
-    rate = len(images) / max(time.perf_counter() - start, 1e-9)
+    loss = run.options.loss
+    judge = judge_of(opened, source, images, loss=loss, progress=run.progress)
     limit = run.options.limit
     train = source.splits.get("train", source.splits.get("all", ()))
-    pace = Pace(rate, min(len(train), limit or len(train)))
-    if split != "test":
+    notes, pruned_on = _about(opened, judge, run)
+    everywhere = torch.arange(len(images))
+    if split == "test":
+        generator = torch.Generator().manual_seed(run.options.seed)
+        order = torch.randperm(len(images), generator=generator)
+        half = len(order) // 2
+        choose, report = (part.sort().values for part in (order[:half], order[half:]))
+        told = (f"{half:,} of the test images", f"the other {len(order) - half:,} test images")
+    else:
+        choose = report = everywhere
+        told = (f"{len(images):,} held-out images",) * 2
         note = (
-            "there are no test images: the accuracy is told on held-out training images, which "
-            "also choose, and which the original may have been trained on"
+            f"there are no test images: the {judge.measure} is told on held-out training images, "
+            "which also choose, and which the original may have been trained on"
         )
-        told = f"{len(images):,} held-out images"
-        return Original(
-            opened, pace, images, everywhere, everywhere, right, told, told,
-            (*opened.loaded.warnings, *images.found(), note),
-        )  # fmt: skip
-    generator = torch.Generator().manual_seed(run.options.seed)
-    order = torch.randperm(len(images), generator=generator)
-    half = len(order) // 2
+        notes = (*notes, note)
     return Original(
         opened,
-        pace,
+        Pace(_rate(opened.model, images, spec), min(len(train), limit or len(train))),
         images,
-        order[:half].sort().values,
-        order[half:].sort().values,
-        right,
-        f"{half:,} of the test images",
-        f"the other {len(order) - half:,} test images",
-        (*opened.loaded.warnings, *images.found()),
+        choose,
+        report,
+        judge.parts(opened.model, choose),
+        judge.parts(opened.model, report),
+        judge,
+        pruned_on,
+        *told,
+        (*opened.loaded.warnings, *images.found(), *notes),
     )
 
 
-def prune_to(run: Run, journal: Journal, strength: float) -> Journal:
+def _about(opened: Opened, judge: Judge, run: Run) -> tuple[tuple[str, ...], str | None]:
+    """Say what a model is judged by, and return the data that its channels are chosen by.
+
+    What chooses channels on images, and repairs, measures itself on a row of class scores.
+    """
+    if judge.measure == ACCURACY:
+        return (), run.data
+    said = f"models are judged by {judge.measure}, not by accuracy"
+    if judge.measure == AGREEMENT:
+        said = "no label is looked at: models are judged by their agreement with the original"
+    try:
+        class_count(opened.model, opened.checkpoint.input)
+    except InputError:
+        return (said, "channels are chosen by the weights: the model is no classifier"), None
+    return (said,), run.data
+
+
+def _rate(model: nn.Module, images: ImageSet, spec: InputSpec) -> float:
+    """Return how many images a model looks at in a second, by a few."""
+    at = torch.arange(min(len(images), RATED))
+    with evaluating(model), torch.no_grad():
+        for pixels, _ in images.gather([at]):
+            start = time.perf_counter()
+            model(normalise(pixels, spec))
+            return len(pixels) / max(time.perf_counter() - start, 1e-9)
+    return 1.0
+
+
+RATED = 64
+"""Images by which it is told how fast a model is."""
+
+
+def prune_to(run: Run, original: Original, journal: Journal, strength: float) -> Journal:
     """Return a journal that has a model pruned to a strength, made now if there is none.
 
     It is pruned anew where it was measured to exceed its budget.
@@ -140,7 +181,7 @@ def prune_to(run: Run, journal: Journal, strength: float) -> Journal:
     target = run.folder / f"{strength:.3f}.pruned.pt"
     scale, dense = dict(journal.scale), dict(journal.dense)
     for _ in range(TIGHTENED):
-        budget, cut = _nearest(run, run.wishes.budget(strength, dense, scale), target)
+        budget, cut = _nearest(run, original, run.wishes.budget(strength, dense, scale), target)
         dense = {kind: cut.cost.before[kind] for kind in cut.cost.before}
         row = None if cut.latency is None else cut.latency.measured
         costs = cut.cost.before, cut.cost.after
@@ -177,7 +218,12 @@ def train_and_judge(run: Run, original: Original, cut: Cut, epochs: int) -> Atte
             data=run.data,
             output=path,
             teacher=run.model,
-            options=FinetuneOptions(epochs=epochs, limit=run.options.limit, seed=run.options.seed),
+            options=FinetuneOptions(
+                epochs=epochs,
+                limit=run.options.limit,
+                seed=run.options.seed,
+                loss=LABELS if original.judge is None else original.judge.loss,
+            ),
             load=run.load,
             resume=_goes_on(path.with_suffix(".run")),
             overwrite=True,
@@ -221,12 +267,14 @@ def _amount(kind: str, value: Mapping[str, float]) -> str:
     return f"{value['absolute'] / size:.6g}{unit}"
 
 
-def _nearest(run: Run, budget: Budget, target: Path) -> tuple[Budget, PruneReport]:
+def _nearest(
+    run: Run, original: Original, budget: Budget, target: Path
+) -> tuple[Budget, PruneReport]:
     """Prune to a budget, or to the nearest that can be reached."""
     reached: dict[str, float] = {}
     for _ in range(len(budget.limits) + WIDENED):
         try:
-            return budget, _pruned(run, budget, target)
+            return budget, _pruned(run, original, budget, target)
         except InfeasibleBudgetError as error:
             reached[error.kind] = error.lowest * ROUNDED
         except ProofError as error:
@@ -242,10 +290,10 @@ def _nearest(run: Run, budget: Budget, target: Path) -> tuple[Budget, PruneRepor
                 for one in budget.limits
             )
         )
-    return budget, _pruned(run, budget, target)
+    return budget, _pruned(run, original, budget, target)
 
 
-def _pruned(run: Run, budget: Budget, target: Path) -> PruneReport:
+def _pruned(run: Run, original: Original, budget: Budget, target: Path) -> PruneReport:
     options = run.options
     latency = LatencyOptions(
         table=run.folder / "latency.json", batch=options.batch, threads=options.threads
@@ -258,7 +306,7 @@ def _pruned(run: Run, budget: Budget, target: Path) -> PruneReport:
             seed=options.seed, latency=latency if run.wishes.timed else LatencyOptions()
         ),
         load=run.load,
-        data=run.data,
+        data=original.pruned_on,
         overwrite=True,
         command=f"prunecli prune {_words(budget)}",
         progress=run.progress,
@@ -266,13 +314,12 @@ def _pruned(run: Run, budget: Budget, target: Path) -> PruneReport:
 
 
 def _judged(run: Run, original: Original, attempt: Attempt, path: Path) -> Attempt:
-    """Return an attempt with its accuracy on the images that choose."""
-    if original.images is None or original.choose is None or original.right is None:
+    """Return an attempt with its score on the images that choose."""
+    judge = original.judge
+    if judge is None or original.choose is None or original.chosen is None:
         return attempt
-    model = open_model(path, None)
-    spec = model.checkpoint.input
-    own = hits(model.model, original.images, original.choose, input=spec, progress=run.progress)
-    drop, low, high = drop_between(original.right[original.choose], own)
+    own = judge.parts(open_model(path, None).model, original.choose)
+    drop, low, high = judge.drop(original.chosen, own)
     allowed = run.wishes.max_drop
     return dataclasses.replace(
         attempt,
@@ -286,7 +333,7 @@ def _judged(run: Run, original: Original, attempt: Attempt, path: Path) -> Attem
 
 
 def scored(
-    run: Run, original: Original, path: Path
+    original: Original, path: Path
 ) -> tuple[ModelFigures, ModelFigures, tuple[float, float, float] | None]:
     """Return the original and the result in figures, and the drop on images that did not choose."""
     opened = open_model(path, None)
@@ -299,13 +346,12 @@ def scored(
     after = ModelFigures(
         float(after_cost["flops"]), float(after_cost["params"]), path.stat().st_size
     )
-    if original.images is None or original.report is None or original.right is None:
+    judge = original.judge
+    if judge is None or original.report is None or original.reported is None:
         return before, after, None
-    spec = opened.checkpoint.input
-    own = hits(opened.model, original.images, original.report, input=spec, progress=run.progress)
-    dense = original.right[original.report]
+    own, dense = judge.parts(opened.model, original.report), original.reported
     return (
         dataclasses.replace(before, accuracy=float(dense.double().mean())),
         dataclasses.replace(after, accuracy=float(own.double().mean())),
-        drop_between(dense, own),
+        judge.drop(dense, own),
     )

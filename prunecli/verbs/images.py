@@ -10,7 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunecli.architectures.examples import example_tensors
 from prunecli.architectures.inputs import check_takes_images
-from prunecli.data import check_classes, load_split, open_source
+from prunecli.artefacts.instantiate import instantiate
+from prunecli.data import check_classes, load_split, open_either
+from prunecli.data.source import UNLABELLED
 from prunecli.errors import InputError
 from prunecli.evaluation.batches import NO_IMAGES, Images
 from prunecli.graph.tracing.running import evaluating
@@ -64,7 +66,10 @@ def check_labels(model: nn.Module, checkpoint: Checkpoint, data: str) -> None:
 
     Fewer classes than outputs are fine: images without labels may lie in a single folder.
     """
-    source = open_source(data)
+    source = open_either(data)
+    if source.classes == UNLABELLED or source.has_masks:
+        class_count(model, checkpoint.input)
+        return
     if len(source.classes) > (count := class_count(model, checkpoint.input)):
         check_classes(count, source, names=checkpoint.classes)
 
@@ -124,23 +129,29 @@ def images_for(
 ) -> Images:
     """Return the images that are needed: training images to look at, held-out ones to measure on.
 
-    Repairs, dead channels, deleted blocks and `auto` need both, many signals the first. `scored`
-    and `measured` ask for them whatever the options.
+    Where they have no labels, the classes that the model itself tells stand for them: losses and
+    accuracies are those of agreement with it. Repairs, dead channels, deleted blocks and `auto`
+    need both, many signals the first. `scored` and `measured` ask for them whatever the options.
     """
     if data is None:
         return NO_IMAGES
     whole_cuts = options.repair or options.dead or options.delete_blocks
     both = bool(whole_cuts) or options.signal == AUTO
 
+    found = open_either(data)
+    unlabelled = found.classes == UNLABELLED or found.has_masks
+
     def source(split: str) -> BatchSource:
         images = load_split(
-            open_source(data),
+            found,
             split,
             input=checkpoint.input,
             seed=options.seed,
             limit=options.limit,
             progress=progress,
         )
+        if unlabelled:
+            return lambda: self_labelled(instantiate(checkpoint), images, checkpoint.input)
         return lambda: normalised(images, checkpoint.input)
 
     return Images(
@@ -155,3 +166,14 @@ def normalised(images: ImageSet, spec: InputSpec) -> Iterator[tuple[Tensor, Tens
 
     for pixels, labels in images.iterate(SCORING_BATCH):
         yield normalise(pixels, spec), labels
+
+
+def self_labelled(
+    model: nn.Module, images: ImageSet, spec: InputSpec
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield normalised images, in order, with the classes that a model tells of them."""
+    from prunecli.evaluation.outputs import class_logits
+
+    with evaluating(model), torch.no_grad():
+        for pixels, _ in normalised(images, spec):
+            yield pixels, class_logits(model(pixels))[0].argmax(1)

@@ -24,8 +24,9 @@ from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget
 from prunecli.evaluation.batches import NO_IMAGES
-from prunecli.gating.bank import GateBank, add_gates_, sites_of
+from prunecli.gating.bank import GateBank, add_gates_
 from prunecli.gating.choose import gateable
+from prunecli.gating.places import places_of
 from prunecli.methods import ways  # noqa: F401 - registers all methods
 from prunecli.methods.learning.rule import Moment, Rule
 from prunecli.methods.learning.search import make_search
@@ -96,9 +97,7 @@ def steps_of(path: Path, method: str) -> tuple[Callable[[], None], Callable[[], 
     rule = kind(search)
     plain, _ = network.graph_network(every)
     module, _ = network.graph_network(every)
-    bank = GateBank(
-        sites_of(network.coupling, gated), gated, trained=rule.trained, tested=rule.tested
-    )
+    bank = GateBank(places_of(network, gated), gated, trained=rule.trained, tested=rule.tested)
     bank.active = True
     add_gates_(module, bank)
     rule.begin(bank)

@@ -1,6 +1,6 @@
 """A small vision transformer and a DenseNet through trained gates: proven, exported, checked.
 
-    python tests/benchmarks/learned_networks.py --data DIR [--images 6000] [--epochs 4]
+    python tests/benchmarks/learned_networks.py --data DIR [--networks ViT] [--images 6000]
 
 Each network is trained on CIFAR images for some epochs, then pruned to half of its FLOPs with
 `--method gates` and `--method exact-gates` in as many epochs more, with itself as the teacher;
@@ -68,16 +68,20 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=sorted(NETWORKS))
+    parser.add_argument("--test-images", type=int, default=0, help="to score on; 0 for all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    test = load_split(open_source(arguments.data), "test", input=INPUT, seed=0)
+    source, limit = open_source(arguments.data), arguments.test_images or None
+    test = load_split(source, "test", input=INPUT, limit=limit, seed=0)
     settings = {"epochs": arguments.epochs, "limit": arguments.images, "batch_size": 64}
     new = not TABLE.exists()
     with TABLE.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
             writer.writerow(FIELDS)
-        for name, make in NETWORKS.items():
+        for name in arguments.networks:
+            make = NETWORKS[name]
             torch.manual_seed(0)
             recipe = {**settings, **RECIPES[name]}
             dense = prunecli.finetune(make(), arguments.data, input=INPUT, **recipe).model

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import prunecli
 from prunecli.allocation import ALLOCATIONS, Problem, allocate, allowed_widths, ceilings_of
+from prunecli.architectures.cifar_resnet import cifar_resnet
 from prunecli.architectures.examples import example_tensors
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.budget import make_budget
@@ -510,6 +511,22 @@ def test_a_budget_is_missed_where_the_whole_interval_is_well_above_it(latency, t
     assert found.error == pytest.approx(0.7 / (timing.slim_ms / 10) - 1)
     assert judged(predicted, timing, make_budget(flops=0.5)).met is None
     assert bool(_missed(found)) is (timing.slim_ms / 10 > found.asked)
+
+
+def test_without_a_block_the_same_table_predicts_what_is_left_and_a_budget_deletes_blocks() -> None:
+    network = read(randomize_(cifar_resnet(depth=8), seed=1).eval(), torch.zeros(2, 3, 16, 16))
+    bound = timed(network, made_up(network, multiply_adds))
+    block = bound.blocks[0]
+    left = bound.without([block]).cost
+    convolutions = [name for name in block.tensors if "conv" in name]
+    gone = sum(network.tensors[name].numel() for name in convolutions) * 16 * 16 * 1e-6
+    whole = bound.cost.cost(bound.cost.dense_widths)["latency"]
+    assert left.dense["latency"] == pytest.approx(whole)
+    assert left.cost(left.dense_widths)["latency"] == pytest.approx(whole - gone)
+    options = PruneOptions(delete_blocks=True)
+    report = prune_network(bound, budget=make_budget(latency=0.02), options=options).report
+    assert report.blocks.deleted
+    assert report.cost.kept["latency"] <= 0.02
 
 
 def quick(monkeypatch) -> None:

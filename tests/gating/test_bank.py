@@ -11,8 +11,9 @@ from torch import nn
 
 from prunecli.architectures.cifar_resnet import cifar_resnet
 from prunecli.errors import GraphError
-from prunecli.gating.bank import GateBank, add_gates_, gated_network, sites_of
+from prunecli.gating.bank import GateBank, add_gates_, gated_network
 from prunecli.gating.choose import gateable
+from prunecli.gating.places import places_of
 from prunecli.network.traced import Network, read_network
 from prunecli_sample_models import networks as samples
 from tests.support.weights import randomize_
@@ -71,7 +72,7 @@ def some(network: Network, gated: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def bank_of(network: Network, gated: np.ndarray) -> GateBank:
     bank = GateBank(
-        sites_of(network.coupling, gated),
+        places_of(network, gated),
         gated,
         trained=lambda bank: bank.logits,
         tested=lambda bank: bank.mask,

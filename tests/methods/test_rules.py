@@ -12,9 +12,10 @@ from torch import nn
 from prunecli.allocation import ceilings_of
 from prunecli.budget import make_budget
 from prunecli.evaluation.batches import NO_IMAGES
-from prunecli.gating.bank import GateBank, gated_network, sites_of
+from prunecli.gating.bank import GateBank, Places, gated_network
 from prunecli.gating.choose import gateable
 from prunecli.gating.functions import OPEN_ABOVE, masked_gate, open_probability
+from prunecli.gating.places import places_of, sites_of
 from prunecli.methods.bar import BudgetAware, barrier, transition
 from prunecli.methods.exact_gates import ExactGates
 from prunecli.methods.gradual import Gradual
@@ -134,7 +135,7 @@ def test_barriers_of_several_limits_are_told_by_the_highest_and_updates_counted_
     # Of activations this network can hardly lose any more than the second limit asks for.
     search = search_of("digits_vgg", flops=0.3, params=0.3, activations=0.999)
     rule = BudgetAware(search)
-    bank = GateBank((), search.gated, trained=rule.trained, tested=rule.tested)
+    bank = GateBank(Places(()), search.gated, trained=rule.trained, tested=rule.tested)
     with torch.no_grad():
         bank.logits.fill_(9.0)
     rule.extra_loss(Moment(9, 10, nn.Module(), bank, torch.Generator()))
@@ -258,7 +259,7 @@ def test_no_channel_that_is_kept_loses_its_weights_with_the_last_mask(kind):
     search = search_of("digits_vgg")
     rule, network = kind(search), search.setup.network
     bank = GateBank(
-        sites_of(network.coupling, search.gated),
+        places_of(network, search.gated),
         search.gated,
         trained=rule.trained,
         tested=rule.tested,
@@ -325,7 +326,7 @@ def test_a_limit_with_room_left_opens_no_gates_while_another_one_binds():
     losses = []
     for each in (search, alone):
         rule = TrainableGates(each)
-        bank = GateBank((), each.gated, trained=rule.trained, tested=rule.tested)
+        bank = GateBank(Places(()), each.gated, trained=rule.trained, tested=rule.tested)
         with torch.no_grad():
             bank.mask.zero_()
             bank.mask[::2] = 1

@@ -229,12 +229,27 @@ def test_a_network_without_blocks_is_told_so_with_the_number() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{"dead": True}, {"granularity": "weight", "sparsity": 0.5}, {"latency": 0.5}],
+    [{"dead": True}, {"granularity": "weight", "sparsity": 0.5}],
 )
 def test_what_cannot_go_with_deleted_blocks_is_refused_before_any_work(more) -> None:
-    budget = {} if set(more) & {"sparsity", "latency"} else {"flops": 0.5}
     with pytest.raises(InputError):
-        prunecli.prune(residual(), IMAGE, **budget, **more, delete_blocks=True)
+        prunecli.prune(residual(), IMAGE, **more, delete_blocks=True)
+
+
+def test_dead_channels_go_first_and_then_blocks() -> None:
+    model = residual()
+    with torch.no_grad():
+        model.down[0].weight[[1, 5, 9]] = 0
+        model.down[0].bias[[1, 5, 9]] = 0
+        model.down[1].weight *= 1e-3
+    result = prunecli.prune(
+        model, IMAGE, flops=0.2, allocation="greedy", dead=True, delete_blocks=True, align=1
+    )
+    assert result.report.dead.removable >= 3
+    assert result.report.blocks.deleted
+    assert result.report.cost.kept["flops"] <= 0.2
+    assert result.report.verified.max_rel_error < 1e-9
+    assert not set(result.plan.keep.get("down.0", ())) & {1, 5, 9}
 
 
 # --- files ---------------------------------------------------------------------------------------

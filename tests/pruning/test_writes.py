@@ -111,6 +111,8 @@ def test_costs_count_the_narrower_last_layers_exactly() -> None:
     assert left.cost.dense == network.cost.dense
     widths_of = {"layer1.0": 16, "layer2.0": 32, "layer3.1": 64}
     gone = sum((width - len(writes[name])) * (9 * width + 2) for name, width in widths_of.items())
+    # 8 of the slots that padding adds are new with layer2.1, which does not read them before.
+    gone += 8 * 9 * 32
     assert network.cost.dense["params"] - cost["params"] == gone
 
 

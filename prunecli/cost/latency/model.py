@@ -57,6 +57,10 @@ class LatencyModel:
         rest = self.table.rest * activations / self.table.activations
         return np.asarray(self.table.gain * (found + rest))
 
+    def over(self, trace: Trace, coupling: CouplingGraph) -> LatencyModel:
+        """Return what the same table predicts of a network that is left of this one."""
+        return bind(self.table, trace, coupling)
+
     def _operators(self, widths: Widths) -> float:
         inputs, outputs = self.sizes(widths).reshape(2, -1).tolist()
         found = zip(self.grids, inputs, outputs, strict=True)

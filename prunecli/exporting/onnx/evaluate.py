@@ -9,7 +9,8 @@ import numpy as np
 
 from prunecli.architectures.inputs import check_takes_images
 from prunecli.errors import InputError
-from prunecli.evaluation.images import check_any, check_outputs, summed_up
+from prunecli.evaluation.batches import check_any
+from prunecli.evaluation.images import check_outputs, summed_up
 from prunecli.exporting.onnx.metadata import read_metadata, read_model
 from prunecli.exporting.onnx.quantised import precision_of
 from prunecli.exporting.onnx.runtime import fixed_batch, open_session, run

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunecli.graph.coupling.ids import FIXED, Freeze
 from prunecli.graph.coupling.products import Resolution, Roots, resolve
-from prunecli.graph.coupling.propagate import propagate
+from prunecli.graph.coupling.propagate import NOTHING_APART, propagate
 from prunecli.graph.coupling.roles import roles
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ head); -1 stands for one that must stay.
 
 STAYS = -1
 
+SLOTS = ":slots"
+"""Ends the name of a group that no weight makes: slots of a stream, called by who reads them."""
+
 
 @dataclass(frozen=True)
 class ChannelGroup:
@@ -41,7 +44,9 @@ class ChannelGroup:
     a grouped convolution, or of a head). `exact` is False where a cut is legal but differs from a
     mask (a norm runs over the channels). `contracted` is True where a product of two activations
     sums over the channels (the width of queries and keys). `axes` is how many groups decide
-    together about the positions of this one: 2 for heads and the width inside them.
+    together about the positions of this one: 2 for heads and the width inside them. `silent` is
+    True where what the channels are added to goes on without them: a removed one is then one that
+    its own layers leave at 0.
     `sites` are those of tensors that evaluation reads, `read_in_training` those that read the
     channels in training alone.
     """
@@ -56,6 +61,7 @@ class ChannelGroup:
     exact: bool
     contracted: bool = False
     axes: int = 1
+    silent: bool = False
     read_in_training: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -108,14 +114,17 @@ def staying(atoms: Atoms, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(((atoms == STAYS) | keep[atoms]).all(0))
 
 
-def couple(trace: Trace, training: Trace | None = None) -> CouplingGraph:
+def couple(
+    trace: Trace, training: Trace | None = None, *, apart: Mapping[str, int] = NOTHING_APART
+) -> CouplingGraph:
     """Propagate ids through the graph and resolve them into channel groups.
 
     With `training`, the trace of training mode, weights that only it reads join the groups whose
     channels they read or make, and what either graph ties is tied. Channels that no weight makes in
-    evaluation stay.
+    evaluation stay. `apart` names nodes, each with a dimension in which it has channels of its own,
+    which what it is made from does not decide about.
     """
-    known, ids, unfollowed = propagate(trace, training)
+    known, ids, unfollowed = propagate(trace, training, apart=apart)
     found = resolve(ids)
     names = {**trace.tensors, **({} if training is None else training.tensors)}
     tensors = {name: _dims(known[node], found) for node, name in names.items() if node in known}
@@ -123,7 +132,7 @@ def couple(trace: Trace, training: Trace | None = None) -> CouplingGraph:
     trained = set() if training is None else roles(training, known, found)[1] - consumers
     stays = found.mask(freeze.ids for freeze in ids.frozen)
     stays[found.roots[FIXED]] = True
-    stays |= _not_channels(tensors, producers, found.count)
+    stays |= _not_channels(tensors, producers, found.count) & ~_read(tensors, found.mask(ids.made))
     marks = _Marks(stays, found.mask(ids.inexact), found.mask(ids.contracted), found.parallel)
     groups, atom_of = _groups(tensors, producers, consumers, marks)
     groups = _with_training(groups, trained, set(trace.tensors.values()))
@@ -161,6 +170,15 @@ def _not_channels(
     return ~made
 
 
+def _read(tensors: Mapping[str, Mapping[int, Roots]], made: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which of the channels that count as made occur in any weight."""
+    occurs = np.zeros(made.size, np.bool_)
+    for dims in tensors.values() if made.any() else ():
+        for found in dims.values():
+            occurs[found] = True
+    return np.asarray(made & occurs)
+
+
 @dataclass(frozen=True)
 class _Marks:
     """What is known about every class of tied ids: one boolean each."""
@@ -188,8 +206,11 @@ def _groups(
         atom_of[roots] = np.arange(first, first + roots.size)
         made = tuple(site for site in own if site in producers)
         root = roots[0]
-        rows = tensors[made[0][0]][made[0][1]]
-        name = made[0][0].rpartition(".")[0] or made[0][0]
+        first_site = (made or own)[0]
+        rows = tensors[first_site[0]][first_site[1]]
+        name = first_site[0].rpartition(".")[0] or first_site[0]
+        if not made:
+            name = f"{name}{SLOTS}"
         groups.append(
             ChannelGroup(
                 name=_unique(f"{name}:heads" if marks.parallel[root] else name, taken),

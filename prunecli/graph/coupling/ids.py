@@ -58,6 +58,7 @@ class IdSpace:
         self.inexact: list[Ids] = []
         self.parallel: list[Ids] = []
         self.contracted: list[Ids] = []
+        self.made: list[Ids] = []
         self.node = ""
         self.where: str | None = None
         # Two views of the same channels have the same coordinates.
@@ -109,6 +110,11 @@ class IdSpace:
         """Record that a product of two activations sums over these channels."""
         if axis is not None:
             self.contracted.append(axis)
+
+    def mark_made(self, axis: Axis) -> None:
+        """Record that these are channels, also where no weight makes them."""
+        if axis is not None:
+            self.made.append(axis)
 
     def split(self, axis: Axis, sizes: Sequence[int]) -> Axes:
         """Read a dimension as a product of dimensions, as a view does."""

@@ -25,17 +25,20 @@ if TYPE_CHECKING:
 
     from prunecli.graph.tracing.trace import Trace
 
+NOTHING_APART: dict[str, int] = {}
+
 _POSITIONS = frozenset({"arange", "linspace", "meshgrid"})
 """What a detector makes its anchors from: as many positions as the image has, none a channel."""
 
 
 def propagate(
-    trace: Trace, training: Trace | None = None
+    trace: Trace, training: Trace | None = None, *, apart: Mapping[str, int] = NOTHING_APART
 ) -> tuple[dict[str, Annotation], IdSpace, dict[str, int]]:
     """Run the op rules over the graph; return each node's axes, the ids, and what was not followed.
 
     The latter says why, and how often: no rule knows an operator, or its rule fails on a call.
-    `training` is the graph of training over the same tensors: what either ties is tied.
+    `training` is the graph of training over the same tensors: what either ties is tied. `apart`
+    names nodes, each with a dimension in which it has channels of its own.
     """
     ids = IdSpace()
     known: dict[str, Annotation] = {}
@@ -58,9 +61,20 @@ def propagate(
                         ids.freeze(axis, stays)
             else:
                 known[node.name], reason = _follow(node, known, ids, one)
+                if node.name in apart:
+                    known[node.name] = _apart(known[node.name], apart[node.name], ids)
                 if reason:
                     unfollowed[reason] += 1
     return known, ids, dict(unfollowed)
+
+
+def _apart(annotation: Annotation, dim: int, ids: IdSpace) -> Annotation:
+    """Return axes with channels of their own along a dimension, whatever they were made from."""
+    assert isinstance(annotation, tuple)
+    axis = annotation[dim]
+    fresh = None if axis is None else ids.fresh(axis.size)
+    ids.mark_made(fresh)
+    return (*annotation[:dim], fresh, *annotation[dim + 1 :])
 
 
 def _placeholder(node: fx.Node, trace: Trace, ids: IdSpace) -> Annotation:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from prunecli.allocation import Saliency
     from prunecli.cost.model import Widths
     from prunecli.methods.setup import Setup
+    from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
     from prunecli.report import EpochReport
     from prunecli.training.method import Batch, TrainingRun
@@ -65,6 +66,11 @@ class IterativePruning(PlainMethod):
     def module(self) -> fx.GraphModule:
         """The network to train."""
         return self.stage.module
+
+    @property
+    def network(self) -> Network:
+        """The dense network, which channels are cut from."""
+        return self.setup.network
 
     @property
     def keep(self) -> NDArray[np.bool_]:

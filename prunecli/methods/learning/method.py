@@ -12,12 +12,12 @@ import torch
 from prunecli.cutting.surgery import cut_tensor, slices_of
 from prunecli.errors import InputError
 from prunecli.gating.bank import GATES, GateBank
-from prunecli.methods.learning.choice import chosen_widths
+from prunecli.methods.learning.choice import chosen, restored
 from prunecli.methods.learning.norms import estimate_norms_
 from prunecli.methods.learning.rule import Moment
 from prunecli.methods.narrowing import write_back_
 from prunecli.methods.selection_state import selection_fields, selection_from
-from prunecli.methods.setup import narrower
+from prunecli.methods.setup import narrower_network
 from prunecli.pruning.proven_cut import plan_of
 from prunecli.report import CoursePoint
 from prunecli.report.cuts import SEARCH, TRAIN
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
     from prunecli.cost.model import Widths
+    from prunecli.methods.learning.choice import Choice
     from prunecli.methods.learning.rule import Rule
     from prunecli.methods.learning.search import Search
+    from prunecli.network.traced import Network
     from prunecli.plan import PruningPlan
     from prunecli.pruning.selection import Selection
     from prunecli.report import EpochReport
@@ -58,17 +60,33 @@ class LearnedPruning(PlainMethod):
         self.search = search
         self.rule = rule
         self.module: nn.Module = module
-        self.keep: NDArray[np.bool_] = np.ones(search.gated.size, np.bool_)
-        self.selection: Selection | None = None
+        self.choice: Choice | None = None
         self.course: tuple[CoursePoint, ...] = ()
         self.flips = 0
         self.error = 0.0
         self.norms = 0
 
     @property
+    def network(self) -> Network:
+        """The network that is cut: the dense one, or what is left of it without blocks."""
+        return self.search.setup.network if self.choice is None else self.choice.network
+
+    @property
+    def keep(self) -> NDArray[np.bool_]:
+        """One boolean per atom of `network`."""
+        if self.choice is None:
+            return np.ones(self.network.coupling.atom_count, np.bool_)
+        return self.choice.keep
+
+    @property
+    def selection(self) -> Selection | None:
+        """What stays whole, and what had to give way; None before the cut."""
+        return None if self.choice is None else self.choice.selection
+
+    @property
     def widths(self) -> Widths:
-        """The widths that are left."""
-        groups = self.search.setup.network.coupling.groups
+        """The widths that are left of the groups of `network`."""
+        groups = self.network.coupling.groups
         return np.asarray([int(self.keep[group.atoms].sum()) for group in groups], np.int64)
 
     # --- hooks of training -----------------------------------------------------------------------
@@ -92,7 +110,7 @@ class LearnedPruning(PlainMethod):
 
     def before_step(self, run: TrainingRun) -> None:
         """Draw, and let the rule follow its budget."""
-        if self.selection is not None:
+        if self.choice is not None:
             return
         moment = self._moment(run)
         for bank in self._banks(run):
@@ -109,16 +127,16 @@ class LearnedPruning(PlainMethod):
 
     def extra_loss(self, run: TrainingRun, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """Return what the rule adds to the loss."""
-        return None if self.selection is not None else self.rule.extra_loss(self._moment(run))
+        return None if self.choice is not None else self.rule.extra_loss(self._moment(run))
 
     def after_backward(self, run: TrainingRun, batch: Batch) -> None:
         """Let the rule look at the gradients of its gates."""
-        if self.selection is None:
+        if self.choice is None:
             self.rule.after_backward(self._moment(run), batch.scale)
 
     def after_step(self, run: TrainingRun) -> Replacement | None:
         """Go on with the search; at its end cut."""
-        if self.selection is not None:
+        if self.choice is not None:
             return None
         moment = self._moment(run)
         self.rule.after_step(moment)
@@ -135,7 +153,7 @@ class LearnedPruning(PlainMethod):
 
     def after_round(self, run: TrainingRun, report: EpochReport) -> None:
         """Note the score of the epoch in the course."""
-        if self.selection is not None:
+        if self.choice is not None:
             self.course = (*self.course, self._point(run, ended=True))
         if self.course:
             last = dataclasses.replace(
@@ -150,15 +168,15 @@ class LearnedPruning(PlainMethod):
 
     def settled(self, run: TrainingRun) -> bool:  # noqa: ARG002
         """Tell whether the channels are chosen."""
-        return self.selection is not None
+        return self.choice is not None
 
     def facts(self) -> dict[str, float]:
         """Return budget, expected and hard cost, gates alive, and what changed since last asked."""
-        if self.selection is not None:
-            left = self.left(self.widths)
-            return {"budget": self._target(), "cost": left, "alive": float(self.keep.sum())}
+        if self.choice is not None:
+            alive = float(self.choice.opened.sum())
+            return {"budget": self._target(), "cost": self.left, "alive": alive}
         if not self.course:
-            return {"budget": 1.0, "cost": 1.0, "alive": float(self.keep.size)}
+            return {"budget": 1.0, "cost": 1.0, "alive": float(self.search.gated.size)}
         last = self.course[-1]
         found = {"budget": last.budget, "expected": last.expected, "cost": last.cost}
         gates = {"alive": float(last.alive), "flips": float(last.flips)}
@@ -171,8 +189,8 @@ class LearnedPruning(PlainMethod):
     def state(self) -> dict[str, Any]:
         """Return what was decided, the course, and what the rule remembers."""
         return {
-            "keep": torch.as_tensor(self.keep),
-            "selection": None if self.selection is None else selection_fields(self.selection),
+            "opened": None if self.choice is None else torch.as_tensor(self.choice.opened),
+            "selection": None if self.choice is None else selection_fields(self.choice.selection),
             "course": [dataclasses.asdict(point) for point in self.course],
             "flips": self.flips,
             "error": self.error,
@@ -189,18 +207,17 @@ class LearnedPruning(PlainMethod):
             for bank in self._banks(run):
                 bank.active = run.taken > 0
             return None
-        self.keep = state["keep"].numpy()
-        self.selection = selection_from(state["selection"])
-        setup = self.search.setup
-        self.module, _ = setup.network.graph_network(self.keep)
-        return Replacement.cut(self.module, slices_of(setup.network.coupling, self.keep))
+        opened, selection = state["opened"].numpy(), selection_from(state["selection"])
+        self.choice = restored(self.search, opened, selection)
+        self.module, _ = self.network.graph_network(self.keep)
+        return Replacement.cut(self.module, slices_of(self.network.coupling, self.keep))
 
     def finish(self, run: TrainingRun) -> PruningPlan:
         """Put the trained weights into the dense module; return the plan."""
         setup = self.search.setup
-        self._write_back(run.bare, self.keep)
+        self._write_back(run.bare)
         return plan_of(
-            setup.network, self.keep, self.widths, budget=setup.budget, options=setup.options
+            self.network, self.keep, self.widths, budget=setup.budget, options=setup.options
         )
 
     # --- the search ------------------------------------------------------------------------------
@@ -239,18 +256,19 @@ class LearnedPruning(PlainMethod):
 
     def _point(self, run: TrainingRun, *, ended: bool = False) -> CoursePoint:
         """Return where the run stands."""
-        groups = self.search.setup.network.coupling.groups
+        groups = self.search.network.coupling.groups
         taken = run.taken + (0 if ended else 1)
-        if self.selection is not None:
-            left = self.left(self.widths)
-            numbers = (self._target(), left, left, int(self.keep.sum()), 0, self.widths)
+        if self.choice is not None:
+            opened, left = self.choice.opened, self.left
+            widths = self.search.count(opened)
+            numbers = (self._target(), left, left, int(opened.sum()), 0, widths)
         else:
             numbers = self._searched(self._moment(run))
         budget, expected, cost, alive, flips, widths = numbers
         return CoursePoint(
             updates=taken,
             epoch=taken / run.recipe.steps_per_epoch,
-            phase=SEARCH if self.selection is None else TRAIN,
+            phase=SEARCH if self.choice is None else TRAIN,
             budget=budget,
             expected=expected,
             cost=cost,
@@ -266,24 +284,24 @@ class LearnedPruning(PlainMethod):
             dense = search.setup.network.cost.dense_widths
             return 1.0, 1.0, 1.0, search.gated.size, 0, dense
         mask = moment.bank.mask
-        widths = search.widths(mask).round().long().cpu().numpy()
+        opened = search.settled(mask.cpu().numpy() > 0)
         return (
             self.rule.budget(moment),
             search.kept(self.rule.expected_gates(moment.bank)),
-            search.kept(mask),
+            search.share(search.cost(opened)),
             fixed + int(mask.sum()),
             self.flips,
-            widths,
+            search.count(opened),
         )
 
     def _target(self) -> float:
         kind, ceiling = next(iter(self.search.ceilings.items()))
         return ceiling / self.search.dense[kind]
 
-    def left(self, widths: Widths) -> float:
-        """Return the share that widths keep of the cost that the budget names first."""
-        kind = next(iter(self.search.ceilings))
-        return float(self.search.setup.network.cost.cost(widths)[kind] / self.search.dense[kind])
+    @property
+    def left(self) -> float:
+        """The share that is kept of the cost that the budget names first."""
+        return self.search.share(self.network.cost.cost(self.widths))
 
     # --- the cut ---------------------------------------------------------------------------------
 
@@ -292,13 +310,13 @@ class LearnedPruning(PlainMethod):
         check_weights(run)
         setup, moment = self.search.setup, self._moment(run)
         scores = run.recipe.processes.from_main(self.rule.scores(moment).double()).cpu()
-        keep, self.selection = chosen_widths(self.search, scores)
+        choice = chosen(self.search, scores)
         for model in (run.bare, *([] if run.average is None else [run.average.model])):
-            _fold_gates_(model, self.rule, torch.as_tensor(keep[self.search.gated]))
-        self._write_back(run.bare, np.ones_like(keep))
-        slim, self.error = narrower(setup, keep)
-        self.keep = keep
-        slices = slices_of(setup.network.coupling, keep)
+            _fold_gates_(model, self.rule, torch.as_tensor(choice.opened[self.search.gated]))
+        self._write_back(run.bare)
+        self.choice = choice
+        slim, self.error = narrower_network(choice.network, choice.keep, seed=setup.options.seed)
+        slices = slices_of(choice.network.coupling, choice.keep)
         self.module = slim.to(run.device)
         self.norms = estimate_norms_(run, self.module)
         known = dict(self.module.named_buffers())
@@ -309,21 +327,20 @@ class LearnedPruning(PlainMethod):
 
         return Replacement(self.module, moved)
 
-    def _write_back(self, trained: nn.Module, keep: NDArray[np.bool_]) -> None:
-        network = self.search.setup.network
+    def _write_back(self, trained: nn.Module) -> None:
         own = {
             name: value
             for name, value in trained.state_dict().items()
             if not name.startswith(f"{GATES}.")
         }
-        write_back_(network.model, own, slices_of(network.coupling, keep))
+        # Before the cut, all is kept.
+        write_back_(self.network.model, own, slices_of(self.network.coupling, self.keep))
 
 
 def _bank(module: nn.Module) -> GateBank | None:
     return cast("GateBank | None", getattr(module, GATES, None))
 
 
-@torch.no_grad()
 def _fold_gates_(module: nn.Module, rule: Rule, kept: Tensor) -> None:
     """Multiply the gates of evaluation into the weights that they gate, `kept` [gated atoms] open.
 
@@ -335,10 +352,8 @@ def _fold_gates_(module: nn.Module, rule: Rule, kept: Tensor) -> None:
     if bank is None:
         return
     bank.mask.copy_(kept)
-    own = rule.tested(bank)
-    own = torch.where(own > 0, own, rule.expected_gates(bank)) * bank.mask
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    weights = [tensors[name] for name in bank.weights]  # a fixed kernel may be a buffer
-    gated = bank.multiplied(bank.among_all(own), weights)
-    for weight, value in zip(weights, gated, strict=True):
-        weight.copy_(value)
+    with torch.no_grad():
+        own = rule.tested(bank)
+        own = torch.where(own > 0, own, rule.expected_gates(bank)) * bank.mask
+    # A fixed kernel may be a buffer.
+    bank.fold_(own, {**dict(module.named_parameters()), **dict(module.named_buffers())})

@@ -8,19 +8,23 @@ and the search ends with as many channels as the budget allows.
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from prunecli.errors import GraphError, InputError
-from prunecli.gating.bank import GateBank, add_gates_, sites_of
+from prunecli.gating.bank import GateBank, add_gates_
 from prunecli.gating.choose import gateable
+from prunecli.gating.places import places_of
 from prunecli.methods.learning.method import LearnedPruning
 from prunecli.methods.learning.search import make_search
+from prunecli.methods.learning.streams import make_streams
+from prunecli.methods.learning.written import blocks_report
 from prunecli.methods.training_options import check_learns, training_of
 from prunecli.pruning.scoring import check_signal, score_network
-from prunecli.pruning.selection import select
+from prunecli.pruning.selection import select, why_whole
 from prunecli.report import LearningReport
 from prunecli.signals import needs_data
 from prunecli.training.devices import precision_of
@@ -31,9 +35,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prunecli.data import ImageSet
+    from prunecli.gating.bank import Places
     from prunecli.methods.learning.rule import Rule
+    from prunecli.methods.learning.streams import Streams
     from prunecli.methods.road import Change
     from prunecli.methods.setup import Setup
+    from prunecli.network.traced import Network
     from prunecli.options import FinetuneOptions, PruneOptions
     from prunecli.training.recipe import Recipe
     from prunecli.training.session import Session
@@ -75,9 +82,9 @@ class Learning:
 
     def planned(self, setup: Setup, recipe: Recipe, held_out: ImageSet) -> dict[str, Any]:  # noqa: ARG002
         """Return how long the search is, and which channel groups have gates."""
-        gated, ungated = self._gateable(setup)
-        if not gated.any():
-            first = next(iter(ungated.items()), ("", ""))
+        field = self._field(setup)
+        if not field.gated.any():
+            first = next(iter(field.ungated.items()), ("", ""))
             raise GraphError(
                 "no channel group of this model can have gates",
                 code="NOTHING_TO_CUT",
@@ -88,35 +95,50 @@ class Learning:
             method=setup.options.method,
             epochs=recipe.options.epochs,
             search_epochs=round(self._steps(setup.options, recipe) / recipe.steps_per_epoch, 3),
-            gates=int(gated.sum()),
-            ungated=ungated,
+            gates=int(field.gated.sum()),
+            ungated=field.ungated,
             precision=precision_of(recipe.accelerator),
         )
         return {"learning": report}
 
     def begin(self, setup: Setup, recipe: Recipe) -> LearnedPruning:
         """Score the channels, and put gates into the traced network."""
-        network = setup.network
-        gated, ungated = self._gateable(setup)
-        setup = dataclasses.replace(setup, held={**setup.held, **ungated})
-        saliency = score_network(network, setup.options, batches=setup.images.scored_on)
+        field = self._field(setup)
+        setup = dataclasses.replace(setup, held={**setup.held, **field.ungated})
         device = recipe.accelerator.device
-        saliency = recipe.processes.from_main(torch.as_tensor(saliency)).numpy()
-        seen = np.where(np.isnan(saliency), 0.0, saliency)
-        widths = select(network, seen, setup.budget, _uneven(setup.options), held=setup.held).widths
+
+        def scores(network: Network) -> NDArray[np.float64]:
+            found = score_network(network, setup.options, batches=setup.images.scored_on)
+            same = recipe.processes.from_main(torch.as_tensor(found)).numpy()
+            return np.where(np.isnan(same), 0.0, same)
+
+        seen = scores(setup.network)
+        held = {name: why for name, why in setup.held.items() if name in _names(setup.network)}
+        options = _uneven(setup.options)
+        widths = select(setup.network, seen, setup.budget, options, held=held).widths
+        if field.streams is not None:
+            widths = field.streams.widths_like(seen, widths)
+            seen = scores(field.network)
         search = make_search(
             setup,
-            gated,
+            field.gated,
             seen,
             widths,
             steps=self._steps(setup.options, recipe),
             device=device,
+            streams=field.streams,
         )
         rule = self.rule(search)
+        network = field.network
         module, _ = network.graph_network(np.ones(network.coupling.atom_count, np.bool_))
         if self.rule.gated:
-            sites = sites_of(network.coupling, gated)
-            bank = GateBank(sites, gated, trained=rule.trained, tested=rule.tested)
+            bank = GateBank(
+                field.places(setup.options.training.gates_at),
+                field.gated,
+                trained=rule.trained,
+                tested=rule.tested,
+                slots=None if field.streams is None else field.streams.hard,
+            )
             bank.logits.requires_grad_(self.rule.learns)
             add_gates_(module, bank)
         return LearnedPruning(search, rule, module)
@@ -131,10 +153,12 @@ class Learning:
         """Return the course of the search and what came of it."""
         run: LearningReport = planned["learning"]
         best = session.best
-        return {
+        streams = method.search.streams
+        told = {} if streams is None else {"blocks": blocks_report(streams, method.choice)}
+        return told | {
             "learning": dataclasses.replace(
                 run,
-                kept=method.left(method.widths),
+                kept=method.left,
                 accuracy=change.accuracy,
                 loss=change.loss,
                 images=change.images,
@@ -147,9 +171,15 @@ class Learning:
             "allocation": "global",
         }
 
-    def _gateable(self, setup: Setup) -> tuple[NDArray[np.bool_], dict[str, str]]:
+    def _field(self, setup: Setup) -> Field:
         """Return which atoms can be chosen, and why groups cannot: gates, or a blind signal."""
         held, network, options = dict(setup.held), setup.network, setup.options
+        if options.training.mixed_connectivity:
+            streams = make_streams(network)
+            saliency = np.zeros(streams.network.coupling.atom_count)
+            held |= streams.held() | why_whole(streams.network, saliency, options)
+            gated, ungated = gateable(streams.network, held, written=streams.made)
+            return Field(streams.network, gated, ungated, streams)
         if self.rule.by_weights:
             unseen = np.isnan(score_network(network, options))
             if unseen.all():
@@ -158,12 +188,32 @@ class Learning:
                 if unseen[group.atoms].any():
                     blind = f"the signal {options.signal} cannot see its channels"
                     held.setdefault(group.name, blind)
-        return gateable(network, held, by_gates=self.rule.gated)
+        return Field(network, *gateable(network, held, by_gates=self.rule.gated))
 
     def _steps(self, options: PruneOptions, recipe: Recipe) -> int:
         """Return the steps of the search: one at least, and one at least is left after it."""
         share = options.training.search or self.rule.search
         return min(max(round(share * recipe.steps), 1), max(recipe.steps - 1, 1))
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a search runs over: the network, which of its atoms can be chosen, why others cannot."""
+
+    network: Network
+    gated: NDArray[np.bool_]
+    ungated: Mapping[str, str]
+    streams: Streams | None = None
+
+    def places(self, where: str) -> Places:
+        """Return where the gates are."""
+        if self.streams is not None:
+            return self.streams.places(self.gated, where)
+        return places_of(self.network, self.gated, where)
+
+
+def _names(network: Network) -> set[str]:
+    return {group.name for group in network.coupling.groups}
 
 
 def _uneven(options: PruneOptions) -> PruneOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,12 +15,14 @@ from prunecli.cost.expected import ExpectedCost
 from prunecli.gating.bank import group_sums
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from prunecli.cost.model import Widths
+    from prunecli.methods.learning.streams import Streams
     from prunecli.methods.setup import Setup
+    from prunecli.network.traced import Network
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,19 @@ class Search:
 
     `spread` [gated atoms] are numbers in (-1, 1), larger for the more salient: those above 0 are
     what a cut at once would keep. `groups` [gated atoms] number their groups, `steps` are those of
-    the search.
+    the search. `network` is that of the setup, or the one with its writers apart (`streams`);
+    `forced` are the numbers of the groups that keep a channel in any case.
     """
 
     setup: Setup
+    network: Network
     gated: NDArray[np.bool_]
     spread: Tensor
     groups: Tensor
     expected: ExpectedCost
     steps: int
+    forced: frozenset[int]
+    streams: Streams | None = None
 
     @property
     def ceilings(self) -> dict[str, float]:
@@ -57,13 +64,48 @@ class Search:
 
     def widths(self, gates: Tensor) -> Tensor:
         """Return the widths [groups] that gates [gated atoms] add up to, in float64."""
-        count = len(self.setup.network.coupling.groups)
-        dense = torch.as_tensor(self.setup.network.cost.dense_widths, dtype=torch.float64)
-        own = torch.zeros(count, dtype=torch.float64, device=gates.device)
-        fixed = dense.to(gates.device) - own.index_add(
-            0, self.groups, torch.ones_like(gates, dtype=torch.float64)
-        )
-        return fixed + own.index_add(0, self.groups, gates.double())
+        every = torch.ones(self.gated.size + 1, dtype=torch.float64, device=gates.device)
+        every = every.index_put((self.numbers,), gates.double())
+        if self.streams is not None:
+            every = self.streams.expected(every)
+        count = len(self.network.coupling.groups)
+        zeros = torch.zeros(count, dtype=torch.float64, device=gates.device)
+        return zeros.index_add(0, self.group_of, every[:-1])
+
+    @cached_property
+    def group_of(self) -> Tensor:
+        """The number of the group of every atom."""
+        sums = group_sums(self.network.coupling.groups, self.gated.size)
+        return sums.to(self.groups.device)
+
+    @cached_property
+    def numbers(self) -> Tensor:
+        """The gated atoms."""
+        return torch.as_tensor(np.flatnonzero(self.gated), device=self.groups.device)
+
+    def settled(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return what is open of all atoms, by a mask [gated atoms]: blocks that do nothing go."""
+        opened = np.ones(self.gated.size, np.bool_)
+        opened[self.gated] = mask
+        return opened if self.streams is None else self.streams.settled(opened)
+
+    def closed_with(self, mask: Tensor) -> Tensor:
+        """Return a mask [gated atoms] in which what does nothing without others is closed too."""
+        settled = self.settled(mask.cpu().numpy() > 0)[self.gated]
+        return torch.as_tensor(settled, dtype=mask.dtype, device=mask.device)
+
+    def cost(self, opened: NDArray[np.bool_]) -> dict[str, float]:
+        """Return every cost of what is open of all atoms, settled."""
+        widths = self.count(opened)
+        if self.streams is not None:
+            return self.streams.cost(opened, widths)
+        return self.network.cost.cost(widths)
+
+    def count(self, opened: NDArray[np.bool_]) -> Widths:
+        """Return the widths of what is open of all atoms."""
+        groups = self.group_of.cpu().numpy()
+        counts = np.bincount(groups[opened], minlength=len(self.network.coupling.groups))
+        return np.asarray(counts, np.int64)
 
     def load(self, gates: Tensor) -> Tensor:
         """Return the cost of gates as a fraction of the tightest ceiling, differentiable."""
@@ -76,6 +118,11 @@ class Search:
         kind = next(iter(self.ceilings))
         return float(self.expected(kind, self.widths(gates.detach())) / self.dense[kind])
 
+    def share(self, costs: Mapping[str, float]) -> float:
+        """Return the share of the dense cost, of the kind that the budget names first."""
+        kind = next(iter(self.ceilings))
+        return float(costs[kind] / self.dense[kind])
+
     def price(self, gates: Tensor) -> Tensor:
         """Return what opening each gate [gated atoms] adds to the load, at these gates."""
         wanted = gates.detach().clone().requires_grad_()
@@ -85,58 +132,64 @@ class Search:
     def open_at(self, scores: Tensor, ceilings: Mapping[str, float]) -> Tensor:
         """Return the mask [gated atoms] of the highest scores whose cost is within `ceilings`.
 
-        The best of every group are always open, as many as `--min-width` keeps. Source: ours; a
-        threshold that follows the budget exactly, found by bisection over the number of open gates.
+        The best of every group that may not go are always open, as many as `--min-width` keeps.
+        Source: ours; a threshold that follows the budget exactly, found by bisection over the
+        number of open gates.
         """
-        found = _open_at(
-            scores.detach().cpu().double().numpy(),
-            self.groups.cpu().numpy(),
-            lambda widths: self._is_within(widths, ceilings),
-            self.setup.network.cost.dense_widths,
-            self._least(),
+        order, low = self._order(scores)
+        low = largest(
+            lambda count: self._is_within(self._first(order, count), ceilings), low, order.size
         )
-        return torch.as_tensor(found, dtype=torch.float32, device=scores.device)
+        mask = self.settled(self._first(order, low))[self.gated]
+        return torch.as_tensor(mask, dtype=torch.float32, device=scores.device)
+
+    def filled_at(self, scores: Tensor, ceilings: Mapping[str, float]) -> NDArray[np.bool_]:
+        """Return what is open of all atoms: `open_at`, then others for which there is room left.
+
+        A gate that brings a whole block back may be out of reach where several others are not.
+        """
+        order, _ = self._order(scores)
+        mask = self.open_at(scores, ceilings).cpu().numpy() > 0
+        for at in order[~mask[order]].tolist():
+            more = mask.copy()
+            more[at] = True
+            if self._is_within(more, ceilings):
+                mask = more
+        return self.settled(mask)
+
+    def _order(self, scores: Tensor) -> tuple[NDArray[np.int64], int]:
+        """Return the gated atoms in the order in which they open, and how many always are."""
+        values, groups = scores.detach().cpu().double().numpy(), self.groups.cpu().numpy()
+        order, least = np.argsort(-values, kind="stable"), self._least()
+        first = np.zeros(order.size, np.bool_)
+        for group in self.forced:
+            first[np.flatnonzero(groups[order] == group)[: least[group]]] = True
+        return np.concatenate([order[first], order[~first]]), int(first.sum())
+
+    def _first(self, order: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+        mask = np.zeros(order.size, np.bool_)
+        mask[order[:count]] = True
+        return mask
 
     def _least(self) -> Widths:
-        """Return the atoms that every group keeps at least."""
-        wanted, groups = self.setup.options.min_width, self.setup.network.coupling.groups
+        """Return the atoms that every group keeps at least, where it keeps any."""
+        wanted, groups = self.setup.options.min_width, self.network.coupling.groups
         return np.asarray([max(-(-wanted // group.multiplicity), 1) for group in groups], np.int64)
 
-    def _is_within(self, widths: Widths, ceilings: Mapping[str, float]) -> bool:
-        costs = self.setup.network.cost.cost(widths)
+    def _is_within(self, mask: NDArray[np.bool_], ceilings: Mapping[str, float]) -> bool:
+        costs = self.cost(self.settled(mask))
         return all(costs[kind] <= ceiling for kind, ceiling in ceilings.items())
 
 
-def _open_at(
-    scores: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    is_within: object,
-    dense_widths: Widths,
-    least: Widths,
-) -> NDArray[np.bool_]:
-    assert callable(is_within)
-    order = np.argsort(-scores, kind="stable")
-    # The first of every group in this order come before all others: they stay in any case.
-    first = np.zeros(order.size, np.bool_)
-    for group in np.unique(groups):
-        first[np.flatnonzero(groups[order] == group)[: least[group]]] = True
-    order = np.concatenate([order[first], order[~first]])
-    gone = np.bincount(groups, minlength=dense_widths.size)
-
-    def widths(count: int) -> Widths:
-        opened = np.bincount(groups[order[:count]], minlength=dense_widths.size)
-        return np.asarray(dense_widths - gone + opened, np.int64)
-
-    low, high = int(first.sum()), order.size
+def largest(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """Return the largest number of `low` to `high` that holds: `low` does, and up to one all do."""
     while low < high:
         middle = (low + high + 1) // 2
-        if is_within(widths(middle)):
+        if holds(middle):
             low = middle
         else:
             high = middle - 1
-    mask = np.zeros(order.size, np.bool_)
-    mask[order[:low]] = True
-    return mask
+    return low
 
 
 def spread_by_rank(
@@ -168,16 +221,22 @@ def make_search(
     *,
     steps: int,
     device: torch.device,
+    streams: Streams | None = None,
 ) -> Search:
     """Return the search over the `gated` atoms; a cut at once by `saliency` comes to `widths`."""
-    coupling = setup.network.coupling
+    network = setup.network if streams is None else streams.network
+    coupling = network.coupling
     groups = group_sums(coupling.groups, coupling.atom_count)[torch.as_tensor(gated)]
     spread = spread_by_rank(saliency[gated], groups.numpy(), widths)
+    may_close = np.zeros_like(gated) if streams is None else streams.may_close(gated)
     return Search(
         setup=setup,
+        network=network,
         gated=gated,
         spread=torch.as_tensor(spread, dtype=torch.float32, device=device),
         groups=groups.to(device),
-        expected=ExpectedCost(setup.network.cost, device),
+        expected=ExpectedCost(network.cost, device),
         steps=steps,
+        forced=frozenset(np.unique(groups.numpy()[~may_close[gated]]).tolist()),
+        streams=streams,
     )
