@@ -216,7 +216,7 @@ class TrainingOptions:
         False,
         "Let every residual block write a part of its stream's channels and read what is left of "
         "them, as published for bar; a block that writes nothing is deleted.",
-        needs=(GATED,),
+        needs=(needs("method", BAR, GATES, EXACT_GATES, hint="add --method bar"),),
     )
     gate_lr: float | None = _learning(
         None,

@@ -193,7 +193,7 @@ def timed(dense: nn.Module, slim: nn.Module) -> tuple[float, float]:
         for model, path in zip((dense, slim), paths, strict=True):
             prunecli.export(model, path, input=INPUT)
         options = BenchOptions(batches=(1,), threads=1, no_memory=True)
-        _, found = verbs.bench(paths, options=options).rows[0].models
+        _, found = verbs.bench(paths, options=options).timings[0].models
     assert found.ratio is not None
     return round(found.median, 4), round(found.ratio, 4)
 
@@ -237,7 +237,7 @@ def by_group_norm(job: Job) -> tuple[nn.Module, str]:
     """Train sparsely for half of the epochs, cut by the group norm, train for the rest."""
     import torch_pruning as tp
 
-    importance = tp.importance.GroupNormImportance(p=2)
+    importance = tp.importance.GroupMagnitudeImportance(p=2)
     first = max(job.cell.epochs // 2, 1)
     sparse = job.trained(job.dense, first, _Sparse(tp.pruner.GroupNormPruner, importance))
     slim = cut_by_peer(job, sparse.model, tp.pruner.GroupNormPruner, importance)
@@ -258,6 +258,10 @@ class _Sparse(PlainMethod):
             self.pruner = peer_pruner(run.bare, self.kind, self.importance)
             self.pruner.update_regularizer()
         self.pruner.regularize(run.bare)
+
+    def settled(self, run: TrainingRun) -> bool:
+        """Tell that the last epoch is the one that counts: small weights are what is wanted."""
+        return run.taken + 1 >= run.recipe.steps
 
 
 def peer_pruner(model: nn.Module, kind: Any, importance: Any) -> Any:

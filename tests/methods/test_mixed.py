@@ -15,7 +15,7 @@ from prunecli import verbs
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import read
 from prunecli.budget import make_budget
-from prunecli.errors import InputError, InterruptedRunError
+from prunecli.errors import GateError, InputError, InterruptedRunError
 from prunecli.options import PruneOptions, TrainingOptions
 from tests.support.samples import VGG
 
@@ -112,3 +112,13 @@ def test_it_belongs_to_methods_with_gates(tmp_path):
     with pytest.raises(InputError) as caught:
         prune(tmp_path, given=options("gradual"))
     assert caught.value.code == "OPTION_WITHOUT_EFFECT"
+
+
+def test_a_budget_that_gates_cannot_reach_is_told_before_any_training(tmp_path):
+    steps = []
+    # A cut of whole channels takes all that write into the stream of this layer along.
+    given = dataclasses.replace(options(), only=("conv1",))
+    with pytest.raises(GateError, match="with gates alone") as caught:
+        prune(tmp_path, given=given, progress=steps.append, budget=make_budget(flops=0.8))
+    assert caught.value.code == "INFEASIBLE_BUDGET"
+    assert not any(step.stage == "train" for step in steps)

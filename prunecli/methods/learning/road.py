@@ -91,6 +91,17 @@ class Learning:
                 where=": ".join(first),
                 hint="use --method one-shot, which cuts more kinds of groups",
             )
+        if field.streams is not None:
+            count = field.network.coupling.atom_count
+            make_search(
+                setup,
+                field.gated,
+                np.zeros(count),
+                field.network.cost.dense_widths,
+                steps=1,
+                device=torch.device("cpu"),
+                streams=field.streams,
+            ).check_reachable()
         report = LearningReport(
             method=setup.options.method,
             epochs=recipe.options.epochs,

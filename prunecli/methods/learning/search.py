@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prunecli.allocation import ceilings_of
 from prunecli.cost.expected import ExpectedCost
+from prunecli.errors import GateError
 from prunecli.gating.bank import group_sums
 
 if TYPE_CHECKING:
@@ -156,6 +157,21 @@ class Search:
             if self._is_within(more, ceilings):
                 mask = more
         return self.settled(mask)
+
+    def check_reachable(self) -> None:
+        """Raise `GateError` where even the fewest gates that have to be open cost too much."""
+        order, least = self._order(self.spread)
+        costs = self.cost(self.settled(self._first(order, least)))
+        for kind, ceiling in self.ceilings.items():
+            if costs[kind] > ceiling:
+                raise GateError(
+                    f"{kind} cannot go down to {ceiling / self.dense[kind]:.2g} of the model with "
+                    f"gates alone: the lowest reachable is {costs[kind] / self.dense[kind]:.2g}",
+                    code="INFEASIBLE_BUDGET",
+                    hint="leave --mixed-connectivity out: other channels can go then"
+                    if self.streams is not None
+                    else "use --method one-shot, which cuts more kinds of groups",
+                )
 
     def _order(self, scores: Tensor) -> tuple[NDArray[np.int64], int]:
         """Return the gated atoms in the order in which they open, and how many always are."""
