@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -117,3 +119,14 @@ def test_a_buffer_that_moves_with_gradients_is_fresh_in_the_next_call():
     plain = fakes.events(net, IMAGES)
     fakes.events(net, IMAGES, grad=True)
     assert not plain.difference(fakes.events(net, IMAGES))
+
+
+def test_a_large_table_is_told_by_its_content_at_once():
+    start = time.process_time()
+    model = nn.Module()
+    model.register_buffer("table", torch.arange(1_000_000).view(1000, 1000).t())
+    other = nn.Module()
+    other.register_buffer("table", torch.arange(1_000_000).view(1000, 1000).t() + 1)
+    names = [next(iter(Fakes()._state(one, None).values())).name for one in (model, model, other)]
+    assert names[0] == names[1] != names[2]
+    assert time.process_time() - start < 2
