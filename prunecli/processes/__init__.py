@@ -2,6 +2,7 @@
 
 from prunecli.processes.ending import is_lost, lost_process, told_elsewhere
 from prunecli.processes.group import ALONE, Processes, joined
+from prunecli.processes.helping import pooled, shared, sharing
 from prunecli.processes.meeting import forget, join, leave, started
 from prunecli.processes.waiting import done_by_main
 
@@ -15,6 +16,9 @@ __all__ = [
     "joined",
     "leave",
     "lost_process",
+    "pooled",
+    "shared",
+    "sharing",
     "started",
     "told_elsewhere",
 ]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prunecli.processes.ending import lost_process
-from prunecli.processes.group import Processes, asked, wait_seconds
+from prunecli.processes.group import Processes, wait_seconds
+from prunecli.processes.helping import helped, serve
+from prunecli.processes.store import added
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 T = TypeVar("T")
 
@@ -23,21 +26,27 @@ _BEATS = 20
 _LOOK_SECONDS = 0.2
 
 
-def done_by_main(processes: Processes, work: Callable[[], T]) -> T:
+Help = Callable[[Any], "Callable[[], Any] | None"]
+"""Gives the part of a process in what is asked for; None where it has none."""
+
+
+def done_by_main(processes: Processes, work: Callable[[], T], help_with: Help | None = None) -> T:
     """Return in every process what the main one has made: plain data of any kind.
 
-    That may take longer than an answer: raises `DeviceError` (`LOST_PROCESS`) where the main
-    process has been silent for as long as that.
+    While they wait, the others help with what the main one asks for (`helping.shared`). It may take
+    longer than an answer: raises `DeviceError` (`LOST_PROCESS`) where the main process has been
+    silent for as long as that.
     """
     if processes.count == 1:
         return work()
     made = None
+    begun = added(f"prunecli/begun/{processes.index}", 1)
     if processes.is_main:
-        with _alive():
+        with _alive(), helped() if help_with is not None else nullcontext():
             made = work()
-        _added(_DONE, 1)
+        added(_DONE, 1)
     else:
-        _wait_for_main(_added(_DONE, 0))
+        _wait_for_main(processes, begun, help_with)
     return processes.agreed(made)  # type: ignore[return-value]
 
 
@@ -48,7 +57,7 @@ def _alive() -> Iterator[None]:
 
     def beat() -> None:
         while not over.wait(wait_seconds(os.environ) / _BEATS):
-            _added(_ALIVE, 1)
+            added(_ALIVE, 1)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -59,19 +68,13 @@ def _alive() -> Iterator[None]:
         thread.join()
 
 
-def _added(name: str, more: int) -> int:
-    """Return a number that all processes count, `more` added to it."""
-    try:
-        return asked(lambda store: store.add(name, more), wait_seconds(os.environ))
-    except (RuntimeError, TimeoutError) as error:
-        raise lost_process() from error
-
-
-def _wait_for_main(done: int) -> None:
-    """Return when the main process has done one work more."""
+def _wait_for_main(processes: Processes, begun: int, help_with: Help | None) -> None:
+    """Return when the main process has done as many works as this one has begun."""
     beats, since = -1, time.monotonic()
-    while _added(_DONE, 0) == done:
-        found = _added(_ALIVE, 0)
+    while added(_DONE, 0) < begun:
+        if help_with is not None:
+            serve(processes, help_with)
+        found = added(_ALIVE, 0)
         if found != beats:
             beats, since = found, time.monotonic()
         elif time.monotonic() - since > wait_seconds(os.environ):

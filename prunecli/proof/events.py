@@ -330,7 +330,7 @@ def _digest(value: Tensor) -> str:
         memory = value.detach().cpu().untyped_storage()
         # A storage by itself gives its bytes one by one, which takes seconds for a table.
         content = torch.empty(0, dtype=torch.uint8).set_(memory)
-        return hashlib.sha256(content.numpy()).hexdigest()
+        return hashlib.sha256(content.numpy().data).hexdigest()
 
 
 @contextmanager

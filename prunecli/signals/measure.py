@@ -6,13 +6,16 @@ Nothing is kept of an image but sums: memory does not depend on the number of im
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from prunecli.preflight.pruning import no_images
+from prunecli.processes import pooled, sharing
 from prunecli.progress import Step
 from prunecli.signals.components import (
     BASE_INPUTS,
@@ -33,6 +36,7 @@ from prunecli.signals.subject import SiteScore, Subject
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from prunecli.evaluation.batches import Batches
     from prunecli.signals.places import Places
 
 
@@ -45,21 +49,49 @@ def measure(signals: Sequence[Signal], subject: Subject) -> dict[Signal, list[Si
     sums.add(still, None)
     moving = [signal for signal in asked if signal.needs_data]
     if moving:
-        images = 0
-        for batch in batches_of(moving, subject):
-            sums.add(moving, batch)
-            images += batch.images
-            subject.progress(Step("scoring", images))
-        if not images:
+        sums.images = 0
+        if sharing().count == 1:
+            _look(moving, subject, sums)
+        else:
+            sums.take(pooled(partial(_part, moving, subject, sources)))
+        if not sums.images:
             raise no_images(subject.signal)
-        sums.images = images
     return {signal: sums.sites(signal, subject) for signal in asked}
+
+
+def _look(signals: Sequence[Signal], subject: Subject, sums: RunningSums) -> None:
+    """Add what all images of a subject say about signals."""
+    for batch in batches_of(signals, subject):
+        sums.add(signals, batch)
+        sums.images += batch.images
+        subject.progress(Step("scoring", sums.images))
+
+
+def _part(
+    signals: Sequence[Signal], subject: Subject, sources: Mapping[str, Sequence[Source]]
+) -> Part:
+    """Return what the batches of this process say: of several, each takes every so manieth."""
+    processes, source = sharing(), subject.batches
+    assert source is not None
+
+    def own() -> Batches:
+        return itertools.islice(source(), processes.index, None, processes.count)
+
+    sums = RunningSums(sources)
+    sums.images = 0
+    with torch.no_grad():
+        _look(signals, dataclasses.replace(subject, batches=own), sums)
+    totals = {key: value.cpu() for key, value in sums.totals.items()}
+    return totals, {key: value.cpu() for key, value in sums.elements.items()}, sums.images
 
 
 CACHED = 1 << 17
 """Scalars that are worked on at a time: several passes over them stay in a processor's cache."""
 
 Summing = Callable[[Tensor], Tensor]
+
+Part = tuple[dict[tuple[str, int, str, str], Tensor], dict[tuple[str, int], Tensor], int]
+"""Totals, elements and images of `RunningSums`: what one of several processes has found."""
 
 
 class RunningSums:
@@ -85,6 +117,14 @@ class RunningSums:
                         key = (base, at, metric, reduction)
                         share = total.sum(0) * (count / len(total))
                         self.totals[key] = self.totals[key] + share if key in self.totals else share
+
+    def take(self, parts: Sequence[Part]) -> None:
+        """Add the sums over images that several processes have found."""
+        for totals, elements, images in parts:
+            for key, total in totals.items():
+                self.totals[key] = self.totals[key] + total if key in self.totals else total
+            self.elements = {**elements, **self.elements}
+            self.images += images
 
     def sites(self, signal: Signal, subject: Subject) -> list[SiteScore]:
         """Return the scaled means of one signal at every site."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 from prunecli.artefacts.instantiate import instantiate
 from prunecli.artefacts.provenance import cut_checkpoint
@@ -10,7 +11,9 @@ from prunecli.importance import uses_images
 from prunecli.methods.default_recipe import prune_chosen
 from prunecli.options.shared import teacher_file
 from prunecli.processes import done_by_main, joined
+from prunecli.progress import Clock, silent
 from prunecli.pruning.road import PruneResult
+from prunecli.pruning.scoring import help_score
 from prunecli.pruning.timed import check_timed
 from prunecli.verbs.file_road import check_target, reported, start, written
 from prunecli.verbs.images import check_labels, images_for
@@ -18,7 +21,11 @@ from prunecli.verbs.prune_training import learning_from, with_teacher
 from prunecli.verbs.unfinished import check_no_run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prunecli.checkpoint import Checkpoint
+    from prunecli.evaluation.batches import BatchSource
+    from prunecli.network.traced import Network
     from prunecli.options import FinetuneOptions
     from prunecli.plan import PruningPlan
     from prunecli.report import PruneReport
@@ -88,8 +95,24 @@ def _cut_by_main(started: Started) -> PruneResult:
         slim = cut_checkpoint(loaded, result, job.model, target=job.target, command=job.command)
         return slim, result.plan, result.report
 
-    slim, plan, report = done_by_main(processes, work)
+    slim, plan, report = done_by_main(processes, work, _help(started))
     return made[0] if made else PruneResult(instantiate(slim), plan, report, slim.graph)
+
+
+def _help(started: Started) -> Callable[[Any], Callable[[], Any] | None]:
+    """Return what gives the part of this process in a pass over the images of a job."""
+    job, opened = started.job, started.opened
+
+    @functools.cache
+    def ready() -> tuple[Network, BatchSource | None]:
+        images = images_for(opened.checkpoint, job.data, job.options, silent, scored=True)
+        return opened.network(Clock(silent)), images.scored_on
+
+    def help_with(request: Any) -> Callable[[], Any] | None:
+        network, batches = ready()
+        return help_score(network, job.chosen.options, batches, request)
+
+    return help_with
 
 
 def _cut(started: Started) -> PruneResult:

@@ -13,7 +13,8 @@ from prunecli.errors import DeviceError, InputError
 from prunecli.processes import ALONE, Processes, done_by_main, forget, started
 from prunecli.processes.ending import _claimed
 from prunecli.processes.group import WAIT_SECONDS, wait_seconds
-from prunecli.processes.waiting import _added, _alive, _wait_for_main
+from prunecli.processes.store import added
+from prunecli.processes.waiting import _alive, _wait_for_main
 
 MEMBER = {
     "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
@@ -98,7 +99,7 @@ def test_of_two_processes_the_first_one_that_comes_tells(store):
 def test_a_main_process_that_is_silent_is_lost(store):
     before = time.monotonic()
     with pytest.raises(DeviceError) as caught:
-        _wait_for_main(0)
+        _wait_for_main(Processes(2, 1), 1, None)
     assert caught.value.code == "LOST_PROCESS"
     assert 1 <= time.monotonic() - before < 5
 
@@ -107,11 +108,11 @@ def test_work_may_take_longer_than_an_answer(store):
     def work():
         with _alive():
             time.sleep(2.5)
-        _added("prunecli/done", 1)
+        added("prunecli/done", 1)
 
     worker = threading.Thread(target=work)
     worker.start()
-    _wait_for_main(0)
+    _wait_for_main(Processes(2, 1), 1, None)
     worker.join()
 
 
