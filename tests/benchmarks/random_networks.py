@@ -1,18 +1,21 @@
 """Cut many random networks and count how each ends: `python random_networks.py [N] [FIRST_SEED]`.
 
 Every cut is proven by `prunecli.prune` itself; here its cost is compared with fvcore's count on the
-cut network, and its budget is checked. Exits with 1 when any network fails.
+cut network, and its budget is checked. Rows go to `random_networks.csv` beside this script as they
+are done; seeds that are there are not run again. Exits with 1 when any network fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import torch
+from resumed import Rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import prunecli
@@ -25,12 +28,17 @@ SAID = {
     "NOTHING_TO_CUT": "nothing to cut",
     "EMPTY_PROOF": "the output no longer depends on the input",
 }
+RESULTS = Rows(
+    Path(__file__).with_suffix(".csv"),
+    ("seed", "ended", "mode", "by_structure", "scope", "limits", "cpu_s"),
+    1,
+)
 FRACTIONS = (0.35, 0.6, 0.85)
 ALIGNMENTS = (1, 2, None)
 
 
-def outcome(seed: int) -> str:
-    """Cut the network of this seed; return how it ended."""
+def outcome(seed: int) -> list[object]:
+    """Cut the network of this seed; return how it ended, and what is proven of it."""
     steps, head = nets.draw(seed)
     model = nets.network(steps, head=head, seed=seed)
     example = torch.zeros(1, 3, nets.SIDE, nets.SIDE)
@@ -41,15 +49,17 @@ def outcome(seed: int) -> str:
         )
     except PruneError as error:
         if error.code in SAID:
-            return SAID[error.code]
+            return [SAID[error.code], "", "", "", ""]
         raise
-    after = result.report.cost.after.flops
-    if result.report.cost.kept["flops"] > fraction:
-        return f"FAILED: kept {result.report.cost.kept['flops']:.4f} of {fraction}"
+    report = result.report
+    verified, after = report.verified, report.cost.after.flops
+    proof = [report.mode, verified.by_structure, verified.scope, "; ".join(verified.limits)]
+    if report.cost.kept["flops"] > fraction:
+        return [f"FAILED: kept {report.cost.kept['flops']:.4f} of {fraction}", *proof]
     counted = count_flops(result.model, (example,))
     if after != counted and nets.fvcore_counts_all(steps):
-        return f"FAILED: {after} FLOPs by the closed form, {counted:.0f} by fvcore"
-    return f"proven in {result.report.mode} mode ({result.report.verified.method})"
+        return [f"FAILED: {after} FLOPs by the closed form, {counted:.0f} by fvcore", *proof]
+    return [f"proven ({verified.method})", *proof]
 
 
 def main() -> int:
@@ -58,21 +68,24 @@ def main() -> int:
     parser.add_argument("count", nargs="?", type=int, default=300)
     parser.add_argument("first", nargs="?", type=int, default=0)
     arguments = parser.parse_args()
-    start, counts, failures = time.perf_counter(), Counter(), 0
-    for seed in range(arguments.first, arguments.first + arguments.count):
+    torch.set_num_threads(1)
+    seeds = range(arguments.first, arguments.first + arguments.count)
+    for seed in [seed for seed in seeds if (str(seed),) not in RESULTS.done()]:
+        start = time.process_time()
         try:
             ended = outcome(seed)
         except Exception as error:
-            ended = f"FAILED: {type(error).__name__} {getattr(error, 'code', '')} {error}"
-        if ended.startswith("FAILED"):
-            failures += 1
-            print(f"seed {seed}: {ended.splitlines()[0][:200]}\n    {nets.draw(seed)}", flush=True)
-            ended = "FAILED"
-        counts[ended] += 1
+            text = f"FAILED: {type(error).__name__} {getattr(error, 'code', '')} {error}"
+            ended = [text.splitlines()[0][:200], "", "", "", ""]
+        RESULTS.append([seed, *ended, round(time.process_time() - start, 2)])
+        if str(ended[0]).startswith("FAILED"):
+            print(f"    {nets.draw(seed)}", flush=True)
+    with RESULTS.path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    counts = Counter(row["ended"].partition(":")[0] for row in rows)
     for name, number in counts.most_common():
         print(f"{number:5d}  {name}")
-    print(f"{arguments.count} networks in {time.perf_counter() - start:.0f} s")
-    return 1 if failures else 0
+    return 1 if "FAILED" in counts else 0
 
 
 if __name__ == "__main__":

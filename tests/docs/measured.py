@@ -44,6 +44,8 @@ def measured() -> dict[str, str]:
         "zoo": _zoo(),
         "zoo-missed": _zoo_missed(),
         "structure": _structure(),
+        "proof-time": _proof_time(),
+        "random-networks": _random_networks(),
         "licences": _licences(),
         "zoo-peer": _zoo_peer(),
         "coupling": _coupling(),
@@ -517,6 +519,34 @@ def _structure() -> str:
     ]
     body += [(f"limit: {limit}", str(count)) for limit, count in limits.most_common()]
     return table(("what", "count"), body)
+
+
+def _proof_time() -> str:
+    body = [
+        (row["model"], row["before_s"], row["after_s"], row["ratio"],
+         row["prove_before_s"], row["prove_after_s"], row["mode"], row["same_verdict"])
+        for row in read("proof_time.csv")
+    ]  # fmt: skip
+    head = ("model", "before, CPU s", "now, CPU s", "ratio", "proof before", "proof now", "mode",
+            "same verdict")  # fmt: skip
+    return table(head, body)
+
+
+def _random_networks() -> str:
+    rows = read("random_networks.csv")
+    spent = [float(row["cpu_s"]) for row in rows]
+    proven = [row for row in rows if row["mode"]]
+    limits = Counter(limit for row in proven for limit in row["limits"].split("; ") if limit)
+    body = [
+        ("networks", str(len(rows))),
+        *Counter(row["ended"].partition(":")[0] for row in rows).most_common(),
+        *((f"in {mode} mode", count) for mode, count in Counter(
+            row["mode"] for row in proven).most_common()),
+        ("operator by operator", sum(row["by_structure"] == "True" for row in proven)),
+        *((f"limit: {limit}", count) for limit, count in limits.most_common()),
+        ("CPU seconds of a cut, median", f"{median(spent):.1f}"),
+    ]  # fmt: skip
+    return table(("what", "count"), [(what, str(count)) for what, count in body])
 
 
 def _licences() -> str:
