@@ -42,7 +42,7 @@ from .methods import methods
 from .outcome import Outcome
 from .parsing import usage_error
 from .prune import prune
-from .render import Screen, interrupted
+from .render import GITHUB, Screen, interrupted
 from .session import VARIABLES, Session
 from .signature import VerbCommand
 from .together import exit_code_told, of_launcher
@@ -208,11 +208,27 @@ def _invoke(session: Session) -> Outcome | int:
 def _screen_before_parsing(words: Sequence[str]) -> Screen:
     """Guess how to talk, so that an error in the options themselves is told in the same way."""
     own = words[: words.index("--")] if "--" in words else words
-    return Screen(
+    screen = Screen(
         json="--json" in own or _switched_on("PRUNECLI_JSON"),
         quiet="--quiet" in own or "-q" in own,
         verbose="--verbose" in own or _switched_on("PRUNECLI_TRACEBACK"),
     )
+    github = _value_after("--format", own) or os.environ.get("PRUNECLI_FORMAT")
+    junit = _value_after("--junit", own)
+    screen.report_to(
+        github=github == GITHUB, junit=None if junit is None else Path(junit), words=tuple(words)
+    )
+    return screen
+
+
+def _value_after(flag: str, words: Sequence[str]) -> str | None:
+    """Return the value of an option in words that nobody has parsed yet."""
+    for word, after in zip(words, (*words[1:], None), strict=False):
+        if word == flag:
+            return after
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None
 
 
 def _switched_on(variable: str) -> bool:

@@ -112,6 +112,19 @@ class Talk:
     verbose: bool = output(
         False, "Show all rows, library warnings and tracebacks.", flags="--verbose", basic=True
     )
+    format: str = output(
+        "text",
+        "Messages for people (text), or also as annotations and as the summary of a GitHub "
+        "workflow (github).",
+        metavar="NAME",
+        choices=("text", "github"),
+    )
+    junit: Path | None = output(
+        None,
+        "Write the outcome as a JUnit file, for the test reports of CI systems.",
+        metavar="FILE.xml",
+        trusts=is_given,
+    )
 
 
 @dataclass(frozen=True)

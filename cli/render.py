@@ -1,11 +1,14 @@
 """The only place that prints: data on stdout, talk on stderr."""
 
+import io
 import json as json_text
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prunecli.errors import InterruptedRunError, PruneError
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 SHOWN_ROWS = 20
 LOADING = "loading torch ..."
+GITHUB = "github"
+"""The format of messages that the log of a GitHub workflow reads as annotations."""
 
 
 class Screen:
@@ -33,6 +38,14 @@ class Screen:
         self.quiet = quiet
         self.verbose = verbose
         self.mute = False
+        self.github = False
+        self.junit: Path | None = None
+        self.words: tuple[str, ...] = ()
+        self.started = time.monotonic()
+
+    def report_to(self, *, github: bool, junit: Path | None, words: tuple[str, ...]) -> None:
+        """Tell continuous integration as well: by annotations and a summary, or a JUnit file."""
+        self.github, self.junit, self.words = github, junit, words
 
     def configure(self, *, json: bool, quiet: bool, verbose: bool) -> None:
         """Take over what the verb's options say; what was set before stays."""
@@ -83,6 +96,10 @@ class Screen:
         """Print a finished verb."""
         if self.mute:
             return
+        self._show(outcome)
+        self._tell_ci(outcome.command, outcome.gate, outcome)
+
+    def _show(self, outcome: Outcome) -> None:
         if self.json:
             self._show_envelope(outcome)
             return
@@ -117,12 +134,55 @@ class Screen:
         _say_error(error)
         if self.verbose and error.__cause__ is not None:
             _write(sys.stderr, printable("".join(traceback.format_exception(error.__cause__))))
+        try:
+            self._tell_ci(command, error)
+        except PruneError as failure:  # the first error is the one that counts
+            _say(f"warning: {failure.message}")
 
     def print_text(self, text: str) -> None:
         """Print text that is the product itself, such as generated Markdown, on stdout."""
         if self.mute:
             return
         _write(sys.stdout, f"{text}\n")
+
+    def _tell_ci(
+        self, command: str | None, error: PruneError | None, outcome: Outcome | None = None
+    ) -> None:
+        """Say what came of a run where continuous integration reads it, if that is asked for."""
+        if not self.github and self.junit is None:
+            return
+        from . import ci
+
+        name = " ".join(("prunecli", *([command] if command else [])))
+        text = "" if outcome is None else self._as_text(outcome.report)
+        warnings = () if outcome is None else outcome.warnings
+        if self.github:
+            for warning in warnings:
+                _write(sys.stderr, ci.annotation("warning", warning, title=name) + "\n")
+            if error is not None:
+                _write(sys.stderr, ci.annotation("error", ci.told(error), title=name) + "\n")
+            try:
+                ci.add_summary(name, error, text=text, warnings=warnings)
+            except OSError as failure:
+                _say(f"warning: the summary of the job cannot be written: {failure}")
+        if self.junit is not None:
+            ci.write_junit(
+                self.junit, name, error, words=self.words, text=text,
+                seconds=time.monotonic() - self.started,
+            )  # fmt: skip
+
+    def _as_text(self, report: Any) -> str:
+        """Return what is shown of a report, without colours, 100 columns wide."""
+        from .console import PlainConsole
+        from .tables import view
+
+        written = io.StringIO()
+        console = PlainConsole(
+            file=written, highlight=False, markup=False, width=100, color_system=None
+        )
+        for part in view(report, rows=SHOWN_ROWS):
+            console.print(part)
+        return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
     def _progress(self) -> AbstractContextManager[Progress]:
         from .bars import bars, lines, nothing

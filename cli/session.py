@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import typer
 
+from prunecli.atomic import check_place
 from prunecli.options.declare import Declared, assembled, declared, idle, refuse_idle
 from prunecli.preflight.files import check_file
 from prunecli.processes import joined
@@ -18,7 +19,7 @@ from .config import variable_of
 from .find_model import find_checkpoint
 from .options import Talk
 from .parsing import usage_error
-from .render import Screen
+from .render import GITHUB, Screen
 
 T = TypeVar("T")
 
@@ -142,4 +143,7 @@ def start(context: typer.Context, talk: Talk, *, known: Sequence[Declared] = ())
     session = context.find_object(Session)
     assert session is not None
     session.screen.configure(json=talk.json, quiet=talk.quiet, verbose=talk.verbose)
+    if talk.junit is not None:
+        check_place(talk.junit)
+    session.screen.report_to(github=talk.format == GITHUB, junit=talk.junit, words=session.words)
     return dataclasses.replace(session, context=context, known=known)

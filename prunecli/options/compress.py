@@ -51,8 +51,9 @@ class CompressOptions:
 
     The one that is kept trains for `epochs`, those that are tried on the way for `trial_epochs`;
     0 repairs without training. At most `trials` are tried. `minutes` bounds all of it (None: as
-    long as it takes). `batch` and `threads` say what a latency is measured of, `limit` how many
-    training images are used.
+    long as it takes). With `new_head` the model is given a classifier for the classes of the data
+    first, and trained for as many epochs as the result is. `batch` and `threads` say what a latency
+    is measured of, `limit` how many training images are used.
     """
 
     epochs: int = option(
@@ -93,6 +94,13 @@ class CompressOptions:
         metavar="N",
         minimum=0.1,
         basic=True,
+    )
+    new_head: bool = shared.new_head(
+        panel=shared.TRANSFER,
+        needs=(
+            ON_IMAGES,
+            needs("loss", LABELS, hint="leave --loss outputs out: a classifier takes labels"),
+        ),
     )
     batch: int = option(1, "Batch size of latencies.", metavar="N", minimum=1, panel=shared.TIMING)
     threads: int | None = shared.threads(panel=shared.TIMING)

@@ -35,6 +35,7 @@ from prunecli.verbs.compress_attempt import (
     train_and_judge,
     unheard,
 )
+from prunecli.verbs.compress_new_head import transferred
 from prunecli.verbs.export import export
 from prunecli.verbs.warnings import merged
 from prunecli.wording import counted
@@ -101,6 +102,10 @@ def compress(
         "data": data,
     }
     journal = open_journal(run.folder, asked, resume=resume, overwrite=overwrite)
+    if options.new_head:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        journal.write()
+        run = transferred(run)
     original = open_original(run)
     journal = journal.of_model(original.opened.loaded.sha256)
     tell(_plan(run, original, journal))
@@ -323,7 +328,13 @@ def _commands(
     if run.wishes.timed:
         cut += ("--latency-batch", str(run.options.batch), *clock)
     pruned = f"{output.stem}.pruned.pt" if winner.epochs else str(output)
-    lines = [("prune", str(run.model), *cut, "-o", pruned)]
+    lines: list[tuple[str, ...]] = []
+    if run.pretrained is not None:
+        limit = () if run.options.limit is None else ("--limit", str(run.options.limit))
+        first = ("--new-head", "--epochs", str(run.head_epochs), *limit, *seed)
+        own = () if run.load_before is None else typed_words(run.load_before)
+        lines.append(("finetune", str(run.pretrained), *data, *first, *own, "-o", str(run.model)))
+    lines += [("prune", str(run.model), *cut, "-o", pruned)]
     if winner.epochs:
         limit = () if run.options.limit is None else ("--limit", str(run.options.limit))
         taught = ("--epochs", str(winner.epochs), "--teacher", str(run.model))

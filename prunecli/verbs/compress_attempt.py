@@ -58,7 +58,11 @@ def unheard(_: str) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """What `compress` was asked for; `folder` is where everything that is tried is kept."""
+    """What `compress` was asked for; `folder` is where everything that is tried is kept.
+
+    Where the model was given a new classifier first, `pretrained` is what it was before, and
+    `load_before` how that is read.
+    """
 
     model: Path
     data: str | None
@@ -69,6 +73,13 @@ class Run:
     deadline: Deadline
     progress: Progress
     tell: Callable[[str], None] = unheard
+    pretrained: Path | None = None
+    load_before: LoadOptions | None = None
+
+    @property
+    def head_epochs(self) -> int:
+        """Epochs in which a model with a new classifier is trained before it is pruned."""
+        return max(self.options.epochs, 1)
 
 
 @dataclass(frozen=True)
@@ -225,7 +236,7 @@ def train_and_judge(run: Run, original: Original, cut: Cut, epochs: int) -> Atte
                 loss=LABELS if original.judge is None else original.judge.loss,
             ),
             load=run.load,
-            resume=_goes_on(path.with_suffix(".run")),
+            resume=goes_on(path.with_suffix(".run")),
             overwrite=True,
             command=f"prunecli finetune --epochs {epochs}",
             progress=run.progress,
@@ -246,7 +257,8 @@ def train_and_judge(run: Run, original: Original, cut: Cut, epochs: int) -> Atte
     return _judged(run, original, attempt, path)
 
 
-def _goes_on(folder: Path) -> bool:
+def goes_on(folder: Path) -> bool:
+    """Tell whether a training was stopped that left its state in a folder."""
     from prunecli.training import has_state
 
     return has_state(folder)

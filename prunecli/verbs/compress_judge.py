@@ -75,7 +75,7 @@ def open_judged(opened: Opened, data: str, loss: str) -> DataSource:
 def _check_labels(opened: Opened, source: DataSource) -> None:
     try:
         classes = class_count(opened.model, opened.checkpoint.input)
-        check_classes(classes, source, names=opened.checkpoint.classes)
+        check_classes(classes, source, names=opened.checkpoint.classes, replaceable=True)
     except InputError as error:
         raise InputError(
             error.message,

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
 from torch import nn
 
 import prunecli
@@ -19,6 +16,7 @@ from prunecli.training import check_options, finetune
 from prunecli.training.new_head import head_of, with_new_head
 from prunecli.training.transfer import HeadFirst, rates_of
 from prunecli.verbs.finetune import finetune as finetune_file
+from tests.support.image_folders import write_three_digits
 from tests.support.samples import VGG
 from tests.support.training import GREY, QUICK, StopError, make_net, same, stop_at
 
@@ -28,17 +26,7 @@ SHORT = dataclasses.replace(QUICK, batch_size=32, epochs=3, new_head=True)
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
     """Return a folder of digits of three classes."""
-    folder = tmp_path_factory.mktemp("three")
-    digits, taken = load_digits(), {1: "one", 4: "four", 7: "seven"}
-    for at in range(700):
-        label = int(digits.target[at])
-        if label not in taken:
-            continue
-        place = folder / ("test" if at % 4 == 0 else "train") / taken[label]
-        place.mkdir(parents=True, exist_ok=True)
-        image = Image.fromarray((digits.images[at] * 15.9).astype(np.uint8))
-        image.save(place / f"{at}.png")
-    return folder
+    return write_three_digits(tmp_path_factory.mktemp("three"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from prunecli import verbs
 from prunecli.budget import make_budget
 from prunecli.errors import InputError
 from prunecli.options import CompressOptions, FinetuneOptions, WishOptions
+from tests.support.image_folders import write_three_digits
 
 MODEL = Path(__file__).parents[2] / "sample_models" / "digits_vgg.safetensors"
 QUICK = CompressOptions(epochs=1, limit=200, threads=1)
@@ -170,3 +172,34 @@ def test_contradictions_are_told_before_any_work(tmp_path, wishes, options, data
         compress(tmp_path, wishes, options=options, data=data)
     assert caught.value.code == code
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_other_classes_is_given_a_classifier_first(tmp_path, monkeypatch):
+    data = write_three_digits(tmp_path / "three", count=400)
+    wishes, told = WishOptions(flops="0.6"), []
+    with pytest.raises(InputError, match="10 outputs but the data has 3") as caught:
+        compress(tmp_path, wishes, data=str(data))
+    assert "--new-head" in caught.value.hint
+    options = dataclasses.replace(QUICK, epochs=2, new_head=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["prunecli.verbs.compress"], "open_original", stopped)
+        with pytest.raises(RuntimeError, match="stopped"):
+            compress(tmp_path, wishes, data=str(data), options=options, overwrite=True)
+    trained = (tmp_path / "small.search" / "new-head.pt").read_bytes()
+    report = compress(
+        tmp_path, wishes, data=str(data), options=options, resume=True, tell=told.append
+    )
+    assert (tmp_path / "small.search" / "new-head.pt").read_bytes() == trained
+    assert not any("first train" in line for line in told)
+    slim = prunecli.load(report.output)
+    assert slim(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+    assert report.before.accuracy > 0.7
+    assert report.after.flops <= 0.6 * report.before.flops
+    assert [command.split()[1] for command in report.commands] == [
+        "finetune", "prune", "finetune", "export",
+    ]  # fmt: skip
+    assert "--new-head" in report.commands[0]
+
+
+def stopped(*_):
+    raise RuntimeError("stopped")
