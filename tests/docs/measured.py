@@ -26,6 +26,8 @@ def measured() -> dict[str, str]:
         "gates-step": _gates_step(),
         "processes": _processes(),
         "repair": _repair(),
+        "unlabelled": _unlabelled(),
+        "saliency": _saliency(),
         "block-deletion": _block_deletion(),
         "allocations": _allocations(),
         "oracle": _oracle(),
@@ -251,6 +253,35 @@ def _repair() -> str:
     ]
     facts = ("checkpoint", "FLOPs kept", "signal", "allocation", "residual stream", "seeds")
     return table((*facts, *steps, "scored on", "seconds", "of the processor"), rows)
+
+
+def _unlabelled() -> str:
+    head = ("checkpoint", "FLOPs", "trained by", "images", "epochs", "accuracy", "agreement")
+    return table(
+        (*head, "scored on"),
+        [
+            (
+                row["checkpoint"], row["flops"], row["trained"], row["images"], row["epochs"],
+                percent(row["accuracy"]), percent(row["agreement"]), row["scored"],
+            )
+            for row in read("unlabelled.csv")
+        ],
+    )  # fmt: skip
+
+
+def _saliency() -> str:
+    head = ("FLOPs", "signal", "FLOPs kept", "R^2 after pruning", "R^2 after distillation")
+    return table(
+        (*head, "correlation", "divergence"),
+        [
+            (
+                f"{float(row['fewer_flops']):g} times fewer", row["signal"],
+                percent(row["kept_flops"]), row["agreement_pruned"], row["agreement"],
+                row["correlation"], row["divergence"],
+            )
+            for row in read("saliency.csv")
+        ],
+    )  # fmt: skip
 
 
 def _block_deletion() -> str:

@@ -25,6 +25,7 @@ from tests.support.dense_prediction import (
     write_plain_images,
 )
 from tests.support.training import same
+from tests.support.two_processes import in_two_processes
 
 QUICK = FinetuneOptions(
     epochs=3, batch_size=8, loss="outputs", lr=0.05, amp="no", augment="none", held_out=0.25
@@ -182,3 +183,38 @@ def test_classifiers_follow_without_labels(plain):
     (found,) = result.task.report
     assert (found.kind, "softened KL" in found.loss) == ("class scores", True)
     assert result.held_out_after.outputs[0].same_class == result.held_out_after.accuracy
+
+
+PARALLEL = """
+import dataclasses
+from prunecli.data import open_images
+from prunecli.options import FinetuneOptions
+from prunecli.training import finetune
+from tests.support.dense_prediction import RGB16, Detector, randomised, write_plain_images
+options = FinetuneOptions(
+    epochs=1, batch_size=8, loss="outputs", lr=0.05, amp="no", augment="none", held_out=0.25,
+    match=("backbone.3",),
+)
+result = finetune(
+    randomised(Detector(), seed=2), open_images(folder / "images"), input=RGB16,
+    teacher=randomised(Detector()), options=options,
+)
+found = result.model.state_dict(), result.held_out_before, result.held_out_after
+"""
+
+
+def test_two_processes_follow_as_one(tmp_path):
+    source = open_images(write_plain_images(tmp_path / "images"))
+    (one, before, after), (two, _, after_too) = in_two_processes(PARALLEL, tmp_path)
+    trained = [name for name, _ in Detector().named_parameters()]
+    assert all(torch.equal(one[name], two[name]) for name in trained)
+    assert after == after_too
+    options = dataclasses.replace(QUICK, epochs=1, match=("backbone.3",))
+    alone = finetune(
+        randomised(Detector(), seed=2), source, input=RGB16, teacher=randomised(Detector()),
+        options=options,
+    )  # fmt: skip
+    assert before.loss == pytest.approx(alone.held_out_before.loss, rel=1e-5)
+    for ours, theirs in zip(before.outputs, alone.held_out_before.outputs, strict=True):
+        assert ours.agreement == pytest.approx(theirs.agreement, abs=1e-5)
+        assert ours.max_rel_error == pytest.approx(theirs.max_rel_error, rel=1e-4)
