@@ -1,8 +1,9 @@
 """How long does it take until an error is told, and until a verb begins?
 
 Processor seconds of whole processes, the least of some rounds; in every round the bare interpreter,
-the bare import of torch, an earlier checkout and this one take turns. Give the earlier checkout
-with `--before`. Run it again to go on where it stopped; the rows are in `startup.csv`.
+the bare import of torch, an earlier checkout and this one take turns. What a verb takes when it is
+called again in one process is its `work`: all but starting. Give the earlier checkout with
+`--before`. Run it again to go on where it stopped; the rows are in `startup.csv`.
 
     git worktree add --detach /tmp/before ecffec6
     python -m tests.benchmarks.startup --before /tmp/before
@@ -23,7 +24,7 @@ from tests.support.early_errors import make_folder
 
 ROWS = Rows(
     Path(__file__).with_name("startup.csv"),
-    ("case", "words", "bare", "torch", "before", "after", "rounds"), 2,
+    ("case", "words", "bare", "torch", "before", "after", "work", "rounds"), 2,
 )  # fmt: skip
 
 ERRORS = {
@@ -42,13 +43,21 @@ STARTS = {
 }
 """Verbs that do their work."""
 
-ROUNDS = 2
+ROUNDS = 3
 PACKAGES = {
     "prunecli": "prunecli",
     "prunecli_cli": "cli",
     "prunecli_sample_models": "sample_models",
 }
 RUN = "from prunecli_cli.start import run; run()"
+AGAIN = f"""
+import sys, time
+for _ in range(2):
+    start = time.process_time()
+    try: {RUN}
+    except SystemExit: pass
+print(time.process_time() - start, file=sys.stderr)
+"""
 
 
 def linked(checkout: Path, folder: Path) -> Path:
@@ -72,8 +81,18 @@ def processor_seconds(code: str, words: list[str], *, packages: Path | None, fol
     return used.ru_utime + used.ru_stime
 
 
+def work_seconds(words: list[str], tree: Path, folder: Path) -> float:
+    """Return the processor time of a verb that is called again in one process."""
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN, *words],
+        cwd=folder, check=True, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)},
+    )  # fmt: skip
+    return float(done.stderr.splitlines()[-1])
+
+
 def timed(words: list[str], trees: tuple[Path, Path], folder: Path) -> tuple[float, ...]:
-    """Return the least processor seconds: bare interpreter, torch, before and after."""
+    """Return the least processor seconds: bare interpreter, torch, before, after, its work."""
     contestants = (
         ("pass", [], None),
         ("import torch", [], None),
@@ -81,8 +100,11 @@ def timed(words: list[str], trees: tuple[Path, Path], folder: Path) -> tuple[flo
     )
     rounds = [
         [
-            processor_seconds(code, arguments, packages=packages, folder=folder)
-            for code, arguments, packages in contestants
+            *(
+                processor_seconds(code, arguments, packages=packages, folder=folder)
+                for code, arguments, packages in contestants
+            ),
+            work_seconds(words, trees[1], folder),
         ]
         for _ in range(ROUNDS)
     ]

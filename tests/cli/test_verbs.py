@@ -62,6 +62,7 @@ VERBS = {
         ["m.pt", "--data", "digits"],
         {
             "output",
+            "augmentation",
             "accuracy",
             "held_out",
             "epochs",
@@ -108,6 +109,7 @@ VERBS = {
             "format",
             "bytes",
             "parity",
+            "conversion",
             "benchmark",
             "seconds",
             "architecture",
@@ -395,13 +397,17 @@ def test_every_finetune_flag_arrives_in_the_library(verbs, capsys):
         "finetune m.pt --data d --epochs 7 --lr 0.2 --optimizer adamw --schedule cosine"
         " --batch-size 9 --weight-decay 0.1 --momentum 0.5 --amp no --ema 0.9 --augment none"
         " --label-smoothing 0.1 --clip 1 --held-out 0.2 --limit 5 --seed 4 --teacher t.pt"
-        " --temperature 2 --alpha 0.5 --resume --overwrite"
+        " --temperature 2 --alpha 0.5 --warmup 0.1 --patience 3 --accumulate 2 --freeze 'layer1.*'"
+        " --device cpu --compile --log csv --workers 1 --resume --overwrite"
     )
     assert run(capsys, *words)[0] == 0
     ((_, given),) = verbs.calls
     assert given["options"] == FinetuneOptions(
-        7, 0.2, "adamw", "cosine", 9, 0.1, 0.5, 2.0, 0.5, "no", 0.9, "none", 0.1, 1.0, 0.2, 5, 4
-    )
+        epochs=7, lr=0.2, optimizer="adamw", schedule="cosine", batch_size=9, weight_decay=0.1,
+        momentum=0.5, warmup=0.1, patience=3, accumulate=2, freeze=("layer1.*",), device="cpu",
+        compile=True, log=("csv",), temperature=2.0, alpha=0.5, amp="no", ema=0.9, augment="none",
+        workers=1, label_smoothing=0.1, clip=1.0, held_out=0.2, limit=5, seed=4,
+    )  # fmt: skip
     assert (given["teacher"], given["resume"]) == (Path("t.pt"), True)
 
 
