@@ -74,6 +74,7 @@ def compress(
     $ prunecli compress model.pt --data images/ --flops 0.5 --epochs 10
     $ prunecli compress model.pt --data images/ --size 4MB --minutes 30
     $ prunecli compress pretrained.pt --data flowers/ --new-head --flops 0.5 --epochs 10
+    $ prunecli compress model.pt --data images/ --size 1MB --int8
     $ prunecli compress model.pt --speedup 1.5
     $ prunecli compress model.pt --data images/ --max-drop 1% --resume
     """

@@ -134,7 +134,7 @@ def integers_of(module: nn.Module) -> set[int]:
 
 def _kept_sizes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield the attributes of a module of the user that hold integers."""
-    if type(module).__module__.startswith("torch.nn."):
+    if type(module).__module__.startswith(("torch.nn.", "torch.ao.")):
         return  # torch's own layers have fields that mean more than one size
     for name, value in vars(module).items():
         if _is_size(value) and name != "training":

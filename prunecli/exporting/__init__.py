@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         write_proven,
         writer_of,
     )
+    from prunecli.exporting.onnx.as_module import ExportedModel
     from prunecli.exporting.onnx.evaluate import evaluate_onnx
     from prunecli.exporting.onnx.file import to_onnx
     from prunecli.exporting.onnx.format import ONNX
     from prunecli.exporting.onnx.metadata import OnnxMetadata, read_metadata
     from prunecli.exporting.onnx.parity import check_parity
+    from prunecli.exporting.onnx.precision.int8 import int8_bytes
     from prunecli.exporting.onnx.runtime import physical_cores
     from prunecli.exporting.precision import Examples, Request
     from prunecli.exporting.timing.benchmark import benchmark, check_devices
@@ -34,6 +36,7 @@ __all__ = [
     "ONNX",
     "Examples",
     "ExportFormat",
+    "ExportedModel",
     "OnnxMetadata",
     "Request",
     "Timer",
@@ -45,6 +48,7 @@ __all__ = [
     "evaluate_onnx",
     "find_format",
     "format_of",
+    "int8_bytes",
     "physical_cores",
     "read_metadata",
     "to_onnx",
@@ -59,10 +63,12 @@ _PLACES = {
     ),
     **dict.fromkeys(("converter_of", "write_proven", "writer_of"), "formats"),
     "evaluate_onnx": "onnx.evaluate",
+    "ExportedModel": "onnx.as_module",
     "to_onnx": "onnx.file",
     "ONNX": "onnx.format",
     **dict.fromkeys(("OnnxMetadata", "read_metadata"), "onnx.metadata"),
     "check_parity": "onnx.parity",
+    "int8_bytes": "onnx.precision.int8",
     "physical_cores": "onnx.runtime",
     **dict.fromkeys(("benchmark", "check_devices"), "timing.benchmark"),
     **dict.fromkeys(("Examples", "Request"), "precision"),

@@ -116,6 +116,12 @@ UNTAGGED_POINTWISE = frozenset(
 )  # fmt: skip
 """Pointwise operators that torch does not tag so: Python's own, and second names of others."""
 
+FILLS: tuple[str, ...] = ("full", "ones", "zeros")
+"""Make tensors of one number: what a cut leaves of them is a smaller one."""
+
+FAKE_QUANTIZERS = frozenset({"fake_quantize_per_channel_affine", "fused_moving_avg_obs_fake_quant"})
+"""Rounding to few steps and back, with scales of single channels, for training in INT8."""
+
 # --- operands ------------------------------------------------------------------------------------
 
 READ_FOR_TYPE: dict[str, str] = {

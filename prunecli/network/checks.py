@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunecli.errors import InputError
+from prunecli.graph.tracing.fake_quantizers import has_ranges, rounding
 
 
 def check_network(model: Any) -> None:
@@ -37,6 +38,20 @@ def check_network(model: Any) -> None:
             )
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         _check_values(name, value)
+    _check_observers(model)
+
+
+def _check_observers(model: nn.Module) -> None:
+    """Raise `InputError` for fake quantisers that have no ranges to round by."""
+    found = rounding(model)
+    # One that the forward never calls has no ranges either, and needs none.
+    if found and not any(has_ranges(model.get_submodule(path)) for path in found):
+        raise InputError(
+            f"the {len(found)} fake quantisers of this model have seen no input: no ranges",
+            code="NO_RANGES",
+            where=found[0],
+            hint="run the model once on a batch in training mode, then prune it",
+        )
 
 
 def _check_values(name: str, value: Tensor) -> None:

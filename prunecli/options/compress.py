@@ -52,8 +52,9 @@ class CompressOptions:
     The one that is kept trains for `epochs`, those that are tried on the way for `trial_epochs`;
     0 repairs without training. At most `trials` are tried. `minutes` bounds all of it (None: as
     long as it takes). With `new_head` the model is given a classifier for the classes of the data
-    first, and trained for as many epochs as the result is. `batch` and `threads` say what a latency
-    is measured of, `limit` how many training images are used.
+    first, and trained for as many epochs as the result is. With `int8` the ONNX file is quantised,
+    and judged. `batch` and `threads` say what a latency is measured of, `limit` how many training
+    images are used.
     """
 
     epochs: int = option(
@@ -101,6 +102,13 @@ class CompressOptions:
             ON_IMAGES,
             needs("loss", LABELS, hint="leave --loss outputs out: a classifier takes labels"),
         ),
+    )
+    int8: bool = option(
+        False,
+        "Write the ONNX file in INT8; --size, the speed and the drop are those of that file.",
+        panel=shared.PRECISION,
+        basic=True,
+        needs=(ON_IMAGES,),
     )
     batch: int = option(1, "Batch size of latencies.", metavar="N", minimum=1, panel=shared.TIMING)
     threads: int | None = shared.threads(panel=shared.TIMING)

@@ -27,6 +27,7 @@ from torch import fx, nn
 
 from prunecli.errors import ProofError
 from prunecli.graph.emitting.program import float_casts, in_precision, names_floats
+from prunecli.graph.tracing.fake_quantizers import ROUNDS, at_rest
 from prunecli.graph.tracing.record import attributes_kept, tensors_in
 from prunecli.graph.tracing.running import buffers_kept, evaluating
 from prunecli.proof.claim import Claim
@@ -86,7 +87,10 @@ def prove(
         attempts = attempts[1:]
     last = len(attempts) - 2
     failure: ProofError | None = None
-    with evaluating(model, slim), attributes_kept(model, slim), buffers_kept(model, slim):
+    # Rounding follows from scales that are cut as channels are, which the proof of structure sees:
+    # here it would turn the last digits into whole steps.
+    resting = at_rest(model, slim, switch=ROUNDS)
+    with evaluating(model, slim), resting, attributes_kept(model, slim), buffers_kept(model, slim):
         if not trace.recorded:
             check_runs(model, slim, trace.example)
         for at, (precision, shrink) in enumerate(attempts):

@@ -29,6 +29,7 @@ from prunecli.report import ACCURACY, AGREEMENT, CompressReport
 from prunecli.verbs.compress_attempt import (
     Original,
     Run,
+    first_scale,
     open_original,
     prune_to,
     scored,
@@ -108,6 +109,8 @@ def compress(
         run = transferred(run)
     original = open_original(run)
     journal = journal.of_model(original.opened.loaded.sha256)
+    if not journal.scale:
+        journal = dataclasses.replace(journal, scale=first_scale(run, original))
     tell(_plan(run, original, journal))
     run.folder.mkdir(parents=True, exist_ok=True)
     journal.write()
@@ -258,8 +261,12 @@ def _finished(run: Run, winner: Attempt, target: Path, *, file: Path, command: s
         target,
         output=file,
         against=run.model,
+        data=run.data if run.options.int8 else None,
         options=ExportOptions(
-            batches=(run.options.batch,), threads=run.options.threads, seed=run.options.seed
+            batches=(run.options.batch,),
+            threads=run.options.threads,
+            seed=run.options.seed,
+            int8=run.options.int8,
         ),
         load=run.load,
         overwrite=True,
@@ -288,7 +295,7 @@ def _report(
             code="NO_PROOF",
             where=str(path),
         )
-    before, after, drop = scored(original, path)
+    before, after, drop = scored(run, original, path, exported)
     if row is not None:
         before = dataclasses.replace(before, latency_ms=row.dense_ms)
         after = dataclasses.replace(after, latency_ms=row.slim_ms)
@@ -343,5 +350,6 @@ def _commands(
         words = (*data, *taught, *loss, *limit, *seed, *read)
         lines.append(("finetune", pruned, *words, "-o", str(output)))
     timed = ("--against", str(run.model), "--batch", str(run.options.batch), *clock)
-    lines.append(("export", str(output), "--onnx", str(onnx), *timed, *read))
+    precision = ("--int8", *data) if run.options.int8 else ()
+    lines.append(("export", str(output), "--onnx", str(onnx), *precision, *timed, *read))
     return tuple(shlex.join(("prunecli", *words)) for words in lines)

@@ -13,9 +13,11 @@ from prunecli.budget import Budget, Limit
 from prunecli.compression.journal import Cut
 from prunecli.compression.pace import Deadline, Pace
 from prunecli.compression.wishes import exceeded
+from prunecli.cost.sizes import tensor_bytes
 from prunecli.data import evaluation_split, load_split
 from prunecli.data.pixels import normalise
 from prunecli.errors import InfeasibleBudgetError, InputError, ProofError
+from prunecli.exporting import ExportedModel, int8_bytes
 from prunecli.graph.tracing.running import evaluating
 from prunecli.options import FinetuneOptions, LatencyOptions, PruneOptions
 from prunecli.options.finetune import LABELS
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from prunecli.data import ImageSet
     from prunecli.options import CompressOptions, LoadOptions
     from prunecli.progress import Progress
-    from prunecli.report import PruneReport
+    from prunecli.report import ExportReport, PruneReport
 
 TIGHTENED = 3
 """How often a cut is made anew because it was measured slower or larger than its budget says."""
@@ -199,7 +201,7 @@ def prune_to(run: Run, original: Original, journal: Journal, strength: float) ->
         before, after = (
             ModelFigures(cost.flops, cost.params, int(cost["bytes"] or 0)) for cost in costs
         )
-        after = dataclasses.replace(after, bytes=target.stat().st_size)
+        after = dataclasses.replace(after, bytes=_file_bytes(run, target))
         wanted = run.wishes.budget(strength, dense, {})
         beyond = exceeded(run.wishes, wanted, before, after, row)
         if not beyond:
@@ -215,6 +217,23 @@ def prune_to(run: Run, original: Original, journal: Journal, strength: float) ->
     )
     others = tuple(one for one in journal.cuts if one.strength != strength)
     return dataclasses.replace(journal, cuts=(*others, made), scale=scale, dense=dense)
+
+
+def _file_bytes(run: Run, path: Path) -> int:
+    """Return the bytes that a size is wished for of: those of the file, or of the one in INT8."""
+    if not run.options.int8:
+        return path.stat().st_size
+    opened = open_model(path, None)
+    return int8_bytes(opened.model, opened.checkpoint.input)
+
+
+def first_scale(run: Run, original: Original) -> dict[str, float]:
+    """Return how many bytes of float tensors a byte of the file stands for, by the original."""
+    if not run.options.int8:
+        return {}
+    model = original.opened.model
+    held = tensor_bytes((*model.parameters(), *model.buffers()))
+    return {"bytes": held / int8_bytes(model, original.opened.checkpoint.input)}
 
 
 def train_and_judge(run: Run, original: Original, cut: Cut, epochs: int) -> Attempt:
@@ -345,7 +364,7 @@ def _judged(run: Run, original: Original, attempt: Attempt, path: Path) -> Attem
 
 
 def scored(
-    original: Original, path: Path
+    run: Run, original: Original, path: Path, exported: ExportReport
 ) -> tuple[ModelFigures, ModelFigures, tuple[float, float, float] | None]:
     """Return the original and the result in figures, and the drop on images that did not choose."""
     opened = open_model(path, None)
@@ -356,12 +375,15 @@ def scored(
         float(before_cost["flops"]), float(before_cost["params"]), int(before_cost["bytes"])
     )
     after = ModelFigures(
-        float(after_cost["flops"]), float(after_cost["params"]), path.stat().st_size
+        float(after_cost["flops"]),
+        float(after_cost["params"]),
+        exported.bytes if run.options.int8 else path.stat().st_size,
     )
     judge = original.judge
     if judge is None or original.report is None or original.reported is None:
         return before, after, None
-    own, dense = judge.parts(opened.model, original.report), original.reported
+    model = ExportedModel(exported.output) if run.options.int8 else opened.model
+    own, dense = judge.parts(model, original.report), original.reported
     return (
         dataclasses.replace(before, accuracy=float(dense.double().mean())),
         dataclasses.replace(after, accuracy=float(own.double().mean())),

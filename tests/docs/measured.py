@@ -56,6 +56,7 @@ def measured() -> dict[str, str]:
         "dynamic": _dynamic(),
         "bridgeout": _bridgeout(),
         "latency": _latency(),
+        "int8": _int8(),
         "learnability-runs": table(*learnability.runs(read("learnability_runs.csv"))),
         "learnability": table(*learnability.agreement(read("learnability.csv"))),
         "learnability-uses": table(*learnability.uses(read("learnability_uses.csv"))),
@@ -665,6 +666,22 @@ def _latency() -> str:
     return table(head, rows)
 
 
+def _int8() -> str:
+    """Return dense and pruned models in float and INT8: size, time, accuracy, agreement."""
+    rows = [
+        (row["checkpoint"], percent(row["kept"]), row["precision"],
+         f"{int(row['bytes']) / 1e3:,.0f}", row["ms_1"], row["ratio_1"], row["ms_8"],
+         row["ratio_8"], percent(row["accuracy"]), percent(row["agreement"]), row["images"],
+         f"{int(row['layers']) - int(row['in_float'])} of {row['layers']}"
+         if int(row["layers"]) else "", row["calibration"])
+        for row in read("int8.csv")
+    ]  # fmt: skip
+    head = ("checkpoint", "FLOPs kept", "precision", "kB", "ms, batch 1", "of dense float",
+            "ms, batch 8", "of dense float", "accuracy", "same class as dense float", "images",
+            "layers in INT8", "calibration")  # fmt: skip
+    return table(head, rows)
+
+
 def _listing() -> str:
     """Return what it takes to find out about very many files."""
     rows = [
@@ -776,8 +793,15 @@ def _kept_flops_relation() -> str:
 
 
 def headlines() -> str:
-    """Return five figures that stand for the rest, each with its script."""
-    found = (_headline_zoo, _headline_speed, _headline_recovery, _headline_repair, _headline_csg)
+    """Return the figures that stand for the rest, each with its script."""
+    found = (
+        _headline_zoo,
+        _headline_speed,
+        _headline_int8,
+        _headline_recovery,
+        _headline_repair,
+        _headline_csg,
+    )
     return table(("what", "measured", "script"), [headline() for headline in found])
 
 
@@ -802,6 +826,21 @@ def _headline_speed() -> tuple[str, ...]:
         f"speed-up at half the FLOPs, mean of {networks} networks, ONNX Runtime on one CPU thread",
         f"{found[0]:.2f} times (batch 8: {found[1]:.2f})",
         _script("speedup"),
+    )
+
+
+def _headline_int8() -> tuple[str, ...]:
+    rows = [row for row in read("int8.csv") if row["checkpoint"] == "resnet56-jpeg.pt"]
+    plain, own = (
+        next(row for row in rows if row["model"] == "dense" and row["precision"] == name)
+        for name in ("float", "INT8")
+    )
+    faster = float(plain["ms_8"]) / float(own["ms_8"])
+    return (
+        "ResNet-56, CIFAR-10, in INT8 beside float, ONNX Runtime on one CPU thread, batch 8",
+        f"{faster:.2f} times as fast, {percent(own['accuracy'])} accuracy "
+        f"(float: {percent(plain['accuracy'])})",
+        _script("int8"),
     )
 
 

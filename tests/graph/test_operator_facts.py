@@ -29,6 +29,7 @@ from prunecli.graph.operators import (
     DEFORMABLE_CONVOLUTIONS,
     EMBEDDINGS,
     EXPANSIONS,
+    FAKE_QUANTIZERS,
     FLIPS,
     GROUP_NORMS,
     IDENTITIES,
@@ -94,7 +95,7 @@ FROM_BOXES = frozenset(
 )  # fmt: skip
 DROPOUTS = frozenset({"dropout", "feature_dropout"})
 CHECKS = frozenset({"_assert_tensor_metadata"})
-POINTWISE = UNTAGGED_POINTWISE | {
+POINTWISE = UNTAGGED_POINTWISE | FAKE_QUANTIZERS | {
     "alpha_dropout", "bernoulli", "complex", "copy", "empty_like", "feature_alpha_dropout", "fill",
     "full_like", "hardswish", "imag", "log_sigmoid", "ones_like", "polar", "prelu", "rand_like",
     "randint_like", "randn_like", "real", "relu6", "resolve_conj", "resolve_neg", "rrelu", "rsub",

@@ -203,3 +203,18 @@ def test_a_model_of_other_classes_is_given_a_classifier_first(tmp_path, monkeypa
 
 def stopped(*_):
     raise RuntimeError("stopped")
+
+
+def test_a_size_in_int8_is_that_of_the_quantised_file(tmp_path):
+    dense = prunecli.load(MODEL)
+    held = 4 * sum(value.numel() for value in dense.parameters())
+    wish = WishOptions(size=f"{held / 6:.0f}B")  # less than INT8 alone would do
+    options = dataclasses.replace(QUICK, epochs=0, int8=True)
+    report = compress(tmp_path, wish, options=options)
+    assert [(one.wish, one.ok) for one in report.met] == [("size", True)]
+    assert report.after.bytes == report.onnx.stat().st_size <= held / 6
+    assert report.after.bytes > 0.7 * held / 6  # the room is used
+    # A float file of that size would hold a sixth of the parameters.
+    assert report.after.params > 0.3 * report.before.params
+    assert prunecli.info(report.onnx).onnx.precision.name == "INT8"
+    assert "--int8" in report.commands[-1]

@@ -18,6 +18,7 @@ from prunecli.graph.emitting.allowed import SIZE_ARITHMETIC, find, resolve
 from prunecli.graph.emitting.rewrites import REWRITES, Scaled, rewritten
 from prunecli.graph.emitting.sizes import Sizes
 from prunecli.graph.operators import (
+    FILLS,
     is_written,
     operator_name,
     read_nodes,
@@ -161,7 +162,9 @@ def _selected(
 
 
 def _comes_out_whole(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor) and not _reads_tensors(node)
+    is_filled = operator_name(node.target) in FILLS
+    is_tensor = isinstance(node.meta.get("val"), torch.Tensor)
+    return is_tensor and not is_filled and not _reads_tensors(node)
 
 
 def _reads_tensors(node: fx.Node) -> bool:

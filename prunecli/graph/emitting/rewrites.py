@@ -19,6 +19,7 @@ from prunecli.graph.operators import (
     CONVOLUTIONS,
     DEFORMABLE_CONVOLUTIONS,
     EXPANSIONS,
+    FILLS,
     GROUP_NORMS,
     INDEXINGS,
     LAYER_NORMS,
@@ -285,7 +286,7 @@ def _rewrite_attention(_: fx.Node, arguments: dict[str, Any], sizes: Sizes) -> d
 
 REWRITES: dict[str, Rewrite] = {
     **dict.fromkeys(ATTENTION, _rewrite_attention),
-    **dict.fromkeys(SIZED_VIEWS | EXPANSIONS, _rewrite_sizes("size")),
+    **dict.fromkeys((*SIZED_VIEWS, *EXPANSIONS, *FILLS), _rewrite_sizes("size")),
     "reshape": _rewrite_sizes("shape"),
     "unflatten": _rewrite_unflatten,
     **dict.fromkeys(SLICES, _rewrite_slice),

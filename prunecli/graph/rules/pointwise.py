@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prunecli.graph.operators import (
     AVERAGE_POOLS,
     CHANNEL_NORMS,
+    FAKE_QUANTIZERS,
     GROUP_NORMS,
     IDENTITIES,
     LAYER_NORMS,
@@ -51,6 +52,18 @@ def prelu(call: Call) -> Axes:
     source, weight = call.axes("self"), call.axes("weight")
     if max(call.shape("weight"), default=1) > 1:
         call.ids.tie(source[1], weight[0])
+    return source
+
+
+@rule(*FAKE_QUANTIZERS)
+def fake_quantizer(call: Call) -> Axes:
+    """Ids pass; scales, zero points and ranges of single channels own them."""
+    source, known = call.axes("self"), call.arguments
+    if known.get("per_row_fake_quant", True):
+        channels = source[known["ch_axis"] if "ch_axis" in known else known["axis"]]
+        for name in ("scale", "zero_point", "running_min", "running_max"):
+            if name in known:
+                call.ids.tie(channels, call.axes(name)[0])
     return source
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from prunecli.graph.coupling.roles import PRODUCERS
 from prunecli.graph.emitting.program import in_precision
-from prunecli.graph.operators import is_pointwise, operator_name, schema_arguments
+from prunecli.graph.operators import FAKE_QUANTIZERS, is_pointwise, operator_name, schema_arguments
 from prunecli.graph.tracing.trace import Folding
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _weights_to_fold(trace: Trace, fixed: set[fx.Node]) -> list[fx.Node]:
 
 
 def _is_followed(node: fx.Node) -> bool:
-    return is_pointwise(node.target) or operator_name(node.target) in FOLLOWED
+    return is_pointwise(node.target) or operator_name(node.target) in FOLLOWED | FAKE_QUANTIZERS
 
 
 def _cone(end: fx.Node) -> list[fx.Node]:

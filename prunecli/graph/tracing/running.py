@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from torch import fx
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
+
+from prunecli.graph.tracing.fake_quantizers import OBSERVES, at_rest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Hold models in evaluation mode, then restore the mode of every module."""
-    with _held(models, training=False):
+    """Hold models in evaluation mode, then restore the mode of every module.
+
+    Fake quantisers observe nothing meanwhile.
+    """
+    with _held(models, training=False), at_rest(*models, switch=OBSERVES):
         yield
 
 
@@ -36,7 +41,8 @@ def in_training(*models: nn.Module) -> Iterator[None]:
 def _held(models: Sequence[nn.Module], *, training: bool) -> Iterator[None]:
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:
-        model.train(training)
+        with suppress(NotImplementedError):  # an exported program has the mode that it has
+            model.train(training)
     try:
         yield
     finally:

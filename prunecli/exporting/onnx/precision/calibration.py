@@ -15,7 +15,7 @@ from onnxruntime.quantization import (
 )
 
 from prunecli.exporting.onnx.precision.judge import batches
-from prunecli.exporting.onnx.runtime import fixed_batch, open_session
+from prunecli.exporting.onnx.runtime import fixed_batch, open_session, random_feeds
 from prunecli.progress import Step
 from prunecli.registry import Registry
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from prunecli.architectures.reference import InputSpec
     from prunecli.exporting.precision import Examples, Request
 
 CHUNK = 16
@@ -63,8 +64,8 @@ CALIBRATIONS.add(
 class _OneBatch(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
     """Hands one batch to a calibrator, which holds all of a reader's activations at once."""
 
-    def __init__(self, name: str, pixels: NDArray[Any]) -> None:
-        self._left = [{name: pixels}]
+    def __init__(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        self._left = [dict(feeds)]
 
     def get_next(self) -> Any:
         """Return the batch, then None."""
@@ -93,6 +94,18 @@ def activation_ranges(
         for pixels, labels in batches(images, positions, request.input, size):
             done += len(labels)
             if len(pixels) == size or fixed_batch(session) is None:
-                calibrator.collect_data(_OneBatch(name, pixels))
+                calibrator.collect_data(_OneBatch({name: pixels}))
             request.progress(Step("calibrate", done, len(images)))
+        return calibrator.compute_data()
+
+
+def ranges_of_noise(file: Path, folder: Path, spec: InputSpec) -> Any:
+    """Return ranges of all activations for one random input, which fit no images."""
+    session = open_session(file)
+    feeds = random_feeds(session, spec, batch=fixed_batch(session) or 1, seed=0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        calibrator = create_calibrator(
+            file, None, augmented_model_path=str(folder / "augmented.onnx")
+        )
+        calibrator.collect_data(_OneBatch(feeds))
         return calibrator.compute_data()

@@ -13,23 +13,52 @@ from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from prunecli.errors import GraphError, InputError
-from prunecli.exporting.onnx.precision.calibration import CALIBRATIONS, activation_ranges
+from prunecli.exporting.onnx.file import to_onnx
+from prunecli.exporting.onnx.precision.calibration import (
+    CALIBRATIONS,
+    activation_ranges,
+    ranges_of_noise,
+)
 from prunecli.exporting.onnx.precision.judge import Judge
 from prunecli.exporting.onnx.precision.layers import Layer, fewest, find_layers, name_nodes_
 from prunecli.exporting.onnx.precision.writing import write_converted
+from prunecli.exporting.onnx.tidy import deduplicate_
+from prunecli.exporting.precision import Request
 from prunecli.progress import Step
 from prunecli.report import CalibrationTrial, Conversion
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from torch import nn
+
+    from prunecli.architectures.reference import InputSpec
     from prunecli.exporting.onnx.precision.judge import Judgement
-    from prunecli.exporting.precision import Examples, Request
+    from prunecli.exporting.precision import Examples
 
 OPERATORS = sorted({*QDQRegistry, *QLinearOpsRegistry})
 FULL, REDUCED = 8, 7
+METADATA = 4096
+"""Bytes that are left for what a file says of itself: classes, history, commands."""
+
 ALONE = 32
 """Images on which the error of a layer that is quantised alone is measured."""
+
+
+def int8_bytes(model: nn.Module, input: InputSpec) -> int:  # noqa: A002 - as elsewhere
+    """Return about the bytes of the INT8 file of a model, rather too many: no image is needed.
+
+    Ranges are those of one random input: a file holds as many, whatever they are.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "float.onnx"
+        to_onnx(model, file, input=input)
+        proto = load_model_with_shape_infer(file)
+        name_nodes_(proto.graph)
+        source = _Source(file, proto, find_layers(proto.graph), Path(folder), Request(input))
+        quantised = _quantised(source, ranges_of_noise(file, Path(folder), input))
+        deduplicate_(quantised.graph)
+        return len(quantised.SerializeToString()) + METADATA
 
 
 @dataclass(frozen=True)
