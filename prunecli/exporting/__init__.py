@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from prunecli.exporting.onnx.precision.int8 import int8_bytes
     from prunecli.exporting.onnx.runtime import physical_cores
     from prunecli.exporting.precision import Examples, Request
-    from prunecli.exporting.timing.benchmark import benchmark, check_devices
+    from prunecli.exporting.timing.benchmark import benchmark
+    from prunecli.exporting.timing.engines import check_devices
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -70,7 +71,8 @@ _PLACES = {
     "check_parity": "onnx.parity",
     "int8_bytes": "onnx.precision.int8",
     "physical_cores": "onnx.runtime",
-    **dict.fromkeys(("benchmark", "check_devices"), "timing.benchmark"),
+    "benchmark": "timing.benchmark",
+    "check_devices": "timing.engines",
     **dict.fromkeys(("Examples", "Request"), "precision"),
 }
 

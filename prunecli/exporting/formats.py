@@ -15,7 +15,7 @@ from prunecli.preflight.exporting import no_format
 from prunecli.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -95,7 +95,7 @@ class Timer:
     `run` takes what `exporting.timing.benchmark` takes.
     """
 
-    check_devices: Callable[[Sequence[str]], Any]
+    check_devices: Callable[..., Any]
     run: Callable[..., tuple[BenchmarkRow, ...]]
 
 

@@ -33,6 +33,14 @@ class ExportOptions:
         form="names",
         names=Names("device"),
     )
+    runtimes: tuple[str, ...] = _timing(
+        ("onnxruntime",),
+        "Runtimes: onnxruntime, openvino (on the CPU), tensorrt (on cuda).",
+        metavar="NAME,NAME",
+        flags="--runtime",
+        form="names",
+        names=Names("runtime"),
+    )
     batches: tuple[int, ...] = _timing(
         (1, 8), "Batch sizes.", metavar="N,N", flags="--batch", form="counts", basic=True
     )

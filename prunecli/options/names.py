@@ -61,6 +61,7 @@ REGISTERED: Mapping[str, tuple[str, ...]] = {
         "none", "flip", "crop", "crop-flip", "imagenet", "randaugment", "mixup", "cutmix",
     ),
     "device": ("cpu", "cuda"),
+    "runtime": ("onnxruntime", "openvino", "tensorrt"),
     "export format": ("onnx",),
     "data format": (
         "mnist-idx", "cifar-batches", "hugging-face", "segmentation", "csv", "image-folder", "npz",

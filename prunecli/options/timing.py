@@ -20,6 +20,16 @@ devices = partial(
     names=Names("device"),
     panel=shared.TIMING,
 )
+runtimes = partial(
+    option,
+    ("onnxruntime",),
+    "Runtimes: onnxruntime, openvino (on the CPU), tensorrt (on cuda).",
+    metavar="NAME,NAME",
+    flags="--runtime",
+    form="names",
+    names=Names("runtime"),
+    panel=shared.TIMING,
+)
 batches = partial(
     option,
     help="Batch sizes that are timed.",
@@ -58,6 +68,7 @@ class CompareOptions:
     )
     no_latency: bool = option(False, "Time nothing.", panel=shared.TIMING, basic=True)
     devices: tuple[str, ...] = devices(needs=(TIMED,))
+    runtimes: tuple[str, ...] = runtimes(needs=(TIMED,))
     batches: tuple[int, ...] = batches((1,), needs=(TIMED,))
     threads: int | None = shared.threads(panel=shared.TIMING, needs=(TIMED,))
     runs: int = runs(needs=(TIMED,))
@@ -69,6 +80,7 @@ class BenchOptions:
     """How models are timed; `threads=None` takes one per physical core."""
 
     devices: tuple[str, ...] = devices()
+    runtimes: tuple[str, ...] = runtimes()
     batches: tuple[int, ...] = batches((1, 8))
     threads: int | None = shared.threads(panel=shared.TIMING)
     runs: int = runs()

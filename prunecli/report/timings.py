@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+ENDING = "ExecutionProvider"
+OWN = (f"CPU{ENDING}", f"CUDA{ENDING}")
+"""What ONNX Runtime runs on a device where nobody asks for anything else."""
+
+
 @dataclass(frozen=True)
 class ModelTiming:
     """The time of one model per batch, in milliseconds.
@@ -46,4 +51,5 @@ class TimingRow:
     @property
     def where(self) -> str:
         """Device and batch size in words."""
-        return f"{self.device} at batch {self.batch}"
+        runtime = "" if self.provider in OWN else f" ({self.provider.removesuffix(ENDING)})"
+        return f"{self.device}{runtime} at batch {self.batch}"

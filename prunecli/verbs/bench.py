@@ -40,7 +40,7 @@ def bench(
     """
     start = time.perf_counter()
     options = options or BenchOptions()
-    check_devices(options.devices)
+    check_devices(options.devices, runtimes=options.runtimes)
     entrants = enter(models, load, least=1, counted=False)
     counters = find_counters()
     missing: dict[str, str] = {}
@@ -56,6 +56,7 @@ def bench(
         rows = race(
             found,
             devices=options.devices,
+            runtimes=options.runtimes,
             batches=options.batches,
             threads=options.threads,
             runs=options.runs,

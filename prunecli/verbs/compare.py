@@ -51,7 +51,7 @@ def compare(
     if page is not None:
         check_page(page, inputs=[*models], overwrite=overwrite)
     if not options.no_latency:
-        check_devices(options.devices)
+        check_devices(options.devices, runtimes=options.runtimes)
     entrants = enter(models, load)
     if data is None:
         answers = on_random(entrants, options, progress)
@@ -111,6 +111,7 @@ def _timed(
         return race(
             found,
             devices=options.devices,
+            runtimes=options.runtimes,
             batches=options.batches,
             threads=options.threads,
             runs=options.runs,

@@ -22,7 +22,7 @@ from prunecli.exporting.onnx.evaluate import classifier_output
 from prunecli.exporting.onnx.evaluate import normalise as normalised_array
 from prunecli.exporting.onnx.outline import OnnxOutline, onnx_outline
 from prunecli.exporting.onnx.runtime import open_session, run
-from prunecli.exporting.timing.benchmark import Contestant
+from prunecli.exporting.timing.engines import Contestant
 from prunecli.exporting.timing.race import Racer
 from prunecli.graph.outputs import ONLY, named_leaves
 from prunecli.graph.tracing.running import evaluating

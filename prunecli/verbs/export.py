@@ -74,7 +74,7 @@ def export(
         open_source(data)
     timer = form.timer if options.benchmark else None
     if timer is not None:
-        timer.check_devices(options.devices)
+        timer.check_devices(options.devices, runtimes=options.runtimes)
     opened = open_model(model, load)
     checkpoint = opened.checkpoint
     warnings = [*opened.loaded.warnings, *_about_zeros(checkpoint, form.label)]
@@ -148,6 +148,7 @@ def _timed(
             dense_file,
             input=spec,
             devices=options.devices,
+            runtimes=options.runtimes,
             batches=options.batches,
             threads=options.threads,
             flops_ratio=flops_ratio(opened.model, dense, spec),

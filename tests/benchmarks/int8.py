@@ -24,7 +24,7 @@ from prunecli import verbs
 from prunecli.architectures.reference import InputSpec
 from prunecli.budget import make_budget
 from prunecli.exporting import read_metadata
-from prunecli.exporting.timing.benchmark import Contestant
+from prunecli.exporting.timing.engines import Contestant
 from prunecli.exporting.timing.race import Racer, race
 from prunecli.options import CompareOptions, ExportOptions, LoadOptions, PruneOptions
 

@@ -29,13 +29,8 @@ from prunecli.budget import make_budget
 from prunecli.cost.latency import bind
 from prunecli.exporting import to_onnx
 from prunecli.exporting.timing import latency_table
-from prunecli.exporting.timing.benchmark import (
-    Contestant,
-    Runner,
-    Setting,
-    find_cpu,
-    ratio_interval,
-)
+from prunecli.exporting.timing.benchmark import ratio_interval
+from prunecli.exporting.timing.engines import Contestant, Runner, Setting, find_cpu
 from prunecli.network.traced import read_network
 from prunecli.pruning.road import prune_network
 

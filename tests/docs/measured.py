@@ -836,10 +836,10 @@ def _headline_int8() -> tuple[str, ...]:
         for name in ("float", "INT8")
     )
     faster = float(plain["ms_8"]) / float(own["ms_8"])
+    accuracy = f"{percent(own['accuracy'])} accuracy (float: {percent(plain['accuracy'])})"
     return (
         "ResNet-56, CIFAR-10, in INT8 beside float, ONNX Runtime on one CPU thread, batch 8",
-        f"{faster:.2f} times as fast, {percent(own['accuracy'])} accuracy "
-        f"(float: {percent(plain['accuracy'])})",
+        f"{faster:.2f} times as fast, {accuracy}",
         _script("int8"),
     )
 

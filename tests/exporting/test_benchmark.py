@@ -22,15 +22,12 @@ from prunecli.exporting.onnx.runtime import (
     read_profile,
 )
 from prunecli.exporting.timing.benchmark import (
-    Contestant,
-    Setting,
-    find_cuda,
     percentiles,
     ratio_interval,
     summarise,
     time_interleaved,
-    torch_runner,
 )
+from prunecli.exporting.timing.engines import Contestant, Setting, find_cuda, torch_runner
 from tests.support.structured_networks import Several
 
 SPEC = InputSpec(3, 32, 32, (0.5,) * 3, (0.2,) * 3)

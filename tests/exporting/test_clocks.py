@@ -9,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from prunecli.exporting.timing.benchmark import (
-    Contestant,
-    Setting,
-    find_cpu,
-    summarise,
-    time_interleaved,
-)
+from prunecli.exporting.timing.benchmark import summarise, time_interleaved
 from prunecli.exporting.timing.clocks import CLOCKS, PROCESSOR, WALL, Run, Watch, watched
+from prunecli.exporting.timing.engines import Contestant, Setting, find_cpu
 
 
 def test_processor_time_does_not_count_what_a_thread_waits_for():

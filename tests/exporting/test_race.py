@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from prunecli.architectures.reference import InputSpec
-from prunecli.exporting.timing.benchmark import Contestant
 from prunecli.exporting.timing.energy import EnergyCounter, find_counters, joules_each
+from prunecli.exporting.timing.engines import Contestant
 from prunecli.exporting.timing.peak_memory import peak_memory
 from prunecli.exporting.timing.race import Racer, race
 from prunecli.report import BenchReport, Gates, ModelTiming, TimingRow, missed_gate

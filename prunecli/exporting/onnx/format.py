@@ -62,7 +62,7 @@ ONNX = EXPORT_FORMATS.add(
         evaluate=_late("onnx.evaluate", "evaluate_onnx"),
         input_of=_input_of,
         timer=Timer(
-            _late("timing.benchmark", "check_devices"), _late("timing.benchmark", "benchmark")
+            _late("timing.engines", "check_devices"), _late("timing.benchmark", "benchmark")
         ),
         write_any_size=_late("onnx.file", "to_onnx", dynamic_size=True),
         precisions={

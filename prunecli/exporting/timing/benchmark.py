@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime as ort
-import torch
-from torch import nn
 
-from prunecli.architectures.examples import example_tensors, positional
-from prunecli.errors import DeviceError
-from prunecli.exporting.onnx.parity import dtype_of
-from prunecli.exporting.onnx.runtime import (
-    CPU_PROVIDER,
-    CUDA_PROVIDER,
-    assert_provider,
-    fixed_batch,
-    open_session,
-    physical_cores,
-    random_feeds,
-)
-from prunecli.exporting.timing.clocks import CLOCKS, Run, clock_kind
+from prunecli.exporting.onnx.runtime import fixed_batch, open_session, physical_cores
+from prunecli.exporting.timing.clocks import Run, clock_kind
 from prunecli.exporting.timing.energy import EnergyCounter, joules_each
+from prunecli.exporting.timing.engines import (
+    CPU,
+    ONNX_RUNTIME,
+    Contestant,
+    Runner,
+    Setting,
+    check_devices,
+    find_engines,
+)
 from prunecli.progress import Progress, Step, silent
-from prunecli.registry import Registry
 from prunecli.report import BenchmarkRow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import nn
 
     from prunecli.architectures.reference import InputSpec
 
-CPU = "cpu"
 PERCENTILES = (50, 90, 95, 99)
 # A blink tells nothing of a fast network, and a slow one must not take minutes.
 _SHORTEST_SECONDS = 0.5
@@ -51,39 +44,6 @@ _RESAMPLES = 1000
 _CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """One network in its two forms; `model` is needed only where ONNX Runtime has no GPU."""
-
-    path: Path
-    model: nn.Module | None = None
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where one timing runs and on what."""
-
-    input: InputSpec
-    batch: int
-    threads: int
-    seed: int
-
-
-Runner = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Something that runs networks: the provider's short name and how a runner is made."""
-
-    provider: str
-    prepare: Callable[[Contestant, Setting], Runner]
-
-
-# Each entry looks at the machine and at the contestants and returns the engine to use.
-DEVICES: Registry[Callable[[Sequence[Contestant]], Engine]] = Registry("device")
-
-
 def benchmark(
     slim_onnx: Path,
     dense_onnx: Path | None = None,
@@ -91,6 +51,7 @@ def benchmark(
     float_onnx: Path | None = None,
     input: InputSpec,  # noqa: A002 - the name that the rest of the library uses
     devices: Sequence[str] = ("cpu",),
+    runtimes: Sequence[str] = (ONNX_RUNTIME,),
     batches: Sequence[int] = (1, 8),
     threads: int | None = None,
     flops_ratio: float | None = None,
@@ -122,7 +83,7 @@ def benchmark(
             if file is not None
         ),
     ]
-    check_devices(devices, contestants)
+    check_devices(devices, contestants, runtimes=runtimes)
     only = fixed_batch(open_session(slim_onnx, threads=threads))
     return tuple(
         summarise(
@@ -136,6 +97,7 @@ def benchmark(
             contestants,
             [input] * len(contestants),
             devices=devices,
+            runtimes=runtimes,
             batches=batches if only is None else (only,),
             threads=threads,
             runs=runs,
@@ -165,6 +127,7 @@ def time_everywhere(
     inputs: Sequence[InputSpec],
     *,
     devices: Sequence[str],
+    runtimes: Sequence[str] = (ONNX_RUNTIME,),
     batches: Sequence[int],
     threads: int | None,
     runs: int,
@@ -179,26 +142,21 @@ def time_everywhere(
     looked for before anything is timed; see `benchmark`.
     """
     count = threads or physical_cores()
-    engines = {name: DEVICES.get(name)(contestants) for name in devices}
-    plan = [(name, batch) for name in engines for batch in batches]
-    for done, (name, batch) in enumerate(plan):
+    engines = find_engines(devices, runtimes, contestants)
+    plan = [(where, batch) for where in engines for batch in batches]
+    for done, (where, batch) in enumerate(plan):
+        name, engine = where[1], engines[where]
         progress(Step("benchmark", done, len(plan), {"device": name, "batch": batch}))
         settings = [Setting(spec, batch, count, seed) for spec in inputs]
         runners = [
-            engines[name].prepare(contestant, setting)
+            engine.prepare(contestant, setting)
             for contestant, setting in zip(contestants, settings, strict=True)
         ]
         times = time_interleaved(runners, runs=runs, time_limit=time_limit)
         joules = joules_each(runners, counters) if counters and name == CPU else ()
         del runners
-        yield Timed(name, engines[name].provider, settings[0], times, joules)
+        yield Timed(name, engine.provider, settings[0], times, joules)
     progress(Step("benchmark", len(plan), len(plan)))
-
-
-def check_devices(devices: Sequence[str], contestants: Sequence[Contestant] = ()) -> None:
-    """Raise what `benchmark` would raise for devices that are not there, before any work."""
-    for name in devices:
-        DEVICES.get(name)(contestants)
 
 
 def time_interleaved(
@@ -279,95 +237,6 @@ def ratio_interval(times: NDArray[np.float64], *, seed: int) -> tuple[float, flo
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return float(low), float(high)
-
-
-@DEVICES.register(CPU, summary="ONNX Runtime on the CPU.")
-def find_cpu(_: Sequence[Contestant]) -> Engine:
-    """Return ONNX Runtime's CPU engine, which every installation has."""
-    return Engine(CPU_PROVIDER, _onnx_runner(CPU_PROVIDER, "cpu"))
-
-
-@DEVICES.register("cuda", summary="ONNX Runtime on an NVIDIA GPU, or torch where it has no CUDA.")
-def find_cuda(contestants: Sequence[Contestant]) -> Engine:
-    """Return ONNX Runtime's CUDA engine, or torch's; raise `DeviceError` without a GPU."""
-    if not torch.cuda.is_available():
-        raise DeviceError(
-            "no CUDA device is there",
-            code="DEVICE_MISSING",
-            where="--device cuda",
-            hint="leave --device cuda out, or run on a machine with an NVIDIA GPU and its driver",
-        )
-    if CUDA_PROVIDER in ort.get_available_providers():
-        _preload_cuda()
-        return Engine(CUDA_PROVIDER, _proven_cuda_runner)
-    if any(contestant.model is None for contestant in contestants):
-        raise DeviceError(
-            "a GPU is there, but the installed onnxruntime cannot use it",
-            code="DEVICE_MISSING",
-            where="--device cuda",
-            hint="install onnxruntime-gpu: pip install 'prunecli[gpu]'",
-        )
-    return Engine("torch", torch_runner("cuda"))
-
-
-def _onnx_runner(provider: str, device: str) -> Callable[[Contestant, Setting], Runner]:
-    def prepare(contestant: Contestant, setting: Setting) -> Runner:
-        session = open_session(contestant.path, provider=provider, threads=setting.threads)
-        return _bound_runner(session, setting, device=device)
-
-    return prepare
-
-
-def _bound_runner(session: Any, setting: Setting, *, device: str) -> Runner:
-    # Inputs and outputs stay on the device: the network is timed, not the copying.
-    feeds = random_feeds(session, setting.input, batch=setting.batch, seed=setting.seed)
-    binding = session.io_binding()
-    for name, values in feeds.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(values, device, 0))
-    for output in session.get_outputs():
-        binding.bind_output(output.name, device, 0)
-
-    def once() -> None:
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-
-    return Run(once, CLOCKS[clock_kind(device, setting.threads)])
-
-
-def _proven_cuda_runner(contestant: Contestant, setting: Setting) -> Runner:
-    assert_provider(
-        contestant.path, provider=CUDA_PROVIDER, threads=setting.threads, input=setting.input
-    )
-    return _onnx_runner(CUDA_PROVIDER, "cuda")(contestant, setting)
-
-
-def _preload_cuda() -> None:
-    # torch brings CUDA and cuDNN as packages; onnxruntime-gpu finds them only when asked to.
-    preload = getattr(ort, "preload_dlls", None)
-    if preload is not None:
-        preload()
-
-
-def torch_runner(device: str) -> Callable[[Contestant, Setting], Runner]:
-    """Return what makes a runner of a contestant's `model` in torch on `device`."""
-
-    def prepare(contestant: Contestant, setting: Setting) -> Runner:
-        assert contestant.model is not None
-        model = copy.deepcopy(contestant.model).to(device).eval()
-        tensors = example_tensors(
-            setting.input, batch=setting.batch, seed=setting.seed, dtype=dtype_of(model)
-        )
-        given = positional(model, setting.input, [tensor.to(device) for tensor in tensors])
-
-        def once() -> None:
-            with torch.inference_mode():
-                model(*given)
-            if device == "cuda":  # a GPU is only told to work; waiting for it is the time
-                torch.cuda.synchronize()
-
-        return once
-
-    return prepare
 
 
 def _warm_up(runner: Runner, *, seconds: float) -> None:

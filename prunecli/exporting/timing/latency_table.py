@@ -36,7 +36,8 @@ from prunecli.exporting.onnx.runtime import (
     random_feeds,
     run,
 )
-from prunecli.exporting.timing.benchmark import Contestant, Setting, find_cpu, time_interleaved
+from prunecli.exporting.timing.benchmark import time_interleaved
+from prunecli.exporting.timing.engines import Contestant, Setting, find_cpu
 from prunecli.exporting.timing.operators import LEAST_ROUNDS, least_times, measure_grid
 from prunecli.files import read_json, reading
 from prunecli.progress import Progress, Step, silent

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunecli.exporting.timing.benchmark import (
-    CPU,
-    Contestant,
     Timed,
     percentiles,
     ratio_interval,
     time_everywhere,
 )
+from prunecli.exporting.timing.engines import CPU, ONNX_RUNTIME, Contestant
 from prunecli.exporting.timing.peak_memory import peak_memory
 from prunecli.progress import Progress, silent
 from prunecli.report import ModelTiming, TimingRow
@@ -39,6 +38,7 @@ def race(
     racers: Sequence[Racer],
     *,
     devices: Sequence[str] = ("cpu",),
+    runtimes: Sequence[str] = (ONNX_RUNTIME,),
     batches: Sequence[int] = (1,),
     threads: int | None = None,
     runs: int = 100,
@@ -60,6 +60,7 @@ def race(
             [racer.contestant for racer in racers],
             [racer.input for racer in racers],
             devices=devices,
+            runtimes=runtimes,
             batches=batches,
             threads=threads,
             runs=runs,
