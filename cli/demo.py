@@ -23,25 +23,17 @@ from .session import Session
 from .signature import command
 
 if TYPE_CHECKING:
-    from prunecli.report import (
-        Evaluation,
-        ExportReport,
-        FinetuneReport,
-        PruneReport,
-    )
-
+    from prunecli.report import CompareReport, CompressReport
 
 MODEL = "digits_wide_resnet.safetensors"
-TUNED = "tuned.pt"
+SLIM, FILE = "slim.pt", "slim.onnx"
 STEPS = (
     f"analyze {MODEL} --data digits",
-    f"prune {MODEL} --flops 0.5 -o slim.pt",
-    f"finetune slim.pt --data digits --epochs 5 --teacher {MODEL} -o {TUNED}",
-    f"export {TUNED} --onnx slim.onnx --against {MODEL} --threads 1",
-    "evaluate slim.onnx --data digits",
+    f"compress {MODEL} --data digits --flops 0.5 --epochs 5 --threads 1 -o {SLIM}",
+    f"compare {MODEL} {FILE} --data digits --no-latency",
 )
 WIDTH = 80  # columns of a terminal that has not been widened
-WRITING = ("prune", "finetune", "export")
+WRITING = ("compress",)
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class Place:
 
 @command
 def demo(session: Session, *, place: Place) -> Outcome:
-    """Analyze, prune, fine-tune, export and evaluate a small network on handwritten digits.
+    """Analyze, compress and compare a small network for handwritten digits.
 
     Examples:
     $ prunecli demo
@@ -74,8 +66,8 @@ def demo(session: Session, *, place: Place) -> Outcome:
     screen.note(f"working in {out}/ on {MODEL},\na residual network for handwritten digits")
     with chdir(out), _one_thread():
         done = [_run(session, screen, _typed(step, again=is_again)) for step in STEPS]
-        _analyzed, *reports = (report for _, report in done)
-        result = _result(*reports)
+        _, compressed, compared = (report for _, report in done)
+        result = _result(compressed, compared)
     steps = tuple(step for step, _ in done)
     report = DemoReport(out, steps, result, time.perf_counter() - began)
     return Outcome("demo", report, output=out)
@@ -97,23 +89,22 @@ def prepare_folder(folder: Path) -> None:
         ) from error
 
 
-def _result(
-    pruned: "PruneReport", tuned: "FinetuneReport", exported: "ExportReport", scored: "Evaluation"
-) -> DemoResult:
+def _result(compressed: "CompressReport", compared: "CompareReport") -> DemoResult:
     """Put together what the steps came to, in the folder that they worked in."""
     from prunecli.report import AccuracyChange
 
-    assert pruned.verified is not None  # not a dry run
-    assert tuned.teacher is not None  # the step names one: the model before
+    before, after = (model.scores for model in compared.models)
+    assert before is not None  # the steps name images with labels
+    assert after is not None
     return DemoResult(
         model=Path(MODEL).stem,
-        before=pruned.cost.before,
-        after=pruned.cost.after,
-        file_bytes=(Path(MODEL).stat().st_size, Path(TUNED).stat().st_size),
-        benchmark=exported.benchmark,
-        accuracy=AccuracyChange(tuned.teacher, scored.accuracy, scored.split),
-        images=scored.count,
-        verified=pruned.verified,
+        before=compressed.before,
+        after=compressed.after,
+        file_bytes=(Path(MODEL).stat().st_size, Path(SLIM).stat().st_size),
+        benchmark=compressed.benchmark,
+        accuracy=AccuracyChange(before.accuracy, after.accuracy, compared.split),
+        images=compared.images,
+        verified=compressed.verified,
     )
 
 

@@ -13,7 +13,7 @@ from prunecli.wording import percent
 from .reports import DemoReport, DemoResult
 from .table_parts import Parts, fact_rows, grid
 
-NEXT = "try your own model: prunecli prune model.pt --flops 0.5"
+NEXT = "try your own model: prunecli compress model.pt --data images/ --speedup 2"
 
 
 def demo_parts(report: DemoReport) -> Parts:

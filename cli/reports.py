@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunecli.report import AccuracyChange, BenchmarkRow, Cost, Verified
+    from prunecli.report import AccuracyChange, BenchmarkRow, ModelFigures, Verified
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class DemoResult:
     """
 
     model: str
-    before: "Cost"
-    after: "Cost"
+    before: "ModelFigures"
+    after: "ModelFigures"
     file_bytes: tuple[int, int]
     benchmark: tuple["BenchmarkRow", ...]
     accuracy: "AccuracyChange"

@@ -38,7 +38,7 @@ def _make_folder(folder):
 
 def test_every_step_is_a_command_that_one_can_type():
     verbs = [shlex.split(step)[0] for step in demo.STEPS]
-    assert verbs == ["analyze", "prune", "finetune", "export", "evaluate"]
+    assert verbs == ["analyze", "compress", "compare"]
     assert set(verbs) <= set(root_command().commands)
 
 
@@ -49,16 +49,10 @@ def test_the_steps_are_shown_run_in_the_folder_and_recorded(verbs, capsys, tmp_p
     typed = err.replace(" \\\n   ", "")  # as a shell reads a line that goes on
     for step in demo.STEPS:
         assert f"$ prunecli {step}\n" in typed
-    assert [verb for verb, _ in verbs.calls] == [
-        "analyze",
-        "prune",
-        "finetune",
-        "export",
-        "evaluate",
-    ]
+    assert [verb for verb, _ in verbs.calls] == ["analyze", "compress", "compare"]
     assert Path.cwd() == tmp_path
     left = {path.name for path in Path("prunecli-demo").iterdir()}
-    assert {"slim.pt", "tuned.pt", "slim.onnx", ".prunecli"} <= left
+    assert {"slim.pt", "slim.onnx", ".prunecli"} <= left
     assert not Path(".prunecli").exists()
 
 
@@ -78,10 +72,10 @@ def test_every_line_of_a_command_fits_into_80_columns_and_ends_before_an_option(
 
 def test_the_demo_takes_one_thread_and_gives_the_others_back(verbs, monkeypatch):
     threads = []
-    original = verbs.prune
+    original = verbs.compress
     monkeypatch.setattr(
         verbs,
-        "prune",
+        "compress",
         lambda *given, **options: (
             threads.append(torch.get_num_threads()) or original(*given, **options)
         ),
@@ -109,8 +103,8 @@ def test_a_second_demo_in_the_same_folder_begins_anew(verbs, capsys):
     assert main(["demo"]) == 0
     assert "--overwrite" not in capsys.readouterr().err
     assert main(["demo"]) == 0
-    assert capsys.readouterr().err.count("--overwrite\n") == 3
-    assert [options["overwrite"] for verb, options in verbs.calls if verb == "prune"] == [
+    assert capsys.readouterr().err.count("--overwrite\n") == 1
+    assert [options["overwrite"] for verb, options in verbs.calls if verb == "compress"] == [
         False,
         True,
     ]
@@ -122,10 +116,11 @@ def test_json_holds_every_step_with_its_data(verbs, capsys):
     data = json.loads(out)["data"]
     assert set(data) == {"folder", "steps", "result", "seconds"}
     assert data["result"]["file_bytes"][0] == 1_640_000
-    assert data["result"]["accuracy"] == {"before": 0.93, "after": 0.9, "split": "test"}
+    accuracy = data["result"]["accuracy"]
+    assert (accuracy["before"], accuracy["after"], accuracy["split"]) == (0.93, 0.9, "test")
     assert data["result"]["images"] == 360
-    assert [set(step) for step in data["steps"]] == [{"command", "seconds", "data"}] * 5
-    assert data["steps"][-1]["data"]["accuracy"] == 0.9
+    assert [set(step) for step in data["steps"]] == [{"command", "seconds", "data"}] * 3
+    assert data["steps"][-1]["data"]["models"][1]["scores"]["accuracy"] == 0.9
     assert err == ""
 
 
@@ -162,7 +157,9 @@ def test_the_end_compares_before_and_after_and_says_what_to_type_next(verbs, cap
     assert ["latency, ms per batch of 8", "12.30", "7.60", "1.62x faster"] in rows
     assert ["accuracy on 360 test images", "93.0 %", "90.0 %", "-3.0 points"] in rows
     assert ["verified", "equals the masked original (max relative error 3.0e-16)"] in rows
-    assert end[-1] == "next: try your own model: prunecli prune model.pt --flops 0.5"
+    assert (
+        end[-1] == "next: try your own model: prunecli compress model.pt --data images/ --speedup 2"
+    )
     assert all(len(line) <= 80 for line in end)
 
 
@@ -203,14 +200,13 @@ def test_the_demo_keeps_its_budget_and_loses_little(monkeypatch, tmp_path, capsy
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)["data"]
-    _analyzed, pruned, tuned, exported, scored = (step["data"] for step in data["steps"])
-    assert 0.485 <= pruned["cost"]["kept"]["flops"] <= 0.5
-    assert all(group["after"] % 16 == 0 for group in pruned["groups"])
-    assert all(2 / 3 <= group["after"] / group["before"] <= 3 / 4 for group in pruned["groups"])
+    _analyzed, compressed, compared = (step["data"] for step in data["steps"])
+    assert all(wish["ok"] for wish in compressed["met"])
+    assert compressed["after"]["flops"] <= 0.5 * compressed["before"]["flops"]
     result = data["result"]
     assert result["accuracy"]["after"] > result["accuracy"]["before"] - 0.02
     assert result["verified"]["max_rel_error"] < 1e-12
-    assert exported["parity"]["max_rel_error"] <= 1e-4
-    assert scored["accuracy"] == pytest.approx(tuned["accuracy"]["after"], abs=1e-3)
+    assert compressed["parity"]["max_rel_error"] <= 1e-4
+    assert result["accuracy"]["after"] == compared["models"][1]["scores"]["accuracy"]
     # Far below what an idle machine shows, because tests run beside each other.
     assert all(row["speedup"] > 1.2 for row in result["benchmark"])

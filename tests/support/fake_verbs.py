@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunecli import report
 from prunecli.progress import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 READ = ("m.pt", "t.pt", "d.pt", "dense.pt", "nets/m.th", "nets/m.pruned.pt")
 """Models that are asked for: that they are there is looked at before a verb is called."""
@@ -253,6 +256,43 @@ def export_report(output: Path, *, speedup: float | None = 1.62) -> report.Expor
     return report.ExportReport(output, 20, 612_345, report.Parity(2.1e-6, 8), (row,), 4.0)
 
 
+def compress_report(output: Path, onnx: Path) -> report.CompressReport:
+    exported = export_report(onnx)
+    return report.CompressReport(
+        output=output,
+        onnx=onnx,
+        before=report.ModelFigures(41e6, 272e3, 1_090_000, 12.3, 0.93),
+        after=report.ModelFigures(20.3e6, 151e3, 610_000, 7.6, 0.9),
+        met=(report.Wish("flops", 0.5, 0.495, ok=True, asked_text="50 %", got_text="49.5 %"),),
+        tried=(),
+        seconds=30.0,
+        architecture="cifar_resnet20",
+        verified=report.Verified("masked == cut", 3e-16),
+        parity=exported.parity,
+        benchmark=exported.benchmark,
+        choice="the only one",
+        commands=(),
+    )
+
+
+def compare_report(files: Sequence[Path]) -> report.CompareReport:
+    models = (
+        report.ComparedModel(
+            name=file.name,
+            file=file,
+            kind="ONNX" if at else "PyTorch",
+            architecture="cifar_resnet20",
+            input=(1, 8, 8),
+            class_count=10,
+            cost={"flops": 41e6, "params": 272e3, "bytes": 1.09e6},
+            file_bytes=612_345,
+            scores=report.Scored(0.9 if at else 0.93, (0.88, 0.95), 0.99, 0.31),
+        )
+        for at, file in enumerate(files)
+    )
+    return report.CompareReport(tuple(models), "digits", "test", 360, (), 4.0)
+
+
 ORACLE = report.OracleReport(
     64,
     1024,
@@ -410,6 +450,17 @@ class FakeVerbs:
         self._called("export", model=model, output=output, **options)
         output.write_bytes(b"onnx")
         return export_report(output, speedup=self.speedup)
+
+    def compress(self, model: Path, *, output: Path, onnx: Path | None, **options: Any) -> Any:
+        self._called("compress", model=model, output=output, **options)
+        file = onnx or output.with_suffix(".onnx")
+        for path in (output, file):
+            path.write_bytes(b"slim")
+        return compress_report(output, file)
+
+    def compare(self, models: Sequence[Path], **options: Any) -> Any:
+        self._called("compare", models=models, **options)
+        return compare_report(models)
 
     def analyze(self, *, model: Path | None, data: str | None, **options: Any) -> Any:
         self._called("analyze", model=model, data=data, **options)
