@@ -61,9 +61,10 @@ def add_summary(
 
 def _markdown(text: str) -> str:
     """Return text as it is, where Markdown and HTML would read marks in it."""
-    for mark in "\\`*_[]<>|#":
-        text = text.replace(mark, f"\\{mark}" if mark not in "<>" else f"&{'lg'[mark == '>']}t;")
-    return " ".join(printable(text).split())
+    marks = {mark: f"\\{mark}" for mark in "\\`*_[]|#~"}
+    marks |= {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+    told = "".join(marks.get(letter, letter) for letter in printable(text))
+    return " ".join(told.split())
 
 
 def write_junit(

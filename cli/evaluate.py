@@ -68,13 +68,13 @@ def evaluate(
     path = session.checkpoint(model, exported=True)
     check_inputs(scoring.against, data=scoring.data)
     verbs = session.library()
-    from prunecli.report import ACCURACY, Gates, missed_gate
+    from prunecli.report import AGREEMENT, Gates, missed_gate
 
     with session.screen.working() as progress:
         how = {**vars(scoring), "load": load, "progress": progress}
         report = verbs.evaluate(path, **how)
         reference = None
-        if accepted.max_drop is not None and report.measure == ACCURACY:
+        if accepted.max_drop is not None and report.measure != AGREEMENT:
             reference = verbs.evaluate(scoring.against, **{**how, "against": None}).accuracy
 
     gates = Gates(accepted.min_accuracy, accepted.max_drop, min_agreement=accepted.min_agreement)

@@ -14,7 +14,13 @@ from prunecli.options.declare import chosen, takes
 from prunecli.options.finetune import OUTPUTS
 from prunecli.progress import Progress, silent
 from prunecli.sparse import weight_layers
-from prunecli.training import FinetuneResult, HeadFirst, head_epochs, with_new_head
+from prunecli.training import (
+    FinetuneResult,
+    HeadFirst,
+    check_head_trained,
+    head_epochs,
+    with_new_head,
+)
 from prunecli.training import finetune as finetune_network
 
 if TYPE_CHECKING:
@@ -52,6 +58,7 @@ def finetune(
     if options.new_head:
         classes = len(open_source(data).classes)
         model, head = with_new_head(model, input, classes=classes, seed=options.seed)
+        check_head_trained(head, options.freeze)
         epochs = head_epochs(options.epochs, options.head_epochs)
         method = HeadFirst(head, epochs=epochs, first_rate=options.first_rate)
     layers = weight_layers(read_network(model, example_arguments(input, model))) if grows else ()

@@ -68,11 +68,15 @@ def at_size(maps: Tensor, masks: Tensor) -> Tensor:
     return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def mask_losses(maps: Tensor, masks: Tensor) -> Tensor:
+def mask_losses(maps: Tensor, masks: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return the mean cross-entropy over the pixels of every image that are not ignored [n]."""
     target = masks.long()
     each = functional.cross_entropy(
-        at_size(maps, masks), target, ignore_index=IGNORED, reduction="none"
+        at_size(maps, masks),
+        target,
+        ignore_index=IGNORED,
+        reduction="none",
+        label_smoothing=label_smoothing,
     )
     counted = (target != IGNORED).flatten(1).sum(1).clamp(min=1)
     return each.flatten(1).sum(1) / counted

@@ -202,13 +202,14 @@ def train_and_prune(
         with clock.stage("begin"):
             method: CuttingMethod = way.begin(setup, recipe)
             run = start_run(method.module, recipe, method)
+        session = Session(run, held_out=held_out, place=place)
+        if options.training.resume and not session.restore():
+            warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
         with (
             tracking(recipe.accelerator, recipe.options.log, settings, run_dir) as tell,
             clock.stage("train"),
         ):
-            session = Session(run, held_out=held_out, place=place, tell=tell)
-            if options.training.resume and not session.restore():
-                warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
+            session.tell_to(tell)
             session.train()
         warnings.extend(note for note in recipe.images.found() if note not in warnings)
         result = _finished(

@@ -4,7 +4,7 @@ from prunecli.training.augment import AUGMENTATIONS
 from prunecli.training.choose_task import map_count
 from prunecli.training.devices import PRECISIONS, device_of
 from prunecli.training.finetune import FinetuneResult, check_options, finetune
-from prunecli.training.freezing import check_frozen
+from prunecli.training.freezing import check_frozen, check_head_trained
 from prunecli.training.imitation import Imitation, check_following
 from prunecli.training.losses import distillation_loss
 from prunecli.training.new_head import with_new_head
@@ -25,6 +25,7 @@ __all__ = [
     "Imitation",
     "check_following",
     "check_frozen",
+    "check_head_trained",
     "check_options",
     "check_regularizer",
     "device_of",

@@ -47,7 +47,12 @@ def choose_task(
 ) -> Task:
     """Return the task of a run on images; raises what `make_imitation` raises, and `NO_TEACHER`."""
     if options.loss != OUTPUTS and images.has_masks:
-        return Masks(options.temperature, options.alpha, taught.teacher)
+        return Masks(
+            options.temperature,
+            options.alpha,
+            taught.teacher,
+            label_smoothing=options.label_smoothing,
+        )
     if options.loss != OUTPUTS:
         return classes_task(options, taught.teacher)
     if taught.teacher is None:

@@ -153,10 +153,12 @@ def finetune(
         place = Place(ready_folder(run_dir), save_seconds, settings)
         zeros = _masked_weights(recipe, masks or {}, layers)
         run = start_run(student, recipe, method or zeros or make_regularizer(options))
+        session = Session(run, held_out=held_out, place=place)
+        if resume and not session.restore():
+            warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
+        # After what may be refused: trackers begin anew, and what an earlier run told is gone.
         with tracking(accelerator, options.log, settings, run_dir) as tell:
-            session = Session(run, held_out=held_out, place=place, tell=tell)
-            if resume and not session.restore():
-                warnings.append(f"nothing to resume in {run_dir}: started from the beginning")
+            session.tell_to(tell)
             session.train()
         return _result(session, warnings, zeros)
 
@@ -208,7 +210,7 @@ def check_options(options: FinetuneOptions) -> None:
 
 PLAIN = FinetuneOptions()
 
-NEWER = ("warmup", "accumulate", "freeze", "compile", "loss", "match")
+NEWER = ("warmup", "accumulate", "freeze", "compile", "loss", "match", "new_head", "first_rate")
 """Options that states of older runs do not have: they were trained as is the default."""
 
 REGULARIZING = ("p", "q", "target_fraction")

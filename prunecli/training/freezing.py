@@ -46,6 +46,17 @@ def check_frozen(model: nn.Module, patterns: Sequence[str]) -> None:
         )
 
 
+def check_head_trained(head: str, patterns: Sequence[str]) -> None:
+    """Raise `InputError` (`BAD_OPTION`) for a new classifier that would stay as it was drawn."""
+    for pattern in patterns:
+        if is_frozen(f"{head}.weight", [pattern]):
+            raise InputError(
+                f"--freeze {pattern} keeps the new classifier {head} from being trained",
+                code="BAD_OPTION",
+                hint=f"freeze layers in front of {head}, or leave --new-head out",
+            )
+
+
 def freeze_(model: nn.Module, patterns: Sequence[str]) -> None:
     """Take the parameters that a pattern names out of training."""
     for name, parameter in model.named_parameters():

@@ -278,13 +278,15 @@ class Meter:
         self._clear()
 
     def _clear(self) -> None:
-        self.loss = torch.zeros((), device=self.run.device)
-        self.hits = torch.zeros((), device=self.run.device, dtype=torch.float64)
+        # In float64 what is told is the same whenever the sums are looked at; MPS has none.
+        device = self.run.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.loss, self.hits = torch.zeros(2, device=device, dtype=dtype)
         self.images = 0
 
     def add(self, loss: Tensor, hits: Tensor, images: int) -> None:
         """Take in one step: the mean loss over `images` images, and how right they were."""
-        self.loss += loss * images
+        self.loss += loss.to(self.loss.dtype) * images
         self.hits += hits
         self.images += images
 

@@ -32,6 +32,7 @@ class Masks:
     temperature: float
     alpha: float
     teacher: Teacher | None = None
+    label_smoothing: float = 0.0
     measure: str = MEAN_IOU
 
     def train_(self, model: nn.Module) -> None:
@@ -51,7 +52,7 @@ class Masks:
     ) -> Judged:
         """Return the loss of a batch of masks, and the share of pixels that is right."""
         maps, auxiliary = class_maps(output)
-        each = mask_losses(maps, labels)
+        each = mask_losses(maps, labels, self.label_smoothing)
         if taught is not None:
             if taught.shape != maps.shape:
                 raise _mismatch(maps, taught)
@@ -59,7 +60,7 @@ class Masks:
             soft = LOSSES[MAP].errors(maps, taught.detach(), kind, self.temperature)
             each = (1 - self.alpha) * each + self.alpha * soft
         for extra in auxiliary:
-            each = each + AUXILIARY_WEIGHT * mask_losses(extra, labels)
+            each = each + AUXILIARY_WEIGHT * mask_losses(extra, labels, self.label_smoothing)
         loss = (each if weights is None else weights * each).mean()
         known = labels != IGNORED
         right = ((at_size(maps.detach(), labels).argmax(1) == labels) & known).flatten(1).sum(1)

@@ -61,13 +61,12 @@ class Session:
         *,
         held_out: ImageSet,
         place: Place,
-        tell: Callable[[EpochReport], None] = nobody,
     ) -> None:
         self.recipe = run.recipe
         self.run = run
         self.held_out = held_out
         self.place = place
-        self.tell = tell
+        self._tell: Callable[[EpochReport], None] = nobody
         self.before: Evaluation | None = None
         self.reports: tuple[EpochReport, ...] = ()
         self._best: tuple[int, Best] | None = None
@@ -86,12 +85,17 @@ class Session:
         self._best = None if best is None else (self.run.generation, best)
 
     @property
+    def is_done(self) -> bool:
+        """Whether the last round that was planned is scored."""
+        return self._scored_until() >= self.run.steps
+
+    @property
     def is_spent(self) -> bool:
-        """Whether no round has been better for as many as `patience` allows."""
+        """Whether rounds are left, and none was better for as many as `patience` allows."""
         patience, best = self.recipe.options.patience, self.best
-        return (
-            patience is not None and best is not None and len(self.reports) - best.epoch >= patience
-        )
+        if patience is None or best is None or self.is_done:
+            return False
+        return len(self.reports) - best.epoch >= patience
 
     @property
     def shares(self) -> tuple[int, ...]:
@@ -126,9 +130,13 @@ class Session:
         if snapshot.seen is not None:  # that of the main process, which alone saves
             run.seen = (snapshot.seen * processes.is_main).to(run.device)
         self._write_logs()
-        for report in self.reports:
-            self.tell(report)
         return True
+
+    def tell_to(self, tell: Callable[[EpochReport], None]) -> None:
+        """Tell an epoch from now on, after those that there are."""
+        for report in self.reports:
+            tell(report)
+        self._tell = tell
 
     def _check_steps(self, snapshot: Snapshot) -> None:
         """Raise `InputError` where steps that are counted in epochs would be other ones."""
@@ -156,7 +164,7 @@ class Session:
                 self._remember(self.before)
                 if not run.method.saves_between_steps:
                     self.save()
-            while self._scored_until() < run.steps and not self.is_spent:
+            while not (self.is_done or self.is_spent):
                 self._train_one_round()
         except KeyboardInterrupt:
             self._interrupted()
@@ -276,7 +284,7 @@ class Session:
             replace_network_(run, run.method.after_round(run, report))
             self.save()
             self._write_logs()
-            self.tell(report)
+            self._tell(report)
             run.between_steps = True
 
     def _scored_until(self, *, rounds: int = 0) -> int:

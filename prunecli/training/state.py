@@ -15,7 +15,7 @@ from prunecli.checkpoint.writing import save_torch
 from prunecli.errors import InputError, LoadRefusedError
 from prunecli.files import reading
 from prunecli.processes import ALONE, Processes
-from prunecli.report import EpochReport, Evaluation, to_json
+from prunecli.report import EpochReport, Evaluation, OutputAgreement, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -205,7 +205,8 @@ def _corrupt_state(path: Path, reason: str) -> LoadRefusedError:
 
 def evaluation_from(fields: Mapping[str, Any]) -> Evaluation:
     """Read an evaluation that was saved as its fields."""
-    return Evaluation(**{**fields, "warnings": tuple(fields["warnings"])})
+    outputs = tuple(OutputAgreement(**output) for output in fields.get("outputs", ()))
+    return Evaluation(**{**fields, "warnings": tuple(fields["warnings"]), "outputs": outputs})
 
 
 def check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:

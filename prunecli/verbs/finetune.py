@@ -215,10 +215,14 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
 
 def _with_head(run: _Run, opened: Opened) -> tuple[Opened, str | None]:
     """Return the model to train, and the path of its new classifier if it was given one."""
+    from prunecli import training
+
     if not run.options.new_head:
         return opened, None
     classes = open_source(run.data).classes
-    return with_head_for(opened, classes, seed=run.options.seed)
+    changed, head = with_head_for(opened, classes, seed=run.options.seed)
+    training.check_head_trained(head, run.options.freeze)
+    return changed, head
 
 
 def _told(run: _Run, opened: Opened) -> tuple[DataSource, Taught]:

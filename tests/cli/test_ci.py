@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from prunecli_cli.ci import annotation
+from prunecli_cli.ci import add_summary, annotation
 from prunecli_cli.main import main
 from tests.support.samples import VGG
 
@@ -156,3 +157,13 @@ def test_the_workflows_of_the_guide_run(images, tmp_path, block):
         assert done.returncode == 0, done.stderr
     for named in re.findall(r"--junit (\S+)", block):
         assert ET.parse(tmp_path / named).getroot().tag == "testsuites"
+
+
+def test_a_summary_shows_what_was_said_letter_by_letter(tmp_path, monkeypatch):
+    place = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))
+    add_summary("prunecli prune", None, text="", warnings=["a&lt;b <i> ~~no~~"])
+    (line,) = (line for line in place.read_text().splitlines() if "warning" in line)
+    shown = html.unescape(re.sub(r"\\(.)", r"\1", line))
+    assert shown == "- warning: a&lt;b <i> ~~no~~"
+    assert "~~" not in line

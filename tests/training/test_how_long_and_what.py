@@ -213,3 +213,10 @@ def test_a_pattern_of_nothing_is_told_before_anything_is_pruned(digits, monkeypa
             make_net(), torch.zeros(2, 1, 8, 8), flops=0.5, data="digits", input=GREY, epochs=1,
             freeze="nothing_here",
         )  # fmt: skip
+
+
+def test_patience_that_ends_with_the_last_epoch_stops_nothing_early(digits, good):
+    options = dataclasses.replace(SPOILING, epochs=2, patience=2)
+    result = finetune(good.model, digits, input=GREY, options=options)
+    assert (len(result.epochs), result.best_epoch) == (2, 0)
+    assert not result.stopped_early

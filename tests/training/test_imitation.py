@@ -24,7 +24,7 @@ from tests.support.dense_prediction import (
     saliency,
     write_plain_images,
 )
-from tests.support.training import same
+from tests.support.training import same, stop_at
 from tests.support.two_processes import in_two_processes
 
 QUICK = FinetuneOptions(
@@ -218,3 +218,16 @@ def test_two_processes_follow_as_one(tmp_path):
     for ours, theirs in zip(before.outputs, alone.held_out_before.outputs, strict=True):
         assert ours.agreement == pytest.approx(theirs.agreement, abs=1e-5)
         assert ours.max_rel_error == pytest.approx(theirs.max_rel_error, rel=1e-4)
+
+
+def test_a_run_that_goes_on_gives_back_the_scores_of_every_output(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", -1.0)
+    arguments = {"input": RGB16, "options": QUICK, "run_dir": tmp_path}
+    nets = [randomised(Detector(), seed=seed) for seed in (2, 0)]
+    stopping = stop_at(2, KeyboardInterrupt)
+    with pytest.raises(InterruptedRunError):
+        finetune(nets[0], plain, teacher=nets[1], progress=stopping, **arguments)
+    found = finetune(nets[0], plain, teacher=nets[1], resume=True, **arguments)
+    whole = finetune(nets[0], plain, input=RGB16, teacher=nets[1], options=QUICK)
+    assert found.held_out_before == whole.held_out_before
+    assert found.held_out_after == whole.held_out_after

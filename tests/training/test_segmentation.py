@@ -126,3 +126,20 @@ def test_what_cannot_be_learned_is_told_before_training(pairs, tmp_path):
     with pytest.raises(InputError, match="one map of scores per class"):
         finetune(classifier, source, input=RGB16, options=QUICK)
     assert not (tmp_path / "state.pt").exists()
+
+
+def test_labels_of_pixels_are_smoothed_and_ignored_ones_are_not():
+    maps, masks = drawn(4, 3, 6, 6), masks_of(4)
+    soft = functional.one_hot(masks[:, 1:].long(), 3).permute(0, 3, 1, 2) * 0.7 + 0.1
+    wanted = -(soft * functional.log_softmax(maps[:, :, 1:], 1)).sum(1).mean()
+    found = Masks(2.0, 0.3, label_smoothing=0.3).judge(maps, masks, None).loss
+    torch.testing.assert_close(found, wanted)
+
+
+def test_options_of_labels_reach_masks(pairs):
+    source, short = open_source(pairs), dataclasses.replace(QUICK, epochs=1)
+    smooth = dataclasses.replace(short, label_smoothing=0.5)
+    one, two = (
+        finetune(saliency(8, out=3), source, input=RGB16, options=each) for each in (short, smooth)
+    )
+    assert one.epochs[0].train_loss != two.epochs[0].train_loss

@@ -215,3 +215,23 @@ def test_a_file_with_a_new_head_is_read_pruned_and_exported(three, tmp_path):
 def test_what_a_new_head_cannot_have_is_told(choices, said):
     with pytest.raises(InputError, match=said):
         check_options(FinetuneOptions(epochs=3, **choices))
+
+
+@pytest.mark.parametrize("head_epochs", [0, 1])
+def test_a_new_classifier_that_is_frozen_is_refused_before_images(three, tmp_path, head_epochs):
+    head = head_of(prunecli.load(VGG), GREY)
+    options = dataclasses.replace(SHORT, freeze=(head,), head_epochs=head_epochs)
+
+    def nothing(step):
+        raise AssertionError(step)
+
+    with pytest.raises(InputError, match=f"keeps the new classifier {head} from") as caught:
+        finetune_file(
+            VGG, data=str(three), output=tmp_path / "new.pt", options=options, progress=nothing
+        )
+    assert caught.value.code == "BAD_OPTION"
+    with pytest.raises(InputError, match="keeps the new classifier 8 from"):
+        prunecli.finetune(
+            make_net(), str(three), input=GREY,
+            options=dataclasses.replace(options, freeze=("8",)), progress=nothing,
+        )  # fmt: skip

@@ -139,3 +139,24 @@ def test_tensorboard_has_every_epoch_once_whatever_stopped_the_run(digits, tmp_p
     for name in ("accuracy", "train_loss", "learning_rate"):
         logged = [value for _, value in found[name]]
         assert logged == pytest.approx([getattr(epoch, name) for epoch in result.epochs], rel=1e-6)
+
+
+def test_what_a_tracker_wrote_outlives_a_resumption_that_is_refused(digits, tmp_path, monkeypatch):
+    finetune(make_net(), digits, input=GREY, options=QUICK, run_dir=tmp_path)
+    events = tmp_path / "prunecli" / "events"
+    events.parent.mkdir()
+    events.write_text("every epoch")
+    monkeypatch.setattr(preflight, "find_spec", lambda _: ModuleSpec("nothing", None))
+    other = dataclasses.replace(QUICK, lr=0.5, log=("tensorboard",))
+    with pytest.raises(InputError, match="cannot be resumed"):
+        finetune(make_net(), digits, input=GREY, options=other, run_dir=tmp_path, resume=True)
+    assert events.read_text() == "every epoch"
+
+
+def test_losses_that_are_told_do_not_depend_on_when_they_are_looked_at(digits, monkeypatch):
+    told = []
+    for seconds in (-1.0, 1e9):
+        monkeypatch.setattr("prunecli.training.loop.REPORT_SECONDS", seconds)
+        result = finetune(make_net(), digits, input=GREY, options=QUICK)
+        told.append([epoch.train_loss for epoch in result.epochs])
+    assert told[0] == told[1]

@@ -16,8 +16,9 @@ from prunecli.errors import InputError
 from prunecli.exporting import to_onnx
 from prunecli.options import CompareOptions
 from prunecli_cli.main import main
-from tests.support.dense_prediction import RGB16, Detector, randomised, write_plain_images
+from tests.support.dense_prediction import RGB16, Detector, randomised, saliency, write_plain_images
 from tests.support.samples import VGG
+from tests.support.segmentation import write_pairs
 
 RESNET = VGG.with_name("digits_resnet.safetensors")
 UNTIMED = CompareOptions(no_latency=True)
@@ -139,3 +140,18 @@ def test_detectors_are_followed_by_commands_that_need_no_labels(detectors, capsy
     exported = ["export", str(cut), "--onnx", str(tmp_path / "cut.onnx"), "--no-benchmark"]
     assert main(exported) == 0
     assert "--against model.pt" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_drop_in_mean_iou_is_one_between_both_models(tmp_path):
+    pairs = write_pairs(tmp_path / "pairs", count=12)
+    for seed in (0, 1):
+        prunecli.save(
+            randomised(saliency(8, out=3), seed=seed), tmp_path / f"{seed}.pt", input=RGB16
+        )
+    scores = [verbs.evaluate(tmp_path / f"{seed}.pt", data=str(pairs)).accuracy for seed in (0, 1)]
+    worse, better = sorted((0, 1), key=scores.__getitem__)
+    assert scores[better] - scores[worse] > 0.001
+    command = ["evaluate", str(tmp_path / f"{worse}.pt"), "--data", str(pairs)]
+    command += ["--against", str(tmp_path / f"{better}.pt"), "--max-drop"]
+    assert main([*command, "100%"]) == 0
+    assert main([*command, "0.1%"]) == 1
