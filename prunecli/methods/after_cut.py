@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prunecli.progress import Clock
     from prunecli.pruning.road import PruneResult
     from prunecli.report import PruneReport
-    from prunecli.training.finetune import FinetuneResult
+    from prunecli.training.result import FinetuneResult
 
 
 def training_after(options: PruneOptions, *, data: bool) -> FinetuneOptions | None:
