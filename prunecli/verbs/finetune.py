@@ -6,14 +6,12 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunecli.artefacts.history import history_of
-from prunecli.artefacts.origin import dense_architecture
 from prunecli.artefacts.provenance import (
     provenance,
     state_of,
-    versions,
 )
 from prunecli.artefacts.sparse import keeping_zeros, save_proven, stored_sparsity
 from prunecli.atomic import check_output
@@ -21,10 +19,8 @@ from prunecli.checkpoint import Loaded, save
 from prunecli.data import (
     DataSource,
     check_classes,
-    choose,
     evaluation_split,
     load_split,
-    names_of,
     open_images,
     open_source,
 )
@@ -33,10 +29,7 @@ from prunecli.errors import InputError
 from prunecli.evaluation.batches import HELD_OUT
 from prunecli.learnability import (
     Record,
-    check_continuation,
-    continued,
     read_record,
-    write_record,
 )
 from prunecli.lifetime.claims import claiming
 from prunecli.options import FinetuneOptions, LoadOptions
@@ -49,6 +42,7 @@ from prunecli.processes import join, joined
 from prunecli.progress import Clock, Progress, silent
 from prunecli.report import NO_GATES, AccuracyChange, FinetuneReport, Gates, RunStep
 from prunecli.sparse.layers import weight_layers
+from prunecli.verbs.finetune_record import earlier_record, facts_of, write_learned
 from prunecli.verbs.images import class_count
 from prunecli.verbs.new_head import with_head_for
 from prunecli.verbs.opened import Opened, open_model
@@ -163,7 +157,8 @@ def _tuned(run: _Run, show: Show) -> FinetuneReport:
     source, taught = _told(run, opened)
     checkpoint = opened.checkpoint
     run = run if taught.opened is not None else _alone(run, show.gates)
-    earlier = _earlier(run, opened.loaded, source)
+    goes_on = run.continue_record
+    earlier = earlier_record(run.record, opened.loaded, source, run.options) if goes_on else None
     layers = (
         weight_layers(opened.network(Clock(silent))) if run.options.sparsity is not None else ()
     )
@@ -389,43 +384,5 @@ def _write(
         return
     save_proven(trained, run.target) if trained.masks else save(trained, run.target)
     if run.record is not None and result.record is not None:
-        facts = {**_facts(loaded, run.options), "data": run.data, "command": run.command}
-        _write_record(run.record, result.record, earlier=earlier, facts=facts)
-
-
-def _write_record(
-    path: Path, record: Record, *, earlier: Record | None, facts: dict[str, Any]
-) -> None:
-    """Write what was learned when, behind the epochs of an `earlier` record where there is one."""
-    told = {**record.facts, **facts, "versions": versions()}
-    found = dataclasses.replace(record, facts=told)
-    write_record(found if earlier is None else continued(earlier, found, where=path), path)
-
-
-def _earlier(run: _Run, loaded: Loaded, source: DataSource) -> Record | None:
-    """Return the record that this run goes on with, checked before any work; None for none yet."""
-    record, options = run.record, run.options
-    if not run.continue_record or record is None or not record.exists():
-        return None
-    earlier = read_record(record)
-    images = choose(
-        source, "train", seed=options.seed, held_out=options.held_out, limit=options.limit
-    )
-    check_continuation(
-        earlier,
-        facts=_facts(loaded, options),
-        scored=options.record_learnability_mode,
-        images=names_of(images),
-        where=record,
-    )
-    return earlier
-
-
-def _facts(loaded: Loaded, options: FinetuneOptions) -> dict[str, Any]:
-    """Return what tells a run from others in a record."""
-    return {
-        "network": str(dense_architecture(loaded.checkpoint)),
-        "start": loaded.sha256,
-        "seed": options.seed,
-        "epochs": options.epochs,
-    }
+        facts = {**facts_of(loaded, run.options), "data": run.data, "command": run.command}
+        write_learned(run.record, result.record, earlier=earlier, facts=facts)
