@@ -33,7 +33,7 @@ def export_parts(report: ExportReport, rows: int | None) -> Parts:
         **shown_facts(report.page, report.pictures),
     }
     tables = [_outputs_table(parity.outputs, rows)] if len(parity.outputs) > 1 else []
-    tables += [_benchmark_table(report.benchmark)] if report.benchmark else []
+    tables += [benchmark_table(report.benchmark)] if report.benchmark else []
     return [*tables, fact_rows(facts)]
 
 
@@ -47,10 +47,11 @@ def _outputs_table(outputs: Sequence[OutputParity], rows: int | None) -> Table:
     return table
 
 
-def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:
+def benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:
+    """Return times of a file beside those of the dense model, or of the file in float."""
     converted = benchmark[0].float_ms is not None
-    others = (">float ms", ">of float") if converted else (">FLOPs",)
-    table = grid("device", ">batch", ">dense ms", ">slim ms", ">speed-up", ">95 %", *others)
+    others = (">float", ">gain") if converted else (">FLOPs",)
+    table = grid("device", ">batch", ">dense", ">slim", ">speed-up", ">95 %", *others)
     for row in benchmark:
         interval = (
             ""
@@ -73,7 +74,8 @@ def _benchmark_table(benchmark: Sequence[BenchmarkRow]) -> Table:
     threads = sorted({row.threads for row in benchmark})
     clocks = " and ".join(dict.fromkeys(f"{row.clock} time" for row in benchmark))
     table.caption = (
-        f"medians of interleaved runs, {clocks}, threads: {', '.join(map(str, threads))}"
+        f"milliseconds: medians of interleaved runs, {clocks}, threads: "
+        f"{', '.join(map(str, threads))}"
     )
     return table
 

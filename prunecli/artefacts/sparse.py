@@ -17,9 +17,10 @@ from prunecli.checkpoint import save
 from prunecli.errors import ProofError
 from prunecli.options import LoadOptions
 from prunecli.options.granularity import WEIGHT
+from prunecli.proof.bits import same_bits
 from prunecli.report import Verified
 from prunecli.sparse.masks import layers_of, sparsity_report, with_all_names
-from prunecli.sparse.proof import masked_tensors, output_difference, same_bits
+from prunecli.sparse.proof import masked_tensors, output_difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

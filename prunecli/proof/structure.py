@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
-
 from prunecli.cutting.graphs import cut_graph
 from prunecli.cutting.surgery import cut_tensor
 from prunecli.cutting.temperature import scaled
@@ -25,6 +23,7 @@ from prunecli.graph.tracing.folding import stored_tensors
 from prunecli.graph.tracing.record import tensors_in
 from prunecli.graph.tracing.trace import trace
 from prunecli.proof.apart import Apart, same_but_for_types, tensors_of
+from prunecli.proof.bits import same_bits
 from prunecli.proof.conditions import (
     STEP,
     Condition,
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor, fx, nn
+    from torch import fx, nn
 
     from prunecli.graph.tracing.any_size import AnySize, Asked
     from prunecli.network.traced import Network
@@ -199,7 +198,7 @@ class StructureProof:
         for name, value in stored_tensors(slim).items():
             factors = plan.factors.get(name, ())
             own = scaled(dense[name], factors) if factors else dense[name]
-            if not _same_bits(value, cut_tensor(own, plan.slices.get(name, {}))):
+            if not same_bits(value, cut_tensor(own, plan.slices.get(name, {}))):
                 raise ProofError(
                     "a tensor of the pruned model is not that of the plan",
                     code="CUT_NOT_EQUAL",
@@ -318,8 +317,3 @@ _RECORDED = (
     "the forward follows the values of tensors, and branches other than those that were run are "
     "not covered"
 )
-
-
-def _same_bits(first: Tensor, second: Tensor) -> bool:
-    same = first.dtype == second.dtype and first.shape == second.shape
-    return same and bool(torch.equal(first, second) or torch.equal(first.isnan(), second.isnan()))

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from prunecli.errors import ProofError
 from prunecli.graph.tracing.record import tensors_in
 from prunecli.graph.tracing.running import evaluating
+from prunecli.proof.bits import same_bits
 from prunecli.report import Verified
 
 if TYPE_CHECKING:
@@ -55,14 +56,6 @@ def masked_tensors(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -
         name: value.masked_fill(~masks[name].to(value.device), 0.0) if name in masks else value
         for name, value in tensors.items()
     }
-
-
-def same_bits(first: Tensor, second: Tensor) -> bool:
-    """Tell whether two tensors have the same type, shape and bits; -0 is not 0."""
-    if first.dtype != second.dtype or first.shape != second.shape:
-        return False
-    one, two = (value.detach().cpu().contiguous().reshape(-1) for value in (first, second))
-    return torch.equal(one.view(torch.uint8), two.view(torch.uint8)) if one.numel() else True
 
 
 def output_difference(found: Any, expected: Any) -> float:

@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from prunecli.report import EpochReport, GroupReport
+from prunecli_cli.export_tables import benchmark_table
 from prunecli_cli.reports import Method, MethodsReport
 from prunecli_cli.tables import view
+from tests.support.benchmark_rows import benchmark_row
 from tests.support.command_line import run
 from tests.support.fake_verbs import finetune_report, prune_report
 
@@ -89,3 +91,15 @@ def test_the_table_of_epochs_shows_what_a_method_reports_under_its_own_names():
     assert "90.0 % 25.0 % 0.05" in " ".join(lines[2].split())
     assert "90.0 % 50.0 % 0.125 0.05" in " ".join(lines[3].split())
     assert any(line.split() == ["precision", "bf16"] for line in lines)
+
+
+@pytest.mark.parametrize("provider", ["CPUExecutionProvider", "OpenVINO"])
+def test_times_of_int8_fit_a_screen_with_no_word_torn(provider):
+    row = dataclasses.replace(
+        benchmark_row(1.83, 1.65, 5.93, slim_ms=118.81), provider=provider, float_ms=240.01, gain=2
+    )
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(benchmark_table([row]))
+    words = console.export_text().replace(",", " ").split()
+    device = ["cpu"] if provider.startswith("CPU") else ["cpu", "OpenVINO"]
+    assert {"device", "batch", "dense", "slim", "float", "milliseconds:", *device} <= set(words)
