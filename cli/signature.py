@@ -221,6 +221,10 @@ HELP_ALL = inspect.Parameter(
 )
 
 
+FEW = 3
+"""So many options are shown at once: asking for them would take as many words."""
+
+
 class VerbCommand(TyperCommand):
     """A command whose `--help` shows the options that most people need, `--help-all` the rest."""
 
@@ -235,7 +239,9 @@ class VerbCommand(TyperCommand):
         short = copy.copy(self)
         short.params = [parameter for parameter in self.params if parameter.name in basic]
         left_out = len(self.params) - len(short.params)
-        if left_out > 0:
+        if left_out <= FEW:
+            short.params = [one for one in self.params if one.name != HELP_ALL.name]
+        else:
             lines = (self.help or "").splitlines()
             examples = [at for at, line in enumerate(lines) if line.startswith("$ ")]
             short.help = "\n".join(lines[: max(examples[:SHOWN_EXAMPLES], default=len(lines)) + 1])

@@ -40,6 +40,9 @@ STEEPEST = 4.0
 """How much more or less worth a channel is by its saliency than one at the rule's width."""
 
 
+LEAST_USED = 0.97
+"""How much of a budget is used even where the last channels cost more time than the others."""
+
 STIFF = 2.0
 """Power of its share of the wanted width with which a channel is worth more, or less."""
 
@@ -60,7 +63,7 @@ def fast_widths(
 
     `time` is that of the network at some widths. The result keeps the budget, as the narrowest of
     `steps` have to. Where it uses less than `enough` of it, widths of `finer` problems are taken if
-    that costs no more time than it does on the whole.
+    that costs no more time than it does on the whole, and whatever it costs below `LEAST_USED`.
     """
     check_feasible(steps)
     check_feasible(fine)
@@ -78,6 +81,8 @@ def fast_widths(
     least = min(stairs.speed(best), AS_FAST)
     for other in finer:
         best = refill(other, best, enough=enough, may=lambda trial: stairs.speed(trial) >= least)
+    for other in finer:
+        best = refill(other, best, enough=min(enough, LEAST_USED))
     return best
 
 

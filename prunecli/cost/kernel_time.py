@@ -122,7 +122,8 @@ def _terms(
     name, batch = operator_name(node.target), trace.batch
     shape = shape_of(node, batch)
     if name in CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS:
-        yield _convolution(node, name, trace, staircase)
+        if isinstance(schema_arguments(node)["groups"], int):  # else as many as there are images
+            yield _convolution(node, name, trace, staircase)
     elif name in LINEAR:
         source = schema_arguments(node)["input"]
         rows = math.prod(shape[:-1])
@@ -142,7 +143,7 @@ def _terms(
 def _convolution(node: fx.Node, name: str, trace: Trace, staircase: Staircase) -> _Term:
     arguments = schema_arguments(node)
     source, weight = arguments["input"], shape_of(arguments["weight"], trace.batch)
-    kernel, groups = weight[2:], int(arguments["groups"])
+    kernel, groups = weight[2:], arguments["groups"]
     placed = source if name in TRANSPOSED_CONVOLUTIONS else node
     shape = shape_of(placed, trace.batch)
     channels = len(shape) - len(kernel) - 1

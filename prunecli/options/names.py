@@ -70,7 +70,8 @@ REGISTERED: Mapping[str, tuple[str, ...]] = {
 """Names by the kind of thing that they stand for, the usual ones first."""
 
 OTHER_KINDS = (
-    "architecture", "cost", "flop count", "form of the expected error", "layer rule", "operator",
+    "architecture", "calibration", "cost", "flop count", "form of the expected error", "layer rule",
+    "operator",
 )  # fmt: skip
 """Kinds of which no option takes names, or whose names are known without torch."""
 

@@ -24,7 +24,6 @@ from prunecli.evaluation.masks import check_masks
 from prunecli.options import LoadOptions
 from prunecli.processes import Processes, join, joined
 from prunecli.progress import Progress, silent
-from prunecli.verbs.agreement import agreement_with
 from prunecli.verbs.images import class_count
 from prunecli.verbs.warnings import merged
 
@@ -63,6 +62,8 @@ def evaluate(
     source = open_either(data)
     chosen = evaluation_split(source) if split == "auto" else split
     _check_readable(against, load)
+    from prunecli.verbs.agreement import agreement_with  # it loads what exports
+
     agreed = agreement_with(
         model,
         against,

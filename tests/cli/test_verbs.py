@@ -419,7 +419,15 @@ def test_every_export_flag_arrives_in_the_library(verbs, capsys):
     assert run(capsys, *words)[0] == 0
     assert run(capsys, "export", "m.pt", "--no-benchmark", "--overwrite")[0] == 0
     (_, given), (_, untimed) = verbs.calls
-    expected = ExportOptions(18, ("cpu", "cuda"), (1, 32), 2, 9, True, 0.01, 2)
+    expected = ExportOptions(
+        opset=18,
+        devices=("cpu", "cuda"),
+        batches=(1, 32),
+        threads=2,
+        runs=9,
+        tolerance=0.01,
+        seed=2,
+    )
     assert untimed["options"] == ExportOptions(benchmark=False)
     assert given["options"] == expected
     assert (given["against"], given["overwrite"]) == (Path("d.pt"), True)

@@ -332,7 +332,7 @@ def test_a_real_detector_is_cut_to_half_and_proven() -> None:
     with torch.no_grad():
         for layer in (model.rpn.head.bbox_pred, model.roi_heads.box_predictor.bbox_pred):
             layer.weight.mul_(1e-3)  # random regressions leave no box inside the image
-    result = cut_half(model, torch.rand(1, 3, 128, 128))
+    result = cut_half(model, torch.rand(1, 3, 128, 128), align=8)
     assert result.report.cost.kept["flops"] >= 0.48
     cut = {name for name, (before, after) in widths(result).items() if after < before}
     assert {"backbone.fpn.inner_blocks.0.0", "roi_heads.box_head.fc6"} <= cut

@@ -140,7 +140,11 @@ def test_a_training_shows_every_epoch_the_best_and_the_teacher():
         for at in (1, 2, 3)
     )
     made = dataclasses.replace(
-        fake_verbs.finetune_report(Path("x.pt")), epochs=epochs, best_epoch=2, teacher=0.95
+        fake_verbs.finetune_report(Path("x.pt")),
+        epochs=epochs,
+        best_epoch=2,
+        held_out=report.AccuracyChange(0.51, 0.7, "held_out"),
+        teacher=0.95,
     )
     accuracy, loss, rate = training_picture(made).figure.axes
     held_out, best, teacher = accuracy.get_lines()

@@ -53,7 +53,7 @@ def test_the_candidate_with_the_least_loss_is_the_one_that_is_cut(planted, tmp_p
     report = verbs.prune(
         VGG,
         output=written,
-        budget=make_budget(flops=0.5),
+        budget=make_budget(flops=0.6),
         options=auto(planted, "taylor-share"),
         data="digits",
     )

@@ -88,8 +88,6 @@ _LINES = (
     ("prune model.pt --flops 0.5 --mean 0.5,0.5 --std 0.5,0.5,0.5", "BAD_OPTION"),
     ("prune model.pt --flops 0.5 --max-file-memory 5XB", "USAGE"),
     ("prune model.pt --flops 0.5 --align 0", "USAGE"),
-    ("prune model.pt --flops 0.5 --delete-blocks --dead", "BAD_OPTION"),
-    ("prune model.pt --latency 0.5 --delete-blocks", "BAD_OPTION"),
     ("prune model.pt --latency 0.5 --latency-table nofolder/t.json", "UNWRITABLE_OUTPUT"),
     ("prune model.pt --sweep flops=0.3:0.9:0.1", "SWEEP_NEEDS_DATA"),
     ("prune model.pt --sweep flop=0.3:0.9:0.1 --data digits", "BAD_SWEEP"),
