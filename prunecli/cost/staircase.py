@@ -130,19 +130,20 @@ def processor() -> str:
     return next(named, platform.machine())
 
 
-def own_file() -> Path:
+def own_file(threads: int = 1) -> Path:
     """Return where the staircase that was measured on this machine is kept.
 
-    That is below `$XDG_CACHE_HOME`, or `~/.cache`, by processor, instructions and runtime.
+    That is below `$XDG_CACHE_HOME`, or `~/.cache`, by processor, instructions, runtime and threads.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    what = f"{processor()}, {instructions()}, onnxruntime {metadata.version('onnxruntime')}"
+    runtime = f"onnxruntime {metadata.version('onnxruntime')}"
+    what = f"{processor()}, {instructions()}, {runtime}, {threads} threads"
     digest = hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
     return base / "prunecli" / "staircases" / f"{digest}.json"
 
 
 def known_staircase() -> Staircase:
-    """Return the staircase of this machine: the measured one, else that of its instructions."""
+    """Return the staircase of one thread here: the measured one, else that of the instructions."""
     try:
         return parse_staircase(json.loads(own_file().read_text(encoding="utf-8")))
     except (OSError, ValueError, metadata.PackageNotFoundError):

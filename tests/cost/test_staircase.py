@@ -70,3 +70,11 @@ def test_what_was_measured_here_comes_before_what_is_shipped(tmp_path, monkeypat
     assert known_staircase() == blocked(4, name="neon")
     own_file().write_text(json.dumps(own.to_json()), encoding="utf-8")
     assert known_staircase() == own
+
+
+def test_a_staircase_of_more_threads_is_kept_apart_from_that_of_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert own_file(4) != own_file() == own_file(1)
+    own_file(4).parent.mkdir(parents=True)
+    own_file(4).write_text(json.dumps(blocked(2, name="four").to_json()), encoding="utf-8")
+    assert known_staircase() == shipped(staircase.instructions())

@@ -74,7 +74,7 @@ def measure_staircase(name: str, *, threads: int, progress: Progress = silent) -
 def learn_staircase(*, threads: int = 1, progress: Progress = silent) -> Staircase:
     """Measure the staircase of this machine and keep it for later cuts."""
     found = measure_staircase(processor(), threads=threads, progress=progress)
-    path = own_file()
+    path = own_file(threads)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(found.to_json()) + "\n", encoding="utf-8")
