@@ -126,6 +126,8 @@ def command(
     context = inspect.Parameter(
         "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
     )
+    if len(flat) - len(basic) <= FEW:
+        basic = {known.name for known in flat}
     more = [HELP_ALL] if len(basic) < len(flat) else []
     parameters = [context, *plain, *map(_parameter, flat), *more]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -239,9 +241,7 @@ class VerbCommand(TyperCommand):
         short = copy.copy(self)
         short.params = [parameter for parameter in self.params if parameter.name in basic]
         left_out = len(self.params) - len(short.params)
-        if left_out <= FEW:
-            short.params = [one for one in self.params if one.name != HELP_ALL.name]
-        else:
+        if left_out > 0:
             lines = (self.help or "").splitlines()
             examples = [at for at, line in enumerate(lines) if line.startswith("$ ")]
             short.help = "\n".join(lines[: max(examples[:SHOWN_EXAMPLES], default=len(lines)) + 1])
