@@ -55,6 +55,11 @@ class Conversion:
         return self.precision.upper()
 
     @property
+    def is_float(self) -> bool:
+        """Whether all layers of an INT8 file were left in float."""
+        return self.layers > 0 and len(self.in_float) == self.layers
+
+    @property
     def drop(self) -> float | None:
         """What is lost against float: accuracy, or where none is known the same classes."""
         if self.accuracy is not None:

@@ -63,6 +63,7 @@ class Figures:
     latency: LatencyReport | None = None
     timings: Sequence[TimingRow] | None = None
     wishes: tuple[Wish, ...] = ()
+    unquantised: bool = False
 
 
 def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) -> GateError | None:
@@ -80,6 +81,8 @@ def missed_gate(gates: Gates, report: Any, *, reference: float | None = None) ->
         errors.append(_drop_error(accuracy, against, gates.max_drop, measure=figures.measure))
     if accuracy is None and figures.agreement is not None and gates.max_drop is not None:
         errors.append(_conversion_error(figures.agreement, gates.max_drop))
+    if figures.unquantised:
+        errors.append(_error("--max-drop", "no layer could be put in INT8 within it"))
     errors += [
         error
         for name, own in (figures.others or {}).items()
@@ -151,6 +154,7 @@ def _(report: ExportReport) -> Figures:
         agreement=None
         if accuracy is not None or report.conversion is None
         else report.conversion.agreement,
+        unquantised=report.conversion is not None and report.conversion.is_float,
         speedups={
             f"{row.device} at batch {row.batch}": row.speedup
             for row in report.benchmark

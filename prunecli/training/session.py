@@ -27,6 +27,7 @@ from prunecli.training.state import (
     write_logs,
 )
 from prunecli.training.trackers import nobody
+from prunecli.training.transfer import head_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,11 +92,15 @@ class Session:
 
     @property
     def is_spent(self) -> bool:
-        """Whether rounds are left, and none was better for as many as `patience` allows."""
-        patience, best = self.recipe.options.patience, self.best
-        if patience is None or best is None or self.is_done:
+        """Whether rounds are left, and none was better for as many as `patience` allows.
+
+        Those in which a new head is trained alone do not count.
+        """
+        options, best = self.recipe.options, self.best
+        if options.patience is None or best is None or self.is_done:
             return False
-        return len(self.reports) - best.epoch >= patience
+        alone = head_epochs(options.epochs, options.head_epochs) if options.new_head else 0
+        return len(self.reports) - max(best.epoch, alone) >= options.patience
 
     @property
     def shares(self) -> tuple[int, ...]:

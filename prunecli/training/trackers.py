@@ -11,7 +11,7 @@ from prunecli.preflight.training import TRACKERS
 from prunecli.report import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from accelerate import Accelerator
@@ -51,13 +51,15 @@ def tracking(
         row = to_json(report)
         numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
         for tracker in trackers:
-            tracker.log(numbers, step=report.epoch)
+            with _told(names):
+                tracker.log(numbers, step=report.epoch)
 
     try:
         yield tell
     finally:
         for tracker in trackers:
-            tracker.finish()
+            with _told(names):
+                tracker.finish()
 
 
 def _started(
@@ -72,15 +74,23 @@ def _started(
         for name, value in settings.items()
     }
     own = {"wandb": {"name": run.stem, "dir": str(run)}, "mlflow": {"run_name": run.stem}}
-    try:
+    with _told(names):
         accelerator.init_trackers(
             PROJECT, config=plain, init_kwargs={name: own.get(name, {}) for name in names}
         )
-    except Exception as error:  # trackers are other people's programs
+    return list(accelerator.trackers)
+
+
+@contextmanager
+def _told(names: Sequence[str]) -> Iterator[None]:
+    """Say as an `InputError` what a tracker raises: they are other people's programs."""
+    try:
+        yield
+    except Exception as error:
         raise InputError(
             f"the run cannot be logged: {error}",
             code="TRACKER_FAILED",
             where=f"--log {','.join(names)}",
-            hint="set the tracker up as its documentation says, or leave it out of --log",
+            hint="set the tracker up as its documentation says, or leave it out of --log; "
+            "--resume goes on from the last epoch",
         ) from error
-    return list(accelerator.trackers)

@@ -125,6 +125,16 @@ def test_the_head_is_trained_alone_first_and_then_all(watched):
         assert not torch.equal(second[name], first[name]), name
 
 
+def test_patience_begins_where_all_layers_are_trained(three):
+    model, head = with_new_head(make_net(), GREY, classes=3, seed=0)
+    source = data.open_source(str(three))
+    options = dataclasses.replace(SHORT, epochs=6, head_epochs=2, patience=1, lr=1e-12)
+    method = HeadFirst(head, epochs=2, first_rate=0.1)
+    result = finetune(model, source, input=GREY, options=options, method=method)
+    assert len(result.epochs) == 3  # nothing gets better: two for the head, and one more
+    assert result.stopped_early
+
+
 def test_rates_rise_from_the_first_layers_to_the_head(watched):
     _, method, _ = watched
     scales = {scale for _, scale in method.rates}

@@ -9,13 +9,16 @@ from importlib.machinery import ModuleSpec
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from prunecli import data
 from prunecli.errors import DeviceError, InputError
 from prunecli.options import FinetuneOptions
 from prunecli.preflight import training as preflight
+from prunecli.report import EpochReport
 from prunecli.training import check_options, finetune
 from prunecli.training.devices import make_accelerator
+from prunecli.training.trackers import tracking
 from tests.support.training import GREY, QUICK, StopError, make_net, make_plain_net, same, stop_at
 
 
@@ -160,3 +163,22 @@ def test_losses_that_are_told_do_not_depend_on_when_they_are_looked_at(digits, m
         result = finetune(make_net(), digits, input=GREY, options=QUICK)
         told.append([epoch.train_loss for epoch in result.epochs])
     assert told[0] == told[1]
+
+
+def test_a_tracker_that_fails_in_the_middle_says_what_to_do(tmp_path, monkeypatch):
+    class Full:
+        def log(self, *_, **__):
+            raise OSError("no space left")
+
+        def finish(self):
+            """Have nothing to close."""
+
+    monkeypatch.setattr("prunecli.training.trackers._started", lambda *_: [Full()])
+    epoch = EpochReport(1, 0.41, 0.90, 0.33, 0.05, 2400.0, 18.0)
+    with (
+        pytest.raises(InputError, match="no space left") as caught,
+        tracking(Accelerator(cpu=True), ("tensorboard",), {}, tmp_path / "run") as tell,
+    ):
+        tell(epoch)
+    assert caught.value.code == "TRACKER_FAILED"
+    assert "--resume" in caught.value.hint

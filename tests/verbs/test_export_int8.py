@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -54,6 +55,14 @@ def test_a_drop_that_is_too_large_is_a_gate(exported):
     error = missed_gate(Gates(max_drop=-1.0), exported)
     assert error is not None
     assert error.exit_code == 1
+
+
+def test_a_file_whose_layers_all_stayed_in_float_is_a_gate_too(exported):
+    own = exported.conversion
+    names = tuple(map(str, range(own.layers)))
+    float_alone = dataclasses.replace(exported, conversion=dataclasses.replace(own, in_float=names))
+    error = missed_gate(Gates(max_drop=1.0), float_alone)
+    assert "no layer could be put in INT8" in str(error)
 
 
 def test_compare_and_bench_say_what_a_file_computes_in(exported):
